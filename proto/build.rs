@@ -1,0 +1,34 @@
+//! Compiles the `.proto` files with protox, so that no protoc is needed: the messages always, the
+//! service stubs only with feature `grpc`.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+const FILES: [&str; 6] = [
+    "rangedb/v1/command.proto",
+    "rangedb/v1/error.proto",
+    "rangedb/v1/kv.proto",
+    "rangedb/v1/meta.proto",
+    "rangedb/v1/node.proto",
+    "rangedb/v1/peer.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=rangedb");
+    let files = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // For the gRPC reflection service.
+    std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
+    let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
+    let mut config = tonic_prost_build::Config::new();
+    // Payloads are cut out of the received buffer instead of copied.
+    config.bytes([".rangedb.v1"]);
+    tonic_prost_build::configure()
+        .build_client(grpc)
+        .build_server(grpc)
+        // BTreeMap: iteration order is part of a deterministic run.
+        .btree_map(".rangedb.v1")
+        .compile_fds_with_config(files, config)?;
+    Ok(())
+}

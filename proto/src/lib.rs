@@ -1,0 +1,38 @@
+//! Messages that RangeDB stores and sends, ids and timestamps as types of their own, and what a
+//! range descriptor can answer about keys and epochs.
+//!
+//! The `.proto` files say what each field means. Those of `command.proto` and `meta.proto` stand in
+//! raft logs and in the state, so their numbers are never reused. The service stubs need feature
+//! `grpc`; without it this crate holds messages alone, which is all that the deterministic crates see.
+
+mod error;
+mod ids;
+mod range;
+mod timestamp;
+
+pub use ids::{NodeId, RangeId, ReplicaId};
+pub use range::{RangeDescriptorExt, prefix_end};
+pub use timestamp::Timestamp;
+
+/// Encoded descriptors of every `.proto` file, for gRPC reflection.
+pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Generated from `proto/rangedb/v1/*.proto`.
+#[allow(clippy::all, missing_docs)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/rangedb.v1.rs"));
+}
+
+/// Bytes a key may have at most. Long enough for a path, short enough that an index block of the
+/// engine still holds many.
+pub const KEY_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes a value may have at most: well below what a raft entry and a gRPC message carry.
+pub const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of keys and values in one command at most. A raft entry holds a whole command, and a
+/// follower must take it in one message.
+pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What user keys may not start with: the system's own key space.
+pub const SYSTEM_PREFIX: &[u8] = b"_/";

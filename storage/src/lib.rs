@@ -1,0 +1,36 @@
+//! Where a node keeps its bytes: the seams to the engines, the engines behind them, and the formats
+//! of what they hold.
+//!
+//! # Two engines, one write-ahead log
+//!
+//! A node has one [`LogEngine`] for the raft logs of all its ranges and one [`StateEngine`] for what
+//! was applied. The raft log is the only write-ahead log (design D3): an append to it is durable when
+//! it returns, a write to the state is visible at once and durable after the next flush. After a
+//! crash the state is what some flush at or after the last finished one held; replaying the log from
+//! the applied index found there brings it forward exactly, because apply is deterministic and the
+//! applied index is in the same batch as the data it describes.
+//!
+//! On disk (feature `disk`) they are [`RaftEngineLog`] and [`RocksState`]. Their in-memory twins
+//! [`MemLog`] and [`MemState`] keep the same contract and can `crash()`, which loses what the
+//! contract allows to be lost and nothing else; the simulator runs on them.
+//!
+//! # What is left out on purpose
+//!
+//! No clock, no thread and no policy: when to flush, sync, truncate or install is decided by the
+//! caller. Formats of keys and records live here so that a reader finds every stored byte in one
+//! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
+
+mod batch;
+mod engine;
+mod error;
+mod log;
+mod machine;
+
+pub use batch::Batch;
+pub use engine::{
+    ColumnFamily, Direction, Install, Reader, Records, Span, Staging, StagedSnapshot, StateEngine,
+    Write, WriteBatch,
+};
+pub use error::{Error, Result};
+pub use log::{LogBatch, LogChange, LogEngine, LogState};
+pub use machine::{ApplyContext, StateMachine};
