@@ -32,12 +32,8 @@ impl ColumnFamily {
         ColumnFamily::Meta,
     ];
     /// The families keyed by user key: what a range's snapshot holds.
-    pub const DATA: [ColumnFamily; 4] = [
-        ColumnFamily::Current,
-        ColumnFamily::History,
-        ColumnFamily::Value,
-        ColumnFamily::Lock,
-    ];
+    pub const DATA: [ColumnFamily; 4] =
+        [ColumnFamily::Current, ColumnFamily::History, ColumnFamily::Value, ColumnFamily::Lock];
 
     /// As RocksDB and error messages name it.
     pub fn name(self) -> &'static str {
@@ -91,10 +87,20 @@ pub trait Reader: Send + Sync {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Write {
-    Put { cf: ColumnFamily, key: Bytes, value: Bytes },
-    Delete { cf: ColumnFamily, key: Bytes },
+    Put {
+        cf: ColumnFamily,
+        key: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        cf: ColumnFamily,
+        key: Bytes,
+    },
     /// Drops every record of the family in the span, without reading them.
-    DeleteSpan { cf: ColumnFamily, span: Span },
+    DeleteSpan {
+        cf: ColumnFamily,
+        span: Span,
+    },
 }
 
 /// Writes that become visible together, in order.

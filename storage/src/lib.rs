@@ -21,16 +21,33 @@
 //! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
 
 mod batch;
+pub mod encoding;
 mod engine;
 mod error;
+pub mod keys;
 mod log;
 mod machine;
+mod mem;
+mod mem_families;
+mod mem_log;
+mod record;
+mod snapshot_stream;
+mod span;
+mod state_hash;
+mod varint;
 
 pub use batch::Batch;
 pub use engine::{
-    ColumnFamily, Direction, Install, Reader, Records, Span, Staging, StagedSnapshot, StateEngine,
+    ColumnFamily, Direction, Install, Reader, Records, Span, StagedSnapshot, Staging, StateEngine,
     Write, WriteBatch,
 };
 pub use error::{Error, Result};
 pub use log::{LogBatch, LogChange, LogEngine, LogState};
 pub use machine::{ApplyContext, StateMachine};
+pub use mem::MemState;
+pub use mem_log::MemLog;
+pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue};
+pub use snapshot_stream::{
+    Chunk, ChunkReader, ChunkReceiver, SNAPSHOT_CHUNK_BYTES, SnapshotTotals, chunk_crc32,
+};
+pub use state_hash::state_hash;

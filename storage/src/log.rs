@@ -1,5 +1,6 @@
 //! The seam to the raft logs of all ranges of a node: one append for everything that is waiting.
 
+use protobuf::Message;
 use raft_proto::eraftpb::{Entry, HardState};
 
 use crate::Result;
@@ -8,14 +9,32 @@ use crate::Result;
 #[derive(Clone, PartialEq, Debug)]
 pub enum LogChange {
     /// Puts entries behind those before them; entries from the first new index on are replaced.
-    Append { range_id: u64, entries: Vec<Entry> },
-    HardState { range_id: u64, state: HardState },
-    /// Drops entries up to and including `index`, whose term stays known.
-    Truncate { range_id: u64, index: u64, term: u64 },
+    /// Their indexes are consecutive, and the first is neither dropped already nor beyond the next.
+    Append {
+        range_id: u64,
+        entries: Vec<Entry>,
+    },
+    HardState {
+        range_id: u64,
+        state: HardState,
+    },
+    /// Drops entries up to and including `index`, whose term stays known. Nothing if they are
+    /// dropped already.
+    Truncate {
+        range_id: u64,
+        index: u64,
+        term: u64,
+    },
     /// Drops all entries: the log begins behind `index`, as after an installed snapshot.
-    Reset { range_id: u64, index: u64, term: u64 },
+    Reset {
+        range_id: u64,
+        index: u64,
+        term: u64,
+    },
     /// Drops everything of the range, its hard state too.
-    Destroy { range_id: u64 },
+    Destroy {
+        range_id: u64,
+    },
 }
 
 /// Changes that become durable together, in order.
@@ -47,6 +66,58 @@ pub struct LogState {
     pub last_index: u64,
 }
 
+/// How changes move it. Every engine keeps a state by these, so that all of them refuse the same.
+/// A change that breaks the invariant is a bug of the caller that would lose entries: it panics.
+impl LogState {
+    pub(crate) fn append(&mut self, range_id: u64, entries: &[Entry]) {
+        let first = entries[0].index;
+        let (truncated, last) = (self.truncated_index, self.last_index);
+        assert!(
+            truncated < first && first <= last + 1,
+            "range {range_id}: entry {first} appended to a log of {truncated}+1..={last}"
+        );
+        for (entry, index) in entries.iter().zip(first..) {
+            let found = entry.index;
+            assert!(found == index, "range {range_id}: entry {found} appended in place of {index}");
+        }
+        self.last_index = first + entries.len() as u64 - 1;
+    }
+
+    /// False if there was nothing to drop.
+    pub(crate) fn truncate(&mut self, range_id: u64, index: u64, term: u64) -> bool {
+        let (truncated, last) = (self.truncated_index, self.last_index);
+        assert!(index <= last, "range {range_id}: {index} truncated of {truncated}+1..={last}");
+        if index <= truncated {
+            return false;
+        }
+        (self.truncated_index, self.truncated_term) = (index, term);
+        true
+    }
+
+    pub(crate) fn reset(&mut self, index: u64, term: u64) {
+        (self.truncated_index, self.truncated_term, self.last_index) = (index, term, index);
+    }
+
+    pub(crate) fn check_read(state: Option<&LogState>, range_id: u64, low: u64, high: u64) {
+        let (truncated, last) = state.map_or((0, 0), |s| (s.truncated_index, s.last_index));
+        assert!(
+            truncated < low && low <= high && high <= last + 1,
+            "range {range_id}: entries {low}..{high} read from a log of {truncated}+1..={last}"
+        );
+    }
+}
+
+/// The first of these that together stay within `bytes_max` encoded bytes, but at least one.
+pub(crate) fn entries_within(entries: impl Iterator<Item = Entry>, bytes_max: u64) -> Vec<Entry> {
+    let mut bytes = 0;
+    let fits = |entry: &Entry| {
+        let first = bytes == 0;
+        bytes += u64::from(entry.compute_size());
+        first || bytes <= bytes_max
+    };
+    entries.take_while(fits).collect()
+}
+
 /// The raft logs of all ranges of a node.
 ///
 /// The contract, which [`crate::MemLog`] and [`crate::RaftEngineLog`] both keep: batches are durable
@@ -60,8 +131,8 @@ pub trait LogEngine: Send + Sync {
     /// `None` if nothing of the range was ever appended, or it was destroyed.
     fn state(&self, range_id: u64) -> Result<Option<LogState>>;
 
-    /// Entries `[low, high)`, cut short once they reach `bytes_max`, but at least one. All of them
-    /// must be there.
+    /// Entries `[low, high)`, as many of them from the first on as stay within `bytes_max` encoded
+    /// bytes, but at least one. All of them must be there: asking for others is a bug and panics.
     fn entries(&self, range_id: u64, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>>;
 
     /// Every range with a log, ascending.

@@ -1,0 +1,223 @@
+//! Every key RangeDB ever stores. The formats never change (`docs/storage-format.md`).
+//!
+//! ```text
+//! current   escaped user key
+//! history   escaped user key, !mod_ts as 8 big-endian bytes: the newest comes first
+//! value     escaped user key, start_ts as 8 big-endian bytes
+//! lock      escaped user key
+//! meta      "r/" range id as 8 big-endian bytes: the state of a range that has a replica here
+//!           "t/" range id as 8 big-endian bytes: what is left of one that had
+//! ```
+//!
+//! All data families begin with the escaped user key, so one [`Span`] cuts a range out of each.
+
+use bytes::Bytes;
+
+use crate::encoding::{escape, escaped_successor, malformed, unescape};
+use crate::{Result, Span};
+
+const RANGE_STATE: &[u8; 2] = b"r/";
+const TOMBSTONE: &[u8; 2] = b"t/";
+
+/// Where a key's newest committed version stands in [`crate::ColumnFamily::Current`].
+pub fn current(user_key: &[u8]) -> Bytes {
+    escape(user_key, 0).into()
+}
+
+/// Where a key's uncommitted write stands in [`crate::ColumnFamily::Lock`].
+pub fn lock(user_key: &[u8]) -> Bytes {
+    escape(user_key, 0).into()
+}
+
+/// Where the version with this mod_ts stands in [`crate::ColumnFamily::History`].
+pub fn history(user_key: &[u8], mod_ts: u64) -> Bytes {
+    with_number(user_key, !mod_ts)
+}
+
+/// Where the value written at this start_ts stands in [`crate::ColumnFamily::Value`].
+pub fn value(user_key: &[u8], start_ts: u64) -> Bytes {
+    with_number(user_key, start_ts)
+}
+
+/// A key's versions in history whose mod_ts is at most `ts`, the newest first.
+pub fn history_until(user_key: &[u8], ts: u64) -> Span {
+    Span { start: history(user_key, ts), end: escaped_successor(user_key).into() }
+}
+
+/// Everything stored for user keys `[start, end)`, in each of [`crate::ColumnFamily::DATA`]. An
+/// empty `end` has no end.
+pub fn data_span(start: &[u8], end: &[u8]) -> Span {
+    let bound = |key: &[u8]| if key.is_empty() { Bytes::new() } else { escape(key, 0).into() };
+    Span { start: bound(start), end: bound(end) }
+}
+
+/// Everything stored for one user key, in each of [`crate::ColumnFamily::DATA`].
+pub fn key_span(user_key: &[u8]) -> Span {
+    Span { start: current(user_key), end: escaped_successor(user_key).into() }
+}
+
+/// The user key of a key in `current` or `lock`.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`] if it is not one, as for all that parse here.
+pub fn parse_user_key(stored: &[u8]) -> Result<Bytes> {
+    match unescape(stored)? {
+        (user_key, []) => Ok(user_key.into()),
+        _ => Err(malformed(stored, "goes on behind its end")),
+    }
+}
+
+/// User key and mod_ts of a key in `history`.
+pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
+    parse_with_number(stored).map(|(user_key, number)| (user_key, !number))
+}
+
+/// User key and start_ts of a key in `value`.
+pub fn parse_value(stored: &[u8]) -> Result<(Bytes, u64)> {
+    parse_with_number(stored)
+}
+
+/// Where the descriptor and the applied index of a range stand in [`crate::ColumnFamily::Meta`].
+pub fn range_state(range_id: u64) -> Bytes {
+    meta(RANGE_STATE, range_id)
+}
+
+/// Where it is noted in [`crate::ColumnFamily::Meta`] that a replica of the range was destroyed.
+pub fn tombstone(range_id: u64) -> Bytes {
+    meta(TOMBSTONE, range_id)
+}
+
+/// All keys made by [`range_state`].
+pub fn range_states() -> Span {
+    Span { start: Bytes::from_static(RANGE_STATE), end: Bytes::from_static(b"r0") }
+}
+
+/// All keys made by [`tombstone`].
+pub fn tombstones() -> Span {
+    Span { start: Bytes::from_static(TOMBSTONE), end: Bytes::from_static(b"t0") }
+}
+
+/// What a key in `meta` stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetaKey {
+    RangeState { range_id: u64 },
+    Tombstone { range_id: u64 },
+}
+
+pub fn parse_meta(stored: &[u8]) -> Result<MetaKey> {
+    let parsed = stored.split_first_chunk::<2>().and_then(|(kind, id)| {
+        let range_id = u64::from_be_bytes(id.try_into().ok()?);
+        match kind {
+            RANGE_STATE => Some(MetaKey::RangeState { range_id }),
+            TOMBSTONE => Some(MetaKey::Tombstone { range_id }),
+            _ => None,
+        }
+    });
+    parsed.ok_or_else(|| malformed(stored, "is not a meta key"))
+}
+
+fn with_number(user_key: &[u8], number: u64) -> Bytes {
+    let mut key = escape(user_key, size_of::<u64>());
+    key.extend_from_slice(&number.to_be_bytes());
+    key.into()
+}
+
+fn parse_with_number(stored: &[u8]) -> Result<(Bytes, u64)> {
+    let (user_key, rest) = unescape(stored)?;
+    match rest.try_into() {
+        Ok(number) => Ok((user_key.into(), u64::from_be_bytes(number))),
+        Err(_) => Err(malformed(stored, "does not end in a timestamp")),
+    }
+}
+
+fn meta(kind: &[u8; 2], range_id: u64) -> Bytes {
+    [&kind[..], &range_id.to_be_bytes()].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: [&[u8]; 8] =
+        [b"", b"\x00", b"\x00\x01", b"a", b"a\x00", b"a\x00\xff", b"a\x01", b"\xff\xff"];
+    const TIMES: [u64; 6] = [0, 1, 255, 256, 1 << 62, u64::MAX];
+
+    #[test]
+    fn history_runs_from_the_newest_to_the_oldest_within_a_key() {
+        for (place, key) in KEYS.iter().enumerate() {
+            for pair in TIMES.windows(2) {
+                assert!(history(key, pair[1]) < history(key, pair[0]));
+            }
+            for above in &KEYS[place + 1..] {
+                assert!(history(key, 0) < history(above, u64::MAX), "{key:?} {above:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn history_until_holds_the_keys_versions_up_to_the_timestamp_and_nothing_else() {
+        for key in KEYS {
+            for ts in TIMES {
+                let span = history_until(key, ts);
+                for other in KEYS {
+                    for mod_ts in TIMES {
+                        let inside = span.contains(&history(other, mod_ts));
+                        assert_eq!(inside, other == key && mod_ts <= ts, "{key:?}@{ts} {other:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_data_span_holds_all_records_of_its_user_keys_and_no_others() {
+        for start in KEYS {
+            for end in KEYS {
+                let span = data_span(start, end);
+                for key in KEYS {
+                    let expected = start <= key && (end.is_empty() || key < end);
+                    for stored in [current(key), lock(key), history(key, 0), value(key, u64::MAX)] {
+                        assert_eq!(span.contains(&stored), expected, "{start:?} {end:?} {key:?}");
+                    }
+                }
+            }
+        }
+        for key in KEYS {
+            for other in KEYS {
+                assert_eq!(key_span(key).contains(&value(other, u64::MAX)), key == other);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_parse_to_what_they_were_made_of() {
+        for key in KEYS {
+            assert_eq!(parse_user_key(&current(key)).unwrap(), key);
+            for ts in TIMES {
+                assert_eq!(parse_history(&history(key, ts)).unwrap(), (key.into(), ts));
+                assert_eq!(parse_value(&value(key, ts)).unwrap(), (key.into(), ts));
+                assert_eq!(
+                    parse_meta(&range_state(ts)).unwrap(),
+                    MetaKey::RangeState { range_id: ts }
+                );
+                assert_eq!(
+                    parse_meta(&tombstone(ts)).unwrap(),
+                    MetaKey::Tombstone { range_id: ts }
+                );
+                assert!(range_states().contains(&range_state(ts)));
+                assert!(!range_states().contains(&tombstone(ts)));
+                assert!(tombstones().contains(&tombstone(ts)));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_another_kind_are_refused() {
+        assert!(parse_user_key(&history(b"a", 1)).is_err());
+        assert!(parse_history(&current(b"a")).is_err());
+        assert!(parse_value(&[&value(b"a", 1)[..], b"x"].concat()).is_err());
+        for stored in [&b""[..], b"r", b"r/", b"r/1234567", b"r/123456789", b"x/12345678"] {
+            assert!(parse_meta(stored).is_err(), "{stored:?}");
+        }
+    }
+}

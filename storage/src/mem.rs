@@ -1,0 +1,235 @@
+//! The applied state in memory: the twin of the state on disk, which can crash.
+//!
+//! Families are copy-on-write maps, so a snapshot costs a reference and a write costs a copy only
+//! while a snapshot of its family is held. What a crash would leave is kept beside them: the state
+//! as of the last flush, and the batches since. [`MemState::crash`] goes back to the first and
+//! applies a random number of the second, which is all that the contract of [`StateEngine`]
+//! promises, and no more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+
+use crate::mem_families::Families;
+use crate::{
+    ColumnFamily, Direction, Error, Install, Reader, Records, Result, Span, StagedSnapshot,
+    Staging, StateEngine, WriteBatch,
+};
+
+/// See the module. Handed around by reference; all methods may be called from any thread.
+#[derive(Default)]
+pub struct MemState {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// What readers see.
+    visible: Families,
+    /// What the last flush left.
+    flushed: Families,
+    /// Written since then, in order: `flushed` with these is `visible`.
+    unflushed: Vec<WriteBatch>,
+    staged: BTreeMap<u64, StagedRecords>,
+    next_staged_id: u64,
+    /// Counts crashes: what was being staged before one is void.
+    incarnation: u64,
+    fail_next_flush: bool,
+    full: bool,
+}
+
+type StagedRecords = Vec<(ColumnFamily, Vec<(Bytes, Bytes)>)>;
+
+impl MemState {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process ends and comes back: of the batches since the last flush a random number of
+    /// first ones is kept. Staged records and faults that were set are gone. Returns how many
+    /// batches were lost.
+    pub fn crash(&self, rng: &mut fastrand::Rng) -> usize {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let kept = rng.usize(0..=inner.unflushed.len());
+        let lost = inner.unflushed.len() - kept;
+        for batch in &inner.unflushed[..kept] {
+            inner.flushed.apply(batch);
+        }
+        *inner = Inner {
+            visible: inner.flushed.clone(),
+            flushed: std::mem::take(&mut inner.flushed),
+            incarnation: inner.incarnation + 1,
+            next_staged_id: inner.next_staged_id,
+            ..Inner::default()
+        };
+        lost
+    }
+
+    /// The next flush makes nothing durable and answers [`Error::Io`].
+    pub fn fail_next_flush(&self) {
+        self.lock().fail_next_flush = true;
+    }
+
+    /// While set, whatever would take up space answers [`Error::Full`] and changes nothing.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Batches that a crash may lose.
+    pub fn unflushed_batches(&self) -> usize {
+        self.lock().unflushed.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().expect("a thread panicked while it changed the state")
+}
+
+impl Inner {
+    fn check_space(&self) -> Result<()> {
+        if self.full { Err(Error::Full("the simulated disk".into())) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.check_space()?;
+        if std::mem::take(&mut self.fail_next_flush) {
+            return Err(Error::Io("the simulated flush failed".into()));
+        }
+        for batch in std::mem::take(&mut self.unflushed) {
+            self.flushed.apply(&batch);
+        }
+        Ok(())
+    }
+
+    fn check_staged(&self, staged: &StagedSnapshot) -> Result<()> {
+        let known = self.staged.contains_key(&staged.id);
+        if known {
+            Ok(())
+        } else {
+            Err(Error::Refused(format!("no staged snapshot {}", staged.id)))
+        }
+    }
+}
+
+impl Reader for MemState {
+    fn get(&self, cf: ColumnFamily, key: &[u8]) -> Result<Option<Bytes>> {
+        self.lock().visible.get(cf, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        cf: ColumnFamily,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+    ) -> Result<Box<dyn Records + 'a>> {
+        Ok(Box::new(self.lock().visible.records(cf, start, end, direction)))
+    }
+}
+
+impl StateEngine for MemState {
+    fn snapshot(&self) -> Arc<dyn Reader> {
+        Arc::new(self.lock().visible.clone())
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<()> {
+        let mut inner = self.lock();
+        inner.check_space()?;
+        inner.visible.apply(&batch);
+        inner.unflushed.push(batch);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.lock().flush()
+    }
+
+    fn stage(&self) -> Result<Box<dyn Staging>> {
+        let incarnation = self.lock().incarnation;
+        let engine = Arc::clone(&self.inner);
+        Ok(Box::new(MemStaging { engine, incarnation, families: Vec::new() }))
+    }
+
+    fn install(&self, install: Install) -> Result<()> {
+        let mut inner = self.lock();
+        inner.check_staged(&install.staged)?;
+        // Batches survive in order, so what came before this durable one becomes durable first.
+        inner.flush()?;
+        let families = inner.staged.remove(&install.staged.id).expect("checked above");
+        let mut batch = WriteBatch::default();
+        for cf in ColumnFamily::DATA {
+            batch.delete_span(cf, install.span.clone());
+        }
+        for (cf, records) in families {
+            for (key, value) in records {
+                assert!(install.span.contains(&key), "staged {key:?} is outside of the span");
+                batch.put(cf, key, value);
+            }
+        }
+        batch.writes.extend(install.meta.writes);
+        inner.visible.apply(&batch);
+        inner.flushed.apply(&batch);
+        Ok(())
+    }
+
+    fn discard(&self, staged: StagedSnapshot) -> Result<()> {
+        self.lock().staged.remove(&staged.id);
+        Ok(())
+    }
+
+    fn approximate_bytes(&self, span: &Span) -> Result<u64> {
+        let visible = self.lock().visible.clone();
+        let mut bytes = 0;
+        for cf in ColumnFamily::DATA {
+            let mut records = visible.records(cf, &span.start, &span.end, Direction::Forward);
+            while let Some((key, value)) = records.next()? {
+                bytes += (key.len() + value.len()) as u64;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+struct MemStaging {
+    engine: Arc<Mutex<Inner>>,
+    incarnation: u64,
+    families: StagedRecords,
+}
+
+impl Staging for MemStaging {
+    fn add(&mut self, cf: ColumnFamily, records: &[(Bytes, Bytes)]) -> Result<()> {
+        lock(&self.engine).check_space()?;
+        if self.families.last().is_none_or(|(last, _)| *last != cf) {
+            let before = self.families.iter().any(|(family, _)| *family == cf);
+            assert!(!before, "records of {} come in two pieces", cf.name());
+            self.families.push((cf, Vec::new()));
+        }
+        let (_, staged) = self.families.last_mut().expect("pushed above");
+        for (key, value) in records {
+            if let Some((last, _)) = staged.last() {
+                assert!(last < key, "staged {key:?} does not come after {last:?}");
+            }
+            staged.push((key.clone(), value.clone()));
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<StagedSnapshot> {
+        let mut inner = lock(&self.engine);
+        inner.check_space()?;
+        if inner.incarnation != self.incarnation {
+            return Err(Error::Refused("the engine crashed while records were staged".into()));
+        }
+        let id = inner.next_staged_id;
+        inner.next_staged_id += 1;
+        let records = self.families.iter().map(|(_, records)| records.len() as u64).sum();
+        inner.staged.insert(id, self.families);
+        Ok(StagedSnapshot { id, records })
+    }
+}

@@ -1,0 +1,136 @@
+//! Raft logs in memory: the twin of the logs on disk.
+//!
+//! An append is durable when it returns, so there is nothing here for a crash to lose: batches that
+//! were on their way when it came are lost, or not, by whoever held them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use raft_proto::eraftpb::Entry;
+
+use crate::log::entries_within;
+use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
+
+/// See the module. All methods may be called from any thread.
+#[derive(Default)]
+pub struct MemLog {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    ranges: BTreeMap<u64, RangeLog>,
+    full: bool,
+    fail_next_append: bool,
+    /// An append failed: by the contract there must be no other in this life of the process.
+    failed: bool,
+}
+
+/// Invariant: `entries` are those from `state.truncated_index + 1` to `state.last_index`.
+#[derive(Default)]
+struct RangeLog {
+    state: LogState,
+    entries: VecDeque<Entry>,
+}
+
+impl MemLog {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process ends and comes back: faults that were set are gone, all that was appended is not.
+    pub fn crash(&self) {
+        let mut inner = self.lock();
+        *inner = Inner { ranges: std::mem::take(&mut inner.ranges), ..Inner::default() };
+    }
+
+    /// The next append writes nothing and answers [`Error::Io`], as does every one after it.
+    pub fn fail_next_append(&self) {
+        self.lock().fail_next_append = true;
+    }
+
+    /// While set, appends answer [`Error::Full`] and write nothing.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("a thread panicked while it changed the log")
+    }
+}
+
+impl LogEngine for MemLog {
+    fn append(&self, batch: LogBatch) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.failed {
+            return Err(Error::Io("appended to after a failed append".into()));
+        }
+        if inner.full {
+            return Err(Error::Full("the simulated disk".into()));
+        }
+        if inner.fail_next_append {
+            inner.failed = true;
+            return Err(Error::Io("the simulated append failed".into()));
+        }
+        for change in batch.changes {
+            inner.apply(change);
+        }
+        Ok(())
+    }
+
+    fn state(&self, range_id: u64) -> Result<Option<LogState>> {
+        Ok(self.lock().ranges.get(&range_id).map(|log| log.state.clone()))
+    }
+
+    fn entries(&self, range_id: u64, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>> {
+        let inner = self.lock();
+        let log = inner.ranges.get(&range_id);
+        let state = log.map(|log| &log.state);
+        LogState::check_read(state, range_id, low, high);
+        let Some(log) = log else { return Ok(Vec::new()) };
+        let first = log.state.truncated_index + 1;
+        let asked = log.entries.range((low - first) as usize..(high - first) as usize);
+        Ok(entries_within(asked.cloned(), bytes_max))
+    }
+
+    fn ranges(&self) -> Result<Vec<u64>> {
+        Ok(self.lock().ranges.keys().copied().collect())
+    }
+
+    fn purge(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, change: LogChange) {
+        match change {
+            LogChange::Append { entries, .. } if entries.is_empty() => {}
+            LogChange::Append { range_id, entries } => {
+                let log = self.ranges.entry(range_id).or_default();
+                log.state.append(range_id, &entries);
+                let kept = entries[0].index - log.state.truncated_index - 1;
+                log.entries.truncate(kept as usize);
+                log.entries.extend(entries);
+            }
+            LogChange::HardState { range_id, state } => {
+                self.ranges.entry(range_id).or_default().state.hard_state = state;
+            }
+            LogChange::Truncate { range_id, index, term } => {
+                let log = self.ranges.entry(range_id).or_default();
+                let before = log.state.truncated_index;
+                if log.state.truncate(range_id, index, term) {
+                    log.entries.drain(..(index - before) as usize);
+                }
+            }
+            LogChange::Reset { range_id, index, term } => {
+                let log = self.ranges.entry(range_id).or_default();
+                log.state.reset(index, term);
+                log.entries.clear();
+            }
+            LogChange::Destroy { range_id } => {
+                self.ranges.remove(&range_id);
+            }
+        }
+    }
+}

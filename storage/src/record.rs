@@ -1,0 +1,343 @@
+//! Records of committed versions: what stands in `current` and `history`.
+//!
+//! ```text
+//! current   01  mod_ts:8  kind:1  [body]
+//! history   01  end_ts:8  mod_ts:8  kind:1  [body]
+//!
+//! kind 0, deleted        body: mod_ts - start_ts
+//! kind 1, put inline     body: mod_ts - start_ts, mod_ts - create_ts, version, lease id, value
+//! kind 2, put elsewhere  body: mod_ts - start_ts, mod_ts - create_ts, version, lease id, length
+//! ```
+//!
+//! The first byte is the record's format. Timestamps in front are big-endian at fixed places, so
+//! that garbage collection decides by them without decoding the rest; the other numbers are varints,
+//! and differences, because most timestamps of a record are close to each other. A delete resets
+//! version, create_ts and lease, so a deleted record does not carry them.
+//!
+//! The formats never change (`docs/storage-format.md`). The lock family has no record format yet:
+//! nothing is written there before two-phase transactions are.
+
+use bytes::Bytes;
+
+use crate::{Error, Result, varint};
+
+/// Longest value that stands in its record; a longer one goes to the value family, so that an
+/// overwrite moves a small record from `current` to `history` and not the value with it. At 256
+/// bytes inline an overwrite is cheaper than with versions side by side, at 2 KiB it is not
+/// (docs/architecture.md, D4); between them the second lookup of a read decides.
+pub const INLINE_VALUE_BYTES_MAX: usize = 512;
+
+const FORMAT: u8 = 1;
+const DELETED: u8 = 0;
+const INLINE: u8 = 1;
+const REFERENCE: u8 = 2;
+/// Format, two timestamps, kind and five varints of a typical record; a hint for allocation.
+const OVERHEAD_BYTES: usize = 32;
+
+/// What a version did to its key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecordValue {
+    Deleted,
+    /// At most [`INLINE_VALUE_BYTES_MAX`] bytes.
+    Inline(Bytes),
+    /// The value stands in the value family under the record's start_ts.
+    Reference {
+        bytes: u64,
+    },
+}
+
+impl RecordValue {
+    /// How a record holds this value. A reference obliges the caller to write the value family too.
+    pub fn of(value: &Bytes) -> Self {
+        if value.len() <= INLINE_VALUE_BYTES_MAX {
+            RecordValue::Inline(value.clone())
+        } else {
+            RecordValue::Reference { bytes: value.len() as u64 }
+        }
+    }
+}
+
+/// A committed version of a key.
+///
+/// Invariants: `start_ts <= mod_ts` and `create_ts <= mod_ts`; of a deleted version `create_ts`,
+/// `version` and `lease_id` are 0; of any other `version` is at least 1.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// When it was committed.
+    pub mod_ts: u64,
+    /// The timestamp that the transaction began with; tells a repeated command from a new one.
+    pub start_ts: u64,
+    /// mod_ts of the version that created the key.
+    pub create_ts: u64,
+    /// 1 when created, +1 for each write since.
+    pub version: u64,
+    /// 0: not attached to a lease.
+    pub lease_id: u64,
+    pub value: RecordValue,
+}
+
+impl Record {
+    pub fn is_deleted(&self) -> bool {
+        self.value == RecordValue::Deleted
+    }
+
+    /// As it stands in the current family.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(OVERHEAD_BYTES + self.inline().len());
+        out.push(FORMAT);
+        self.encode_body(&mut out);
+        out.into()
+    }
+
+    /// Reads what stands in the current family. An inline value shares the stored bytes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is not what [`Record::encode`] made.
+    pub fn decode(stored: &Bytes) -> Result<Self> {
+        Self::decode_with(stored, |value| stored.slice_ref(value))
+    }
+
+    /// As [`Record::decode`], for bytes that are only lent, as by a scan: copies an inline value.
+    pub fn decode_slice(stored: &[u8]) -> Result<Self> {
+        Self::decode_with(stored, Bytes::copy_from_slice)
+    }
+
+    fn decode_with(stored: &[u8], own: impl FnOnce(&[u8]) -> Bytes) -> Result<Self> {
+        let body = take_format(stored)?;
+        decode_body(body, own).ok_or_else(|| malformed("current", stored))
+    }
+
+    fn inline(&self) -> &[u8] {
+        match &self.value {
+            RecordValue::Inline(value) => value,
+            RecordValue::Deleted | RecordValue::Reference { .. } => &[],
+        }
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        self.assert_sound();
+        out.extend_from_slice(&self.mod_ts.to_be_bytes());
+        out.push(match self.value {
+            RecordValue::Deleted => DELETED,
+            RecordValue::Inline(_) => INLINE,
+            RecordValue::Reference { .. } => REFERENCE,
+        });
+        varint::put(out, self.mod_ts - self.start_ts);
+        if self.is_deleted() {
+            return;
+        }
+        varint::put(out, self.mod_ts - self.create_ts);
+        varint::put(out, self.version);
+        varint::put(out, self.lease_id);
+        if let RecordValue::Reference { bytes } = self.value {
+            varint::put(out, bytes);
+        }
+        out.extend_from_slice(self.inline());
+    }
+
+    fn assert_sound(&self) {
+        let Self { mod_ts, start_ts, create_ts, version, lease_id, .. } = *self;
+        assert!(start_ts <= mod_ts, "start_ts {start_ts} is after mod_ts {mod_ts}");
+        assert!(create_ts <= mod_ts, "create_ts {create_ts} is after mod_ts {mod_ts}");
+        if self.is_deleted() {
+            assert_eq!((create_ts, version, lease_id), (0, 0, 0), "a delete resets these");
+        } else {
+            assert!(version > 0, "a version that has a value counts from 1");
+        }
+        let inline = self.inline().len();
+        assert!(inline <= INLINE_VALUE_BYTES_MAX, "an inline value of {inline} bytes");
+    }
+}
+
+/// A version that a later one took the place of.
+///
+/// Invariant: `end_ts > record.mod_ts`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HistoryRecord {
+    pub record: Record,
+    /// mod_ts of the version that took its place: reads at this timestamp and later do not see it.
+    pub end_ts: u64,
+}
+
+impl HistoryRecord {
+    /// As it stands in the history family.
+    pub fn encode(&self) -> Bytes {
+        let (mod_ts, end_ts) = (self.record.mod_ts, self.end_ts);
+        assert!(mod_ts < end_ts, "a version of {mod_ts} superseded at {end_ts}");
+        let mut out = Vec::with_capacity(OVERHEAD_BYTES + self.record.inline().len());
+        out.push(FORMAT);
+        out.extend_from_slice(&end_ts.to_be_bytes());
+        self.record.encode_body(&mut out);
+        out.into()
+    }
+
+    /// Reads what stands in the history family. An inline value shares the stored bytes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is not what [`HistoryRecord::encode`] made.
+    pub fn decode(stored: &Bytes) -> Result<Self> {
+        Self::decode_with(stored, |value| stored.slice_ref(value))
+    }
+
+    /// As [`HistoryRecord::decode`], for bytes that are only lent: copies an inline value.
+    pub fn decode_slice(stored: &[u8]) -> Result<Self> {
+        Self::decode_with(stored, Bytes::copy_from_slice)
+    }
+
+    fn decode_with(stored: &[u8], own: impl FnOnce(&[u8]) -> Bytes) -> Result<Self> {
+        let mut body = take_format(stored)?;
+        take_timestamp(&mut body)
+            .and_then(|end_ts| {
+                let record = decode_body(body, own)?;
+                (record.mod_ts < end_ts).then_some(Self { record, end_ts })
+            })
+            .ok_or_else(|| malformed("history", stored))
+    }
+}
+
+fn decode_body(mut body: &[u8], own: impl FnOnce(&[u8]) -> Bytes) -> Option<Record> {
+    let mod_ts = take_timestamp(&mut body)?;
+    let (kind, rest) = body.split_first()?;
+    body = rest;
+    let start_ts = mod_ts.checked_sub(varint::take(&mut body)?)?;
+    if *kind == DELETED {
+        let value = RecordValue::Deleted;
+        let record = Record { mod_ts, start_ts, create_ts: 0, version: 0, lease_id: 0, value };
+        return body.is_empty().then_some(record);
+    }
+    let create_ts = mod_ts.checked_sub(varint::take(&mut body)?)?;
+    let version = varint::take(&mut body).filter(|version| *version > 0)?;
+    let lease_id = varint::take(&mut body)?;
+    let value = match *kind {
+        INLINE if body.len() <= INLINE_VALUE_BYTES_MAX => RecordValue::Inline(own(body)),
+        REFERENCE => {
+            let bytes = varint::take(&mut body)?;
+            body.is_empty().then_some(RecordValue::Reference { bytes })?
+        }
+        _ => return None,
+    };
+    Some(Record { mod_ts, start_ts, create_ts, version, lease_id, value })
+}
+
+fn take_format(stored: &[u8]) -> Result<&[u8]> {
+    match stored.split_first() {
+        Some((&FORMAT, body)) => Ok(body),
+        Some((format, _)) => {
+            Err(Error::corrupt(format!("a record of format {format}; this version knows {FORMAT}")))
+        }
+        None => Err(Error::corrupt("an empty record")),
+    }
+}
+
+fn take_timestamp(body: &mut &[u8]) -> Option<u64> {
+    let (bytes, rest) = body.split_first_chunk()?;
+    *body = rest;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+fn malformed(family: &str, stored: &[u8]) -> Error {
+    let head = &stored[..stored.len().min(OVERHEAD_BYTES)];
+    let length = stored.len();
+    Error::corrupt(format!("a malformed {family} record of {length} bytes: {head:02x?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random_record(rng: &mut fastrand::Rng) -> Record {
+        let mod_ts = rng.u64(..) >> rng.u32(0..64);
+        let start_ts = rng.u64(0..=mod_ts);
+        let value = match rng.u8(0..3) {
+            0 => RecordValue::Deleted,
+            1 => RecordValue::Inline(
+                (0..rng.usize(0..=INLINE_VALUE_BYTES_MAX)).map(|_| rng.u8(..)).collect(),
+            ),
+            _ => RecordValue::Reference { bytes: rng.u64(..) >> rng.u32(0..64) },
+        };
+        if value == RecordValue::Deleted {
+            return Record { mod_ts, start_ts, create_ts: 0, version: 0, lease_id: 0, value };
+        }
+        let create_ts = rng.u64(0..=mod_ts);
+        let version = rng.u64(1..=u64::MAX) >> rng.u32(0..4);
+        Record { mod_ts, start_ts, create_ts, version, lease_id: rng.u64(..), value }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..10_000 {
+            let record = random_record(&mut rng);
+            let stored = record.encode();
+            assert_eq!(Record::decode(&stored).unwrap(), record);
+            assert_eq!(Record::decode_slice(&stored).unwrap(), record);
+            if record.mod_ts < u64::MAX {
+                let end_ts = rng.u64(record.mod_ts + 1..=u64::MAX);
+                let history = HistoryRecord { record, end_ts };
+                let stored = history.encode();
+                assert_eq!(HistoryRecord::decode(&stored).unwrap(), history);
+                assert_eq!(HistoryRecord::decode_slice(&stored).unwrap(), history);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_has_exactly_these_bytes() {
+        let record = Record {
+            mod_ts: 0x0102_0304_0506_0708,
+            start_ts: 0x0102_0304_0506_0707,
+            create_ts: 0x0102_0304_0506_0608,
+            version: 3,
+            lease_id: 300,
+            value: RecordValue::Inline(Bytes::from_static(b"v")),
+        };
+        let body = [1, 2, 3, 4, 5, 6, 7, 8, 1, 1, 0x80, 2, 3, 0xac, 2, b'v'];
+        assert_eq!(record.encode(), [&[1][..], &body].concat());
+        let end_ts = record.mod_ts + 1;
+        let history = HistoryRecord { record, end_ts };
+        assert_eq!(history.encode(), [&[1, 1, 2, 3, 4, 5, 6, 7, 9][..], &body].concat());
+    }
+
+    #[test]
+    fn every_cut_of_a_record_without_inline_value_is_refused() {
+        let value = RecordValue::Reference { bytes: 70_000 };
+        let record =
+            Record { mod_ts: 900, start_ts: 800, create_ts: 700, version: 2, lease_id: 9, value };
+        let history = HistoryRecord { record: record.clone(), end_ts: 901 }.encode();
+        let current = record.encode();
+        for length in 0..current.len() {
+            assert!(Record::decode_slice(&current[..length]).is_err(), "{length}");
+        }
+        for length in 0..history.len() {
+            assert!(HistoryRecord::decode_slice(&history[..length]).is_err(), "{length}");
+        }
+        assert!(Record::decode_slice(&[&current[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn damaged_records_are_refused_or_decode_to_sound_ones() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for _ in 0..20_000 {
+            let mut stored = random_record(&mut rng).encode().to_vec();
+            let place = rng.usize(0..stored.len());
+            stored[place] ^= 1 << rng.u32(0..8);
+            if let Ok(record) = Record::decode_slice(&stored) {
+                assert_eq!(record.encode(), stored, "one spelling for each record");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_format_is_named() {
+        let message = Record::decode_slice(&[9, 0, 0]).unwrap_err().to_string();
+        assert!(message.contains("format 9"), "{message}");
+    }
+
+    #[test]
+    fn values_above_the_limit_go_by_reference() {
+        let limit = INLINE_VALUE_BYTES_MAX;
+        assert!(matches!(RecordValue::of(&vec![0; limit].into()), RecordValue::Inline(_)));
+        let above = RecordValue::of(&vec![0; limit + 1].into());
+        assert_eq!(above, RecordValue::Reference { bytes: limit as u64 + 1 });
+    }
+}

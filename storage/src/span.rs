@@ -1,0 +1,32 @@
+//! What a pair of stored keys says about a span.
+
+use std::ops::Bound;
+
+use crate::Span;
+
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// `[start, end)` as an ordered map takes it, an empty `end` having no end; `None` if no key can be
+/// in it, which the map would take for a mistake.
+pub(crate) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
+    if end.is_empty() {
+        return Some((Bound::Included(start), Bound::Unbounded));
+    }
+    (start < end).then_some((Bound::Included(start), Bound::Excluded(end)))
+}
+
+impl Span {
+    /// Every key there is.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        *self.start <= *key && (self.end.is_empty() || *key < *self.end)
+    }
+
+    /// True if no key can be in it.
+    pub fn is_empty(&self) -> bool {
+        !self.end.is_empty() && self.start >= self.end
+    }
+}
