@@ -1,0 +1,53 @@
+# The commands of RangeDB. A bare `make` lists them.
+#
+# One profile, one feature set: every cargo call says `--release --workspace`, so that RocksDB's C++
+# is compiled once and shared by all of them (docs/adr/0002-one-build.md).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Where rustup puts cargo, for shells that have not been restarted since.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+RANGEDB = $(CARGO_TARGET_DIR)/release/rangedb
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: build ## Run a one-node cluster with its data in ./data
+	@exec $(RANGEDB) server --cluster-init --data-dir ./data
+
+.PHONY: cluster
+cluster: build ## Run three nodes on loopback with their data in ./cluster; Ctrl-C stops them
+	@exec deploy/cluster.sh $(RANGEDB)
+
+# The build comes first because tests run the real binary, which `cargo test` does not make.
+.PHONY: test
+test: build ## Run every test, those of the documentation included
+	cargo test --release --workspace --no-fail-fast
+
+.PHONY: check
+check: setup-lint ## Check formatting, lints and documentation; changes nothing
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+.PHONY: fix
+fix: setup-lint ## Apply the formatter and the lints' own corrections
+	cargo fmt --all
+	cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+.PHONY: build
+build: setup ## Build the one binary, rangedb
+	cargo build --release --workspace
+
+.PHONY: setup setup-lint
+setup: ## Install what the build needs and the machine lacks
+	@.ci/setup
+setup-lint:
+	@.ci/setup lint
