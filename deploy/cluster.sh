@@ -5,7 +5,7 @@
 #   deploy/cluster.sh path/to/rangedb
 #
 # Data and logs stay in ./cluster (RANGEDB_CLUSTER_DIR overrides it); started again, the nodes go on
-# from there.
+# from there. Needs bash 5.1.
 set -euo pipefail
 # Each node gets a process group of its own: Ctrl-C must reach this script alone, which then stops
 # the nodes one time and in good order.
@@ -20,17 +20,19 @@ endpoints=127.0.0.1:8101,127.0.0.1:8102,127.0.0.1:8103
 # pid -> number of the node.
 declare -A running=()
 
-arguments() {
+# The command line of a node, into `command`: the same at every start.
+command_of() {
     local node=$1
-    echo "server --peer-address 127.0.0.1:710$node --client-address 127.0.0.1:810$node" \
-        "--status-address 127.0.0.1:910$node --data-dir $directory/n$node" \
-        "--peers $peers --cluster-init"
+    command=("$rangedb" server
+        --peer-address "127.0.0.1:710$node" --client-address "127.0.0.1:810$node"
+        --status-address "127.0.0.1:910$node" --data-dir "$directory/n$node"
+        --peers "$peers" --cluster-init)
 }
 
 start() {
-    local node=$1 words
-    read -ra words < <(arguments "$node")
-    "$rangedb" "${words[@]}" </dev/null >>"$directory/n$node.log" 2>&1 &
+    local node=$1 command
+    command_of "$node"
+    "${command[@]}" </dev/null >>"$directory/n$node.log" 2>&1 &
     running[$!]=$node
     echo "n$node: pid $!, log $directory/n$node.log, http://127.0.0.1:910$node/metrics"
 }
@@ -49,11 +51,12 @@ stop() {
 
 # Says which node ended and how to have it back, and forgets it.
 report_ended() {
-    local pid=$1 status=$2 node=${running[$1]}
+    local pid=$1 status=$2 node=${running[$1]} command
+    command_of "$node"
     unset "running[$pid]"
     echo "n$node ended with status $status; the end of its log:" >&2
     tail -n 5 "$directory/n$node.log" | sed 's/^/  /' >&2
-    echo "start it again with: $rangedb $(arguments "$node")" >&2
+    echo "start it again with: ${command[*]}" >&2
 }
 
 trap 'echo; echo "stopping"; stop; exit 130' INT TERM HUP

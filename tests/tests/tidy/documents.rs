@@ -1,0 +1,143 @@
+//! What documents point at exists: links of Markdown files, documents that code names, and the index
+//! of decisions.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::assert_none;
+use crate::tree::{self, File};
+
+const DECISIONS: &str = "docs/adr/";
+const DECISIONS_INDEX: &str = "docs/adr/README.md";
+
+/// Targets of the links in a Markdown text that lead to files, without their anchors. Fenced code
+/// is not looked at.
+fn linked_files(text: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        if fenced {
+            continue;
+        }
+        for (at, opening) in line.match_indices("](") {
+            let rest = &line[at + opening.len()..];
+            let target = rest.split([')', '#', ' ']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                found.push(target);
+            }
+        }
+    }
+    found
+}
+
+/// A link's target as a path from the root, given the file that holds the link.
+fn resolve(from: &str, target: &str) -> PathBuf {
+    let base = Path::new(from).parent().unwrap_or(Path::new(""));
+    let mut resolved = PathBuf::new();
+    for component in base.join(target).components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            Component::CurDir => {}
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
+/// Documents that a text names by their path from the root, such as docs/glossary.md.
+fn named_documents(text: &str) -> Vec<&str> {
+    let in_path = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
+    text.match_indices("docs/")
+        .map(|(at, _)| text[at..].split(|c| !in_path(c)).next().unwrap_or_default())
+        .map(|path| path.trim_end_matches('.'))
+        .filter(|path| path.ends_with(".md"))
+        .collect()
+}
+
+/// Decisions that the index does not list, and numbers that are not 1, 2, 3 and so on.
+fn decision_problems(paths: &[&str], index: &str) -> Vec<String> {
+    let listed = linked_files(index);
+    let names: Vec<&str> = paths
+        .iter()
+        .filter_map(|path| path.strip_prefix(DECISIONS))
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    let mut problems = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        if !listed.contains(name) {
+            problems.push(format!("{name} is not listed in {DECISIONS_INDEX}"));
+        }
+        let number = format!("{:04}-", at + 1);
+        if !name.starts_with(&number) {
+            problems.push(format!("{name} should have number {number}: one decision, one number"));
+        }
+    }
+    problems
+}
+
+#[test]
+fn every_link_of_a_document_leads_to_a_file() {
+    let mut problems = Vec::new();
+    for document in tree::files(|path| path.ends_with(".md")) {
+        for target in linked_files(&document.text) {
+            if !tree::root().join(resolve(&document.path, target)).exists() {
+                problems.push(format!("{} links to {target}, which is not there", document.path));
+            }
+        }
+    }
+    assert_none(problems);
+}
+
+#[test]
+fn every_document_that_code_names_exists() {
+    // This file's own tests name documents that do not exist.
+    let code = |path: &str| {
+        !path.ends_with("tidy/documents.rs")
+            && [".rs", ".proto", ".toml", ".yaml", ".sh", "Makefile", "Dockerfile"]
+                .iter()
+                .any(|ending| path.ends_with(ending))
+    };
+    let problem =
+        |file: &File, name: &str| format!("{} names {name}, which is not there", file.path);
+    let mut problems = Vec::new();
+    for file in tree::files(code) {
+        let missing = named_documents(&file.text).into_iter();
+        let missing = missing.filter(|name| !tree::root().join(name).exists());
+        problems.extend(missing.map(|name| problem(&file, name)));
+    }
+    assert_none(problems);
+}
+
+#[test]
+fn every_decision_is_in_the_index() {
+    let files = tree::files(|path| path.starts_with(DECISIONS));
+    let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    assert!(paths.contains(&DECISIONS_INDEX), "{DECISIONS_INDEX} is missing");
+    assert_none(decision_problems(&paths, &tree::read(DECISIONS_INDEX).text));
+}
+
+#[test]
+fn links_are_found_without_anchors_addresses_and_code() {
+    let text = "[a](a.md#part) and [b](../b.md), [c](https://c.org/d)\n[d](#here)\n```\n[e](e)\n```\n[f](f \"title\")";
+    assert_eq!(linked_files(text), ["a.md", "../b.md", "f"]);
+    assert_eq!(resolve("docs/adr/README.md", "../b.md"), Path::new("docs/b.md"));
+    assert_eq!(resolve("README.md", "./docs"), Path::new("docs"));
+}
+
+#[test]
+fn documents_that_code_names_are_found() {
+    let text = "// See docs/adr/0002-x.md, and (docs/y.md). Not docs/ or docs/z.txt.";
+    assert_eq!(named_documents(text), ["docs/adr/0002-x.md", "docs/y.md"]);
+}
+
+#[test]
+fn an_unlisted_decision_and_a_number_taken_twice_are_caught() {
+    let paths = ["docs/adr/0001-a.md", "docs/adr/0001-b.md", "docs/adr/README.md"];
+    assert_eq!(
+        decision_problems(&paths, "- [a](0001-a.md)"),
+        [
+            "0001-b.md is not listed in docs/adr/README.md",
+            "0001-b.md should have number 0002-: one decision, one number",
+        ]
+    );
+}
