@@ -22,8 +22,7 @@ impl RangeDescriptorExt for RangeDescriptor {
     }
 
     fn covers(&self, start: &[u8], end: &[u8]) -> bool {
-        let end_covered =
-            self.end_key.is_empty() || (!end.is_empty() && end <= &self.end_key[..]);
+        let end_covered = self.end_key.is_empty() || (!end.is_empty() && end <= &self.end_key[..]);
         self.start_key <= start && end_covered
     }
 

@@ -1,0 +1,150 @@
+//! How replicas of a descriptor and raft's configuration say the same thing.
+//!
+//! The descriptor is the one truth: raft's configuration is always made from it. A change goes in
+//! two entries when it touches more than one voter: the first enters the joint configuration, where
+//! a quorum of the old and of the new voters decides, the second leaves it. raft-rs proposes the
+//! second by itself. Raft paper section 6, raft thesis section 4.3.
+
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+};
+use rangedb_proto::v1::{RangeDescriptor, Replica, ReplicaRole};
+
+/// Raft's configuration for the replicas of a descriptor.
+pub(crate) fn conf_state(descriptor: &RangeDescriptor) -> ConfState {
+    let mut conf = ConfState::default();
+    for replica in &descriptor.replicas {
+        let id = replica.replica_id;
+        match replica.role() {
+            ReplicaRole::Voter => {
+                conf.voters.push(id);
+                conf.voters_outgoing.push(id);
+            }
+            ReplicaRole::IncomingVoter => conf.voters.push(id),
+            ReplicaRole::OutgoingVoter => conf.voters_outgoing.push(id),
+            ReplicaRole::Learner => conf.learners.push(id),
+        }
+    }
+    let joint = descriptor
+        .replicas
+        .iter()
+        .any(|r| matches!(r.role(), ReplicaRole::IncomingVoter | ReplicaRole::OutgoingVoter));
+    if joint {
+        conf.auto_leave = true;
+    } else {
+        conf.voters_outgoing.clear();
+    }
+    conf
+}
+
+/// A step from one set of replicas to another.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    AddLearner(Replica),
+    /// Promote a learner and drop a voter, either of which may be missing.
+    Replace {
+        promote: Option<u64>,
+        remove: Option<u64>,
+    },
+    RemoveLearner(u64),
+}
+
+impl Change {
+    /// The replicas once the change's entry is applied.
+    pub fn replicas_after(&self, before: &[Replica]) -> Vec<Replica> {
+        let mut after = before.to_vec();
+        match self {
+            Change::AddLearner(replica) => after.push(*replica),
+            Change::RemoveLearner(id) => after.retain(|r| r.replica_id != *id),
+            Change::Replace { promote, remove } => {
+                let joint = promote.is_some() && remove.is_some();
+                for replica in &mut after {
+                    if Some(replica.replica_id) == *promote {
+                        let role =
+                            if joint { ReplicaRole::IncomingVoter } else { ReplicaRole::Voter };
+                        replica.set_role(role);
+                    }
+                    if joint && Some(replica.replica_id) == *remove {
+                        replica.set_role(ReplicaRole::OutgoingVoter);
+                    }
+                }
+                if !joint {
+                    after.retain(|r| Some(r.replica_id) != *remove);
+                }
+            }
+        }
+        after
+    }
+
+    /// The same as raft knows it.
+    pub fn conf_change(&self) -> ConfChangeV2 {
+        let single = |kind: ConfChangeType, id: u64| {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = id;
+            single
+        };
+        let mut changes = Vec::new();
+        match self {
+            Change::AddLearner(r) => {
+                changes.push(single(ConfChangeType::AddLearnerNode, r.replica_id));
+            }
+            Change::RemoveLearner(id) => changes.push(single(ConfChangeType::RemoveNode, *id)),
+            Change::Replace { promote, remove } => {
+                changes.extend(promote.map(|id| single(ConfChangeType::AddNode, id)));
+                changes.extend(remove.map(|id| single(ConfChangeType::RemoveNode, id)));
+            }
+        }
+        let mut change = ConfChangeV2::default();
+        change.set_transition(ConfChangeTransition::Auto);
+        change.set_changes(changes.into());
+        change
+    }
+}
+
+/// The replicas once the joint configuration is left.
+pub(crate) fn replicas_after_joint(before: &[Replica]) -> Vec<Replica> {
+    let mut after = before.to_vec();
+    after.retain(|r| r.role() != ReplicaRole::OutgoingVoter);
+    for replica in &mut after {
+        if replica.role() == ReplicaRole::IncomingVoter {
+            replica.set_role(ReplicaRole::Voter);
+        }
+    }
+    after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(id: u64, role: ReplicaRole) -> Replica {
+        Replica { replica_id: id, node_id: id, role: role.into() }
+    }
+
+    fn conf(replicas: Vec<Replica>) -> (Vec<u64>, Vec<u64>, Vec<u64>, bool) {
+        let c = conf_state(&RangeDescriptor { replicas, ..Default::default() });
+        (c.voters, c.voters_outgoing, c.learners, c.auto_leave)
+    }
+
+    #[test]
+    fn replacing_a_voter_passes_through_both_quorums() {
+        let before = vec![
+            replica(1, ReplicaRole::Voter),
+            replica(2, ReplicaRole::Voter),
+            replica(3, ReplicaRole::Learner),
+        ];
+        let change = Change::Replace { promote: Some(3), remove: Some(2) };
+        let joint = change.replicas_after(&before);
+        assert_eq!(conf(joint.clone()), (vec![1, 3], vec![1, 2], vec![], true));
+        let after = replicas_after_joint(&joint);
+        assert_eq!(conf(after), (vec![1, 3], vec![], vec![], false));
+    }
+
+    #[test]
+    fn promoting_alone_is_one_step() {
+        let before = vec![replica(1, ReplicaRole::Voter), replica(2, ReplicaRole::Learner)];
+        let change = Change::Replace { promote: Some(2), remove: None };
+        assert_eq!(conf(change.replicas_after(&before)), (vec![1, 2], vec![], vec![], false));
+    }
+}

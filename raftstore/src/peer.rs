@@ -1,0 +1,266 @@
+//! One replica: its raft state, its machine and what its clients wait for. Each behaviour is an
+//! `impl Peer` in a file of its own below `peer/`; here are the fields and how they are read.
+
+mod apply;
+mod destroy;
+mod install;
+mod operate;
+mod propose;
+mod read;
+mod ready;
+mod report;
+mod step;
+mod tick;
+mod truncate;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use raft::eraftpb::Message;
+use raft::{RawNode, StateRole};
+use rangedb_proto::v1::{RangeDescriptor, Replica};
+use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
+use rangedb_storage::{LogBatch, LogEngine, Span, StateEngine, StateMachine, keys};
+
+use crate::lease::Lease;
+use crate::raft_log::{Position, RaftLog};
+use crate::{Config, Error, RequestId};
+
+pub(crate) use install::StagedIn;
+use operate::PendingOperation;
+use propose::Proposals;
+use read::Reads;
+
+/// What a replica knows only while it leads.
+pub(crate) struct Leading {
+    term: u64,
+    /// An entry of this term is applied: all that earlier leaders committed is visible.
+    ready: bool,
+    /// The oracle's timestamp from after the election; nothing is committed before it is known.
+    fence: Option<u64>,
+    /// Highest timestamp that a snapshot read asked for.
+    highest_read: u64,
+    lease: Lease,
+}
+
+/// Writes of a ready on their way to disk, and the messages that must not leave before them.
+struct Persisting {
+    ready: u64,
+    held: Vec<Message>,
+}
+
+/// One replica of one range.
+///
+/// Invariants:
+/// - `me` stands in the descriptor, or the descriptor is empty because no snapshot came yet;
+/// - a message in `persisting` leaves only after its ready is durable;
+/// - `proposals` hold requests only while this replica led when it took them.
+pub(crate) struct Peer {
+    pub range: RangeId,
+    pub me: Replica,
+    raw: RawNode<RaftLog>,
+    machine: Box<dyn StateMachine>,
+    rng: fastrand::Rng,
+    config: Arc<Config>,
+    leading: Option<Leading>,
+    proposals: Proposals,
+    reads: Reads,
+    operation: Option<PendingOperation>,
+    persisting: VecDeque<Persisting>,
+    /// A snapshot that raft was told of and has not yet handed back for installing.
+    staged: Option<StagedIn>,
+    /// Ticks during which votes are refused: a replica that restarts has forgotten whether it just
+    /// heard a leader, whose lease counts on it.
+    vote_embargo_ticks: usize,
+    /// Ticks since a leader was last heard of.
+    leaderless_ticks: usize,
+    /// Whom to ask about this replica while the descriptor is not yet known.
+    creator: Option<Replica>,
+    disk_full: bool,
+    ticks: u64,
+    /// The tick at which each replica was last heard of, for reports.
+    heard: BTreeMap<u64, u64>,
+}
+
+/// Engines and settings that all peers of a store share.
+pub(crate) struct Shared {
+    pub node: NodeId,
+    pub config: Arc<Config>,
+    pub log: Arc<dyn LogEngine>,
+    pub state: Arc<dyn StateEngine>,
+}
+
+impl Peer {
+    /// A replica as the engines hold it, with log changes that must be durable before it runs.
+    pub fn open(
+        shared: &Shared,
+        me: Replica,
+        descriptor: RangeDescriptor,
+        applied: Position,
+        machine: Box<dyn StateMachine>,
+        rng: fastrand::Rng,
+    ) -> Result<(Self, LogBatch), rangedb_storage::Error> {
+        let range = RangeId(descriptor.range_id);
+        let config = shared.config.clone();
+        let (log, changes) = RaftLog::open(
+            range,
+            shared.log.clone(),
+            shared.state.clone(),
+            Arc::new(descriptor),
+            applied,
+            config.entry_cache_bytes,
+        )?;
+        let raft_config = raft::Config {
+            id: me.replica_id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: applied.index,
+            max_size_per_msg: config.message_bytes_max,
+            max_inflight_msgs: config.inflight_messages_max,
+            max_uncommitted_size: config.uncommitted_bytes_max,
+            max_committed_size_per_ready: config.apply_bytes_max,
+            // Together: a replica that was cut off cannot depose a leader that the others follow,
+            // and a leader's lease can count on them.
+            check_quorum: true,
+            pre_vote: true,
+            ..Default::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&raft_config, log, &logger)
+            .unwrap_or_else(|e| panic!("range {range}: raft refuses the stored state: {e}"));
+        let mut peer = Peer {
+            range,
+            me,
+            raw,
+            machine,
+            rng,
+            vote_embargo_ticks: config.election_ticks,
+            config,
+            leading: None,
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            operation: None,
+            persisting: VecDeque::new(),
+            staged: None,
+            leaderless_ticks: 0,
+            creator: None,
+            disk_full: false,
+            ticks: 0,
+            heard: BTreeMap::new(),
+        };
+        if peer.is_initialized() {
+            peer.load_machine(&*shared.state)?;
+        }
+        peer.rejitter();
+        Ok((peer, LogBatch { changes }))
+    }
+
+    /// A replica that another node's leader speaks of and that has no state yet.
+    pub fn create(
+        shared: &Shared,
+        range: RangeId,
+        me: Replica,
+        creator: Replica,
+        machine: Box<dyn StateMachine>,
+        rng: fastrand::Rng,
+    ) -> Result<Self, rangedb_storage::Error> {
+        let descriptor = RangeDescriptor { range_id: range.0, ..Default::default() };
+        let (mut peer, changes) =
+            Self::open(shared, me, descriptor, Position::default(), machine, rng)?;
+        assert!(changes.is_empty(), "range {range}: a log was left where no replica was");
+        peer.creator = Some(creator);
+        Ok(peer)
+    }
+
+    /// Has state: was there from the start, or got a snapshot.
+    pub fn is_initialized(&self) -> bool {
+        !self.descriptor().replicas.is_empty()
+    }
+
+    pub fn replica_id(&self) -> ReplicaId {
+        ReplicaId(self.me.replica_id)
+    }
+
+    pub fn descriptor(&self) -> &Arc<RangeDescriptor> {
+        &self.raw.store().descriptor
+    }
+
+    pub fn applied(&self) -> Position {
+        self.raw.store().applied
+    }
+
+    /// Stored keys of the range's data.
+    pub fn span(&self) -> Span {
+        keys::data_span(&self.descriptor().start_key, &self.descriptor().end_key)
+    }
+
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    fn log(&mut self) -> &mut RaftLog {
+        self.raw.mut_store()
+    }
+
+    /// The leader as far as known here.
+    fn leader(&self) -> Option<Replica> {
+        self.descriptor().replica(self.raw.raft.leader_id).copied()
+    }
+
+    fn not_leader(&self) -> Error {
+        Error::NotLeader { range: self.range, leader: self.leader() }
+    }
+
+    fn stale_epoch(&self) -> Error {
+        Error::StaleEpoch { descriptor: (**self.descriptor()).clone() }
+    }
+
+    /// Campaigns at once: for the first replica of a new range, which nobody else will contest.
+    pub fn campaign(&mut self) {
+        // Refused only where this replica may not stand, which a later tick handles the same way.
+        let _ = self.raw.campaign();
+        self.rejitter();
+    }
+
+    /// Whether this replica alone decides.
+    pub fn is_lone_voter(&self) -> bool {
+        let conf = crate::membership::conf_state(self.descriptor());
+        conf.voters == [self.me.replica_id] && conf.voters_outgoing.is_empty()
+    }
+
+    /// No life before this one: nothing can have been promised that a vote would break.
+    pub fn lift_vote_embargo(&mut self) {
+        self.vote_embargo_ticks = 0;
+    }
+
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.disk_full = full;
+    }
+
+    /// Replaces the election timeout that raft-rs drew from the thread's generator by one from the
+    /// seed. `Raft::reset` is the only place that draws, and it leaves `election_elapsed` at 0, so
+    /// calling this after every call to raft comes before anyone can look at the draw.
+    fn rejitter(&mut self) {
+        if self.raw.raft.election_elapsed == 0 {
+            let ticks = self.config.election_ticks;
+            let timeout = self.rng.usize(ticks..2 * ticks);
+            self.raw.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+
+    fn load_machine(&mut self, state: &dyn StateEngine) -> Result<(), rangedb_storage::Error> {
+        let descriptor = self.descriptor().clone();
+        self.machine.load(state, &descriptor.start_key, &descriptor.end_key)
+    }
+
+    fn is_raft_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+}
+
+/// A request that waits, with what it is to be told if this replica cannot serve it.
+pub(crate) type Answer = (RequestId, Result<bytes::Bytes, Error>);

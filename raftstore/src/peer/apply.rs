@@ -1,0 +1,230 @@
+//! Committed entries to state: commands through the machine, membership changes to the descriptor.
+//! The applied index goes into the same batch as what it describes.
+
+use std::sync::Arc;
+
+use prost::Message;
+use raft::eraftpb::{Entry, EntryType};
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{LogEntry, MembershipChange, RangeDescriptor, RangeState};
+use rangedb_storage::{ApplyContext, ColumnFamily, Error as StorageError, Result, keys};
+
+use super::{Leading, Peer};
+use crate::membership::replicas_after_joint;
+use crate::pass::Pass;
+use crate::raft_log::Position;
+use crate::{Effect, FEATURE_LEVEL, eraft};
+
+impl Peer {
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, pass: &mut Pass<'_>) -> Result<()> {
+        let Some(last) = entries.last().map(|e| Position { index: e.index, term: e.term }) else {
+            return Ok(());
+        };
+        for entry in entries {
+            let applied = self.applied();
+            assert!(
+                entry.index == applied.index + 1,
+                "range {}: entry {} follows applied entry {}",
+                self.range,
+                entry.index,
+                applied.index
+            );
+            match entry.get_entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => {
+                    self.on_applied_empty(&entry, pass)
+                }
+                EntryType::EntryNormal => self.apply_commands(&entry, pass)?,
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.apply_membership(&entry, pass)?;
+                }
+            }
+            self.log().applied = Position { index: entry.index, term: entry.term };
+            // An operation whose place in the log went to another entry was not taken.
+            let refused = Err(self.not_leader());
+            self.answer_operation(entry.index, 0, refused, pass);
+        }
+        let state = self.range_state();
+        pass.batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+        self.raw.advance_apply_to(last.index);
+        Ok(())
+    }
+
+    pub(super) fn range_state(&self) -> RangeState {
+        let applied = self.applied();
+        RangeState {
+            descriptor: Some((**self.descriptor()).clone()),
+            applied_index: applied.index,
+            applied_term: applied.term,
+        }
+    }
+
+    /// The first entry of a leader, or one that raft made of a change it did not allow.
+    fn on_applied_empty(&mut self, entry: &Entry, pass: &mut Pass<'_>) {
+        self.answer_proposed(entry, Vec::new(), pass);
+    }
+
+    fn apply_commands(&mut self, entry: &Entry, pass: &mut Pass<'_>) -> Result<()> {
+        let log_entry = LogEntry::decode(entry.data.clone()).map_err(|e| {
+            StorageError::corrupt(format!("entry {} of {}: {e}", entry.index, self.range))
+        })?;
+        if log_entry.feature_level > FEATURE_LEVEL {
+            return Err(StorageError::Refused(format!(
+                "entry {} of range {} has feature level {}, this version knows {FEATURE_LEVEL}: \
+                 upgrade this node",
+                entry.index, self.range, log_entry.feature_level
+            )));
+        }
+        let descriptor = self.descriptor().clone();
+        let mut results = Vec::with_capacity(log_entry.commands.len());
+        if log_entry.epoch.unwrap_or_default().version != descriptor.epoch().version {
+            results.resize_with(log_entry.commands.len(), || Err(self.stale_epoch()));
+        } else {
+            let context = ApplyContext {
+                start_key: &descriptor.start_key,
+                end_key: &descriptor.end_key,
+                fence: log_entry.fence,
+                index: entry.index,
+            };
+            for command in &log_entry.commands {
+                results.push(Ok(self.machine.apply(&context, command, &mut pass.batch)?));
+            }
+        }
+        self.answer_proposed(entry, results, pass);
+        Ok(())
+    }
+
+    /// Answers whoever proposed the entry here, and renews the lease: a quorum took it in after it
+    /// was proposed.
+    fn answer_proposed(
+        &mut self,
+        entry: &Entry,
+        results: Vec<std::result::Result<bytes::Bytes, crate::Error>>,
+        pass: &mut Pass<'_>,
+    ) {
+        let (proposed, replaced) = self.take_proposed(entry.index, entry.term);
+        for answer in replaced {
+            pass.answer(answer);
+        }
+        let Some(proposed) = proposed else { return };
+        let lasts_us = self.config.lease_us();
+        if let Some(leading) = self.leading.as_mut().filter(|l| l.term == entry.term) {
+            leading.lease.renew(proposed.at, lasts_us);
+        }
+        if results.is_empty() {
+            // Nobody proposes commands in an entry without any.
+            assert!(proposed.requests.is_empty(), "range {}: commands went missing", self.range);
+            return;
+        }
+        assert_eq!(proposed.requests.len(), results.len(), "range {}: a reply each", self.range);
+        for answer in proposed.requests.into_iter().zip(results) {
+            pass.answer(answer);
+        }
+    }
+
+    fn apply_membership(&mut self, entry: &Entry, pass: &mut Pass<'_>) -> Result<()> {
+        let corrupt = |what| StorageError::corrupt(format!("entry {}: {what}", entry.index));
+        let change = eraft::decode_conf_change(&entry.data)
+            .ok_or_else(|| corrupt("not a configuration change"))?;
+        let before = self.descriptor().clone();
+        let mut after = (*before).clone();
+        if entry.data.is_empty() {
+            after.replicas = replicas_after_joint(&before.replicas);
+        } else {
+            let wanted = MembershipChange::decode(entry.context.clone())
+                .map_err(|_| corrupt("not a membership change"))?;
+            if wanted.epoch != before.epoch {
+                self.answer_operation(entry.index, entry.term, Err(self.stale_epoch()), pass);
+                self.answer_proposed(entry, Vec::new(), pass);
+                return Ok(());
+            }
+            after.replicas = wanted.replicas;
+            after.next_replica_id = wanted.next_replica_id;
+        }
+        let mut epoch = before.epoch();
+        epoch.conf_ver += 1;
+        after.epoch = Some(epoch);
+        let conf = self.raw.apply_conf_change(&change).unwrap_or_else(|e| {
+            panic!("range {}: raft refuses a committed membership change: {e}", self.range)
+        });
+        let expected = crate::membership::conf_state(&after);
+        assert!(
+            same_members(&conf, &expected),
+            "range {}: raft's configuration {conf:?} differs from the descriptor's {expected:?}",
+            self.range
+        );
+        self.adopt(after, pass);
+        self.answer_operation(entry.index, entry.term, Ok(bytes::Bytes::new()), pass);
+        self.answer_proposed(entry, Vec::new(), pass);
+        Ok(())
+    }
+
+    /// Takes on a descriptor; a replica that no longer stands in it is destroyed after the pass.
+    fn adopt(&mut self, after: RangeDescriptor, pass: &mut Pass<'_>) {
+        let before = self.descriptor().clone();
+        pass.structural = true;
+        self.log().descriptor = Arc::new(after);
+        match self.descriptor().replica(self.me.replica_id).copied() {
+            Some(me) => self.me = me,
+            None => {
+                pass.removed.insert(self.range);
+            }
+        }
+        if self.is_leader() {
+            // Those who left hear nothing more from raft.
+            for gone in &before.replicas {
+                if self.descriptor().replica(gone.replica_id).is_none() {
+                    self.tell_removed(*gone, pass);
+                }
+            }
+        }
+    }
+
+    /// Follows raft's role, and reports it once it can be acted upon.
+    pub(super) fn note_role(&mut self, pass: &mut Pass<'_>) {
+        let term = self.term();
+        let leads = self.is_raft_leader();
+        if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
+            self.leading = None;
+            pass.effects.push(Effect::SteppedDown { range: self.range });
+            let error = self.not_leader();
+            let mut answers = self.refuse_waiting(&error);
+            answers.extend(self.refuse_reads(&error));
+            for answer in answers {
+                pass.answer(answer);
+            }
+        }
+        if leads && self.leading.is_none() {
+            self.leading = Some(Leading {
+                term,
+                ready: false,
+                fence: None,
+                highest_read: 0,
+                lease: Default::default(),
+            });
+        }
+        let applied_term = self.applied().term;
+        if let Some(leading) = self.leading.as_mut().filter(|l| !l.ready && applied_term == l.term)
+        {
+            leading.ready = true;
+            pass.effects.push(Effect::NeedFence { range: self.range, term });
+        }
+    }
+
+    /// The oracle answered.
+    pub fn on_fenced(&mut self, term: u64, timestamp: u64) {
+        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
+            leading.fence = leading.fence.max(Some(timestamp));
+        }
+    }
+}
+
+fn same_members(a: &raft::eraftpb::ConfState, b: &raft::eraftpb::ConfState) -> bool {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    sorted(&a.voters) == sorted(&b.voters)
+        && sorted(&a.voters_outgoing) == sorted(&b.voters_outgoing)
+        && sorted(&a.learners) == sorted(&b.learners)
+}

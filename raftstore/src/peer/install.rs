@@ -1,0 +1,103 @@
+//! Snapshots for a follower whose next entry the leader no longer has.
+//!
+//! The leader's side is in `ready.rs` ([`crate::Effect::SendSnapshot`]) and here the report of its
+//! end. On the follower's side a whole snapshot is staged before raft hears of it; once raft has
+//! agreed that it is news, it replaces the range's data in one step that is whole or not at all,
+//! durable before the log is reset behind it. [`crate::raft_log::RaftLog::open`] mends the log after
+//! a crash between the two.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use raft::SnapshotStatus;
+use raft::eraftpb::{Message, Snapshot};
+use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
+use rangedb_proto::{RangeDescriptorExt, ReplicaId};
+use rangedb_storage::{ColumnFamily, Install, LogChange, Result, StagedSnapshot, WriteBatch, keys};
+
+use super::Peer;
+use crate::pass::Pass;
+use crate::raft_log::{Position, SNAPSHOT_FORMAT_VERSION};
+
+/// A staged snapshot with the descriptor that goes with it.
+pub(crate) struct StagedIn {
+    index: u64,
+    staged: StagedSnapshot,
+    descriptor: RangeDescriptor,
+}
+
+impl Peer {
+    /// Offers a staged snapshot to raft. Staged records that are of no use are thrown away.
+    pub fn on_snapshot_received(
+        &mut self,
+        message: Message,
+        staged: StagedSnapshot,
+        pass: &mut Pass<'_>,
+    ) -> Result<()> {
+        let snapshot = message.get_snapshot();
+        let index = snapshot.get_metadata().index;
+        let descriptor = SnapshotMeta::decode(&snapshot.data[..])
+            .ok()
+            .filter(|meta| meta.format_version == SNAPSHOT_FORMAT_VERSION)
+            .and_then(|meta| meta.descriptor)
+            .filter(|descriptor| descriptor.replica(self.me.replica_id).is_some());
+        let (Some(descriptor), None) = (descriptor, &self.staged) else {
+            return pass.state.discard(staged);
+        };
+        self.step_raft(message);
+        let taken = self.raw.snap().is_some_and(|snap| snap.get_metadata().index == index);
+        if !taken {
+            return pass.state.discard(staged);
+        }
+        self.staged = Some(StagedIn { index, staged, descriptor });
+        Ok(())
+    }
+
+    /// Replaces the range's data by the snapshot that raft hands back. Returns the log's changes.
+    pub(super) fn install(
+        &mut self,
+        snapshot: &Snapshot,
+        pass: &mut Pass<'_>,
+    ) -> Result<Vec<LogChange>> {
+        let metadata = snapshot.get_metadata();
+        let at = Position { index: metadata.index, term: metadata.term };
+        let staged = self.staged.take().filter(|staged| staged.index == at.index);
+        let staged = staged.unwrap_or_else(|| {
+            panic!("range {}: raft took a snapshot at {} that was not staged", self.range, at.index)
+        });
+        // What this pass applied before must not be written over the snapshot afterwards.
+        pass.write_state()?;
+
+        let mut answers = self.give_up_in_flight();
+        answers.extend(self.fail_operation());
+        for answer in answers {
+            pass.answer(answer);
+        }
+        let state = RangeState {
+            descriptor: Some(staged.descriptor.clone()),
+            applied_index: at.index,
+            applied_term: at.term,
+        };
+        let mut meta = WriteBatch::default();
+        meta.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+        let span = keys::data_span(&staged.descriptor.start_key, &staged.descriptor.end_key);
+        pass.state.install(Install { staged: staged.staged, span, meta })?;
+
+        if let Some(me) = staged.descriptor.replica(self.me.replica_id) {
+            self.me = *me;
+        }
+        let log = self.log();
+        log.descriptor = Arc::new(staged.descriptor);
+        log.applied = at;
+        let changes = log.reset(at);
+        self.load_machine(pass.state)?;
+        Ok(changes)
+    }
+
+    /// What became of a snapshot that this leader sent.
+    pub fn on_snapshot_sent(&mut self, to: ReplicaId, delivered: bool) {
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(to.0, status);
+        self.rejitter();
+    }
+}

@@ -1,0 +1,191 @@
+//! Steps of the scheduler: replicas added, promoted and removed, leadership moved. One membership
+//! change at a time; each is checked here against the epoch that its sender saw, and again at apply.
+
+use bytes::Bytes;
+use prost::Message;
+use raft::ProgressState;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{
+    MembershipChange, RangeOperation, Replica, ReplicaRole, range_operation::Body,
+};
+
+use super::{Answer, Peer};
+use crate::membership::Change;
+use crate::pass::Pass;
+use crate::{Error, RequestId};
+
+/// A membership change in the log, with who waits for it.
+pub(super) struct PendingOperation {
+    request: RequestId,
+    index: u64,
+    term: u64,
+}
+
+impl Peer {
+    pub fn operate(&mut self, request: RequestId, operation: RangeOperation, pass: &mut Pass<'_>) {
+        let result = self.check_operation(&operation).and_then(|()| match operation.body {
+            Some(Body::TransferLeader(transfer)) => {
+                self.transfer_leader(transfer.to_replica_id).map(|()| true)
+            }
+            Some(body) => {
+                let change = self.plan_change(body)?;
+                self.propose_change(request, change, pass).map(|()| false)
+            }
+            None => Err(Error::Refused("an operation without a body".into())),
+        });
+        match result {
+            Ok(true) => pass.answer((request, Ok(Bytes::new()))),
+            Ok(false) => {}
+            Err(error) => pass.answer((request, Err(error))),
+        }
+    }
+
+    fn check_operation(&self, operation: &RangeOperation) -> Result<(), Error> {
+        if !self.leading.as_ref().is_some_and(|leading| leading.ready) {
+            return Err(self.not_leader());
+        }
+        if operation.epoch.unwrap_or_default() != self.descriptor().epoch() {
+            return Err(self.stale_epoch());
+        }
+        Ok(())
+    }
+
+    fn plan_change(&self, body: Body) -> Result<Change, Error> {
+        let descriptor = self.descriptor();
+        let role = |id: u64| {
+            let replica = descriptor.replica(id);
+            replica.map(|r| r.role()).ok_or_else(|| Error::Refused(format!("no replica {id}")))
+        };
+        match body {
+            Body::AddLearner(add) => {
+                if descriptor.replica_on(add.node_id).is_some() {
+                    let reason = format!("node {} already has a replica", add.node_id);
+                    return Err(Error::Refused(reason));
+                }
+                Ok(Change::AddLearner(Replica {
+                    replica_id: descriptor.next_replica_id,
+                    node_id: add.node_id,
+                    role: ReplicaRole::Learner.into(),
+                }))
+            }
+            Body::ReplaceVoter(replace) => {
+                let promote = replace.promote_replica_id;
+                if role(promote)? != ReplicaRole::Learner {
+                    return Err(Error::Refused(format!("replica {promote} is not a learner")));
+                }
+                self.check_caught_up(promote)?;
+                let remove = (replace.remove_replica_id != 0).then_some(replace.remove_replica_id);
+                if let Some(id) = remove {
+                    self.check_removable(id, role(id)?)?;
+                }
+                Ok(Change::Replace { promote: Some(promote), remove })
+            }
+            Body::RemoveReplica(remove) => {
+                let id = remove.replica_id;
+                match role(id)? {
+                    ReplicaRole::Learner => Ok(Change::RemoveLearner(id)),
+                    other => {
+                        self.check_removable(id, other)?;
+                        Ok(Change::Replace { promote: None, remove: Some(id) })
+                    }
+                }
+            }
+            Body::TransferLeader(_) => unreachable!("handled by the caller"),
+        }
+    }
+
+    fn check_removable(&self, id: u64, role: ReplicaRole) -> Result<(), Error> {
+        if role != ReplicaRole::Voter {
+            return Err(Error::Refused(format!("replica {id} is not a voter")));
+        }
+        if id == self.me.replica_id {
+            return Err(Error::Refused(format!("replica {id} leads: move the leadership first")));
+        }
+        let voters = self.descriptor().replicas.iter().filter(|r| r.role() == ReplicaRole::Voter);
+        if voters.count() < 2 {
+            return Err(Error::Refused(format!("replica {id} is the only voter")));
+        }
+        Ok(())
+    }
+
+    /// A learner that is promoted while it lags would hold up every commit that needs it.
+    fn check_caught_up(&self, id: u64) -> Result<(), Error> {
+        let lag_max = self.config.promote_lag_entries;
+        let last = self.raw.raft.raft_log.last_index();
+        let near = self.raw.raft.prs().get(id).is_some_and(|progress| {
+            progress.state == ProgressState::Replicate && progress.matched + lag_max >= last
+        });
+        if near { Ok(()) } else { Err(Error::Refused(format!("learner {id} has not caught up"))) }
+    }
+
+    fn propose_change(
+        &mut self,
+        request: RequestId,
+        change: Change,
+        pass: &mut Pass<'_>,
+    ) -> Result<(), Error> {
+        if self.raw.raft.has_pending_conf() || self.descriptor().in_joint_change() {
+            return Err(Error::Refused("another membership change is under way".into()));
+        }
+        let descriptor = self.descriptor();
+        let adds = matches!(change, Change::AddLearner(_));
+        let context = MembershipChange {
+            epoch: descriptor.epoch,
+            replicas: change.replicas_after(&descriptor.replicas),
+            next_replica_id: descriptor.next_replica_id + u64::from(adds),
+        };
+        self.raw
+            .propose_conf_change(context.encode_to_vec(), change.conf_change())
+            .map_err(|e| Error::Refused(format!("raft does not take the change now: {e}")))?;
+        self.note_proposed(pass.now, Vec::new());
+        let (index, term) = (self.raw.raft.raft_log.last_index(), self.term());
+        self.operation = Some(PendingOperation { request, index, term });
+        Ok(())
+    }
+
+    /// Hands leadership to a voter; 0 picks the one whose log is longest.
+    fn transfer_leader(&mut self, to: u64) -> Result<(), Error> {
+        let descriptor = self.descriptor().clone();
+        let prs = self.raw.raft.prs();
+        let best = || {
+            let others = descriptor
+                .replicas
+                .iter()
+                .filter(|r| r.role() == ReplicaRole::Voter && r.replica_id != self.me.replica_id);
+            let progress = others.filter_map(|r| Some((prs.get(r.replica_id)?, r.replica_id)));
+            let active = progress.filter(|(_, id)| self.is_heard(*id));
+            active.max_by_key(|(progress, id)| (progress.matched, *id)).map(|(_, id)| id)
+        };
+        let to = if to == 0 { best() } else { Some(to) };
+        let target = to
+            .and_then(|id| descriptor.replica(id))
+            .filter(|r| r.role() == ReplicaRole::Voter && r.replica_id != self.me.replica_id)
+            .ok_or_else(|| Error::Refused("no other voter to lead".into()))?;
+        if let Some(leading) = &mut self.leading {
+            leading.lease.give_up();
+        }
+        self.raw.transfer_leader(target.replica_id);
+        self.rejitter();
+        Ok(())
+    }
+
+    /// The change's entry is applied, or another took its place.
+    pub(super) fn answer_operation(
+        &mut self,
+        index: u64,
+        term: u64,
+        result: Result<Bytes, Error>,
+        pass: &mut Pass<'_>,
+    ) {
+        if let Some(pending) = self.operation.take_if(|pending| pending.index <= index) {
+            let here = (pending.index, pending.term) == (index, term);
+            let result = if here { result } else { Err(self.not_leader()) };
+            pass.answer((pending.request, result));
+        }
+    }
+
+    pub(super) fn fail_operation(&mut self) -> Option<Answer> {
+        let unknown = Error::Undetermined(self.range);
+        self.operation.take().map(|pending| (pending.request, Err(unknown)))
+    }
+}

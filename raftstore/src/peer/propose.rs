@@ -1,0 +1,138 @@
+//! Client commands to raft proposals. Commands that wait are packed into one entry, so that a round
+//! of the log is shared by all who came while the last one was under way.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost::Message;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::LogEntry;
+
+use super::{Answer, Peer};
+use crate::pass::Pass;
+use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
+
+/// An entry that this replica proposed.
+pub(super) struct Proposed {
+    pub index: u64,
+    pub term: u64,
+    pub at: Monotonic,
+    pub requests: Vec<RequestId>,
+}
+
+#[derive(Default)]
+pub(super) struct Proposals {
+    /// Wait for the next entry.
+    queue: VecDeque<(RequestId, Bytes)>,
+    queue_bytes: usize,
+    /// In the log, ascending by index. Outlive leadership: their entries may still commit.
+    in_flight: VecDeque<Proposed>,
+}
+
+impl Peer {
+    pub fn propose(
+        &mut self,
+        request: RequestId,
+        range: RangeRef,
+        command: Bytes,
+        pass: &mut Pass<'_>,
+    ) {
+        let refused = if self.leading.is_none() {
+            Some(self.not_leader())
+        } else if range.epoch.version != self.descriptor().epoch().version {
+            Some(self.stale_epoch())
+        } else if self.disk_full {
+            Some(Error::DiskFull(self.range))
+        } else if self.raw.raft.lead_transferee.is_some() {
+            Some(Error::TooBusy {
+                range: self.range,
+                reason: "its leadership is being handed over",
+            })
+        } else if self.proposals.queue_bytes + command.len() > self.config.queue_bytes_max {
+            Some(Error::TooBusy { range: self.range, reason: "too many commands wait" })
+        } else {
+            None
+        };
+        match refused {
+            Some(error) => pass.answer((request, Err(error))),
+            None => {
+                self.proposals.queue_bytes += command.len();
+                self.proposals.queue.push_back((request, command));
+            }
+        }
+    }
+
+    /// Puts waiting commands into the log, once the fence is known.
+    pub fn propose_waiting(&mut self, now: Monotonic) {
+        let Some(fence) = self.fence() else { return };
+        while !self.proposals.queue.is_empty() {
+            let mut commands = Vec::new();
+            let mut bytes = 0;
+            for (_, command) in &self.proposals.queue {
+                if !commands.is_empty() && bytes + command.len() > self.config.entry_bytes_max {
+                    break;
+                }
+                bytes += command.len();
+                commands.push(command.clone());
+            }
+            let count = commands.len();
+            let epoch = self.descriptor().epoch;
+            let entry = LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands };
+            // Refused while too much is uncommitted: the commands wait for their turn.
+            if self.raw.propose(Vec::new(), entry.encode_to_vec()).is_err() {
+                return;
+            }
+            let requests =
+                self.proposals.queue.drain(..count).map(|(request, _)| request).collect();
+            self.proposals.queue_bytes -= bytes;
+            self.note_proposed(now, requests);
+        }
+    }
+
+    /// Remembers that the newest entry of the log was proposed here.
+    pub(super) fn note_proposed(&mut self, at: Monotonic, requests: Vec<RequestId>) {
+        let (index, term) = (self.raw.raft.raft_log.last_index(), self.term());
+        self.proposals.in_flight.push_back(Proposed { index, term, at, requests });
+    }
+
+    /// What was proposed here at this entry's place, and answers for those whose place was taken by
+    /// another leader's entry: their commands are gone for good.
+    pub(super) fn take_proposed(
+        &mut self,
+        index: u64,
+        term: u64,
+    ) -> (Option<Proposed>, Vec<Answer>) {
+        let mut replaced = Vec::new();
+        while let Some(first) = self.proposals.in_flight.front() {
+            if first.index > index {
+                break;
+            }
+            let proposed = self.proposals.in_flight.pop_front().expect("just seen");
+            if proposed.index == index && proposed.term == term {
+                return (Some(proposed), replaced);
+            }
+            let error = self.not_leader();
+            replaced.extend(proposed.requests.into_iter().map(|r| (r, Err(error.clone()))));
+        }
+        (None, replaced)
+    }
+
+    /// Answers for commands that wait and were not proposed: they certainly do not happen.
+    pub(super) fn refuse_waiting(&mut self, error: &Error) -> Vec<Answer> {
+        self.proposals.queue_bytes = 0;
+        self.proposals.queue.drain(..).map(|(request, _)| (request, Err(error.clone()))).collect()
+    }
+
+    /// Answers for proposals whose entries this replica will not see applied.
+    pub(super) fn give_up_in_flight(&mut self) -> Vec<Answer> {
+        let unknown = Error::Undetermined(self.range);
+        let in_flight = self.proposals.in_flight.drain(..);
+        in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
+    }
+
+    /// The timestamp that commits must go above, if this replica may commit anything yet.
+    fn fence(&self) -> Option<u64> {
+        let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
+        leading.fence.map(|fence| fence.max(leading.highest_read))
+    }
+}

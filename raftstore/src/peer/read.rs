@@ -1,0 +1,176 @@
+//! Reads: under the lease at once, else after a quorum confirmed that this replica still leads.
+//!
+//! A latest read may see anything that was applied. A snapshot read at T first raises the timestamp
+//! that later commits must go above, then waits until what is already in the log is applied, and
+//! only then takes its reader: nothing can commit at or below T behind its back.
+//!
+//! Rounds that ask the quorum are raft's ReadIndex. Every attempt has a context that was never used
+//! before: an answer to an abandoned attempt must not confirm a later one (etcd-io/raft#397).
+
+use raft::ReadState;
+use rangedb_proto::RangeDescriptorExt;
+
+use super::{Answer, Peer};
+use crate::pass::Pass;
+use crate::{Effect, Error, Monotonic, RangeRef, ReadAt, RequestId};
+
+/// Reads that may wait in one range: each costs little, but a range without quorum gathers them.
+const READS_WAITING_MAX: usize = 64 * 1024;
+
+struct WaitingRead {
+    request: RequestId,
+    /// Entries up to this one must be applied.
+    index: u64,
+    /// May not be served under the lease: it ran out under it once.
+    confirm: bool,
+    confirmed: bool,
+}
+
+impl WaitingRead {
+    fn needs_round(&self, leased: bool) -> bool {
+        !self.confirmed && (self.confirm || !leased)
+    }
+}
+
+/// A round that asks the quorum.
+struct Round {
+    context: u64,
+    sent: Monotonic,
+    ticks: usize,
+    reads: Vec<WaitingRead>,
+}
+
+#[derive(Default)]
+pub(super) struct Reads {
+    waiting: Vec<WaitingRead>,
+    round: Option<Round>,
+    rounds_started: u64,
+}
+
+impl Peer {
+    pub fn read(
+        &mut self,
+        request: RequestId,
+        range: RangeRef,
+        at: ReadAt,
+        confirm: bool,
+        pass: &mut Pass<'_>,
+    ) {
+        let in_log = self.raw.raft.raft_log.last_index();
+        let stale = range.epoch.version != self.descriptor().epoch().version;
+        let refused = match &mut self.leading {
+            None => Some(self.not_leader()),
+            Some(_) if stale => Some(self.stale_epoch()),
+            Some(_) if self.reads.waiting.len() >= READS_WAITING_MAX => {
+                Some(Error::TooBusy { range: self.range, reason: "too many reads wait" })
+            }
+            Some(leading) => {
+                let index = match at {
+                    ReadAt::Latest => 0,
+                    ReadAt::Snapshot(timestamp) => {
+                        leading.highest_read = leading.highest_read.max(timestamp.0);
+                        in_log
+                    }
+                };
+                let confirm = confirm || !self.config.lease_reads;
+                let read = WaitingRead { request, index, confirm, confirmed: false };
+                self.reads.waiting.push(read);
+                None
+            }
+        };
+        if let Some(error) = refused {
+            pass.answer((request, Err(error)));
+        }
+    }
+
+    /// Whether reads wait that only a quorum can let through, and it can be asked.
+    pub fn wants_read_round(&self, now: Monotonic) -> bool {
+        let ready = self.leading.as_ref().is_some_and(|leading| leading.ready);
+        let leased = self.is_leased(now);
+        ready
+            && self.reads.round.is_none()
+            && self.reads.waiting.iter().any(|read| read.needs_round(leased))
+    }
+
+    fn is_leased(&self, now: Monotonic) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.lease.valid_until(now).is_some())
+    }
+
+    /// Asks the quorum on behalf of all reads that no lease covers.
+    pub fn start_read_round(&mut self, now: Monotonic) {
+        if !self.wants_read_round(now) {
+            return;
+        }
+        let leased = self.is_leased(now);
+        let needs = |read: &mut WaitingRead| read.needs_round(leased);
+        let reads: Vec<_> = self.reads.waiting.extract_if(.., needs).collect();
+        self.reads.rounds_started += 1;
+        // The replica's id and term make it unlike any other replica's, the count unlike its own.
+        let context = self.reads.rounds_started;
+        let mut bytes = self.me.replica_id.to_be_bytes().to_vec();
+        bytes.extend(self.term().to_be_bytes());
+        bytes.extend(context.to_be_bytes());
+        self.reads.round = Some(Round { context, sent: now, ticks: 0, reads });
+        self.raw.read_index(bytes);
+    }
+
+    /// A quorum answered.
+    pub(super) fn on_read_state(&mut self, state: ReadState) {
+        let context = state.request_ctx.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        if self.reads.round.as_ref().map(|round| round.context) != context {
+            return;
+        }
+        let round = self.reads.round.take().expect("just compared");
+        let lasts_us = self.config.lease_us();
+        if let Some(leading) = &mut self.leading {
+            leading.lease.renew(round.sent, lasts_us);
+        }
+        for mut read in round.reads {
+            read.index = read.index.max(state.index);
+            read.confirmed = true;
+            self.reads.waiting.push(read);
+        }
+    }
+
+    /// Gives a reader to every read that may have one. The state must be written.
+    pub fn serve_reads(&mut self, pass: &mut Pass<'_>) {
+        let applied = self.applied().index;
+        let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready) else { return };
+        let lease_until = leading.lease.valid_until(pass.now);
+        let servable = |read: &mut WaitingRead| {
+            read.index <= applied && (read.confirmed || (!read.confirm && lease_until.is_some()))
+        };
+        let reads: Vec<_> = self.reads.waiting.extract_if(.., servable).collect();
+        if reads.is_empty() {
+            return;
+        }
+        let reader = pass.state.snapshot();
+        for read in reads {
+            pass.effects.push(Effect::ReadReady {
+                request: read.request,
+                reader: reader.clone(),
+                descriptor: self.descriptor().clone(),
+                lease_until: if read.confirmed { None } else { lease_until },
+            });
+        }
+    }
+
+    /// A round whose messages were lost is given up; its reads go into the next one.
+    pub(super) fn tick_reads(&mut self) {
+        let patience = self.config.election_ticks / 2;
+        if let Some(round) = &mut self.reads.round {
+            round.ticks += 1;
+            if round.ticks > patience {
+                let round = self.reads.round.take().expect("just seen");
+                self.reads.waiting.extend(round.reads);
+            }
+        }
+    }
+
+    /// Answers for all reads that wait, because this replica cannot serve them any more.
+    pub(super) fn refuse_reads(&mut self, error: &Error) -> Vec<Answer> {
+        let in_round = self.reads.round.take().into_iter().flat_map(|round| round.reads);
+        let waiting = self.reads.waiting.drain(..).chain(in_round);
+        waiting.map(|read| (read.request, Err(error.clone()))).collect()
+    }
+}

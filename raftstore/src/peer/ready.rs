@@ -1,0 +1,115 @@
+//! raft-rs's ready loop: what must be written, sent and applied, in the order that keeps promises.
+//!
+//! A leader's messages leave at once, so that replication overlaps its own fsync. Everybody else's
+//! are promises (votes, acknowledgements) and wait until the writes of their ready, and of all
+//! readies before it, are durable.
+
+use raft::eraftpb::{Message, MessageType};
+use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
+use rangedb_proto::{RangeDescriptorExt, ReplicaId};
+use rangedb_storage::Result;
+
+use super::{Peer, Persisting};
+use crate::pass::Pass;
+use crate::{Effect, eraft};
+
+/// Readies handled for one range in one pass, so that the others get their turn. What is left is
+/// handled in the next pass.
+const READIES_PER_PASS_MAX: usize = 8;
+
+impl Peer {
+    /// Handles what raft has ready. True if there is more.
+    pub fn on_ready(&mut self, pass: &mut Pass<'_>) -> Result<bool> {
+        for _ in 0..READIES_PER_PASS_MAX {
+            if !self.raw.has_ready() {
+                break;
+            }
+            self.on_one_ready(pass)?;
+            if pass.removed.contains(&self.range) {
+                return Ok(false);
+            }
+        }
+        self.note_role(pass);
+        Ok(self.raw.has_ready())
+    }
+
+    fn on_one_ready(&mut self, pass: &mut Pass<'_>) -> Result<()> {
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        let mut changes = Vec::new();
+        if !ready.snapshot().is_empty() {
+            changes.extend(self.install(ready.snapshot(), pass)?);
+        }
+        for state in ready.take_read_states() {
+            self.on_read_state(state);
+        }
+        let messages = ready.take_messages();
+        self.send(messages, pass);
+        let hard_state = ready.hs().cloned();
+        changes.extend(self.log().append(number, ready.take_entries(), hard_state.as_ref()));
+        let held = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+
+        if changes.is_empty() && self.persisting.is_empty() {
+            self.raw.on_persist_ready(number);
+            self.send(held, pass);
+        } else {
+            pass.log.changes.extend(changes);
+            pass.persisting.push((self.range, ReplicaId(self.me.replica_id), number));
+            self.persisting.push_back(Persisting { ready: number, held });
+        }
+        self.apply(committed, pass)?;
+        self.rejitter();
+        Ok(())
+    }
+
+    /// The ready and all before it are durable: their messages may leave.
+    pub fn on_persisted(&mut self, ready: u64, pass: &mut Pass<'_>) {
+        while self.persisting.front().is_some_and(|first| first.ready <= ready) {
+            let persisted = self.persisting.pop_front().expect("just seen");
+            self.send(persisted.held, pass);
+        }
+        self.raw.on_persist_ready(ready);
+        self.log().on_persisted(ready);
+        self.rejitter();
+    }
+
+    fn send(&mut self, messages: Vec<Message>, pass: &mut Pass<'_>) {
+        for message in messages {
+            let Some(to) = self.descriptor().replica(message.to).copied() else {
+                // Its replica was removed while the message was being made.
+                continue;
+            };
+            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let index = message.get_snapshot().get_metadata().index;
+            let envelope = self.envelope(to, Body::Message(eraft::encode(&message)));
+            if !is_snapshot {
+                pass.effects.push(Effect::Send(envelope));
+                continue;
+            }
+            match self.log().take_snapshot(index) {
+                Some(taken) => {
+                    let span = self.span();
+                    pass.effects.push(Effect::SendSnapshot {
+                        envelope,
+                        reader: taken.reader,
+                        span,
+                    });
+                }
+                // A newer one was taken for somebody else meanwhile; raft asks again.
+                None => self.on_snapshot_sent(ReplicaId(to.replica_id), false),
+            }
+        }
+    }
+
+    pub(super) fn envelope(&self, to: rangedb_proto::v1::Replica, body: Body) -> RaftEnvelope {
+        RaftEnvelope {
+            range_id: self.range.0,
+            from: Some(self.me),
+            to: Some(to),
+            epoch: self.descriptor().epoch,
+            body: Some(body),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a replica tells of itself.
+
+use raft::ProgressState;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::RangeReport;
+
+use super::Peer;
+use crate::RangeStatus;
+
+impl Peer {
+    pub fn status(&self) -> RangeStatus {
+        let raft = &self.raw.raft;
+        let log = self.raw.store();
+        RangeStatus {
+            replica: self.me,
+            descriptor: self.descriptor().clone(),
+            term: raft.term,
+            leader_replica_id: raft.leader_id,
+            leads: self.leading.as_ref().is_some_and(|leading| leading.ready),
+            fenced: self.leading.as_ref().is_some_and(|leading| leading.fence.is_some()),
+            applied_index: log.applied.index,
+            applied_term: log.applied.term,
+            commit_index: raft.raft_log.committed,
+            last_index: log.last_index(),
+            truncated_index: log.truncated().index,
+            log_entries: log.entries_kept(),
+        }
+    }
+
+    /// For the control plane; only a leader has one.
+    pub fn report(&self) -> Option<RangeReport> {
+        self.leading.as_ref().filter(|leading| leading.ready)?;
+        let raft = &self.raw.raft;
+        let last = raft.raft_log.last_index();
+        let mut down = Vec::new();
+        let mut lagging = Vec::new();
+        for replica in &self.descriptor().replicas {
+            let id = replica.replica_id;
+            let Some(progress) = raft.prs().get(id).filter(|_| id != self.me.replica_id) else {
+                continue;
+            };
+            if !self.is_heard(id) {
+                down.push(id);
+            }
+            let near = progress.matched + self.config.promote_lag_entries >= last;
+            if progress.state != ProgressState::Replicate || !near {
+                lagging.push(id);
+            }
+        }
+        Some(RangeReport {
+            descriptor: Some((**self.descriptor()).clone()),
+            term: raft.term,
+            leader_node_id: self.me.node_id,
+            down_replica_ids: down,
+            lagging_replica_ids: lagging,
+            applied_index: self.applied().index,
+            log_entries: self.raw.store().entries_kept(),
+            in_joint_change: self.descriptor().in_joint_change(),
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! Messages of other replicas, on their way into raft.
+
+use raft::eraftpb::{Message, MessageType};
+use rangedb_proto::v1::Replica;
+
+use super::Peer;
+use crate::pass::Pass;
+
+/// How raft-rs marks the votes of an election that the leader itself asked for.
+const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
+
+impl Peer {
+    /// A raft message for this replica.
+    pub fn on_message(&mut self, from: Replica, message: Message, pass: &mut Pass<'_>) {
+        let kind = message.get_msg_type();
+        let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if is_vote && self.answer_if_removed(from, pass) {
+            return;
+        }
+        let transfer = message.context[..] == *TRANSFER_CONTEXT;
+        if is_vote && self.vote_embargo_ticks > 0 && !transfer {
+            return;
+        }
+        // Taking entries in would need room. To the leader it looks like a lost message.
+        if self.disk_full && kind == MessageType::MsgAppend && !message.entries.is_empty() {
+            return;
+        }
+        if matches!(
+            kind,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        ) && message.term >= self.term()
+        {
+            self.leaderless_ticks = 0;
+        }
+        self.heard.insert(from.replica_id, self.ticks);
+        self.step_raft(message);
+    }
+
+    pub(super) fn step_raft(&mut self, message: Message) {
+        // Refused are messages for another role or from non-members; they may be late or stray, so
+        // there is nothing to answer.
+        let _ = self.raw.step(message);
+        self.rejitter();
+    }
+}

@@ -1,0 +1,367 @@
+//! One range's raft log as raft-rs reads it: the log engine behind a cache of the newest entries.
+//!
+//! Writing is not done here: the peer gathers [`LogChange`]s and the log writer makes them durable
+//! later. Until it says so, entries live in the cache alone.
+//!
+//! Invariants:
+//! - `truncated.index <= durable_index <= last_index`;
+//! - entries above `durable_index` are all cached.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use prost::Message;
+use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
+use raft::{GetEntriesContext, RaftState, StorageError};
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{RangeDescriptor, SnapshotMeta};
+use rangedb_storage::{LogChange, LogEngine, Reader, StateEngine};
+
+use crate::entry_cache::{EntryCache, entry_bytes};
+use crate::membership::conf_state;
+
+/// Format of the records in a snapshot: changes with the formats of the state.
+pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Position {
+    pub index: u64,
+    pub term: u64,
+}
+
+/// Entries on their way to disk.
+struct Pending {
+    ready: u64,
+    last_index: u64,
+}
+
+/// A reader of the state taken when raft asked for a snapshot, with the entry it stands at.
+pub(crate) struct TakenSnapshot {
+    pub index: u64,
+    pub reader: Arc<dyn Reader>,
+}
+
+pub(crate) struct RaftLog {
+    range: RangeId,
+    engine: Arc<dyn LogEngine>,
+    state: Arc<dyn StateEngine>,
+    hard_state: HardState,
+    promise_unwritten: bool,
+    commit_unwritten: bool,
+    truncated: Position,
+    last_index: u64,
+    durable_index: u64,
+    pending: VecDeque<Pending>,
+    cache: EntryCache,
+    cache_bytes_max: usize,
+    /// The newest applied entry.
+    pub applied: Position,
+    /// As of the newest applied entry.
+    pub descriptor: Arc<RangeDescriptor>,
+    /// raft-rs asks through a shared reference.
+    taken: RefCell<Option<TakenSnapshot>>,
+    /// Bytes appended since the last flush was asked for, and where they stand, for truncation.
+    size: LogSize,
+}
+
+impl RaftLog {
+    /// The log of a replica with that state, and changes that bring the stored log in line with it.
+    ///
+    /// After a crash the state can be ahead of the log in two ways: raft's commit index is written
+    /// lazily, and an installed snapshot is durable before the log is reset.
+    pub fn open(
+        range: RangeId,
+        engine: Arc<dyn LogEngine>,
+        state: Arc<dyn StateEngine>,
+        descriptor: Arc<RangeDescriptor>,
+        applied: Position,
+        cache_bytes_max: usize,
+    ) -> Result<(Self, Vec<LogChange>), rangedb_storage::Error> {
+        let stored = engine.state(range.0)?.unwrap_or_default();
+        let mut log = RaftLog {
+            range,
+            engine,
+            state,
+            hard_state: stored.hard_state,
+            promise_unwritten: false,
+            commit_unwritten: false,
+            truncated: Position { index: stored.truncated_index, term: stored.truncated_term },
+            last_index: stored.last_index,
+            durable_index: stored.last_index,
+            pending: VecDeque::new(),
+            cache: EntryCache::default(),
+            cache_bytes_max,
+            applied,
+            descriptor,
+            taken: RefCell::new(None),
+            size: LogSize::default(),
+        };
+        let mut changes = Vec::new();
+        let holds_applied = applied.index <= log.last_index
+            && applied.index >= log.truncated.index
+            && log.term_at(applied.index)? == applied.term;
+        if !holds_applied {
+            changes.extend(log.reset(applied));
+        }
+        if log.hard_state.commit < applied.index {
+            log.hard_state.commit = applied.index;
+            log.hard_state.term = log.hard_state.term.max(applied.term);
+            changes.push(log.hard_state_change());
+        }
+        Ok((log, changes))
+    }
+
+    pub fn last_index(&self) -> u64 {
+        self.last_index
+    }
+
+    pub fn truncated(&self) -> Position {
+        self.truncated
+    }
+
+    pub fn entries_kept(&self) -> u64 {
+        self.last_index - self.truncated.index
+    }
+
+    /// Takes in entries and hard state of a ready; they are durable once that ready is persisted.
+    pub fn append(
+        &mut self,
+        ready: u64,
+        entries: Vec<Entry>,
+        hard_state: Option<&HardState>,
+    ) -> Vec<LogChange> {
+        let mut changes = Vec::new();
+        if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+            let (first, last) = (first.index, last.index);
+            assert!(
+                first > self.truncated.index && first <= self.last_index + 1,
+                "range {}: append at {first} to a log of {}..={}",
+                self.range,
+                self.truncated.index + 1,
+                self.last_index
+            );
+            assert!(
+                first > self.applied.index,
+                "range {}: append at {first} would replace applied entries up to {}",
+                self.range,
+                self.applied.index
+            );
+            self.cache.append(&entries);
+            self.size.append(&entries);
+            self.last_index = last;
+            self.durable_index = self.durable_index.min(first - 1);
+            for pending in &mut self.pending {
+                pending.last_index = pending.last_index.min(first - 1);
+            }
+            self.pending.push_back(Pending { ready, last_index: last });
+            changes.push(LogChange::Append { range_id: self.range.0, entries });
+        }
+        // A term or a vote is a promise and is written at once. The commit index can be found again,
+        // so it waits for the next write.
+        if let Some(hard_state) = hard_state {
+            let (old, new) = (&self.hard_state, hard_state);
+            self.promise_unwritten |= old.term != new.term || old.vote != new.vote;
+            self.commit_unwritten |= old.commit != new.commit;
+            self.hard_state = hard_state.clone();
+        }
+        if self.promise_unwritten || (self.commit_unwritten && !changes.is_empty()) {
+            (self.promise_unwritten, self.commit_unwritten) = (false, false);
+            changes.push(self.hard_state_change());
+        }
+        changes
+    }
+
+    /// All readies up to this number are durable.
+    pub fn on_persisted(&mut self, ready: u64) {
+        while self.pending.front().is_some_and(|pending| pending.ready <= ready) {
+            let pending = self.pending.pop_front().expect("just seen");
+            self.durable_index = self.durable_index.max(pending.last_index);
+        }
+        self.cache.shrink(self.durable_index.min(self.applied.index), self.cache_bytes_max);
+    }
+
+    /// Drops entries up to `index`, which must be applied and covered by a finished flush.
+    pub fn truncate(&mut self, index: u64) -> Result<LogChange, rangedb_storage::Error> {
+        assert!(
+            index > self.truncated.index && index <= self.applied.index.min(self.durable_index),
+            "range {}: truncating to {index} a log truncated to {}, applied to {}, durable to {}",
+            self.range,
+            self.truncated.index,
+            self.applied.index,
+            self.durable_index
+        );
+        let term = self.term_at(index)?;
+        self.truncated = Position { index, term };
+        self.cache.truncate(index);
+        self.size.truncate(index);
+        Ok(LogChange::Truncate { range_id: self.range.0, index, term })
+    }
+
+    /// The log begins behind an installed snapshot.
+    pub fn reset(&mut self, at: Position) -> Vec<LogChange> {
+        self.cache.clear();
+        self.pending.clear();
+        self.size = LogSize::default();
+        self.truncated = at;
+        self.last_index = at.index;
+        self.durable_index = at.index;
+        self.hard_state.commit = at.index;
+        self.hard_state.term = self.hard_state.term.max(at.term);
+        let reset = LogChange::Reset { range_id: self.range.0, index: at.index, term: at.term };
+        vec![reset, self.hard_state_change()]
+    }
+
+    /// The reader that goes with a snapshot which raft was given, if it is still the newest.
+    pub fn take_snapshot(&self, index: u64) -> Option<TakenSnapshot> {
+        self.taken.borrow_mut().take_if(|taken| taken.index == index)
+    }
+
+    pub fn size(&mut self) -> &mut LogSize {
+        &mut self.size
+    }
+
+    fn hard_state_change(&self) -> LogChange {
+        LogChange::HardState { range_id: self.range.0, state: self.hard_state.clone() }
+    }
+
+    fn term_at(&self, index: u64) -> Result<u64, rangedb_storage::Error> {
+        if index == self.truncated.index {
+            return Ok(self.truncated.term);
+        }
+        if let Some(entry) = self.cache.get(index) {
+            return Ok(entry.term);
+        }
+        let entries = self.engine.entries(self.range.0, index, index + 1, 0)?;
+        entries.first().map(|entry| entry.term).ok_or_else(|| {
+            rangedb_storage::Error::corrupt(format!("log of {} has no entry {index}", self.range))
+        })
+    }
+}
+
+fn engine_error(error: rangedb_storage::Error) -> raft::Error {
+    raft::Error::Io(std::io::Error::other(error))
+}
+
+impl raft::Storage for RaftLog {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), conf_state(&self.descriptor)))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.truncated.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if high > self.last_index + 1 {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        match self.cache.first_index() {
+            Some(first) if first <= low => Ok(self.cache.slice(low, high, bytes_max)),
+            // Cut where the cache begins; raft asks again for the rest.
+            first => {
+                let high = first.map_or(high, |first| first.min(high));
+                self.engine.entries(self.range.0, low, high, bytes_max).map_err(engine_error)
+            }
+        }
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.truncated.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if index > self.last_index {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        self.term_at(index).map_err(engine_error)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.truncated.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last_index)
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let temporarily = || raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        // A learner promoted in the middle of a joint change would have to finish it from a
+        // snapshot; the change is over in a moment.
+        if self.applied.index < request_index {
+            return Err(temporarily());
+        }
+        let reader = self.state.snapshot();
+        *self.taken.borrow_mut() = Some(TakenSnapshot { index: self.applied.index, reader });
+        let meta = SnapshotMeta {
+            descriptor: Some((*self.descriptor).clone()),
+            format_version: SNAPSHOT_FORMAT_VERSION,
+        };
+        let mut metadata = SnapshotMetadata::default();
+        metadata.index = self.applied.index;
+        metadata.term = self.applied.term;
+        metadata.set_conf_state(conf_state(&self.descriptor));
+        let mut snapshot = Snapshot::default();
+        snapshot.set_metadata(metadata);
+        snapshot.data = meta.encode_to_vec().into();
+        Ok(snapshot)
+    }
+}
+
+/// How many bytes of log stand behind an index, nearly: truncation goes by bytes, because entries
+/// may be of any size.
+#[derive(Default)]
+pub(crate) struct LogSize {
+    /// Bytes appended since the replica was opened.
+    total: u64,
+    /// Total when the last flush was asked for.
+    flushed: u64,
+    /// (index, total up to and including it), one for each [`LogSize::STEP`] bytes.
+    marks: VecDeque<(u64, u64)>,
+}
+
+impl LogSize {
+    const STEP: u64 = 64 << 10;
+
+    fn append(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            while self.marks.back().is_some_and(|(index, _)| *index >= entry.index) {
+                self.marks.pop_back();
+            }
+            self.total += entry_bytes(entry) as u64;
+            let marked = self.marks.back().map_or(0, |(_, total)| *total);
+            if self.total - marked >= Self::STEP {
+                self.marks.push_back((entry.index, self.total));
+            }
+        }
+    }
+
+    fn truncate(&mut self, index: u64) {
+        while self.marks.front().is_some_and(|(marked, _)| *marked <= index) {
+            self.marks.pop_front();
+        }
+    }
+
+    pub fn since_flush(&self) -> u64 {
+        self.total - self.flushed
+    }
+
+    pub fn flush_asked(&mut self) {
+        self.flushed = self.total;
+    }
+
+    /// The newest index behind which at least `bytes` of log stand.
+    pub fn index_keeping(&self, bytes: u64) -> Option<u64> {
+        let mark = |(index, total): &(u64, u64)| (self.total - total >= bytes).then_some(*index);
+        self.marks.iter().rev().find_map(mark)
+    }
+}

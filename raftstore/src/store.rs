@@ -1,0 +1,377 @@
+//! A store: the replicas of one shard of a node, stepped by one thread.
+//!
+//! [`Store::step`] takes one event and touches the peers it concerns; [`Store::flush`] makes one pass
+//! over the touched peers and returns what is to be done. Steps between two flushes share a pass: one
+//! entry for their commands, one batch for the state, one append for the log.
+
+mod flushing;
+mod messages;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use prost::Message as _;
+use rangedb_proto::v1::{RangeDescriptor, RangeReport, RangeState, Replica};
+use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
+use rangedb_storage::{
+    ColumnFamily, Direction, Error as StorageError, LogBatch, LogChange, LogEngine, Result,
+    StateEngine, StateMachine, keys,
+};
+
+use crate::pass::Pass;
+use crate::peer::{Peer, Shared};
+use crate::raft_log::Position;
+use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus};
+use flushing::Flushing;
+
+/// Makes the machine of a range that is opened or created.
+pub type MachineFactory = Box<dyn Fn(RangeId) -> Box<dyn StateMachine> + Send>;
+
+/// Which ranges of a node belong to a store: those whose id leaves this remainder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub index: u64,
+    pub count: u64,
+}
+
+impl Shard {
+    pub fn holds(self, range: RangeId) -> bool {
+        range.0 % self.count == self.index
+    }
+}
+
+/// What a store is opened with.
+pub struct Options {
+    pub node: NodeId,
+    pub shard: Shard,
+    pub config: Config,
+    /// Of all that is drawn at random: election timeouts.
+    pub seed: u64,
+}
+
+/// Readies that a pass's append makes durable.
+struct Appending {
+    token: u64,
+    readies: Vec<(RangeId, ReplicaId, u64)>,
+}
+
+/// See the module's head.
+///
+/// Invariants:
+/// - replies and acknowledgements leave only after the state write of their pass;
+/// - tokens of appends ascend, and readies are persisted in that order.
+pub struct Store {
+    shared: Shared,
+    shard: Shard,
+    machines: MachineFactory,
+    rng: fastrand::Rng,
+    peers: BTreeMap<RangeId, Peer>,
+    touched: BTreeSet<RangeId>,
+    /// Events of this round that need a pass to be handled in, in order.
+    inbox: Vec<Event>,
+    appending: VecDeque<Appending>,
+    last_token: u64,
+    /// Ranges whose log is being dropped, with the append that does it.
+    destroying: BTreeMap<RangeId, u64>,
+    flushing: Flushing,
+    /// Log changes that wait for the next append and for nothing else.
+    log_changes: Vec<LogChange>,
+    disk_full: bool,
+    counters: Counters,
+}
+
+impl Store {
+    /// Opens every replica of the shard that the engines hold, as they were when the process ended.
+    pub fn open(
+        options: Options,
+        log: Arc<dyn LogEngine>,
+        state: Arc<dyn StateEngine>,
+        machines: MachineFactory,
+    ) -> Result<Self> {
+        let config = Arc::new(options.config);
+        let shared = Shared { node: options.node, config, log, state };
+        let mut store = Store {
+            shared,
+            shard: options.shard,
+            machines,
+            rng: fastrand::Rng::with_seed(options.seed),
+            peers: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            inbox: Vec::new(),
+            appending: VecDeque::new(),
+            last_token: 0,
+            destroying: BTreeMap::new(),
+            flushing: Flushing::default(),
+            log_changes: Vec::new(),
+            disk_full: false,
+            counters: Counters::default(),
+        };
+        let mut changes = LogBatch::default();
+        for stored in store.stored_ranges()? {
+            let (peer, mended) = store.open_peer(stored)?;
+            changes.extend(mended);
+            store.peers.insert(peer.range, peer);
+        }
+        // Logs of replicas that never got their first snapshot, or whose destruction was cut short.
+        for range in store.shared.log.ranges()?.into_iter().map(RangeId) {
+            if store.shard.holds(range) && !store.peers.contains_key(&range) {
+                changes.changes.push(LogChange::Destroy { range_id: range.0 });
+            }
+        }
+        if !changes.is_empty() {
+            store.shared.log.append(changes)?;
+        }
+        for peer in store.peers.values_mut() {
+            if peer.is_lone_voter() {
+                peer.campaign();
+            }
+        }
+        store.touch_all();
+        Ok(store)
+    }
+
+    /// For the founding of a cluster: no replica has lived before, so none has promised anything,
+    /// and the first replica of each range may stand for election at once.
+    pub fn found(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.lift_vote_embargo();
+            let first = peer.descriptor().replicas.iter().map(|r| r.replica_id).min();
+            if first == Some(peer.me.replica_id) {
+                peer.campaign();
+            }
+        }
+        self.touch_all();
+    }
+
+    /// Takes an event in. Never blocks; what follows comes out of [`Store::flush`].
+    pub fn step(&mut self, event: Event) {
+        self.inbox.push(event);
+    }
+
+    /// Handles all that was stepped since the last flush. `now` is when the events were taken in, or
+    /// later.
+    ///
+    /// An error is the engines': the process must end, because what is in memory may be ahead of
+    /// what is on disk in ways that nobody can tell any more.
+    pub fn flush(&mut self, now: Monotonic) -> Result<Vec<Effect>> {
+        let state = self.shared.state.clone();
+        let mut pass = Pass::new(now, &*state);
+        self.counters.passes += 1;
+        for event in std::mem::take(&mut self.inbox) {
+            self.on_event(event, &mut pass)?;
+        }
+        pass.log.changes.append(&mut self.log_changes);
+
+        let touched = std::mem::take(&mut self.touched);
+        for range in &touched {
+            let Some(peer) = self.peers.get_mut(range) else { continue };
+            peer.propose_waiting(now);
+            peer.start_read_round(now);
+            if peer.on_ready(&mut pass)? {
+                self.touched.insert(*range);
+            }
+        }
+        for range in std::mem::take(&mut pass.removed) {
+            self.destroy(range, &mut pass);
+        }
+        pass.write_state()?;
+        if pass.structural {
+            state.flush()?;
+        }
+        for range in &touched {
+            if let Some(peer) = self.peers.get_mut(range) {
+                peer.serve_reads(&mut pass);
+                if peer.wants_read_round(now) {
+                    self.touched.insert(*range);
+                }
+            }
+        }
+        self.append(&mut pass);
+        self.count(&pass.effects);
+        Ok(pass.effects)
+    }
+
+    /// Whether a pass has work without a new event.
+    pub fn has_work(&self) -> bool {
+        !self.touched.is_empty() || !self.inbox.is_empty() || !self.log_changes.is_empty()
+    }
+
+    /// Every replica, by range.
+    pub fn status(&self) -> Vec<RangeStatus> {
+        self.peers.values().map(Peer::status).collect()
+    }
+
+    /// Reports of the ranges that this store leads.
+    pub fn reports(&self) -> Vec<RangeReport> {
+        self.peers.values().filter_map(Peer::report).collect()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn on_event(&mut self, event: Event, pass: &mut Pass<'_>) -> Result<()> {
+        match event {
+            Event::Tick => self.on_tick(pass),
+            Event::Message(envelope) => self.on_envelope(envelope, pass)?,
+            Event::SnapshotReceived { envelope, staged } => {
+                self.on_snapshot_received(envelope, staged, pass)?;
+            }
+            Event::Propose { request, range, command } => {
+                match self.touch(range.id) {
+                    Some(peer) => peer.propose(request, range, command, pass),
+                    None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
+                };
+            }
+            Event::Read { request, range, at, confirm } => match self.touch(range.id) {
+                Some(peer) => peer.read(request, range, at, confirm, pass),
+                None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
+            },
+            Event::Operate { request, operation } => {
+                let range = RangeId(operation.range_id);
+                match self.touch(range) {
+                    Some(peer) => peer.operate(request, operation, pass),
+                    None => pass.answer((request, Err(Error::RangeNotFound(range)))),
+                }
+            }
+            Event::Persisted { token } => self.on_persisted(token, pass),
+            Event::Flushed { token } => self.on_flushed(token)?,
+            Event::SnapshotSent { range, to, delivered } => {
+                if let Some(peer) = self.touch(range) {
+                    peer.on_snapshot_sent(to, delivered);
+                }
+            }
+            Event::Fenced { range, term, timestamp } => {
+                if let Some(peer) = self.touch(range) {
+                    peer.on_fenced(term, timestamp.0);
+                }
+            }
+            Event::Unreachable(node) => {
+                self.peers.values_mut().for_each(|peer| peer.on_unreachable(node));
+            }
+            Event::DiskFull(full) => {
+                self.disk_full = full;
+                self.peers.values_mut().for_each(|peer| peer.set_disk_full(full));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self, pass: &mut Pass<'_>) {
+        for peer in self.peers.values_mut() {
+            peer.tick(pass);
+        }
+        self.touch_all();
+        if let Some(effect) = self.flushing.begin_if_wanted(self.peers.values_mut()) {
+            pass.effects.push(effect);
+        }
+    }
+
+    fn on_persisted(&mut self, token: u64, pass: &mut Pass<'_>) {
+        self.destroying.retain(|_, append| *append > token);
+        while self.appending.front().is_some_and(|appending| appending.token <= token) {
+            let appending = self.appending.pop_front().expect("just seen");
+            for (range, replica, ready) in appending.readies {
+                // The replica may have been destroyed meanwhile, or be another one by now.
+                let Some(peer) = self.touch(range).filter(|p| p.replica_id() == replica) else {
+                    continue;
+                };
+                peer.on_persisted(ready, pass);
+            }
+        }
+    }
+
+    fn on_flushed(&mut self, token: u64) -> Result<()> {
+        for (range, flushed) in self.flushing.finish(token) {
+            if let Some(peer) = self.peers.get_mut(&range) {
+                self.log_changes.extend(peer.truncate(flushed)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the pass's log writes on.
+    fn append(&mut self, pass: &mut Pass<'_>) {
+        if pass.log.is_empty() && pass.persisting.is_empty() {
+            return;
+        }
+        self.last_token += 1;
+        let token = self.last_token;
+        let readies = std::mem::take(&mut pass.persisting);
+        self.appending.push_back(Appending { token, readies });
+        let batch = std::mem::take(&mut pass.log);
+        pass.effects.push(Effect::Append { token, batch });
+    }
+
+    fn destroy(&mut self, range: RangeId, pass: &mut Pass<'_>) {
+        if let Some(peer) = self.peers.remove(&range) {
+            self.counters.replicas_destroyed += 1;
+            // Durable with the append at the end of this pass.
+            self.destroying.insert(range, self.last_token + 1);
+            peer.destroy(pass);
+        }
+    }
+
+    fn touch(&mut self, range: RangeId) -> Option<&mut Peer> {
+        let peer = self.peers.get_mut(&range)?;
+        self.touched.insert(range);
+        Some(peer)
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(self.peers.keys().copied());
+    }
+
+    fn peer_rng(&mut self) -> fastrand::Rng {
+        self.rng.fork()
+    }
+
+    fn stored_ranges(&self) -> Result<Vec<RangeState>> {
+        let span = keys::range_states();
+        let state = &self.shared.state;
+        let mut records =
+            state.scan(ColumnFamily::Meta, &span.start, &span.end, Direction::Forward)?;
+        let mut ranges = Vec::new();
+        while let Some((key, value)) = records.next()? {
+            let stored = RangeState::decode(value).map_err(|e| {
+                StorageError::corrupt(format!("range state {}: {e}", key.escape_ascii()))
+            })?;
+            let range = stored.descriptor.as_ref().map_or(0, |d| d.range_id);
+            if self.shard.holds(RangeId(range)) {
+                ranges.push(stored);
+            }
+        }
+        Ok(ranges)
+    }
+
+    fn open_peer(&mut self, stored: RangeState) -> Result<(Peer, LogBatch)> {
+        let descriptor: RangeDescriptor = stored.descriptor.unwrap_or_default();
+        let range = RangeId(descriptor.range_id);
+        let me: Replica = *descriptor.replica_on(self.shared.node.0).ok_or_else(|| {
+            StorageError::corrupt(format!(
+                "range {range} is stored on node {} but has no replica there",
+                self.shared.node
+            ))
+        })?;
+        let applied = Position { index: stored.applied_index, term: stored.applied_term };
+        let rng = self.peer_rng();
+        Peer::open(&self.shared, me, descriptor, applied, (self.machines)(range), rng)
+    }
+
+    fn count(&mut self, effects: &[Effect]) {
+        let counters = &mut self.counters;
+        for effect in effects {
+            match effect {
+                Effect::Send(_) => counters.messages_sent += 1,
+                Effect::Append { .. } => counters.appends += 1,
+                Effect::Flush { .. } => counters.flushes += 1,
+                Effect::ReadReady { lease_until: Some(_), .. } => counters.reads_under_lease += 1,
+                Effect::ReadReady { lease_until: None, .. } => counters.reads_confirmed += 1,
+                Effect::SendSnapshot { .. } => counters.snapshots_sent += 1,
+                Effect::NeedFence { .. } => counters.leaderships_won += 1,
+                Effect::Reply { .. } => counters.requests_answered += 1,
+                Effect::SteppedDown { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Envelopes from other nodes: to the replica they name, to a new one, or back to a sender that
+//! missed its own removal.
+
+use prost::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{RaftEnvelope, Replica, Tombstone, raft_envelope::Body};
+use rangedb_storage::{ColumnFamily, Error as StorageError, Result, StagedSnapshot, keys};
+
+use super::Store;
+use crate::eraft;
+use crate::pass::Pass;
+use crate::peer::Peer;
+
+impl Store {
+    pub(super) fn on_envelope(
+        &mut self,
+        envelope: RaftEnvelope,
+        pass: &mut Pass<'_>,
+    ) -> Result<()> {
+        self.counters.messages_received += 1;
+        let range = RangeId(envelope.range_id);
+        let (Some(from), Some(to), Some(body)) = (envelope.from, envelope.to, envelope.body) else {
+            return Ok(());
+        };
+        match body {
+            Body::Message(bytes) => {
+                let Some(message) = decode_for(&bytes, from, to) else { return Ok(()) };
+                let creates = matches!(
+                    message.get_msg_type(),
+                    MessageType::MsgAppend | MessageType::MsgHeartbeat
+                );
+                if let Some(peer) = self.receiver(range, from, to, creates, pass)? {
+                    peer.on_message(from, message, pass);
+                }
+            }
+            Body::Removed(descriptor) => {
+                if self.peers.get(&range).is_some_and(|peer| peer.is_removed_by(&descriptor)) {
+                    self.destroy(range, pass);
+                }
+            }
+            Body::Check(_) => {
+                if let Some(peer) = self.peers.get(&range) {
+                    peer.answer_if_removed(from, pass);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_snapshot_received(
+        &mut self,
+        envelope: RaftEnvelope,
+        staged: StagedSnapshot,
+        pass: &mut Pass<'_>,
+    ) -> Result<()> {
+        self.counters.snapshots_received += 1;
+        let range = RangeId(envelope.range_id);
+        if let (Some(from), Some(to), Some(Body::Message(bytes))) =
+            (envelope.from, envelope.to, envelope.body)
+            && let Some(message) = decode_for(&bytes, from, to)
+            && message.get_msg_type() == MessageType::MsgSnapshot
+            && let Some(peer) = self.receiver(range, from, to, true, pass)?
+        {
+            return peer.on_snapshot_received(message, staged, pass);
+        }
+        pass.state.discard(staged)
+    }
+
+    /// The replica that an envelope is for, made if a leader speaks of it for the first time.
+    fn receiver(
+        &mut self,
+        range: RangeId,
+        from: Replica,
+        to: Replica,
+        creates: bool,
+        pass: &mut Pass<'_>,
+    ) -> Result<Option<&mut Peer>> {
+        if to.node_id != self.shared.node.0 || !self.shard.holds(range) {
+            return Ok(None);
+        }
+        if let Some(peer) = self.peers.get(&range) {
+            let mine = peer.me.replica_id;
+            if to.replica_id < mine {
+                peer.answer_if_removed(from, pass);
+                return Ok(None);
+            }
+            if to.replica_id > mine {
+                if !creates {
+                    return Ok(None);
+                }
+                // A node has one replica of a range: that there is a newer one means that this one
+                // was removed, and had not heard of it.
+                self.destroy(range, pass);
+            }
+        }
+        if !self.peers.contains_key(&range) {
+            // The old log must be gone before a new one begins; the leader will speak again.
+            let destroying = self.destroying.contains_key(&range);
+            if !creates || destroying || to.replica_id < self.replica_ids_below(range)? {
+                return Ok(None);
+            }
+            let rng = self.peer_rng();
+            let machine = (self.machines)(range);
+            let mut peer = Peer::create(&self.shared, range, to, from, machine, rng)?;
+            peer.lift_vote_embargo();
+            peer.set_disk_full(self.disk_full);
+            self.peers.insert(range, peer);
+            self.counters.replicas_created += 1;
+        }
+        Ok(self.touch(range))
+    }
+
+    /// Replica ids that were destroyed here and never come back.
+    fn replica_ids_below(&self, range: RangeId) -> Result<u64> {
+        let stored = self.shared.state.get(ColumnFamily::Meta, &keys::tombstone(range.0))?;
+        let Some(stored) = stored else { return Ok(0) };
+        let tombstone = Tombstone::decode(stored)
+            .map_err(|e| StorageError::corrupt(format!("tombstone of {range}: {e}")))?;
+        Ok(tombstone.replica_ids_below)
+    }
+}
+
+/// A raft message that says the same of its ends as the envelope around it.
+fn decode_for(bytes: &[u8], from: Replica, to: Replica) -> Option<Message> {
+    let message = eraft::decode(bytes)?;
+    (message.from == from.replica_id && message.to == to.replica_id).then_some(message)
+}
