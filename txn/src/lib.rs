@@ -1,1 +1,92 @@
+//! What a range replicates: versions of keys, the commands that make them, and reads of them.
+//!
+//! Every replica of a range runs a [`TxnMachine`] over the same log. A log entry carries what a
+//! client wants, conditions and operations, not what came of it: each replica works that out from
+//! the state it has, at apply, in log order. No command waits for another, a hot key is written at
+//! the speed of apply, and replicas can be compared byte for byte.
+//!
+//! # Versions
+//!
+//! A write never changes a version, it makes a new one. Say `a` is put at 5 and again at 8, `b` is
+//! put at 5 and deleted at 9, and all that is left of `c` is that it was deleted at 8:
+//!
+//! ```text
+//! current   a    put "2"  mod 8  start 7  version 2  create 5
+//!           b    deleted  mod 9  start 9
+//!           c    deleted  mod 8  start 7
+//!
+//! history   a 5  put "1"  end 8  start 5  version 1  create 5
+//!           b 5  put "1"  end 9  start 5  version 1  create 5
+//! ```
+//!
+//! The newest version of a key stands alone in `current`, so that a latest read, a condition and the
+//! count of versions each take one point get, however often the key was written. What it took the
+//! place of stands in `history`, newest first, with the timestamp at which its time ended. A read at
+//! 6 finds `a` in `current` to be newer, seeks `a 6` in `history` and lands on `a 5`; its end, 8, is
+//! above 6, so that is what was there. A deleted key keeps its row in `current`, so a scan at any
+//! timestamp walks `current` alone and looks aside only for keys that were written later. Values of
+//! more than 512 bytes stand apart in `value`, where they stay when their version moves.
+//!
+//! # Timestamps
+//!
+//! A version has two: `start_ts`, which its command took from the oracle and which tells the command
+//! from every other, and `mod_ts`, at which it was committed. The latter is the largest of start_ts,
+//! the fence + 1 and the range's last commit + 1. The fence stands in the log entry: the highest
+//! timestamp that the range had been read at when the leader proposed. So
+//!
+//! - commits of a range get strictly increasing timestamps in log order;
+//! - a read that was served at T sees the same when it is repeated at T, whatever was committed
+//!   since: the fence keeps later commits above it.
+//!
+//! The second holds if a reader raises the fence first, then waits for the commands that were
+//! proposed before it did, and only then takes the state it reads. That is the caller's part.
+//!
+//! # Repeated commands
+//!
+//! Whoever gets no answer may send the same command again, with its start_ts. The copy is known by
+//! the start_ts of the versions it would write, however late it comes, and is answered as the first
+//! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was nothing
+//! to delete.
+//!
+//! # Isolation
+//!
+//! Commands of one range are serializable and, as the log orders them, linearizable: a command's
+//! conditions and operations see everything that was committed before it and nothing else. A
+//! snapshot read sees the state as of one timestamp. Nothing here spans two ranges yet.
+//!
+//! # What is left out
+//!
+//! - Transactions over several ranges: nobody writes locks, so nobody looks for them. With them come
+//!   the lock family's records, a count of them made by `load`, and `KeyLocked` in place of
+//!   evaluating a command whose keys are locked.
+//! - Garbage collection. Everything is kept, so no command is too old to be known and no timestamp
+//!   too old to be read; `TooOld` is never answered.
+//! - A trace of commands whose conditions failed. If one copy of a command failed, another that
+//!   comes later is checked anew, and may succeed: a sender that has copies under way must not take
+//!   the failure of one for the outcome of all.
+//! - Who may do what, and the reserved key space: senders check that ([`is_system_key`]), because
+//!   the system's own commands are ordinary ones.
+//! - Feature levels: which rules an entry is evaluated by is decided where entries are decoded.
+//!   There is one set of rules so far.
+//!
+//! # Where things are
+//!
+//! One file per command under `commands/`, one per kind of read (`read.rs`, `scan.rs`), and what
+//! both rest on in `versions.rs`. Scripts under `testscripts/` show each rule at work.
 
+mod commands;
+mod limits;
+mod machine;
+mod range_record;
+mod read;
+mod scan;
+mod versions;
+mod window;
+
+pub use limits::{
+    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
+    PREVIOUS_BYTES_MAX, check_commit, check_key, is_system_key,
+};
+pub use machine::TxnMachine;
+pub use read::{ReadAt, get};
+pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};

@@ -1,0 +1,120 @@
+//! What one command changes, key by key, and how that is written down.
+//!
+//! For each key the version that stood in `current` moves to `history`, with the command's commit
+//! timestamp as its end, and the new version takes its place. A long value goes to `value`, under
+//! the command's start_ts, and stays there when its version moves.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rangedb_proto::v1::KeyValue;
+use rangedb_storage::{Batch, ColumnFamily, HistoryRecord, Record, RecordValue, keys};
+
+use crate::versions;
+
+/// The changes of a command.
+pub(crate) struct Changes {
+    pub(crate) start_ts: u64,
+    pub(crate) commit_ts: u64,
+    pub(crate) keys: BTreeMap<Bytes, Change>,
+}
+
+/// A key that the command writes.
+pub(crate) struct Change {
+    /// The newest version before the command.
+    pub(crate) before: Option<Record>,
+    /// `None` until the command has written the key.
+    pub(crate) after: Option<After>,
+}
+
+pub(crate) enum After {
+    Put(Value),
+    Deleted,
+}
+
+/// What the command leaves at a key.
+pub(crate) struct Value {
+    pub(crate) value: Bytes,
+    pub(crate) version: u64,
+    pub(crate) create_ts: u64,
+    pub(crate) lease_id: u64,
+}
+
+impl Change {
+    /// Whether the key has a value, as the command sees it by now.
+    pub(crate) fn has_value(&self) -> bool {
+        match (&self.after, &self.before) {
+            (Some(after), _) => matches!(after, After::Put(_)),
+            (None, before) => before.as_ref().is_some_and(|before| !before.is_deleted()),
+        }
+    }
+
+    /// Length of the key's value, as the command sees it by now.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match (&self.after, &self.before) {
+            (Some(After::Put(own)), _) => own.value.len(),
+            (Some(After::Deleted), _) | (None, None) => 0,
+            (None, Some(before)) => versions::value_bytes(before),
+        }
+    }
+}
+
+impl Value {
+    pub(crate) fn key_value(&self, key: Bytes, mod_ts: u64) -> KeyValue {
+        KeyValue {
+            key,
+            value: self.value.clone(),
+            version: self.version,
+            create_ts: self.create_ts,
+            mod_ts,
+            lease_id: self.lease_id,
+        }
+    }
+}
+
+impl Changes {
+    pub(crate) fn write_to(self, batch: &mut Batch<'_>) {
+        let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
+        for (key, change) in self.keys {
+            let Some(after) = change.after else { continue };
+            if let Some(record) = change.before {
+                let mod_ts = record.mod_ts;
+                assert!(
+                    mod_ts < commit_ts,
+                    "a commit at {commit_ts} over \"{}\" of {mod_ts}",
+                    key.escape_ascii()
+                );
+                let superseded = HistoryRecord { record, end_ts: commit_ts };
+                batch.put(ColumnFamily::History, keys::history(&key, mod_ts), superseded.encode());
+            }
+            let record = after.record(start_ts, commit_ts);
+            if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
+                batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
+            }
+            batch.put(ColumnFamily::Current, keys::current(&key), record.encode());
+        }
+    }
+}
+
+impl After {
+    fn record(&self, start_ts: u64, mod_ts: u64) -> Record {
+        match self {
+            After::Put(put) => Record {
+                mod_ts,
+                start_ts,
+                create_ts: put.create_ts,
+                version: put.version,
+                lease_id: put.lease_id,
+                value: RecordValue::of(&put.value),
+            },
+            After::Deleted => Record {
+                mod_ts,
+                start_ts,
+                create_ts: 0,
+                version: 0,
+                lease_id: 0,
+                value: RecordValue::Deleted,
+            },
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What must hold for a command to be carried out.
+//!
+//! Conditions see the state before the command's operations. A key without a value, whether it was
+//! deleted or never written, has version 0 and mod_ts 0.
+
+use rangedb_proto::v1::condition::Test;
+use rangedb_proto::v1::{Condition, ConditionFailed, KeyValue, command_reply};
+use rangedb_storage::Reader;
+
+use super::Stop;
+use crate::read::{self, ReadAt};
+
+/// Checks in order, up to the first that fails.
+pub(crate) fn check(reader: &dyn Reader, conditions: &[Condition]) -> Result<(), Stop> {
+    for (index, condition) in (0..).zip(conditions) {
+        let actual = read::get(reader, &condition.key, ReadAt::Latest)?;
+        if !holds(condition, actual.as_ref()) {
+            let failed = ConditionFailed { index, actual };
+            return Err(Stop::Reply(command_reply::Body::ConditionFailed(failed)));
+        }
+    }
+    Ok(())
+}
+
+fn holds(condition: &Condition, actual: Option<&KeyValue>) -> bool {
+    match condition.test.as_ref().expect("check_commit refuses conditions of unknown kinds") {
+        Test::Exists(exists) => *exists == actual.is_some(),
+        Test::Version(version) => *version == actual.map_or(0, |kv| kv.version),
+        Test::ModTs(mod_ts) => *mod_ts == actual.map_or(0, |kv| kv.mod_ts),
+        Test::Value(value) => actual.is_some_and(|kv| kv.value == value),
+    }
+}

@@ -1,0 +1,193 @@
+//! What a command's operations make of the state.
+//!
+//! Operations run in order against the state and what the command itself has written so far, which
+//! is kept aside until all of them have run. So a key becomes one new version however often the
+//! command writes it: the last write wins, and its version number goes up by one.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use rangedb_proto::v1::{
+    CommitOneRange, Delete, DeleteRange, KeyValue, Operation, OperationResult, Put, operation,
+};
+use rangedb_storage::{Direction, Reader, Record};
+
+use super::Stop;
+use super::changes::{After, Change, Changes, Value};
+use crate::limits::{
+    DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, PREVIOUS_BYTES_MAX,
+    first_key, span_end,
+};
+use crate::read::ReadAt;
+use crate::versions::{self, Walk};
+
+/// One run of a command's operations.
+pub(crate) struct Execution<'a> {
+    reader: &'a dyn Reader,
+    /// What the operations see: now, or, to answer a repeated command, what they saw then.
+    at: ReadAt,
+    /// Where a delete-range without an end stops.
+    range_end: &'a [u8],
+    return_previous: bool,
+    changes: Changes,
+    delete_ranges: DeleteRanges,
+    previous_bytes: usize,
+}
+
+impl<'a> Execution<'a> {
+    pub(crate) fn new(
+        reader: &'a dyn Reader,
+        at: ReadAt,
+        range_end: &'a [u8],
+        commit: &CommitOneRange,
+        commit_ts: u64,
+    ) -> Self {
+        Execution {
+            reader,
+            at,
+            range_end,
+            return_previous: commit.return_previous,
+            changes: Changes { start_ts: commit.start_ts, commit_ts, keys: BTreeMap::new() },
+            delete_ranges: DeleteRanges::default(),
+            previous_bytes: 0,
+        }
+    }
+
+    /// Runs the operations in order. Answers one result for each.
+    pub(crate) fn run(&mut self, operations: &[Operation]) -> Result<Vec<OperationResult>, Stop> {
+        let run_one = |operation: &Operation| match operation
+            .body
+            .as_ref()
+            .expect("check_commit refuses unknown operations")
+        {
+            operation::Body::Put(put) => self.put(put),
+            operation::Body::Delete(delete) => self.delete(delete),
+            operation::Body::DeleteRange(span) => self.delete_range(span),
+        };
+        operations.iter().map(run_one).collect()
+    }
+
+    pub(crate) fn into_changes(self) -> Changes {
+        self.changes
+    }
+
+    fn put(&mut self, put: &Put) -> Result<OperationResult, Stop> {
+        let previous = self.previous(&put.key)?;
+        let commit_ts = self.changes.commit_ts;
+        let change = self.change(&put.key)?;
+        let (version, create_ts) = match (&change.after, &change.before) {
+            // The command's own write gives way without counting.
+            (Some(After::Put(own)), _) => (own.version, own.create_ts),
+            (None, Some(before)) if !before.is_deleted() => (before.version + 1, before.create_ts),
+            _ => (1, commit_ts),
+        };
+        let value = put.value.clone();
+        change.after =
+            Some(After::Put(Value { value, version, create_ts, lease_id: put.lease_id }));
+        Ok(OperationResult { deleted: 0, previous })
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Result<OperationResult, Stop> {
+        let previous = self.previous(&delete.key)?;
+        let change = self.change(&delete.key)?;
+        let deleted = u64::from(change.has_value());
+        // Also of a key without a value: the version is what a repeated command is known by.
+        change.after = Some(After::Deleted);
+        Ok(OperationResult { deleted, previous })
+    }
+
+    fn delete_range(&mut self, span: &DeleteRange) -> Result<OperationResult, Stop> {
+        let start = first_key(&span.start_key);
+        let end = span_end(&span.end_key, self.range_end);
+        let mut deleted = 0;
+        let bound = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        for (_, change) in self.changes.keys.range_mut::<[u8], _>((Bound::Included(start), bound)) {
+            if change.has_value() {
+                change.after = Some(After::Deleted);
+                deleted += 1;
+            }
+        }
+        let mut walk = Walk::new(self.reader, (start, end), Direction::Forward, self.at)?;
+        while let Some((key, record)) = walk.next()? {
+            self.delete_ranges.count_walked()?;
+            let Some(record) = record else { continue };
+            if self.changes.keys.contains_key(&key) {
+                continue;
+            }
+            self.delete_ranges.count_deleted(&key, &record)?;
+            deleted += 1;
+            let change = Change { before: Some(record), after: Some(After::Deleted) };
+            self.changes.keys.insert(key, change);
+        }
+        // What a repeated command is known by, whether or not something was deleted there.
+        self.change(start)?.after.get_or_insert(After::Deleted);
+        Ok(OperationResult { deleted, previous: None })
+    }
+
+    /// The key's entry among the changes, made from the state where the command meets it first.
+    fn change(&mut self, key: &[u8]) -> Result<&mut Change, Stop> {
+        if !self.changes.keys.contains_key(key) {
+            let before = versions::visible(self.reader, key, self.at)?;
+            let change = Change { before, after: None };
+            self.changes.keys.insert(Bytes::copy_from_slice(key), change);
+        }
+        Ok(self.changes.keys.get_mut(key).expect("was there or has been inserted"))
+    }
+
+    /// What the next operation on the key replaces, if the command asks for that.
+    fn previous(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Stop> {
+        if !self.return_previous {
+            return Ok(None);
+        }
+        let change = self.change(key)?;
+        let bytes = change.value_bytes();
+        self.previous_bytes += bytes;
+        if self.previous_bytes > PREVIOUS_BYTES_MAX {
+            let reason = format!(
+                "the replaced values are over the limit of {PREVIOUS_BYTES_MAX} bytes in one reply"
+            );
+            return Err(Stop::invalid(reason));
+        }
+        let change = &self.changes.keys[key];
+        Ok(match (&change.after, &change.before) {
+            (Some(After::Put(own)), _) => Some(own.key_value(key.clone(), self.changes.commit_ts)),
+            (None, Some(before)) if !before.is_deleted() => {
+                Some(versions::key_value(self.reader, key.clone(), before)?)
+            }
+            _ => None,
+        })
+    }
+}
+
+/// What the delete-ranges of the command have taken of their limits.
+#[derive(Default)]
+struct DeleteRanges {
+    walked: usize,
+    deleted: usize,
+    deleted_bytes: usize,
+}
+
+impl DeleteRanges {
+    fn count_walked(&mut self) -> Result<(), Stop> {
+        self.walked += 1;
+        Self::check("records walked over", self.walked, DELETE_RANGE_WALK_MAX)
+    }
+
+    fn count_deleted(&mut self, key: &[u8], record: &Record) -> Result<(), Stop> {
+        self.deleted += 1;
+        // Twice the key: for the deleted version and for the superseded one.
+        self.deleted_bytes += 2 * key.len() + versions::inline_bytes(record);
+        Self::check("keys", self.deleted, DELETE_RANGE_KEYS_MAX)?;
+        Self::check("bytes of keys and records", self.deleted_bytes, DELETE_RANGE_BYTES_MAX)
+    }
+
+    fn check(what: &str, used: usize, limit: usize) -> Result<(), Stop> {
+        if used > limit {
+            let reason =
+                format!("the delete-range is over the limit of {limit} {what} in one command");
+            return Err(Stop::invalid(reason));
+        }
+        Ok(())
+    }
+}

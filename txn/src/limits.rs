@@ -1,0 +1,145 @@
+//! What a command may ask for. Senders check with [`check_commit`] before they propose, so that a
+//! caller hears at once what is wrong; the machine checks again at apply, because the log may hold
+//! anything.
+//!
+//! At apply these limits are rules of evaluation: every replica must refuse the same commands.
+//! Changing one needs a new feature level in the log header.
+
+use rangedb_proto::v1::{CommitOneRange, Condition, Error, Operation, condition, operation};
+use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
+
+/// Conditions and operations of one command at most. Each costs a read at apply, which nothing
+/// interrupts: this many keep the other ranges of the store waiting for some tenths of a second.
+pub const COMMAND_ITEMS_MAX: usize = 16 * 1024;
+
+/// Keys with a value that the delete-ranges of one command may delete. Each becomes two records of
+/// one write batch, held in memory until it is written.
+pub const DELETE_RANGE_KEYS_MAX: usize = 100_000;
+
+/// Bytes of keys and records that the delete-ranges of one command may move to the history, for the
+/// same reason.
+pub const DELETE_RANGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Records, with or without a value, that the delete-ranges of one command may walk over: about half a
+/// second of apply.
+pub const DELETE_RANGE_WALK_MAX: usize = 500_000;
+
+/// Bytes of values that one command may be answered with when it asks for what it replaced: as much
+/// as it could have brought itself.
+pub const PREVIOUS_BYTES_MAX: usize = COMMAND_BYTES_MAX;
+
+/// Ends of spans may be one byte longer than a key: the longest key's successor.
+const END_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
+
+/// Whether the key belongs to the system's own key space, which user requests may not touch.
+pub fn is_system_key(key: &[u8]) -> bool {
+    key.starts_with(SYSTEM_PREFIX)
+}
+
+/// Whether the command can be evaluated at all, whatever the range it is sent to.
+///
+/// The same key may appear in several conditions and operations.
+///
+/// # Errors
+///
+/// `InvalidArgument`, with a message that names the limit.
+pub fn check_commit(commit: &CommitOneRange) -> Result<(), Error> {
+    check_timestamp(commit.start_ts)?;
+    let items = commit.conditions.len() + commit.operations.len();
+    if items > COMMAND_ITEMS_MAX {
+        let message = format!(
+            "{items} conditions and operations are over the limit of {COMMAND_ITEMS_MAX} in one command"
+        );
+        return Err(Error::invalid("operations", message));
+    }
+    let mut bytes = 0;
+    for condition in &commit.conditions {
+        bytes += check_condition(condition)?;
+    }
+    for operation in &commit.operations {
+        bytes += check_operation(operation)?;
+    }
+    if bytes > COMMAND_BYTES_MAX {
+        let message = format!(
+            "{bytes} bytes of keys and values are over the limit of {COMMAND_BYTES_MAX} in one command"
+        );
+        return Err(Error::invalid("operations", message));
+    }
+    Ok(())
+}
+
+/// Whether the key can be read or written.
+///
+/// # Errors
+///
+/// `InvalidArgument` for an empty key or one over [`KEY_BYTES_MAX`].
+pub fn check_key(key: &[u8]) -> Result<(), Error> {
+    if key.is_empty() {
+        return Err(Error::invalid("key", "the key is empty"));
+    }
+    check_length("key", "key", key.len(), KEY_BYTES_MAX)
+}
+
+/// The least key that a span from `start` can hold: the empty start of the first range is no key.
+pub(crate) fn first_key(start: &[u8]) -> &[u8] {
+    if start.is_empty() { &[0] } else { start }
+}
+
+/// Where a span ends, in a range that ends at `range_end`. Empty: nowhere.
+pub(crate) fn span_end<'a>(end: &'a [u8], range_end: &'a [u8]) -> &'a [u8] {
+    if end.is_empty() { range_end } else { end }
+}
+
+/// 0 would be older than every record, so that a repeated command could not be told from a new one.
+fn check_timestamp(start_ts: u64) -> Result<(), Error> {
+    if start_ts == 0 || start_ts > Timestamp::MAX.0 {
+        let message = format!("start_ts {start_ts} is not a timestamp of the oracle");
+        return Err(Error::invalid("start_ts", message));
+    }
+    Ok(())
+}
+
+/// Returns the bytes that count towards the command's limit.
+fn check_condition(condition: &Condition) -> Result<usize, Error> {
+    check_key(&condition.key)?;
+    let value = match &condition.test {
+        None => return Err(Error::invalid("conditions", "a condition of an unknown kind")),
+        Some(condition::Test::Value(value)) => value.len(),
+        Some(_) => 0,
+    };
+    check_length("value", "value", value, VALUE_BYTES_MAX)?;
+    Ok(condition.key.len() + value)
+}
+
+/// Returns the bytes that count towards the command's limit.
+fn check_operation(operation: &Operation) -> Result<usize, Error> {
+    match &operation.body {
+        None => Err(Error::invalid("operations", "an operation of an unknown kind")),
+        Some(operation::Body::Put(put)) => {
+            check_key(&put.key)?;
+            check_length("value", "value", put.value.len(), VALUE_BYTES_MAX)?;
+            Ok(put.key.len() + put.value.len())
+        }
+        Some(operation::Body::Delete(delete)) => {
+            check_key(&delete.key)?;
+            Ok(delete.key.len())
+        }
+        Some(operation::Body::DeleteRange(span)) => {
+            check_length("start_key", "key", span.start_key.len(), KEY_BYTES_MAX)?;
+            check_length("end_key", "key", span.end_key.len(), END_KEY_BYTES_MAX)?;
+            if !span.end_key.is_empty() && first_key(&span.start_key) >= &span.end_key[..] {
+                let message = "the start of a delete-range is not below its end";
+                return Err(Error::invalid("start_key", message));
+            }
+            Ok(span.start_key.len() + span.end_key.len())
+        }
+    }
+}
+
+fn check_length(argument: &str, what: &str, bytes: usize, limit: usize) -> Result<(), Error> {
+    if bytes > limit {
+        let message = format!("{what} of {bytes} bytes is over the limit of {limit}");
+        return Err(Error::invalid(argument, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Reading the keys of a span in pages.
+//!
+//! A page is bounded three ways: in rows, as its caller asks; in bytes, so that it fits a message;
+//! and in records walked over, so that a million deleted keys do not hold a thread, or an engine
+//! snapshot, for ever. A page that a bound cut short says where the next begins, also if it is
+//! empty. Pages that read at one timestamp make up one consistent picture; pages that read the
+//! newest values are each consistent on their own.
+
+use bytes::Bytes;
+use rangedb_proto::v1::{KeyValue, ScanReply};
+use rangedb_storage::{Direction, Reader, Record, Result};
+
+use crate::read::ReadAt;
+use crate::versions::{self, Walk};
+
+/// Bytes of keys and values in a page at most, whatever the request asks. A single row that is
+/// larger makes a page of its own.
+pub const PAGE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Records that one page walks over at most: some ten milliseconds.
+pub const PAGE_WALK_MAX: usize = 16 * 1024;
+
+/// Which rows of a span a page is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScanRequest {
+    /// Keys `[start, end)`; an empty end has no end. The caller cuts them to the range.
+    pub start: Bytes,
+    pub end: Bytes,
+    /// Rows at most. 0: as many as the other bounds allow.
+    pub limit: u64,
+    /// Bytes of keys and values after which the page ends. 0, or more: [`PAGE_BYTES_MAX`].
+    pub bytes_max: u64,
+    pub direction: Direction,
+    /// Rows come without their values.
+    pub keys_only: bool,
+    pub at: ReadAt,
+}
+
+/// Some rows of a span, in the order of the request's direction.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Page {
+    pub kvs: Vec<KeyValue>,
+    /// Where the next page begins (forward) or ends, exclusive (reverse). `None`: the span holds no
+    /// more rows.
+    pub next: Option<Bytes>,
+}
+
+impl From<Page> for ScanReply {
+    fn from(page: Page) -> Self {
+        ScanReply {
+            kvs: page.kvs,
+            more: page.next.is_some(),
+            resume_key: page.next.unwrap_or_default(),
+        }
+    }
+}
+
+/// One page of rows. Unless [`PAGE_WALK_MAX`] cut it short, `next` is there exactly if another row
+/// is.
+///
+/// # Errors
+///
+/// The engine's alone.
+pub fn scan(reader: &dyn Reader, request: &ScanRequest) -> Result<Page> {
+    let mut page = PageBuilder::new(reader, request);
+    if !request.end.is_empty() && request.start >= request.end {
+        return Ok(page.finish(None));
+    }
+    let span = (&request.start[..], &request.end[..]);
+    let mut walk = Walk::new(reader, span, request.direction, request.at)?;
+    let mut walked = 0;
+    while let Some((key, record)) = walk.next()? {
+        let has_room = record.as_ref().is_none_or(|record| page.has_room(&key, record));
+        if walked == PAGE_WALK_MAX || !has_room {
+            return Ok(page.finish(Some(resume_at(key, request.direction))));
+        }
+        walked += 1;
+        if let Some(record) = record {
+            page.add(key, &record)?;
+        }
+    }
+    Ok(page.finish(None))
+}
+
+/// The bound of the next page that keeps `key` in it.
+fn resume_at(key: Bytes, direction: Direction) -> Bytes {
+    match direction {
+        Direction::Forward => key,
+        Direction::Reverse => [&key[..], &[0]].concat().into(),
+    }
+}
+
+struct PageBuilder<'a> {
+    reader: &'a dyn Reader,
+    kvs: Vec<KeyValue>,
+    rows_max: u64,
+    bytes: u64,
+    bytes_max: u64,
+    keys_only: bool,
+}
+
+impl<'a> PageBuilder<'a> {
+    fn new(reader: &'a dyn Reader, request: &ScanRequest) -> Self {
+        let or_all = |bound: u64| if bound == 0 { u64::MAX } else { bound };
+        PageBuilder {
+            reader,
+            kvs: Vec::new(),
+            rows_max: or_all(request.limit),
+            bytes: 0,
+            bytes_max: or_all(request.bytes_max).min(PAGE_BYTES_MAX),
+            keys_only: request.keys_only,
+        }
+    }
+
+    /// The first row always fits, or a large one would stop every scan.
+    fn has_room(&self, key: &[u8], record: &Record) -> bool {
+        let rows = self.kvs.len() as u64;
+        rows == 0
+            || (rows < self.rows_max && self.bytes + self.row_bytes(key, record) <= self.bytes_max)
+    }
+
+    fn add(&mut self, key: Bytes, record: &Record) -> Result<()> {
+        self.bytes += self.row_bytes(&key, record);
+        self.kvs.push(match self.keys_only {
+            true => versions::key_value_without_value(key, record),
+            false => versions::key_value(self.reader, key, record)?,
+        });
+        Ok(())
+    }
+
+    fn row_bytes(&self, key: &[u8], record: &Record) -> u64 {
+        let value = if self.keys_only { 0 } else { versions::value_bytes(record) };
+        (key.len() + value) as u64
+    }
+
+    fn finish(self, next: Option<Bytes>) -> Page {
+        Page { kvs: self.kvs, next }
+    }
+}

@@ -1,0 +1,148 @@
+//! The versions of a key, as they stand in `current`, `history` and `value`.
+//!
+//! At any timestamp at most one version of a key is visible: the one in `current` from its mod_ts
+//! on, one in `history` from its mod_ts up to, but not at, its end_ts. Deleted versions are versions
+//! too; the functions here return them.
+
+use bytes::Bytes;
+use rangedb_proto::v1::KeyValue;
+use rangedb_storage::{
+    ColumnFamily, Direction, Error, HistoryRecord, Reader, Record, RecordValue, Records, Result,
+    keys,
+};
+
+use crate::read::ReadAt;
+
+/// The newest version of the key.
+pub(crate) fn current(reader: &dyn Reader, key: &[u8]) -> Result<Option<Record>> {
+    match reader.get(ColumnFamily::Current, &keys::current(key))? {
+        None => Ok(None),
+        Some(stored) => Record::decode(&stored).map(Some),
+    }
+}
+
+/// The version of the key that a read at `at` sees.
+pub(crate) fn visible(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Option<Record>> {
+    match current(reader, key)? {
+        None => Ok(None),
+        Some(current) => visible_below(reader, key, current, at),
+    }
+}
+
+/// As [`visible`], with the key's newest version at hand.
+fn visible_below(
+    reader: &dyn Reader,
+    key: &[u8],
+    current: Record,
+    at: ReadAt,
+) -> Result<Option<Record>> {
+    match at {
+        ReadAt::Timestamp(ts) if ts.0 < current.mod_ts => {
+            let span = keys::history_until(key, ts.0);
+            let mut records =
+                reader.scan(ColumnFamily::History, &span.start, &span.end, Direction::Forward)?;
+            let Some((_, stored)) = records.next()? else { return Ok(None) };
+            let superseded = HistoryRecord::decode_slice(stored)?;
+            Ok((superseded.end_ts > ts.0).then_some(superseded.record))
+        }
+        ReadAt::Latest | ReadAt::Timestamp(_) => Ok(Some(current)),
+    }
+}
+
+/// When the superseded version that the command of `start_ts` wrote to the key was committed;
+/// `None` if there is none.
+pub(crate) fn superseded_by_start_ts(
+    reader: &dyn Reader,
+    key: &[u8],
+    start_ts: u64,
+) -> Result<Option<u64>> {
+    let newest = keys::key_span(key).start;
+    // Nothing is committed before it starts. Timestamps descend, so this ends behind start_ts.
+    let end = keys::history(key, start_ts - 1);
+    let mut records = reader.scan(ColumnFamily::History, &newest, &end, Direction::Forward)?;
+    while let Some((_, stored)) = records.next()? {
+        let record = HistoryRecord::decode_slice(stored)?.record;
+        if record.start_ts == start_ts {
+            return Ok(Some(record.mod_ts));
+        }
+    }
+    Ok(None)
+}
+
+/// The version with its value, which may stand apart from it.
+pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Result<KeyValue> {
+    let value = match &record.value {
+        RecordValue::Inline(value) => value.clone(),
+        RecordValue::Reference { bytes } => {
+            let stored = reader.get(ColumnFamily::Value, &keys::value(&key, record.start_ts))?;
+            stored.filter(|value| value.len() as u64 == *bytes).ok_or_else(|| {
+                let key = key.escape_ascii();
+                Error::corrupt(format!("the value of \"{key}\" at {} is not there", record.mod_ts))
+            })?
+        }
+        RecordValue::Deleted => panic!("a deleted version has no value"),
+    };
+    Ok(KeyValue { value, ..key_value_without_value(key, record) })
+}
+
+/// What is known of the version without its value.
+pub(crate) fn key_value_without_value(key: Bytes, record: &Record) -> KeyValue {
+    KeyValue {
+        key,
+        value: Bytes::new(),
+        version: record.version,
+        create_ts: record.create_ts,
+        mod_ts: record.mod_ts,
+        lease_id: record.lease_id,
+    }
+}
+
+/// Length of the version's value in bytes, without reading it.
+pub(crate) fn value_bytes(record: &Record) -> usize {
+    match &record.value {
+        RecordValue::Inline(value) => value.len(),
+        RecordValue::Reference { bytes } => *bytes as usize,
+        RecordValue::Deleted => 0,
+    }
+}
+
+/// Bytes of the version's value that stand in its record.
+pub(crate) fn inline_bytes(record: &Record) -> usize {
+    match &record.value {
+        RecordValue::Inline(value) => value.len(),
+        RecordValue::Reference { .. } | RecordValue::Deleted => 0,
+    }
+}
+
+/// A walk over the keys of a span that have, or had, a version.
+///
+/// It follows `current` alone, where every such key has a record, and looks aside to `history` only
+/// for keys that were written after the timestamp.
+pub(crate) struct Walk<'a> {
+    reader: &'a dyn Reader,
+    records: Box<dyn Records + 'a>,
+    at: ReadAt,
+}
+
+impl<'a> Walk<'a> {
+    /// Over user keys `[start, end)`; an empty end has no end.
+    pub(crate) fn new(
+        reader: &'a dyn Reader,
+        (start, end): (&[u8], &[u8]),
+        direction: Direction,
+        at: ReadAt,
+    ) -> Result<Self> {
+        let span = keys::data_span(start, end);
+        let records = reader.scan(ColumnFamily::Current, &span.start, &span.end, direction)?;
+        Ok(Walk { reader, records, at })
+    }
+
+    /// The next key, and its version if it has a value at the walk's timestamp.
+    pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Option<Record>)>> {
+        let Some((stored_key, stored)) = self.records.next()? else { return Ok(None) };
+        let key = keys::parse_user_key(stored_key)?;
+        let current = Record::decode_slice(stored)?;
+        let visible = visible_below(self.reader, &key, current, self.at)?;
+        Ok(Some((key, visible.filter(|record| !record.is_deleted()))))
+    }
+}

@@ -1,0 +1,176 @@
+//! Bounds that only show with many keys.
+
+mod support;
+
+use bytes::Bytes;
+use rangedb_proto::v1::command_reply::Body;
+use rangedb_proto::v1::operation::Body as Op;
+use rangedb_proto::v1::{CommandReply, CommitOneRange, DeleteRange, Operation, Put};
+use rangedb_storage::{
+    ColumnFamily, Direction, Record, RecordValue, StateEngine, WriteBatch, keys,
+};
+use rangedb_txn::{
+    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
+    PAGE_WALK_MAX, ReadAt, ScanRequest, check_commit, is_system_key, scan,
+};
+use support::{Entry, Replica, operation};
+
+/// A replica with keys `00000000`, `00000001` and so on, which have a value or are deleted.
+fn replica_with(count: usize, value: RecordValue, key_bytes: usize) -> Replica {
+    let replica = Replica::new(b"", b"");
+    let version = u64::from(value != RecordValue::Deleted);
+    let record =
+        Record { mod_ts: 1, start_ts: 1, create_ts: version, version, lease_id: 0, value }.encode();
+    let mut batch = WriteBatch::default();
+    for place in 0..count {
+        batch.put(ColumnFamily::Current, keys::current(&key(place, key_bytes)), record.clone());
+    }
+    replica.state.write(batch).unwrap();
+    replica
+}
+
+fn key(place: usize, bytes: usize) -> Bytes {
+    format!("{place:0bytes$}").into()
+}
+
+fn put(place: usize) -> Operation {
+    operation(Op::Put(Put { key: key(place, 8), value: Bytes::new(), lease_id: 0 }))
+}
+
+fn commit(replica: &mut Replica, start_ts: u64, operations: Vec<Operation>) -> CommandReply {
+    let commit = CommitOneRange { start_ts, operations, ..Default::default() };
+    replica.apply(&[Entry::new(&commit, 0)]).remove(0)
+}
+
+fn delete_all(replica: &mut Replica, start_ts: u64, end_key: Bytes) -> Body {
+    let all = operation(Op::DeleteRange(DeleteRange { start_key: Bytes::new(), end_key }));
+    commit(replica, start_ts, vec![all]).body.unwrap()
+}
+
+#[track_caller]
+fn assert_deleted(reply: &Body, expected: usize) {
+    match reply {
+        Body::Committed(committed) => assert_eq!(committed.results[0].deleted, expected as u64),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_refused(replica: &Replica, reply: &Body, limit: usize) {
+    let history = replica.records().iter().any(|(cf, ..)| *cf == ColumnFamily::History);
+    assert!(!history, "a refused command writes nothing");
+    match reply {
+        Body::Invalid(reason) => {
+            assert!(reason.contains(&format!("limit of {limit} ")), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_delete_range_over_too_many_keys_is_refused_whole() {
+    let mut replica = replica_with(DELETE_RANGE_KEYS_MAX + 1, RecordValue::Inline("x".into()), 8);
+    let reply = delete_all(&mut replica, 5, Bytes::new());
+    assert_refused(&replica, &reply, DELETE_RANGE_KEYS_MAX);
+    let reply = delete_all(&mut replica, 6, key(DELETE_RANGE_KEYS_MAX, 8));
+    assert_deleted(&reply, DELETE_RANGE_KEYS_MAX);
+}
+
+#[test]
+fn a_delete_range_over_too_many_bytes_is_refused_whole() {
+    let key_bytes = 4096;
+    let fit = DELETE_RANGE_BYTES_MAX / (2 * key_bytes);
+    let mut replica = replica_with(fit + 1, RecordValue::Inline(Bytes::new()), key_bytes);
+    let reply = delete_all(&mut replica, 5, Bytes::new());
+    assert_refused(&replica, &reply, DELETE_RANGE_BYTES_MAX);
+    assert_deleted(&delete_all(&mut replica, 6, key(fit, key_bytes)), fit);
+}
+
+#[test]
+fn a_delete_range_over_too_many_deleted_keys_is_refused() {
+    let mut replica = replica_with(DELETE_RANGE_WALK_MAX + 1, RecordValue::Deleted, 8);
+    let reply = delete_all(&mut replica, 5, Bytes::new());
+    assert_refused(&replica, &reply, DELETE_RANGE_WALK_MAX);
+    assert_deleted(&delete_all(&mut replica, 6, key(DELETE_RANGE_WALK_MAX, 8)), 0);
+}
+
+#[test]
+fn a_scan_over_many_deleted_keys_goes_on_in_bounded_pages_both_ways() {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let pages = 5;
+        let count = pages * PAGE_WALK_MAX;
+        let mut replica = replica_with(count, RecordValue::Deleted, 8);
+        let last = if direction == Direction::Forward { count - 1 } else { 0 };
+        commit(&mut replica, 5, vec![put(last)]);
+
+        let mut request = ScanRequest {
+            start: Bytes::new(),
+            end: Bytes::new(),
+            limit: 1,
+            bytes_max: 0,
+            direction,
+            keys_only: false,
+            at: ReadAt::Latest,
+        };
+        for _ in 1..pages {
+            let page = scan(&replica.state, &request).unwrap();
+            assert_eq!(page.kvs, [], "{direction:?}");
+            match direction {
+                Direction::Forward => request.start = page.next.unwrap(),
+                Direction::Reverse => request.end = page.next.unwrap(),
+            }
+        }
+        let page = scan(&replica.state, &request).unwrap();
+        assert_eq!(page.kvs[0].key, key(last, 8), "{direction:?}");
+        assert_eq!(page.next, None, "{direction:?}");
+    }
+}
+
+#[test]
+fn a_command_with_too_many_operations_is_refused() {
+    let with = |items| CommitOneRange {
+        start_ts: 5,
+        operations: (0..items).map(put).collect(),
+        ..Default::default()
+    };
+    assert_eq!(check_commit(&with(COMMAND_ITEMS_MAX)), Ok(()));
+    let error = check_commit(&with(COMMAND_ITEMS_MAX + 1)).unwrap_err();
+    assert!(error.message.contains(&COMMAND_ITEMS_MAX.to_string()), "{error}");
+}
+
+#[test]
+fn system_keys_are_those_below_the_reserved_prefix() {
+    assert!(is_system_key(b"_/") && is_system_key(b"_/cluster/nodes/1"));
+    assert!(!is_system_key(b"_") && !is_system_key(b"_0") && !is_system_key(b"/_/"));
+}
+
+/// More commits of one key than the window of applied commands holds, so that some copies are found
+/// by the window, some by the walk over the history, and some are known not to have been applied.
+#[test]
+fn a_hot_key_tells_old_commands_from_new_ones_at_any_age() {
+    let commands = 10_000;
+    let mut replica = Replica::new(b"", b"");
+    let mut cold = Replica::new(b"", b"");
+    // Even timestamps are applied now, odd ones are late.
+    for ts in 1..=commands {
+        for replica in [&mut replica, &mut cold] {
+            commit(replica, 2 * ts, vec![put(0)]);
+        }
+    }
+    for ts in [1, 2, 3_000, 5_999, 6_000, 6_001, 9_999, 10_000] {
+        cold.restart();
+        let again = commit(&mut replica, 2 * ts, vec![put(0)]);
+        assert_eq!(again, commit(&mut cold, 2 * ts, vec![put(0)]));
+        match again.body.unwrap() {
+            Body::Committed(committed) => {
+                assert!(committed.repeated_command);
+                assert_eq!(committed.commit_ts, 2 * ts);
+            }
+            other => panic!("{other:?}"),
+        }
+        let late = commit(&mut replica, 2 * ts - 1, vec![put(0)]);
+        assert_eq!(late, commit(&mut cold, 2 * ts - 1, vec![put(0)]));
+        assert!(matches!(late.body, Some(Body::Committed(c)) if !c.repeated_command));
+    }
+    assert_eq!(replica.records(), cold.records());
+}

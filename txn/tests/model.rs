@@ -1,0 +1,149 @@
+//! Random commands and reads, compared with a model that keeps every version of every key in a list
+//! and knows nothing of records, families or windows.
+//!
+//! On the way the machine is loaded again, the state crashes and the log is replayed, and a second
+//! replica applies the same log in batches of other sizes. None of it may change a reply or a byte.
+
+#[path = "model/draw.rs"]
+mod draw;
+#[path = "model/state.rs"]
+mod state;
+mod support;
+
+use bytes::Bytes;
+use draw::Draw;
+use rangedb_proto::v1::{CommandReply, KeyValue};
+use rangedb_storage::{Direction, Reader, StateEngine};
+use rangedb_txn::{ReadAt, ScanRequest, get, scan};
+use state::Model;
+use support::{Entry, Replica};
+
+const START_KEY: &[u8] = b"b";
+const END_KEY: &[u8] = b"y";
+
+#[test]
+fn every_reply_and_read_is_what_the_model_says() {
+    for seed in 0..60 {
+        Run::new(seed).steps(500);
+    }
+}
+
+struct Run {
+    seed: u64,
+    draw: Draw,
+    model: Model,
+    replica: Replica,
+    log: Vec<Entry>,
+    replies: Vec<CommandReply>,
+    /// The highest timestamp that was read at.
+    fence: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        Run {
+            seed,
+            draw: Draw::new(seed),
+            model: Model::new(START_KEY, END_KEY),
+            replica: Replica::new(START_KEY, END_KEY),
+            log: Vec::new(),
+            replies: Vec::new(),
+            fence: 0,
+        }
+    }
+
+    fn steps(mut self, count: usize) {
+        for _ in 0..count {
+            match self.draw.rng.u32(0..100) {
+                0..60 => self.commit(),
+                60..75 => self.read_one(),
+                75..92 => self.scan_all(),
+                92..95 => self.replica.restart(),
+                95..97 => self.replica.state.flush().unwrap(),
+                _ => self.crash(),
+            }
+        }
+        self.check_second_replica();
+    }
+
+    fn commit(&mut self) {
+        let commit = self.draw.command();
+        let entry = Entry::new(&commit, self.fence);
+        let reply = self.replica.apply(std::slice::from_ref(&entry)).remove(0);
+        let expected = self.model.commit(&commit, self.fence);
+        assert_eq!(reply, expected, "seed {}: {commit:?}", self.seed);
+        self.log.push(entry);
+        self.replies.push(reply);
+    }
+
+    /// A snapshot read raises the fence; no commit may change what it saw.
+    fn read_at(&mut self) -> ReadAt {
+        let read_ts = if self.draw.rng.bool() { 0 } else { self.draw.rng.u64(1..=self.draw.now()) };
+        self.fence = self.fence.max(read_ts);
+        ReadAt::from_read_ts(read_ts)
+    }
+
+    fn read_one(&mut self) {
+        let at = self.read_at();
+        let key = self.draw.key();
+        let actual = get(&self.replica.state, &key, at).unwrap();
+        assert_eq!(actual, self.model.get(&key, at), "seed {}: {key:?} {at:?}", self.seed);
+    }
+
+    fn scan_all(&mut self) {
+        let at = self.read_at();
+        let request = self.draw.scan(at);
+        let mut expected = self.model.scan(&request.start, &request.end, at);
+        if request.direction == Direction::Reverse {
+            expected.reverse();
+        }
+        if request.keys_only {
+            expected.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        let actual = scan_pages(&self.replica.state, &request);
+        assert_eq!(actual, expected, "seed {}: {request:?}", self.seed);
+    }
+
+    /// What was not flushed may be lost; the log brings it back, with the same replies.
+    fn crash(&mut self) {
+        self.replica.state.crash(&mut self.draw.rng);
+        self.replica.restart();
+        let applied = self.replica.applied();
+        let replies = self.replica.apply(&self.log[applied..]);
+        assert_eq!(replies, self.replies[applied..], "seed {}: replay from {applied}", self.seed);
+    }
+
+    fn check_second_replica(&mut self) {
+        let mut second = Replica::new(START_KEY, END_KEY);
+        let mut replies = Vec::new();
+        while replies.len() < self.log.len() {
+            let end = (replies.len() + self.draw.rng.usize(1..20)).min(self.log.len());
+            replies.extend(second.apply(&self.log[replies.len()..end]));
+            if self.draw.rng.u32(0..4) == 0 {
+                second.restart();
+            }
+        }
+        assert_eq!(replies, self.replies, "seed {}", self.seed);
+        assert_eq!(second.records(), self.replica.records(), "seed {}", self.seed);
+    }
+}
+
+/// All rows of the request, page by page. Each page must keep the request's bounds.
+fn scan_pages(reader: &dyn Reader, request: &ScanRequest) -> Vec<KeyValue> {
+    let mut request = request.clone();
+    let mut rows = Vec::new();
+    loop {
+        let page = scan(reader, &request).unwrap();
+        let bytes: usize = page.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        assert!(request.limit == 0 || page.kvs.len() as u64 <= request.limit);
+        assert!(request.bytes_max == 0 || page.kvs.len() == 1 || bytes as u64 <= request.bytes_max);
+        let progress = !page.kvs.is_empty();
+        rows.extend(page.kvs);
+        match (page.next, request.direction) {
+            (None, _) => return rows,
+            (Some(next), Direction::Forward) => request.start = next,
+            (Some(next), Direction::Reverse) => request.end = next,
+        }
+        assert!(progress, "a page of few records that says there are more has a row");
+    }
+}

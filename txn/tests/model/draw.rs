@@ -1,0 +1,139 @@
+//! Random commands and scans over few keys, so that they meet often.
+
+use bytes::Bytes;
+use rangedb_proto::v1::condition::Test;
+use rangedb_proto::v1::{
+    CommitOneRange, Condition, Delete, DeleteRange, Operation, Put, operation::Body,
+};
+use rangedb_storage::Direction;
+use rangedb_txn::{ReadAt, ScanRequest};
+
+use super::support::operation;
+
+/// Neighbours of the escapes, prefixes of each other, and two outside the range.
+const KEYS: [&[u8]; 12] = [
+    b"a",
+    b"b",
+    b"b\x00",
+    b"b\x00\x01",
+    b"b\x00\xff",
+    b"bb",
+    b"c",
+    b"c\xff",
+    b"d",
+    b"m",
+    b"x\xff",
+    b"y",
+];
+
+/// Commands that a repeated one is drawn from.
+const SENT_MAX: usize = 40;
+
+pub struct Draw {
+    pub rng: fastrand::Rng,
+    oracle: u64,
+    /// Commands that were sent before.
+    sent: Vec<CommitOneRange>,
+    /// Commands that took their start_ts and are still on their way.
+    delayed: Vec<CommitOneRange>,
+}
+
+impl Draw {
+    pub fn new(seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        Draw { rng, oracle: 10, sent: Vec::new(), delayed: Vec::new() }
+    }
+
+    /// The newest timestamp of the oracle.
+    pub fn now(&self) -> u64 {
+        self.oracle
+    }
+
+    /// A new command, one that was held up, or one that comes again.
+    pub fn command(&mut self) -> CommitOneRange {
+        let command = match self.rng.u32(0..10) {
+            0..2 if !self.sent.is_empty() => {
+                return self.sent[self.rng.usize(0..self.sent.len())].clone();
+            }
+            2..4 if !self.delayed.is_empty() => {
+                self.delayed.swap_remove(self.rng.usize(0..self.delayed.len()))
+            }
+            4 => {
+                let held_up = self.new_command();
+                self.delayed.push(held_up);
+                self.new_command()
+            }
+            _ => self.new_command(),
+        };
+        if self.sent.len() < SENT_MAX {
+            self.sent.push(command.clone());
+        } else {
+            let place = self.rng.usize(0..SENT_MAX);
+            self.sent[place] = command.clone();
+        }
+        command
+    }
+
+    fn new_command(&mut self) -> CommitOneRange {
+        self.oracle += self.rng.u64(1..5);
+        let conditions = if self.rng.u32(0..3) == 0 { self.rng.usize(1..3) } else { 0 };
+        let operations = if self.rng.u32(0..20) == 0 { 0 } else { self.rng.usize(1..5) };
+        CommitOneRange {
+            start_ts: self.oracle,
+            conditions: (0..conditions).map(|_| self.condition()).collect(),
+            operations: (0..operations).map(|_| self.operation()).collect(),
+            return_previous: self.rng.bool(),
+        }
+    }
+
+    /// Rarely one outside the range.
+    pub fn key(&mut self) -> Bytes {
+        let inside = 1..KEYS.len() - 1;
+        let place = match self.rng.u32(0..60) {
+            0 => self.rng.usize(0..KEYS.len()),
+            _ => self.rng.usize(inside),
+        };
+        Bytes::from_static(KEYS[place])
+    }
+
+    /// Few different ones, so that conditions hold now and then; some stand apart from records.
+    fn value(&mut self) -> Bytes {
+        let length = [0, 1, 1, 1, 512, 513][self.rng.usize(0..6)];
+        vec![b'x'; length].into()
+    }
+
+    fn condition(&mut self) -> Condition {
+        let test = match self.rng.u32(0..4) {
+            0 => Test::Exists(self.rng.bool()),
+            1 => Test::Version(self.rng.u64(0..4)),
+            2 => Test::ModTs(if self.rng.bool() { 0 } else { self.rng.u64(0..=self.oracle) }),
+            _ => Test::Value(self.value()),
+        };
+        Condition { key: self.key(), test: Some(test) }
+    }
+
+    fn operation(&mut self) -> Operation {
+        let key = self.key();
+        operation(match self.rng.u32(0..10) {
+            0..6 => Body::Put(Put { key, value: self.value(), lease_id: self.rng.u64(0..3) }),
+            6..9 => Body::Delete(Delete { key }),
+            _ => Body::DeleteRange(DeleteRange { start_key: key, end_key: self.end_key() }),
+        })
+    }
+
+    fn end_key(&mut self) -> Bytes {
+        if self.rng.u32(0..4) == 0 { Bytes::new() } else { self.key() }
+    }
+
+    pub fn scan(&mut self, at: ReadAt) -> ScanRequest {
+        ScanRequest {
+            start: self.end_key(),
+            end: self.end_key(),
+            limit: self.rng.u64(0..4),
+            bytes_max: if self.rng.bool() { 0 } else { self.rng.u64(1..1500) },
+            direction: if self.rng.bool() { Direction::Forward } else { Direction::Reverse },
+            keys_only: self.rng.u32(0..4) == 0,
+            at,
+        }
+    }
+}

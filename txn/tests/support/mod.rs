@@ -1,0 +1,101 @@
+//! One replica of a range without a log: commands go straight to the machine.
+
+use bytes::Bytes;
+use prost::Message;
+use rangedb_proto::v1::{Command, CommandReply, CommitOneRange, Operation, command, operation};
+use rangedb_storage::{
+    ApplyContext, Batch, ColumnFamily, Direction, MemState, Reader, StateEngine, StateMachine,
+};
+use rangedb_txn::TxnMachine;
+
+/// What a log entry holds of one command.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub command: Bytes,
+    pub fence: u64,
+}
+
+impl Entry {
+    pub fn new(commit: &CommitOneRange, fence: u64) -> Self {
+        let body = Some(command::Body::CommitOneRange(commit.clone()));
+        Entry { command: Command { body }.encode_to_vec().into(), fence }
+    }
+}
+
+/// Where the index of the last applied entry stands, written with the data as raftstore does.
+const APPLIED: &[u8] = b"applied";
+
+pub struct Replica {
+    pub state: MemState,
+    machine: TxnMachine,
+    start_key: Vec<u8>,
+    end_key: Vec<u8>,
+}
+
+impl Replica {
+    /// Of the range `[start, end)`; an empty end has no end.
+    pub fn new(start_key: &[u8], end_key: &[u8]) -> Self {
+        let mut replica = Replica {
+            state: MemState::new(),
+            machine: TxnMachine::new(),
+            start_key: start_key.to_vec(),
+            end_key: end_key.to_vec(),
+        };
+        replica.restart();
+        replica
+    }
+
+    /// A new machine over the state as it is.
+    pub fn restart(&mut self) {
+        self.machine = TxnMachine::new();
+        let state = self.state.snapshot();
+        self.machine.load(&*state, &self.start_key, &self.end_key).unwrap();
+    }
+
+    /// Entries applied so far.
+    pub fn applied(&self) -> usize {
+        let stored = self.state.get(ColumnFamily::Meta, APPLIED).unwrap();
+        stored.map_or(0, |index| u64::from_be_bytes(index[..].try_into().unwrap()) as usize)
+    }
+
+    /// Applies entries in one batch.
+    pub fn apply(&mut self, entries: &[Entry]) -> Vec<CommandReply> {
+        let applied = self.applied();
+        let snapshot = self.state.snapshot();
+        let mut batch = Batch::new(&*snapshot);
+        let mut replies = Vec::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let context = ApplyContext {
+                start_key: &self.start_key,
+                end_key: &self.end_key,
+                fence: entry.fence,
+                index: (applied + place + 1) as u64,
+            };
+            let reply = self.machine.apply(&context, &entry.command, &mut batch).unwrap();
+            replies.push(CommandReply::decode(reply).unwrap());
+        }
+        let index = (applied + entries.len()) as u64;
+        batch.put(ColumnFamily::Meta, APPLIED, index.to_be_bytes().to_vec());
+        let writes = batch.into_writes();
+        drop(snapshot);
+        self.state.write(writes).unwrap();
+        replies
+    }
+
+    /// Every stored record of the data families, in order.
+    pub fn records(&self) -> Vec<(ColumnFamily, Bytes, Bytes)> {
+        let mut all = Vec::new();
+        for cf in ColumnFamily::DATA {
+            let mut records = self.state.scan(cf, b"", b"", Direction::Forward).unwrap();
+            while let Some((key, value)) = records.next().unwrap() {
+                let own = Bytes::copy_from_slice;
+                all.push((cf, own(key), own(value)));
+            }
+        }
+        all
+    }
+}
+
+pub fn operation(body: operation::Body) -> Operation {
+    Operation { body: Some(body) }
+}
