@@ -146,3 +146,47 @@ impl<'a> Walk<'a> {
         Ok(Some((key, visible.filter(|record| !record.is_deleted()))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::Timestamp;
+    use rangedb_storage::{MemState, StateEngine, WriteBatch};
+
+    use super::*;
+
+    fn record(mod_ts: u64) -> Record {
+        let value = RecordValue::Inline("x".into());
+        Record { mod_ts, start_ts: mod_ts, create_ts: mod_ts, version: 1, lease_id: 0, value }
+    }
+
+    /// As garbage collection may leave it: of put at 5, deleted at 8, put at 12 the deleted version
+    /// is gone before the one below it.
+    #[test]
+    fn a_version_is_not_seen_beyond_its_end_even_if_the_next_one_is_gone() {
+        let state = MemState::new();
+        let mut batch = WriteBatch::default();
+        batch.put(ColumnFamily::Current, keys::current(b"a"), record(12).encode());
+        let superseded = HistoryRecord { record: record(5), end_ts: 8 };
+        batch.put(ColumnFamily::History, keys::history(b"a", 5), superseded.encode());
+        state.write(batch).unwrap();
+        let seen = |ts| {
+            let at = ReadAt::Timestamp(Timestamp(ts));
+            visible(&state, b"a", at).unwrap().map(|record| record.mod_ts)
+        };
+        assert_eq!([4, 5, 7, 8, 11, 12].map(seen), [None, Some(5), Some(5), None, None, Some(12)]);
+    }
+
+    #[test]
+    fn a_value_that_is_not_where_its_record_says_is_corrupt() {
+        let state = MemState::new();
+        let apart = Record { value: RecordValue::Reference { bytes: 600 }, ..record(5) };
+        let read = || key_value(&state, "a".into(), &apart).map(|kv| kv.value.len());
+        assert!(matches!(read(), Err(Error::Corrupt { .. })), "nothing is there");
+        for (bytes, sound) in [(599, false), (600, true)] {
+            let mut batch = WriteBatch::default();
+            batch.put(ColumnFamily::Value, keys::value(b"a", 5), vec![b'x'; bytes]);
+            state.write(batch).unwrap();
+            assert_eq!(read().is_ok(), sound, "{bytes} bytes are there");
+        }
+    }
+}

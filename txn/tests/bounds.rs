@@ -143,34 +143,3 @@ fn system_keys_are_those_below_the_reserved_prefix() {
     assert!(is_system_key(b"_/") && is_system_key(b"_/cluster/nodes/1"));
     assert!(!is_system_key(b"_") && !is_system_key(b"_0") && !is_system_key(b"/_/"));
 }
-
-/// More commits of one key than the window of applied commands holds, so that some copies are found
-/// by the window, some by the walk over the history, and some are known not to have been applied.
-#[test]
-fn a_hot_key_tells_old_commands_from_new_ones_at_any_age() {
-    let commands = 10_000;
-    let mut replica = Replica::new(b"", b"");
-    let mut cold = Replica::new(b"", b"");
-    // Even timestamps are applied now, odd ones are late.
-    for ts in 1..=commands {
-        for replica in [&mut replica, &mut cold] {
-            commit(replica, 2 * ts, vec![put(0)]);
-        }
-    }
-    for ts in [1, 2, 3_000, 5_999, 6_000, 6_001, 9_999, 10_000] {
-        cold.restart();
-        let again = commit(&mut replica, 2 * ts, vec![put(0)]);
-        assert_eq!(again, commit(&mut cold, 2 * ts, vec![put(0)]));
-        match again.body.unwrap() {
-            Body::Committed(committed) => {
-                assert!(committed.repeated_command);
-                assert_eq!(committed.commit_ts, 2 * ts);
-            }
-            other => panic!("{other:?}"),
-        }
-        let late = commit(&mut replica, 2 * ts - 1, vec![put(0)]);
-        assert_eq!(late, commit(&mut cold, 2 * ts - 1, vec![put(0)]));
-        assert!(matches!(late.body, Some(Body::Committed(c)) if !c.repeated_command));
-    }
-    assert_eq!(replica.records(), cold.records());
-}
