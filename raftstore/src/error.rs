@@ -12,7 +12,7 @@ pub enum Error {
     NotLeader { range: RangeId, leader: Option<Replica> },
     /// The range has another shape now.
     #[error("the epoch of range {} is stale", descriptor.range_id)]
-    StaleEpoch { descriptor: v1::RangeDescriptor },
+    StaleEpoch { descriptor: Box<v1::RangeDescriptor> },
     /// No replica of the range on this node.
     #[error("range {0} has no replica on this node")]
     RangeNotFound(RangeId),
@@ -43,7 +43,7 @@ impl From<Error> for v1::Error {
                 leader_address: String::new(),
             }),
             Error::StaleEpoch { descriptor } => {
-                Kind::StaleEpoch(v1::StaleEpoch { descriptors: vec![descriptor] })
+                Kind::StaleEpoch(v1::StaleEpoch { descriptors: vec![*descriptor] })
             }
             Error::RangeNotFound(range) => {
                 Kind::RangeNotFound(v1::RangeNotFound { range_id: range.0 })

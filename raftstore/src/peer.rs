@@ -216,7 +216,7 @@ impl Peer {
     }
 
     fn stale_epoch(&self) -> Error {
-        Error::StaleEpoch { descriptor: (**self.descriptor()).clone() }
+        Error::StaleEpoch { descriptor: Box::new((**self.descriptor()).clone()) }
     }
 
     /// Campaigns at once: for the first replica of a new range, which nobody else will contest.

@@ -1,0 +1,54 @@
+//! What a node's stores last said of themselves, for everyone who only wants to look.
+
+use std::sync::Mutex;
+
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::RangeReport;
+use rangedb_raftstore::{Counters, RangeStatus, Store};
+
+/// One store's look at itself.
+#[derive(Clone, Default)]
+pub struct StoreView {
+    pub ranges: Vec<RangeStatus>,
+    /// Of ranges that the store leads.
+    pub reports: Vec<RangeReport>,
+    pub counters: Counters,
+}
+
+/// The newest view of each store, published by whoever drives it, at least once a tick.
+pub struct Board {
+    views: Vec<Mutex<StoreView>>,
+}
+
+impl Board {
+    pub fn new(stores: usize) -> Self {
+        Board { views: (0..stores).map(|_| Mutex::default()).collect() }
+    }
+
+    pub fn publish(&self, shard: usize, store: &Store) {
+        let view = StoreView {
+            ranges: store.status(),
+            reports: store.reports(),
+            counters: store.counters(),
+        };
+        *self.views[shard].lock().expect("no panic holds it") = view;
+    }
+
+    pub fn views(&self) -> Vec<StoreView> {
+        self.views.iter().map(|view| view.lock().expect("no panic holds it").clone()).collect()
+    }
+
+    pub fn ranges(&self) -> Vec<RangeStatus> {
+        self.views().into_iter().flat_map(|view| view.ranges).collect()
+    }
+
+    pub fn reports(&self) -> Vec<RangeReport> {
+        self.views().into_iter().flat_map(|view| view.reports).collect()
+    }
+
+    pub fn range(&self, range: RangeId) -> Option<RangeStatus> {
+        let shard = (range.0 % self.views.len() as u64) as usize;
+        let view = self.views[shard].lock().expect("no panic holds it");
+        view.ranges.iter().find(|status| status.descriptor.range_id == range.0).cloned()
+    }
+}

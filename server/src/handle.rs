@@ -1,0 +1,169 @@
+//! The way into a node's stores for everything that waits for an answer: events in, futures out.
+//!
+//! Bound to no runtime: the production driver and the simulator both take events from the
+//! [`EventSink`]s and hand effects that answer a request to [`StoreHandle::complete`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{RangeDescriptor, RangeOperation};
+use rangedb_raftstore::{
+    Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId,
+};
+use rangedb_storage::Reader;
+
+/// Where a store takes its events.
+pub trait EventSink: Send + Sync {
+    /// Gives the event back if the store's queue is full or the store has stopped.
+    fn send(&self, event: Event) -> Result<(), Event>;
+}
+
+/// A reader of the state that shows what a read may see, and the range as it was then.
+pub struct ReadView {
+    pub reader: Arc<dyn Reader>,
+    pub descriptor: Arc<RangeDescriptor>,
+}
+
+enum Answer {
+    Reply(Bytes),
+    Read(ReadView),
+    /// The lease ran out before the reader could be used.
+    LeaseExpired,
+}
+
+type Waiter = oneshot::Sender<Result<Answer, Error>>;
+
+/// Locks that the waiting requests are spread over.
+const WAITER_SHARDS: usize = 16;
+
+/// See the module's head. Cheap to clone.
+#[derive(Clone)]
+pub struct StoreHandle(Arc<Inner>);
+
+struct Inner {
+    sinks: Vec<Arc<dyn EventSink>>,
+    last_request: AtomicU64,
+    waiters: [Mutex<BTreeMap<RequestId, Waiter>>; WAITER_SHARDS],
+}
+
+impl StoreHandle {
+    /// Stores by shard index; ranges belong to the shard that their id leaves as a remainder.
+    pub fn new(sinks: Vec<Arc<dyn EventSink>>) -> Self {
+        assert!(!sinks.is_empty(), "a node has at least one store");
+        StoreHandle(Arc::new(Inner {
+            sinks,
+            last_request: AtomicU64::new(0),
+            waiters: Default::default(),
+        }))
+    }
+
+    /// Replicates a command; returns the machine's reply once it is applied.
+    ///
+    /// Dropping the future does not take the command back.
+    pub async fn propose(&self, range: RangeRef, command: Bytes) -> Result<Bytes, Error> {
+        let event = |request| Event::Propose { request, range, command };
+        match self.ask(range.id, event).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Read(_) | Answer::LeaseExpired => unreachable!("a proposal is not read"),
+        }
+    }
+
+    /// A reader that shows all that the read must see.
+    pub async fn read(&self, range: RangeRef, at: ReadAt) -> Result<ReadView, Error> {
+        let mut confirm = false;
+        loop {
+            match self.ask(range.id, |request| Event::Read { request, range, at, confirm }).await? {
+                Answer::Read(view) => return Ok(view),
+                Answer::LeaseExpired => confirm = true,
+                Answer::Reply(_) => unreachable!("a read is not replied to"),
+            }
+        }
+    }
+
+    /// Carries out a step of the scheduler; returns once it took effect.
+    pub async fn operate(&self, operation: RangeOperation) -> Result<(), Error> {
+        let range = RangeId(operation.range_id);
+        self.ask(range, |request| Event::Operate { request, operation }).await.map(drop)
+    }
+
+    /// An event that nobody waits for. False if the store could not take it.
+    pub fn send(&self, range: RangeId, event: Event) -> bool {
+        self.sink(range).send(event).is_ok()
+    }
+
+    /// The same event to every store, as often as it takes: it must not be lost.
+    pub fn send_to_all(&self, event: &Event) -> bool {
+        self.0.sinks.iter().all(|sink| sink.send(event.clone()).is_ok())
+    }
+
+    /// Hands an effect that answers a request to whoever waits for it. `now` was read after the
+    /// effect came out of the store. Returns other effects.
+    pub fn complete(&self, effect: Effect, now: Monotonic) -> Option<Effect> {
+        match effect {
+            Effect::Reply { request, result } => {
+                self.answer(request, result.map(Answer::Reply));
+                None
+            }
+            Effect::ReadReady { request, reader, descriptor, lease_until } => {
+                let expired = lease_until.is_some_and(|until| until <= now);
+                let view = ReadView { reader, descriptor };
+                let answer = if expired { Answer::LeaseExpired } else { Answer::Read(view) };
+                self.answer(request, Ok(answer));
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    fn sink(&self, range: RangeId) -> &Arc<dyn EventSink> {
+        &self.0.sinks[(range.0 % self.0.sinks.len() as u64) as usize]
+    }
+
+    async fn ask(
+        &self,
+        range: RangeId,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Answer, Error> {
+        let request = self.0.last_request.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = oneshot::channel();
+        self.waiters(request).lock().expect("no panic holds it").insert(request, sender);
+        let forget = Forget { handle: self, request };
+        if self.sink(range).send(event(request)).is_err() {
+            return Err(Error::TooBusy { range, reason: "the store's queue is full" });
+        }
+        let answer = receiver.await;
+        drop(forget);
+        // The sender is only ever dropped unused when the node is being taken down.
+        answer.unwrap_or(Err(Error::Undetermined(range)))
+    }
+
+    fn answer(&self, request: RequestId, result: Result<Answer, Error>) {
+        let waiter = self.waiters(request).lock().expect("no panic holds it").remove(&request);
+        if let Some(waiter) = waiter {
+            // Whoever waited may have given up meanwhile.
+            let _ = waiter.send(result);
+        }
+    }
+
+    fn waiters(&self, request: RequestId) -> &Mutex<BTreeMap<RequestId, Waiter>> {
+        &self.0.waiters[(request % WAITER_SHARDS as u64) as usize]
+    }
+}
+
+/// Forgets a request whose future was dropped or is answered.
+struct Forget<'a> {
+    handle: &'a StoreHandle,
+    request: RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let mut waiters =
+            self.handle.waiters(self.request).lock().expect("no panic holds it");
+        waiters.remove(&self.request);
+    }
+}
