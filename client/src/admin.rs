@@ -1,0 +1,178 @@
+//! Requests about the cluster itself. Any node takes them and passes on what it cannot answer.
+//!
+//! Answers are the wire's own messages: they are lists of figures for people and tools, and a second
+//! set of types would only have to be kept equal.
+
+use futures::{Stream, TryStreamExt, stream};
+use rangedb_proto::v1::{self, request, response};
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::retry::Effect;
+use crate::sender::{First, unexpected_answer};
+
+/// Entries in one page of a listing.
+const PAGE_ENTRIES: u64 = 500;
+
+/// Made by [`Client::admin`].
+pub struct Admin<'a> {
+    client: &'a Client,
+}
+
+/// Asks the cluster and takes the answer out of its envelope.
+macro_rules! ask {
+    ($admin:expr, $kind:ident($request:expr), $effect:expr) => {
+        match $admin.send(request::Body::$kind($request), $effect).await? {
+            response::Body::$kind(reply) => Ok(reply),
+            _ => Err(unexpected_answer("the cluster")),
+        }
+    };
+}
+
+impl<'a> Admin<'a> {
+    pub(crate) fn new(client: &'a Client) -> Self {
+        Admin { client }
+    }
+
+    pub async fn cluster_status(&self) -> Result<v1::ClusterStatus> {
+        ask!(self, ClusterStatus(v1::ClusterStatusRequest {}), Effect::Read)
+    }
+
+    /// Every node that is or was part of the cluster.
+    pub async fn nodes(&self) -> Result<Vec<v1::NodeStatus>> {
+        Ok(self.cluster_status().await?.nodes)
+    }
+
+    /// Takes a node out for good; its replicas are made again elsewhere. `node` is its id, peer or
+    /// client address. With `dry_run`, only says which ranges that concerns.
+    pub async fn remove_node(&self, node: &str, dry_run: bool) -> Result<v1::RemoveNodeReply> {
+        let request = v1::RemoveNode { node: node.to_owned(), dry_run };
+        ask!(self, RemoveNode(request), change(dry_run))
+    }
+
+    /// The value of one key under `_/`, as JSON.
+    pub async fn meta_get(&self, key: &[u8]) -> Result<Option<v1::MetaEntry>> {
+        let prefix = key.to_vec().into();
+        let request = v1::MetaRead { prefix, exact: true, limit: 1, after: Default::default() };
+        let reply: v1::MetaReadReply = ask!(self, MetaRead(request), Effect::Read)?;
+        Ok(reply.entries.into_iter().next())
+    }
+
+    /// One page of the keys that start with `prefix`, behind the key `after`.
+    pub async fn meta_page(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: u64,
+    ) -> Result<v1::MetaReadReply> {
+        let (prefix, after) = (prefix.to_vec().into(), after.to_vec().into());
+        let request = v1::MetaRead { prefix, exact: false, limit, after };
+        ask!(self, MetaRead(request), Effect::Read)
+    }
+
+    /// All keys that start with `prefix`, page by page.
+    pub fn meta(&self, prefix: &[u8]) -> impl Stream<Item = Result<v1::MetaEntry>> + Send + use<> {
+        let (client, prefix) = (self.client.clone(), prefix.to_vec());
+        pages(move |after| {
+            let (client, prefix) = (client.clone(), prefix.clone());
+            async move {
+                let reply = client.admin().meta_page(&prefix, &after, PAGE_ENTRIES).await?;
+                let last = reply.entries.last().map(|entry| entry.key.to_vec());
+                Ok((reply.entries, last.filter(|_| reply.more)))
+            }
+        })
+    }
+
+    /// Every setting of the cluster, with its default.
+    pub async fn config_list(&self) -> Result<Vec<v1::ConfigEntry>> {
+        self.config_read("", false).await
+    }
+
+    /// One setting; with `history`, also its earlier values. [`crate::Error::NotFound`] if there is
+    /// no setting of that name.
+    pub async fn config_get(&self, name: &str, history: bool) -> Result<v1::ConfigEntry> {
+        if name.is_empty() {
+            return Err(Error::invalid("name", "a setting has a name"));
+        }
+        let entries = self.config_read(name, history).await?;
+        let not_found = || Error::NotFound(format!("no setting is called `{name}`"));
+        entries.into_iter().next().ok_or_else(not_found)
+    }
+
+    /// Changes a setting; with `dry_run`, only checks the value. Returns the setting as it is then.
+    pub async fn config_set(
+        &self,
+        name: &str,
+        value: &str,
+        dry_run: bool,
+    ) -> Result<v1::ConfigEntry> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let request = v1::ConfigSet { name, value, dry_run };
+        let reply: v1::ConfigSetReply = ask!(self, ConfigSet(request), change(dry_run))?;
+        reply.entry.ok_or_else(|| unexpected_answer("the cluster"))
+    }
+
+    /// One page of ranges in key order, behind the range that starts at `after`.
+    pub async fn partition_page(&self, after: &[u8], limit: u64) -> Result<v1::PartitionListReply> {
+        let request = v1::PartitionList { after: after.to_vec().into(), limit };
+        ask!(self, PartitionList(request), Effect::Read)
+    }
+
+    /// All ranges in key order, page by page.
+    pub fn partitions(&self) -> impl Stream<Item = Result<v1::PartitionStatus>> + Send + use<> {
+        let client = self.client.clone();
+        pages(move |after| {
+            let client = client.clone();
+            async move {
+                let reply = client.admin().partition_page(&after, PAGE_ENTRIES).await?;
+                let last = reply.partitions.last().and_then(|p| p.report.as_ref());
+                let start = last.and_then(|report| report.descriptor.as_ref());
+                let start = start.map(|descriptor| descriptor.start_key.to_vec());
+                Ok((reply.partitions, start.filter(|_| reply.more)))
+            }
+        })
+    }
+
+    /// From a node to the control plane. Its data directory tells a second request from a second
+    /// node, so it may be repeated.
+    #[doc(hidden)]
+    pub async fn join(&self, node: v1::NodeDescriptor) -> Result<v1::JoinClusterReply> {
+        ask!(self, Join(v1::JoinCluster { node: Some(node) }), Effect::Read)
+    }
+
+    /// From a node to the control plane. A report, so it may be repeated.
+    #[doc(hidden)]
+    pub async fn heartbeat(&self, heartbeat: v1::Heartbeat) -> Result<v1::HeartbeatReply> {
+        ask!(self, Heartbeat(heartbeat), Effect::Read)
+    }
+
+    async fn config_read(&self, name: &str, history: bool) -> Result<Vec<v1::ConfigEntry>> {
+        let request = v1::ConfigGet { name: name.to_owned(), history };
+        let reply: v1::ConfigGetReply = ask!(self, ConfigGet(request), Effect::Read)?;
+        Ok(reply.entries)
+    }
+
+    async fn send(&self, body: request::Body, effect: Effect) -> Result<response::Body> {
+        let deadline = self.client.deadline();
+        self.client.sender.to_cluster(First::Endpoint, effect, deadline, &body).await
+    }
+}
+
+/// Entries of all pages. `page` fetches what comes behind a key and says where the next page begins.
+fn pages<T, F>(page: impl Fn(Vec<u8>) -> F + Send) -> impl Stream<Item = Result<T>> + Send
+where
+    T: Send,
+    F: Future<Output = Result<(Vec<T>, Option<Vec<u8>>)>> + Send,
+{
+    let start = (page, Some(Vec::new()));
+    let pages = stream::try_unfold(start, |(page, after)| async move {
+        let Some(after) = after else { return Ok::<_, Error>(None) };
+        let (entries, next) = page(after).await?;
+        Ok(Some((stream::iter(entries.into_iter().map(Ok::<T, Error>)), (page, next))))
+    });
+    pages.try_flatten()
+}
+
+fn change(dry_run: bool) -> Effect {
+    if dry_run { Effect::Read } else { Effect::Once }
+}

@@ -1,0 +1,210 @@
+//! Writes that happen together or not at all, and what they answer.
+
+use bytes::Bytes;
+use rangedb_proto::{
+    Timestamp,
+    v1::{self, operation},
+};
+
+use crate::condition::{Condition, Test};
+use crate::error::{Error, Result};
+use crate::key_value::KeyValue;
+use crate::keys::{Span, View, check_command_bytes, check_value};
+
+/// Operations under conditions, all or nothing. All keys must lie in one range.
+///
+/// Operations are applied in order, and a later one sees what an earlier one wrote. Conditions see
+/// the state before the batch.
+///
+/// ```
+/// use rangedb_client::{Batch, Condition};
+///
+/// let move_a_seat = Batch::new()
+///     .when(Condition::exists("seat/12"))
+///     .when(Condition::absent("seat/14"))
+///     .delete("seat/12")
+///     .put("seat/14", "ada");
+/// # assert_eq!(move_a_seat.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    conditions: Vec<Condition>,
+    operations: Vec<v1::Operation>,
+    return_previous: bool,
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn put(self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        self.put_leased(key, value, None)
+    }
+
+    /// A value that goes away with its lease.
+    pub fn put_leased(
+        self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        lease: Option<u64>,
+    ) -> Self {
+        let (key, value, lease_id) = (key.into(), value.into(), lease.unwrap_or(0));
+        self.operation(operation::Body::Put(v1::Put { key, value, lease_id }))
+    }
+
+    pub fn delete(self, key: impl Into<Bytes>) -> Self {
+        self.operation(operation::Body::Delete(v1::Delete { key: key.into() }))
+    }
+
+    /// Deletes `[start, end)`; an empty `end` is behind every key.
+    pub fn delete_range(self, start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
+        let (start_key, end_key) = (start.into(), end.into());
+        self.operation(operation::Body::DeleteRange(v1::DeleteRange { start_key, end_key }))
+    }
+
+    /// Adds a condition; all must hold.
+    pub fn when(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Asks for what each put and delete replaced.
+    pub fn return_previous(mut self) -> Self {
+        self.return_previous = true;
+        self
+    }
+
+    /// Operations so far.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    fn operation(mut self, body: operation::Body) -> Self {
+        self.operations.push(v1::Operation { body: Some(body) });
+        self
+    }
+
+    /// The command and the spans that it touches, if every part is allowed. Its timestamp is 0.
+    pub(crate) fn into_command(self, view: View) -> Result<(v1::CommitOneRange, Vec<Span>)> {
+        if self.is_empty() {
+            return Err(Error::invalid("operations", "a batch has at least one operation"));
+        }
+        let mut bytes = 0;
+        let mut spans = Vec::with_capacity(self.operations.len() + self.conditions.len());
+        for operation in &self.operations {
+            let body = operation.body.as_ref().expect("set by every method of Batch");
+            let (span, value_bytes) = check_operation(body, view)?;
+            bytes += span.start.len() + value_bytes;
+            spans.push(span);
+        }
+        for condition in &self.conditions {
+            view.check_key(&condition.key)?;
+            bytes += condition.bytes();
+            spans.push(key_span(&condition.key));
+        }
+        check_command_bytes(bytes)?;
+        let command = v1::CommitOneRange {
+            start_ts: 0,
+            conditions: self.conditions.into_iter().map(v1::Condition::from).collect(),
+            operations: self.operations,
+            return_previous: self.return_previous,
+        };
+        Ok((command, spans))
+    }
+}
+
+/// The span that an operation touches and the bytes of its value.
+fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> {
+    match body {
+        operation::Body::Put(put) => {
+            view.check_key(&put.key)?;
+            check_value(&put.value)?;
+            Ok((key_span(&put.key), put.value.len()))
+        }
+        operation::Body::Delete(delete) => {
+            view.check_key(&delete.key)?;
+            Ok((key_span(&delete.key), 0))
+        }
+        operation::Body::DeleteRange(range) => {
+            let span = Span::new(range.start_key.clone(), range.end_key.clone());
+            view.check_delete_range(&span)?;
+            let end_bytes = span.end.len();
+            Ok((span, end_bytes))
+        }
+    }
+}
+
+fn key_span(key: &Bytes) -> Span {
+    Span::new(key.clone(), [key, &b"\0"[..]].concat())
+}
+
+/// How a single put is made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PutOptions {
+    /// Tests of the key that is put; all must hold.
+    pub conditions: Vec<Test>,
+    pub lease: Option<u64>,
+    /// Ask for what was replaced.
+    pub return_previous: bool,
+}
+
+/// How a single delete is made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeleteOptions {
+    /// Tests of the key that is deleted; all must hold.
+    pub conditions: Vec<Test>,
+    /// Ask for what was deleted.
+    pub return_previous: bool,
+}
+
+/// A put that is committed: durable on a quorum, and visible to every read that begins from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub commit_ts: Timestamp,
+    /// What was replaced, if asked for and there was something.
+    pub previous: Option<KeyValue>,
+}
+
+/// A delete that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    pub commit_ts: Timestamp,
+    /// Whether the key had a value.
+    pub existed: bool,
+    /// What was deleted, if asked for and there was something.
+    pub previous: Option<KeyValue>,
+}
+
+/// A batch that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub commit_ts: Timestamp,
+    /// One for each operation, in order.
+    pub results: Vec<OperationResult>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OperationResult {
+    /// Keys that had a value and now have none.
+    pub deleted: u64,
+    /// What a put or delete replaced, if asked for and there was something.
+    pub previous: Option<KeyValue>,
+}
+
+impl From<v1::Committed> for Committed {
+    fn from(committed: v1::Committed) -> Self {
+        let result = |result: v1::OperationResult| OperationResult {
+            deleted: result.deleted,
+            previous: result.previous.map(KeyValue::from),
+        };
+        Committed {
+            commit_ts: Timestamp(committed.commit_ts),
+            results: committed.results.into_iter().map(result).collect(),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! [`Client`]: reads and one-range commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use rangedb_proto::{
+    RangeDescriptorExt, Timestamp,
+    v1::{self, RangeDescriptor, RangeHeader, request, response},
+};
+
+use crate::admin::Admin;
+use crate::batch::{
+    Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written,
+};
+use crate::condition::{Condition, Test};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::grpc::GrpcNet;
+use crate::key_value::KeyValue;
+use crate::keys::View;
+use crate::net::SharedNet;
+use crate::range::{RangeOptions, RangeStream};
+use crate::retry::Effect;
+use crate::router::Place;
+use crate::sender::{Sender, unexpected_answer};
+use crate::span_check::check_one_range;
+use crate::timestamps::Timestamps;
+
+/// Reads of [`Client::get_many`] that are under way at once: enough to fill the batches of a few
+/// nodes, few enough that one caller cannot fill a node's queue.
+const GET_MANY_CONCURRENCY: usize = 64;
+
+/// A connection to a cluster. Clones are cheap and share everything but the timeout.
+///
+/// Every request is tried again until its timeout, as long as that cannot do harm; see [`Error`] for
+/// how it may end. Dropping a request's future gives it up: a write may happen all the same.
+///
+/// A `Client` made by [`Client::connect`] must be used within a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) sender: Arc<Sender>,
+    timestamps: Timestamps,
+    pub(crate) timeout: Duration,
+    pub(crate) view: View,
+}
+
+impl Client {
+    /// Only checks the configuration: connections are opened as requests need them, so a cluster
+    /// that is down shows with the first request. Call it within a tokio runtime.
+    pub fn connect(config: Config) -> Result<Client> {
+        Self::with_net(Arc::new(GrpcNet::new()), config)
+    }
+
+    /// As [`Client::connect`], over a world of the caller's.
+    pub fn with_net(net: SharedNet, config: Config) -> Result<Client> {
+        config.check()?;
+        let sender = Arc::new(Sender::new(net, &config));
+        let timestamps = Timestamps::new(sender.clone());
+        Ok(Client { sender, timestamps, timeout: config.timeout, view: View::User })
+    }
+
+    /// The same client with another time for each request.
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        Client { timeout, ..self.clone() }
+    }
+
+    /// The same client for the control plane inside a node: it may use keys under `_/`.
+    #[doc(hidden)]
+    pub fn system(&self) -> Client {
+        Client { view: View::System, ..self.clone() }
+    }
+
+    /// Requests about the cluster itself.
+    pub fn admin(&self) -> Admin<'_> {
+        Admin::new(self)
+    }
+
+    /// A timestamp above every commit that was acknowledged before this call: what `get_at` and
+    /// [`RangeOptions::at`] read at.
+    pub async fn timestamp(&self) -> Result<Timestamp> {
+        self.timestamps.next(self.deadline()).await
+    }
+
+    /// The newest committed value: linearizable.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
+        self.read(key.into(), 0).await
+    }
+
+    /// The value as of a timestamp.
+    pub async fn get_at(&self, key: impl Into<Bytes>, at: Timestamp) -> Result<Option<KeyValue>> {
+        if at == Timestamp::ZERO {
+            return Err(Error::invalid("read_ts", "0 is before every commit"));
+        }
+        self.read(key.into(), at.0).await
+    }
+
+    /// The newest values of many keys, in the order of the keys. Each is read for itself, so they
+    /// are not a snapshot; for that, read each with [`Client::get_at`] at one timestamp.
+    pub async fn get_many<K: Into<Bytes>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<KeyValue>>> {
+        let keys: Vec<Bytes> = keys.into_iter().map(Into::into).collect();
+        let reads = keys.into_iter().map(|key| self.read(key, 0));
+        stream::iter(reads).buffered(GET_MANY_CONCURRENCY).try_collect().await
+    }
+
+    /// Rows in key order, fetched as they are read.
+    pub fn range(&self, options: RangeOptions) -> RangeStream {
+        RangeStream::new(self.clone(), options)
+    }
+
+    /// Sets a key, whatever is there.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Written> {
+        self.put_with(key, value, PutOptions::default()).await
+    }
+
+    pub async fn put_with(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        options: PutOptions,
+    ) -> Result<Written> {
+        let key = key.into();
+        let batch = Batch::new().put_leased(key.clone(), value, options.lease);
+        let batch = when_all(batch, &key, options.conditions);
+        let batch = if options.return_previous { batch.return_previous() } else { batch };
+        let (commit_ts, result) = self.commit_one(batch).await?;
+        Ok(Written { commit_ts, previous: result.previous })
+    }
+
+    /// Deletes a key; it need not exist.
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Deleted> {
+        self.delete_with(key, DeleteOptions::default()).await
+    }
+
+    pub async fn delete_with(
+        &self,
+        key: impl Into<Bytes>,
+        options: DeleteOptions,
+    ) -> Result<Deleted> {
+        let key = key.into();
+        let batch = when_all(Batch::new().delete(key.clone()), &key, options.conditions);
+        let batch = if options.return_previous { batch.return_previous() } else { batch };
+        let (commit_ts, result) = self.commit_one(batch).await?;
+        Ok(Deleted { commit_ts, existed: result.deleted > 0, previous: result.previous })
+    }
+
+    /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise the answer
+    /// is [`Error::Conflict`] with what stands there.
+    pub async fn compare_and_swap(
+        &self,
+        key: impl Into<Bytes>,
+        expected: Option<Bytes>,
+        new: impl Into<Bytes>,
+    ) -> Result<Written> {
+        let test = expected.map_or(Test::Absent, Test::Value);
+        let options = PutOptions { conditions: vec![test], ..PutOptions::default() };
+        self.put_with(key, new, options).await
+    }
+
+    /// Applies all of a batch or nothing. All its keys must lie in one range; a batch over more is
+    /// refused before anything is sent.
+    pub async fn batch(&self, batch: Batch) -> Result<Committed> {
+        let deadline = self.deadline();
+        let (command, spans) = batch.into_command(self.view)?;
+        let operations = command.operations.len();
+        let place = Place::Key(&spans[0].start);
+        let descriptor = self.sender.locate(place, deadline).await?;
+        check_one_range(&self.sender, &descriptor, &spans, deadline).await?;
+        let start_ts = self.timestamps.next(deadline).await?.0;
+        let command = v1::CommitOneRange { start_ts, ..command };
+        let build = |descriptor: &RangeDescriptor| {
+            // The range may have split since.
+            if !spans.iter().all(|span| descriptor.covers(&span.start, &span.end)) {
+                let reason = "the range split while the batch was on its way".to_owned();
+                return Err(Error::Unavailable(reason));
+            }
+            let range = Some(header(descriptor));
+            Ok(request::Body::Write(v1::Write { range, commit: Some(command.clone()) }))
+        };
+        let answer = self.sender.to_range(place, Effect::Recognised, deadline, &build).await?;
+        match answer {
+            (_, response::Body::Write(v1::WriteReply { committed: Some(committed) }))
+                if committed.results.len() == operations =>
+            {
+                Ok(committed.into())
+            }
+            _ => Err(Error::Undetermined(unexpected_answer("the range's leader").to_string())),
+        }
+    }
+
+    /// A batch of one operation.
+    async fn commit_one(&self, batch: Batch) -> Result<(Timestamp, OperationResult)> {
+        let mut committed = self.batch(batch).await?;
+        let result = committed.results.pop().expect("one result for each operation");
+        Ok((committed.commit_ts, result))
+    }
+
+    async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
+        self.view.check_key(&key)?;
+        let build = |descriptor: &RangeDescriptor| {
+            let range = Some(header(descriptor));
+            Ok(request::Body::PointRead(v1::PointRead { range, key: key.clone(), read_ts }))
+        };
+        let place = Place::Key(&key);
+        match self.sender.to_range(place, Effect::Read, self.deadline(), &build).await? {
+            (_, response::Body::PointRead(reply)) => Ok(reply.kv.map(KeyValue::from)),
+            _ => Err(unexpected_answer("the range's leader")),
+        }
+    }
+
+    /// When a request that begins now must be done.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.sender.net.now().saturating_add(self.timeout)
+    }
+}
+
+/// The range as the caller believes it to be.
+pub(crate) fn header(descriptor: &RangeDescriptor) -> RangeHeader {
+    RangeHeader { range_id: descriptor.range_id, epoch: Some(descriptor.epoch()) }
+}
+
+fn when_all(batch: Batch, key: &Bytes, tests: Vec<Test>) -> Batch {
+    let conditions = tests.into_iter().map(|test| Condition::new(key.clone(), test));
+    conditions.fold(batch, Batch::when)
+}

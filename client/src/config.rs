@@ -1,0 +1,94 @@
+//! What a client is told when it is made.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// How long a request may take unless the caller says otherwise. Longer than a leader election
+/// (about two seconds), so that a failover is seen as a slow request instead of an error.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Which address of a node requests go to. All services answer on both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressKind {
+    /// The one that the node advertises to clients.
+    #[default]
+    Client,
+    /// The one that nodes reach each other by: for the client inside a node.
+    Peer,
+}
+
+/// Where the cluster is and how long to try.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Nodes to ask first, as `host:port`. One that answers is enough: the others are learnt.
+    pub endpoints: Vec<String>,
+    /// Time for a request with all its retries, unless [`crate::Client::with_timeout`] is used.
+    pub timeout: Duration,
+    pub address_kind: AddressKind,
+}
+
+impl Config {
+    /// Endpoints are `host:port`, or `http://host:port`.
+    pub fn new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        let endpoints = endpoints.into_iter().map(|e| plain_address(e.as_ref())).collect();
+        Config { endpoints, timeout: TIMEOUT_DEFAULT, address_kind: AddressKind::default() }
+    }
+
+    /// Reads `a:1,b:2`, the form of `--endpoints` and `RANGEDB_ENDPOINTS`.
+    pub fn from_list(endpoints: &str) -> Self {
+        Self::new(endpoints.split(',').map(str::trim).filter(|e| !e.is_empty()))
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    pub fn address_kind(mut self, address_kind: AddressKind) -> Self {
+        self.address_kind = address_kind;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.endpoints.is_empty() {
+            return Err(Error::invalid("endpoints", "at least one endpoint is needed"));
+        }
+        for endpoint in &self.endpoints {
+            let port = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                let message = format!("endpoint `{endpoint}` is not of the form host:port");
+                return Err(Error::invalid("endpoints", message));
+            }
+        }
+        if self.timeout.is_zero() {
+            return Err(Error::invalid("timeout", "a request needs more than no time"));
+        }
+        Ok(())
+    }
+}
+
+fn plain_address(endpoint: &str) -> String {
+    endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_from_a_list() {
+        let config = Config::from_list("http://a:1/, b:2,");
+        assert_eq!(config.endpoints, ["a:1", "b:2"]);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn an_endpoint_without_a_port_is_refused() {
+        for bad in ["a", ":1", "a:x", "a:70000", ""] {
+            let config = Config { endpoints: vec![bad.to_owned()], ..Config::new(["a:1"]) };
+            assert!(matches!(config.check(), Err(Error::Invalid { .. })), "{bad}");
+        }
+        assert!(Config::from_list("").check().is_err());
+    }
+}

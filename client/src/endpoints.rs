@@ -1,0 +1,65 @@
+//! Whom to ask what any node can answer: the one that answered last, then the seeds, then every node
+//! heard of since. Seeds come before learnt nodes because they are what the operator stands by.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+pub(crate) struct Endpoints {
+    seeds: Vec<Arc<str>>,
+    /// Answered last. None after it failed.
+    preferred: Mutex<Option<Arc<str>>>,
+}
+
+impl Endpoints {
+    pub fn new(seeds: &[String]) -> Self {
+        let seeds = seeds.iter().map(|seed| Arc::from(seed.as_str())).collect();
+        Endpoints { seeds, preferred: Mutex::new(None) }
+    }
+
+    /// The next one that is not in `asked`; `learnt` is called only when no other is left.
+    pub fn pick(
+        &self,
+        asked: &BTreeSet<Arc<str>>,
+        learnt: impl FnOnce() -> Vec<Arc<str>>,
+    ) -> Option<Arc<str>> {
+        let preferred = self.preferred.lock().unwrap().clone();
+        let near = preferred.into_iter().chain(self.seeds.iter().cloned());
+        let not_asked = |address: &Arc<str>| !asked.contains(address);
+        near.into_iter().find(not_asked).or_else(|| learnt().into_iter().find(not_asked))
+    }
+
+    /// It answered, or is said to be able to.
+    pub fn prefer(&self, address: &Arc<str>) {
+        *self.preferred.lock().unwrap() = Some(address.clone());
+    }
+
+    pub fn failed(&self, address: &Arc<str>) {
+        let mut preferred = self.preferred.lock().unwrap();
+        if preferred.as_ref() == Some(address) {
+            *preferred = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_answered_is_asked_first_until_it_fails() {
+        let endpoints = Endpoints::new(&["a:1".to_owned(), "b:1".to_owned()]);
+        let learnt = || vec![Arc::from("c:1")];
+        let mut asked = BTreeSet::new();
+        let mut order = Vec::new();
+        while let Some(address) = endpoints.pick(&asked, learnt) {
+            order.push(address.to_string());
+            asked.insert(address);
+        }
+        assert_eq!(order, ["a:1", "b:1", "c:1"]);
+        let c: Arc<str> = Arc::from("c:1");
+        endpoints.prefer(&c);
+        assert_eq!(endpoints.pick(&BTreeSet::new(), learnt), Some(c.clone()));
+        endpoints.failed(&c);
+        assert_eq!(endpoints.pick(&BTreeSet::new(), learnt).as_deref(), Some("a:1"));
+    }
+}

@@ -1,0 +1,117 @@
+//! [`Net`] over gRPC and tokio: to each node one connection with one stream, on which requests
+//! travel in batches.
+//!
+//! A unary call costs a stream, headers and a wake-up for each request; on one stream, all requests
+//! that gathered while the last message was on its way go out as the next (docs/architecture.md,
+//! D8). The more is going on, the larger the batches.
+//!
+//! A link (`link.rs`) is the task that owns such a connection. Links are opened by the first request
+//! and end when nothing uses them for [`link::IDLE_MAX`], so that nodes that left are forgotten.
+
+// The one place that sees the real world.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros)]
+
+mod link;
+mod outgoing;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use rangedb_proto::v1::{request, response};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+
+use self::link::Link;
+use self::outgoing::{LinkQueue, Outgoing};
+use crate::net::{BoxFuture, CallError, Net};
+
+/// Nodes with an open link, by address.
+type Links = Mutex<BTreeMap<String, LinkQueue>>;
+
+/// The production [`Net`].
+pub struct GrpcNet {
+    runtime: Handle,
+    started: Instant,
+    links: Arc<Links>,
+}
+
+impl GrpcNet {
+    /// Uses the tokio runtime that it is called in, from then on.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[allow(clippy::new_without_default)] // Default would hide that it needs a runtime.
+    pub fn new() -> Self {
+        GrpcNet { runtime: Handle::current(), started: Instant::now(), links: Arc::default() }
+    }
+
+    fn queue(&self, address: &str) -> LinkQueue {
+        let mut links = self.links.lock().unwrap();
+        if let Some(queue) = links.get(address).filter(|queue| !queue.is_closed()) {
+            return queue.clone();
+        }
+        let (queue, waiting) = outgoing::channel();
+        let forget = forget_when_ended(Arc::downgrade(&self.links), address.to_owned());
+        let link = Link::new(address.to_owned(), waiting);
+        self.runtime.spawn(async move {
+            link.run().await;
+            forget();
+        });
+        links.insert(address.to_owned(), queue.clone());
+        queue
+    }
+}
+
+/// Takes the link off the list, unless another one took its place already.
+fn forget_when_ended(links: Weak<Links>, address: String) -> impl FnOnce() {
+    move || {
+        if let Some(links) = links.upgrade() {
+            let mut links = links.lock().unwrap();
+            if links.get(&address).is_some_and(LinkQueue::is_closed) {
+                links.remove(&address);
+            }
+        }
+    }
+}
+
+impl Net for GrpcNet {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        let queue = self.queue(address);
+        let _runtime = self.runtime.enter();
+        let expiry = tokio::time::sleep(timeout);
+        Box::pin(async move {
+            let (outgoing, pending) = Outgoing::new(request, timeout);
+            queue.try_send(outgoing).map_err(|error| {
+                CallError::NotSent(match error {
+                    TrySendError::Full(()) => "too many requests waiting".to_owned(),
+                    TrySendError::Closed(()) => "the connection is closing".to_owned(),
+                })
+            })?;
+            pending.answer_within(expiry, timeout).await
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let _runtime = self.runtime.enter();
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn random_below(&self, bound: u64) -> u64 {
+        fastrand::u64(..bound)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.runtime.spawn(task);
+    }
+}

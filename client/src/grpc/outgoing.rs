@@ -1,0 +1,123 @@
+//! Requests on their way to a link: a queue bounded in requests and bytes, from which a request can
+//! be taken back until it is sent.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use rangedb_proto::v1::{self, request, response};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Sleep;
+
+use crate::net::CallError;
+
+/// Requests that wait for one node at most: a tenth of a second of what a node can answer. Whoever
+/// comes behind them is better told so at once.
+const QUEUE_REQUESTS_MAX: usize = 16 * 1024;
+
+/// Bytes that wait for one node at most: some of the largest commands (8 MiB), and no more memory
+/// than a small machine can spare for each of a few silent nodes.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where a request is. Sender and link decide with one exchange whether it was sent.
+const WAITING: u8 = 0;
+const SENT: u8 = 1;
+const TAKEN_BACK: u8 = 2;
+
+type Answer = Result<response::Body, CallError>;
+
+/// One request, as its link sees it.
+pub(super) struct Outgoing {
+    body: request::Body,
+    timeout: Duration,
+    pub bytes: usize,
+    state: Arc<AtomicU8>,
+    answer: oneshot::Sender<Answer>,
+    /// Its share of the queue's bytes, given back when it leaves the queue.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// One request, as its caller sees it. Dropping it takes the request back if that is still possible.
+pub(super) struct Pending {
+    state: Arc<AtomicU8>,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Outgoing {
+    pub fn new(body: request::Body, timeout: Duration) -> (Outgoing, Pending) {
+        let (give, answer) = oneshot::channel();
+        let state = Arc::new(AtomicU8::new(WAITING));
+        let pending = Pending { state: state.clone(), answer };
+        let bytes = body.encoded_len();
+        (Outgoing { body, timeout, bytes, state, answer: give, permit: None }, pending)
+    }
+
+    /// The request for the wire and where its answer goes; none if it was taken back.
+    pub fn send(self, id: u64) -> Option<(v1::Request, oneshot::Sender<Answer>)> {
+        let exchange =
+            self.state.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
+        exchange.ok()?;
+        let timeout_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
+        Some((v1::Request { id, timeout_ms, body: Some(self.body) }, self.answer))
+    }
+
+    /// It could not be sent.
+    pub fn fail(self, reason: &str) {
+        let _ = self.answer.send(Err(CallError::NotSent(reason.to_owned())));
+    }
+}
+
+impl Pending {
+    pub async fn answer_within(mut self, expiry: Sleep, timeout: Duration) -> Answer {
+        let reason = match select(&mut self.answer, pin!(expiry)).await {
+            Either::Left((Ok(answer), _)) => return answer,
+            Either::Left((Err(_), _)) => "the client is stopping".to_owned(),
+            Either::Right(_) => format!("no answer within {timeout:?}"),
+        };
+        Err(if self.take_back() { CallError::NotSent(reason) } else { CallError::Lost(reason) })
+    }
+
+    /// True if the request has not been sent, and now never will be.
+    fn take_back(&self) -> bool {
+        let exchange =
+            self.state.compare_exchange(WAITING, TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire);
+        exchange != Err(SENT)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
+/// The callers' end of a link's queue.
+#[derive(Clone)]
+pub(super) struct LinkQueue {
+    requests: mpsc::Sender<Outgoing>,
+    bytes: Arc<Semaphore>,
+}
+
+pub(super) fn channel() -> (LinkQueue, mpsc::Receiver<Outgoing>) {
+    let (requests, waiting) = mpsc::channel(QUEUE_REQUESTS_MAX);
+    (LinkQueue { requests, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }, waiting)
+}
+
+impl LinkQueue {
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    pub fn try_send(&self, mut outgoing: Outgoing) -> Result<(), TrySendError<()>> {
+        let bytes = u32::try_from(outgoing.bytes).map_err(|_| TrySendError::Full(()))?;
+        let permit = self.bytes.clone().try_acquire_many_owned(bytes);
+        outgoing.permit = Some(permit.map_err(|_| TrySendError::Full(()))?);
+        self.requests.try_send(outgoing).map_err(|error| match error {
+            TrySendError::Full(_) => TrySendError::Full(()),
+            TrySendError::Closed(_) => TrySendError::Closed(()),
+        })
+    }
+}

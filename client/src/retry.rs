@@ -1,0 +1,188 @@
+//! What becomes of a request whose attempt failed: another attempt, at once or later, or the end.
+//!
+//! Two rules matter more than speed:
+//!
+//! * A write that may have happened is not reported as failed. Once the answer to an attempt was
+//!   lost, only success is an answer; a refusal of a later attempt says nothing about the lost one,
+//!   which may still be on its way. The end is then [`Error::Undetermined`].
+//! * Every attempt has its own time limit, and a node is asked once between two pauses. So a node
+//!   that hangs costs one attempt, and a cluster that is down costs little more than its pauses.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rangedb_proto::v1;
+
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use crate::net::Net;
+
+/// Time for one attempt. Well above a commit on a busy disk, well below an election, so that a node
+/// that went silent is left before its range has a new leader.
+const ATTEMPT_MAX: Duration = Duration::from_secs(1);
+
+/// An attempt takes half of what is left, so that there is time for another one; but never is cut
+/// below this, in which a healthy node answers.
+const ATTEMPT_MIN: Duration = Duration::from_millis(100);
+
+/// What it means to send a request twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Changes nothing: may be repeated freely.
+    Read,
+    /// A command that carries its start timestamp: repeated, it is applied once and answered twice.
+    Recognised,
+    /// A change that would be made twice: not repeated once an answer was lost.
+    Once,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Outcome<T> {
+    Answer(T),
+    /// It did not happen there. Another node may do it.
+    Elsewhere(Error),
+    /// It did not happen, but more is known about ranges now.
+    Rerouted(Error),
+    /// It did not happen, and needs time.
+    Later {
+        at_least: Duration,
+        reason: Error,
+    },
+    /// It may have happened.
+    Lost(String),
+    /// It did not happen and will not, wherever it is asked.
+    Refused(Error),
+}
+
+pub(crate) struct Retry<'a> {
+    net: &'a dyn Net,
+    effect: Effect,
+    deadline: Duration,
+    backoff: Backoff,
+    may_have_happened: bool,
+    rerouted_since_pause: bool,
+    last: Error,
+    /// Addresses asked since the last pause, for the request itself.
+    pub asked: BTreeSet<Arc<str>>,
+    /// Addresses asked since the last pause, for the way to the range.
+    pub directories_asked: BTreeSet<Arc<str>>,
+}
+
+impl<'a> Retry<'a> {
+    pub fn new(net: &'a dyn Net, effect: Effect, deadline: Duration) -> Self {
+        Retry {
+            net,
+            effect,
+            deadline,
+            backoff: Backoff::new(),
+            may_have_happened: false,
+            rerouted_since_pause: false,
+            last: Error::Unavailable("no time to ask anybody".to_owned()),
+            asked: BTreeSet::new(),
+            directories_asked: BTreeSet::new(),
+        }
+    }
+
+    /// The end of the request if its time is up.
+    pub fn check_time(&self) -> Result<()> {
+        if self.left().is_zero() {
+            return Err(self.end(self.last.clone()));
+        }
+        Ok(())
+    }
+
+    /// How long an attempt that begins now may take; none if the time is up.
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        let left = self.left();
+        let timeout = match self.effect {
+            // There is no second attempt after a lost one.
+            Effect::Once => left,
+            Effect::Read | Effect::Recognised => {
+                (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX).min(left)
+            }
+        };
+        (!timeout.is_zero()).then_some(timeout)
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_sub(self.net.now())
+    }
+
+    /// Returns the answer, or none when the next attempt is due.
+    pub async fn after<T>(&mut self, outcome: Outcome<T>) -> Result<Option<T>> {
+        match outcome {
+            Outcome::Answer(answer) => return Ok(Some(answer)),
+            Outcome::Refused(error) => return Err(self.end(error)),
+            Outcome::Elsewhere(reason) => self.last = reason,
+            Outcome::Rerouted(reason) => {
+                self.last = reason;
+                // Once is a range that moved; more in a row are nodes that disagree.
+                if self.rerouted_since_pause {
+                    self.pause(Duration::ZERO).await;
+                }
+                self.rerouted_since_pause = true;
+                self.asked.clear();
+            }
+            Outcome::Later { at_least, reason } => {
+                self.last = reason;
+                self.pause(at_least).await;
+            }
+            Outcome::Lost(reason) => {
+                self.last = Error::Unavailable(reason);
+                self.may_have_happened |= self.effect != Effect::Read;
+                if self.effect == Effect::Once {
+                    return Err(self.end(self.last.clone()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everybody was asked in vain: the same again after a pause. Keeps the reason.
+    pub fn round_over<T>(&self) -> Outcome<T> {
+        Outcome::Later { at_least: Duration::ZERO, reason: self.last.clone() }
+    }
+
+    async fn pause(&mut self, at_least: Duration) {
+        let wait = self.backoff.wait(self.net).max(at_least).min(self.left());
+        self.net.sleep(wait).await;
+        self.asked.clear();
+        self.directories_asked.clear();
+        self.rerouted_since_pause = false;
+    }
+
+    fn end(&self, error: Error) -> Error {
+        if self.may_have_happened {
+            return Error::Undetermined(format!("an answer was lost, and since then: {error}"));
+        }
+        error
+    }
+}
+
+/// What a node's error means for the request, apart from what it teaches about ranges.
+pub(crate) fn outcome_of<T>(error: v1::Error, effect: Effect) -> Outcome<T> {
+    use v1::error::Kind;
+    let message = error.message.clone();
+    match &error.kind {
+        Some(Kind::NotLeader(_) | Kind::RangeNotFound(_)) => {
+            Outcome::Elsewhere(Error::Unavailable(message))
+        }
+        Some(Kind::StaleEpoch(_)) => Outcome::Rerouted(Error::Unavailable(message)),
+        Some(Kind::TooBusy(busy)) => {
+            let at_least = Duration::from_millis(busy.retry_after_ms.into());
+            Outcome::Later { at_least, reason: error.into() }
+        }
+        Some(Kind::Unavailable(_) | Kind::DeadlineExceeded(_) | Kind::KeyLocked(_)) => {
+            Outcome::Later { at_least: Duration::ZERO, reason: Error::Unavailable(message) }
+        }
+        Some(Kind::Undetermined(_)) | None => Outcome::Lost(message),
+        Some(Kind::TooOld(_)) if effect == Effect::Recognised => {
+            // The range no longer remembers commands of that time. If no attempt was lost, it did
+            // not happen, and the same request with a new timestamp can.
+            Outcome::Refused(Error::Unavailable(message))
+        }
+        Some(_) => Outcome::Refused(error.into()),
+    }
+}

@@ -1,0 +1,290 @@
+//! Which range holds a key, and which node leads it: a cache of what directory and nodes have said.
+//!
+//! Nothing here needs to be right. A request carries the epoch it was routed by, and a node that
+//! knows better refuses it and says what it knows. Being wrong costs a round trip, so what is
+//! learnt is kept by three rules:
+//!
+//! * Cached ranges never overlap. Of two that do, the one with the newer epoch stays.
+//! * A range under doubt (a node did not know it, or nobody would lead it) is looked up again before
+//!   its next use, and then whatever the directory says replaces it. If the directory cannot be
+//!   asked, it stays: data must not become unreachable because the control range is.
+//! * A leader is believed until it fails or says otherwise. The node that failed last is asked last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rangedb_proto::v1::{self, RangeDescriptor, ReplicaRole};
+use rangedb_proto::{RangeDescriptorExt, v1::RangeLocation};
+
+use crate::config::AddressKind;
+
+/// Ranges cached at most, some 20 MB of them. Beyond, the cache starts again from nothing: a client
+/// that touches so many ranges pays one look-up for 16 of them.
+const RANGES_MAX: usize = 64 * 1024;
+
+/// What a request wants the range of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// The range that holds this key.
+    Key(&'a [u8]),
+    /// The range that holds the last key before this one; empty: the last range.
+    Below(&'a [u8]),
+}
+
+impl Place<'_> {
+    pub fn is_in(&self, descriptor: &RangeDescriptor) -> bool {
+        match *self {
+            Place::Key(key) => descriptor.contains(key),
+            Place::Below(end) => {
+                let starts_below = end.is_empty() || descriptor.start_key < end;
+                let reaches = descriptor.end_key.is_empty()
+                    || (!end.is_empty() && end <= &descriptor.end_key[..]);
+                starts_below && reaches
+            }
+        }
+    }
+}
+
+/// A range as it is cached, and whom to ask.
+pub(crate) struct Route {
+    pub descriptor: Arc<RangeDescriptor>,
+    pub doubtful: bool,
+    /// None: every replica with a known address was asked already.
+    pub target: Option<Target>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub node_id: u64,
+    pub address: Arc<str>,
+}
+
+pub(crate) struct Router {
+    address_kind: AddressKind,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By start key.
+    ranges: BTreeMap<Bytes, CachedRange>,
+    /// By node id.
+    addresses: BTreeMap<u64, Arc<str>>,
+}
+
+struct CachedRange {
+    descriptor: Arc<RangeDescriptor>,
+    /// Node id; 0: unknown.
+    leader: u64,
+    /// Node that failed last; 0: none.
+    avoid: u64,
+    doubtful: bool,
+}
+
+impl Router {
+    pub fn new(address_kind: AddressKind) -> Self {
+        Router { address_kind, state: Mutex::default() }
+    }
+
+    /// The cached range at a place, and the next of its nodes that is not in `asked`.
+    pub fn route(&self, place: Place<'_>, asked: &BTreeSet<Arc<str>>) -> Option<Route> {
+        let state = self.state.lock().unwrap();
+        let cached = state.find(place)?;
+        Some(Route {
+            descriptor: cached.descriptor.clone(),
+            doubtful: cached.doubtful,
+            target: state.target(cached, asked),
+        })
+    }
+
+    /// The node that leads the range of a key, if that is known.
+    pub fn leader(&self, key: &[u8]) -> Option<Target> {
+        let state = self.state.lock().unwrap();
+        let cached = state.find(Place::Key(key))?;
+        let address = state.addresses.get(&cached.leader)?.clone();
+        Some(Target { node_id: cached.leader, address })
+    }
+
+    pub fn addresses(&self) -> Vec<Arc<str>> {
+        self.state.lock().unwrap().addresses.values().cloned().collect()
+    }
+
+    /// What the directory says. The range at the place that was asked for replaces a doubtful one.
+    pub fn learn(&self, place: Place<'_>, reply: v1::LocateReply) {
+        let mut state = self.state.lock().unwrap();
+        for node in reply.nodes {
+            let address = match self.address_kind {
+                AddressKind::Client => node.client_address,
+                AddressKind::Peer => node.peer_address,
+            };
+            if !address.is_empty() {
+                state.addresses.insert(node.node_id, Arc::from(address));
+            }
+        }
+        let doubtful = state.find(place).is_some_and(|cached| cached.doubtful);
+        for RangeLocation { descriptor, leader_node_id } in reply.ranges {
+            if let Some(descriptor) = descriptor {
+                let replace = doubtful && place.is_in(&descriptor);
+                state.insert(descriptor, leader_node_id, replace);
+            }
+        }
+    }
+
+    /// What a node says that refused an epoch.
+    pub fn learn_descriptors(&self, descriptors: Vec<RangeDescriptor>) {
+        let mut state = self.state.lock().unwrap();
+        for descriptor in descriptors {
+            state.insert(descriptor, 0, false);
+        }
+    }
+
+    /// The node answered as the leader.
+    pub fn leads(&self, descriptor: &RangeDescriptor, node_id: u64) {
+        self.update(descriptor, |cached| {
+            cached.leader = node_id;
+            if cached.avoid == node_id {
+                cached.avoid = 0;
+            }
+        });
+    }
+
+    /// A node that is not the leader named another one.
+    pub fn hint(&self, descriptor: &RangeDescriptor, leader_node_id: u64, address: &str) {
+        let mut state = self.state.lock().unwrap();
+        let known = state.addresses.contains_key(&leader_node_id);
+        // A node's own client reaches others by peer address, which a hint need not be.
+        if !address.is_empty() && (!known || self.address_kind == AddressKind::Client) {
+            state.addresses.insert(leader_node_id, Arc::from(address));
+        }
+        state.update(descriptor, |cached| cached.leader = leader_node_id);
+    }
+
+    /// The node failed to answer, or said that it does not lead without knowing who does.
+    pub fn turned_away(&self, descriptor: &RangeDescriptor, node_id: u64) {
+        self.update(descriptor, |cached| {
+            cached.avoid = node_id;
+            if cached.leader == node_id {
+                cached.leader = 0;
+            }
+        });
+    }
+
+    /// The range is not what it was, or cannot be reached: look it up before its next use.
+    pub fn doubt(&self, descriptor: &RangeDescriptor) {
+        self.update(descriptor, |cached| cached.doubtful = true);
+    }
+
+    /// It could not be looked up: use it as it is.
+    pub fn trust(&self, descriptor: &RangeDescriptor) {
+        self.update(descriptor, |cached| cached.doubtful = false);
+    }
+
+    fn update(&self, descriptor: &RangeDescriptor, change: impl FnOnce(&mut CachedRange)) {
+        self.state.lock().unwrap().update(descriptor, change);
+    }
+}
+
+impl State {
+    fn find(&self, place: Place<'_>) -> Option<&CachedRange> {
+        let below = match place {
+            Place::Key(key) => (Bound::Unbounded, Bound::Included(key)),
+            Place::Below([]) => (Bound::Unbounded, Bound::Unbounded),
+            Place::Below(end) => (Bound::Unbounded, Bound::Excluded(end)),
+        };
+        let (_, cached) = self.ranges.range::<[u8], _>(below).next_back()?;
+        place.is_in(&cached.descriptor).then_some(cached)
+    }
+
+    /// Changes the cached range if it still is the one that the caller used.
+    fn update(&mut self, descriptor: &RangeDescriptor, change: impl FnOnce(&mut CachedRange)) {
+        if let Some(cached) = self.ranges.get_mut(&descriptor.start_key) {
+            let same = cached.descriptor.range_id == descriptor.range_id
+                && cached.descriptor.epoch() == descriptor.epoch();
+            if same {
+                change(cached);
+            }
+        }
+    }
+
+    /// The leader, else voters, else whoever has a replica; the one that failed last comes last.
+    fn target(&self, cached: &CachedRange, asked: &BTreeSet<Arc<str>>) -> Option<Target> {
+        let ask = |node_id: u64| {
+            let address = self.addresses.get(&node_id).filter(|a| !asked.contains(*a))?;
+            Some(Target { node_id, address: address.clone() })
+        };
+        let replicas = &cached.descriptor.replicas;
+        let usual = replicas.iter().filter(|r| r.node_id != cached.avoid);
+        let voters = usual.clone().filter(|r| r.role() != ReplicaRole::Learner);
+        let learners = usual.filter(|r| r.role() == ReplicaRole::Learner);
+        let avoided = replicas.iter().filter(|r| r.node_id == cached.avoid);
+        let in_turn = voters.chain(learners).chain(avoided).map(|r| r.node_id);
+        std::iter::once(cached.leader).chain(in_turn).find_map(ask)
+    }
+
+    /// Takes in what is known of a range, unless something newer is cached where it lies. `leader`
+    /// is 0 if unknown; `replace` lets it take the place of newer ones too.
+    fn insert(&mut self, descriptor: RangeDescriptor, leader: u64, replace: bool) {
+        let overlapping = self.overlapping(&descriptor);
+        let mut inherited = None;
+        for start in &overlapping {
+            let cached = self.ranges.get_mut(start).expect("found just now");
+            let same_range = cached.descriptor.range_id == descriptor.range_id;
+            if same_range {
+                inherited = Some((cached.leader, cached.avoid));
+            }
+            if !replace && is_newer(&cached.descriptor, &descriptor) {
+                return;
+            }
+            if !replace && same_range && cached.descriptor.epoch() == descriptor.epoch() {
+                // Nothing new but perhaps the leader, of whom the node that answered last knows
+                // more than the directory.
+                if cached.leader == 0 && leader != cached.avoid {
+                    cached.leader = leader;
+                }
+                return;
+            }
+        }
+        for start in &overlapping {
+            self.ranges.remove(start);
+        }
+        if self.ranges.len() >= RANGES_MAX {
+            self.ranges.clear();
+        }
+        let (leader_before, avoid) = inherited.unwrap_or((0, 0));
+        // The directory hears of a dead leader later than the client that asked it.
+        let leader = if leader == 0 || leader == avoid { leader_before } else { leader };
+        let leader = if descriptor.replica_on(leader).is_some() { leader } else { 0 };
+        let start = descriptor.start_key.clone();
+        let descriptor = Arc::new(descriptor);
+        self.ranges.insert(start, CachedRange { descriptor, leader, avoid, doubtful: false });
+    }
+
+    /// Start keys of cached ranges that share keys with this one.
+    fn overlapping(&self, descriptor: &RangeDescriptor) -> Vec<Bytes> {
+        let (start, end) = (&descriptor.start_key, &descriptor.end_key);
+        let before = self.ranges.range::<Bytes, _>(..start).next_back();
+        let before = before.filter(|(_, cached)| {
+            cached.descriptor.end_key.is_empty() || cached.descriptor.end_key > start
+        });
+        let from = self.ranges.range::<Bytes, _>(start..);
+        let inside = from.take_while(|(cached, _)| end.is_empty() || *cached < end);
+        before.into_iter().chain(inside).map(|(start, _)| start.clone()).collect()
+    }
+}
+
+/// Whether `a` tells of a later shape than `b`, of the same range or of ranges that overlap. A split
+/// or merge gives what it makes a higher version than what it is made from.
+fn is_newer(a: &RangeDescriptor, b: &RangeDescriptor) -> bool {
+    let (ea, eb) = (a.epoch(), b.epoch());
+    if a.range_id == b.range_id {
+        (ea.version, ea.conf_ver) > (eb.version, eb.conf_ver)
+    } else {
+        ea.version > eb.version
+    }
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

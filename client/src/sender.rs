@@ -1,0 +1,338 @@
+//! Gets a request to whoever can answer it. The one loop of this crate that tries again: find the
+//! node, ask it, learn from what it says, and let [`Retry`] decide what comes next.
+//!
+//! A request goes to a range (its leader answers) or to the cluster (any node answers). The way to
+//! a range is itself asked from the cluster, one attempt in each turn of the loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
+
+use crate::config::Config;
+use crate::endpoints::Endpoints;
+use crate::error::{Error, Result};
+use crate::net::{CallError, SharedNet};
+use crate::retry::{Effect, Outcome, Retry, outcome_of};
+use crate::router::{Place, Router, Target};
+
+/// Ranges asked for at once: a scan looks up the way once in 16 ranges.
+const LOCATE_RANGES: u32 = 16;
+
+/// A key of the control range, whose leader is the oracle.
+pub(crate) const CONTROL_KEY: &[u8] = b"_/cluster/";
+
+/// Who of the cluster is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// The endpoint that answered last.
+    Endpoint,
+    /// The leader of the control range, if it is known: any other node would pass the request on.
+    ControlLeader,
+}
+
+/// A request for the range that a descriptor describes; an error ends it.
+pub(crate) type Build<'a> = &'a (dyn Fn(&RangeDescriptor) -> Result<request::Body> + Sync);
+
+pub(crate) struct Sender {
+    pub net: SharedNet,
+    pub router: Router,
+    endpoints: Endpoints,
+}
+
+impl Sender {
+    pub fn new(net: SharedNet, config: &Config) -> Self {
+        let endpoints = Endpoints::new(&config.endpoints);
+        Sender { net, router: Router::new(config.address_kind), endpoints }
+    }
+
+    /// Asks the leader of the range at a place. Returns the range's descriptor at that time too.
+    pub async fn to_range(
+        &self,
+        place: Place<'_>,
+        effect: Effect,
+        deadline: Duration,
+        build: Build<'_>,
+    ) -> Result<(Arc<RangeDescriptor>, response::Body)> {
+        let mut retry = Retry::new(&*self.net, effect, deadline);
+        loop {
+            retry.check_time()?;
+            let outcome = self.ask_range(place, effect, build, &mut retry).await;
+            if let Some(answer) = retry.after(outcome).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Asks any node.
+    pub async fn to_cluster(
+        &self,
+        first: First,
+        effect: Effect,
+        deadline: Duration,
+        body: &request::Body,
+    ) -> Result<response::Body> {
+        let mut retry = Retry::new(&*self.net, effect, deadline);
+        loop {
+            retry.check_time()?;
+            let outcome = self.ask_cluster(first, effect, body, &mut retry).await;
+            if let Some(answer) = retry.after(outcome).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The range at a place, from the cache if it is there.
+    pub async fn locate(
+        &self,
+        place: Place<'_>,
+        deadline: Duration,
+    ) -> Result<Arc<RangeDescriptor>> {
+        let mut retry = Retry::new(&*self.net, Effect::Read, deadline);
+        loop {
+            retry.check_time()?;
+            let outcome = match self.way_to(place, &mut retry).await {
+                Ok((descriptor, _)) => Outcome::Answer(descriptor),
+                Err(outcome) => outcome,
+            };
+            if let Some(descriptor) = retry.after(outcome).await? {
+                return Ok(descriptor);
+            }
+        }
+    }
+
+    /// Asks the directory, whatever is cached: one attempt. False if it did not answer.
+    pub async fn look_up(&self, place: Place<'_>, timeout: Duration) -> bool {
+        let mut retry = Retry::new(&*self.net, Effect::Read, self.net.now() + timeout);
+        matches!(self.ask_directory(place, &mut retry).await, Outcome::Answer(()))
+    }
+
+    async fn ask_range(
+        &self,
+        place: Place<'_>,
+        effect: Effect,
+        build: Build<'_>,
+        retry: &mut Retry<'_>,
+    ) -> Outcome<(Arc<RangeDescriptor>, response::Body)> {
+        let (descriptor, target) = match self.way_to(place, retry).await {
+            Ok(way) => way,
+            Err(outcome) => return outcome,
+        };
+        let Some(target) = target else {
+            // Every replica was asked. Perhaps they are not its replicas any more.
+            self.router.doubt(&descriptor);
+            return retry.round_over();
+        };
+        let body = match build(&descriptor) {
+            Ok(body) => body,
+            Err(error) => return Outcome::Refused(error),
+        };
+        let Some(timeout) = retry.attempt_timeout() else {
+            return retry.round_over();
+        };
+        retry.asked.insert(target.address.clone());
+        match self.net.call(&target.address, body, timeout).await {
+            Ok(response::Body::Error(error)) => {
+                self.learn(&descriptor, &target, &error);
+                outcome_of(error, effect)
+            }
+            Ok(answer) => {
+                self.router.leads(&descriptor, target.node_id);
+                Outcome::Answer((descriptor, answer))
+            }
+            Err(error) => {
+                self.router.turned_away(&descriptor, target.node_id);
+                outcome_of_call(error, &target.address)
+            }
+        }
+    }
+
+    /// The range at a place and whom to ask there: cached, or looked up.
+    async fn way_to<T>(
+        &self,
+        place: Place<'_>,
+        retry: &mut Retry<'_>,
+    ) -> Result<(Arc<RangeDescriptor>, Option<Target>), Outcome<T>> {
+        let cached = self.router.route(place, &retry.asked);
+        if let Some(route) = cached.as_ref().filter(|route| !route.doubtful) {
+            return Ok((route.descriptor.clone(), route.target.clone()));
+        }
+        match self.ask_directory(place, retry).await {
+            Outcome::Answer(()) => {}
+            failed => match &cached {
+                Some(route) => self.router.trust(&route.descriptor),
+                None => return Err(failed.without_answer()),
+            },
+        }
+        match self.router.route(place, &retry.asked) {
+            Some(route) => Ok((route.descriptor, route.target)),
+            None => {
+                let reason = "the directory does not know the range yet".to_owned();
+                let reason = Error::Unavailable(reason);
+                Err(Outcome::Later { at_least: Duration::ZERO, reason })
+            }
+        }
+    }
+
+    async fn ask_directory(&self, place: Place<'_>, retry: &mut Retry<'_>) -> Outcome<()> {
+        let (key, reverse) = match place {
+            Place::Key(key) => (key, false),
+            Place::Below(end) => (end, true),
+        };
+        let locate = v1::Locate { key: key.to_vec().into(), count: LOCATE_RANGES, reverse };
+        let asked = &retry.directories_asked;
+        let Some(address) = self.endpoints.pick(asked, || self.router.addresses()) else {
+            return retry.round_over();
+        };
+        retry.directories_asked.insert(address.clone());
+        let body = request::Body::Locate(locate);
+        match self.call_endpoint(&address, Effect::Read, body, retry).await {
+            Outcome::Answer(response::Body::Locate(reply)) => {
+                self.router.learn(place, reply);
+                Outcome::Answer(())
+            }
+            Outcome::Answer(_) => Outcome::Elsewhere(unexpected_answer(&address)),
+            failed => failed.without_answer(),
+        }
+    }
+
+    async fn ask_cluster(
+        &self,
+        first: First,
+        effect: Effect,
+        body: &request::Body,
+        retry: &mut Retry<'_>,
+    ) -> Outcome<response::Body> {
+        if first == First::ControlLeader {
+            let leader = self.router.leader(CONTROL_KEY);
+            if let Some(leader) = leader.filter(|l| !retry.asked.contains(&l.address)) {
+                return self.ask_control_leader(&leader, effect, body, retry).await;
+            }
+        }
+        let Some(address) = self.endpoints.pick(&retry.asked, || self.router.addresses()) else {
+            return retry.round_over();
+        };
+        retry.asked.insert(address.clone());
+        self.call_endpoint(&address, effect, body.clone(), retry).await
+    }
+
+    async fn ask_control_leader(
+        &self,
+        leader: &Target,
+        effect: Effect,
+        body: &request::Body,
+        retry: &mut Retry<'_>,
+    ) -> Outcome<response::Body> {
+        let Some(timeout) = retry.attempt_timeout() else {
+            return retry.round_over();
+        };
+        retry.asked.insert(leader.address.clone());
+        let route = self.router.route(Place::Key(CONTROL_KEY), &retry.asked);
+        let descriptor = route.map(|route| route.descriptor).unwrap_or_default();
+        match self.net.call(&leader.address, body.clone(), timeout).await {
+            Ok(response::Body::Error(error)) => {
+                self.learn(&descriptor, leader, &error);
+                elsewhere_first(outcome_of(error, effect))
+            }
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => {
+                self.router.turned_away(&descriptor, leader.node_id);
+                outcome_of_call(error, &leader.address)
+            }
+        }
+    }
+
+    async fn call_endpoint(
+        &self,
+        address: &Arc<str>,
+        effect: Effect,
+        body: request::Body,
+        retry: &Retry<'_>,
+    ) -> Outcome<response::Body> {
+        let Some(timeout) = retry.attempt_timeout() else {
+            return retry.round_over();
+        };
+        match self.net.call(address, body, timeout).await {
+            Ok(response::Body::Error(error)) => {
+                if let Some(Kind::NotLeader(not_leader)) = &error.kind
+                    && !not_leader.leader_address.is_empty()
+                {
+                    self.endpoints.prefer(&Arc::from(not_leader.leader_address.as_str()));
+                }
+                elsewhere_first(outcome_of(error, effect))
+            }
+            Ok(answer) => {
+                self.endpoints.prefer(address);
+                Outcome::Answer(answer)
+            }
+            Err(error) => {
+                self.endpoints.failed(address);
+                outcome_of_call(error, address)
+            }
+        }
+    }
+
+    /// Takes from a node's error what it says about the range.
+    fn learn(&self, used: &RangeDescriptor, asked: &Target, error: &v1::Error) {
+        match &error.kind {
+            Some(Kind::NotLeader(v1::NotLeader {
+                leader: Some(leader), leader_address, ..
+            })) if leader.node_id != asked.node_id => {
+                self.router.hint(used, leader.node_id, leader_address);
+            }
+            // Without a quorum behind it, a leader is none.
+            Some(Kind::NotLeader(_) | Kind::Unavailable(_)) => {
+                self.router.turned_away(used, asked.node_id);
+            }
+            Some(Kind::StaleEpoch(stale)) => {
+                // Does nothing if one of these replaces it.
+                self.router.doubt(used);
+                self.router.learn_descriptors(stale.descriptors.clone());
+            }
+            Some(Kind::RangeNotFound(_)) => {
+                self.router.turned_away(used, asked.node_id);
+                self.router.doubt(used);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// The same outcome for another kind of answer.
+    fn without_answer<U>(self) -> Outcome<U> {
+        match self {
+            Outcome::Answer(_) => unreachable!("only failed attempts are passed on"),
+            Outcome::Elsewhere(reason) => Outcome::Elsewhere(reason),
+            Outcome::Rerouted(reason) => Outcome::Rerouted(reason),
+            Outcome::Later { at_least, reason } => Outcome::Later { at_least, reason },
+            // Only looking up was lost, and that changes nothing.
+            Outcome::Lost(reason) => Outcome::Elsewhere(Error::Unavailable(reason)),
+            Outcome::Refused(error) => Outcome::Refused(error),
+        }
+    }
+}
+
+/// A node that cannot reach who could answer is not the only way there: before the pause, others.
+fn elsewhere_first<T>(outcome: Outcome<T>) -> Outcome<T> {
+    match outcome {
+        Outcome::Later { at_least: Duration::ZERO, reason } | Outcome::Rerouted(reason) => {
+            Outcome::Elsewhere(reason)
+        }
+        other => other,
+    }
+}
+
+fn outcome_of_call<T>(error: CallError, address: &str) -> Outcome<T> {
+    match error {
+        CallError::NotSent(reason) => {
+            Outcome::Elsewhere(Error::Unavailable(format!("{address}: {reason}")))
+        }
+        CallError::Lost(reason) => Outcome::Lost(format!("{address}: {reason}")),
+    }
+}
+
+/// For an answer that does not belong to its request.
+pub(crate) fn unexpected_answer(from: &str) -> Error {
+    Error::protocol(format!("{from} answered something else than what was asked"))
+}

@@ -1,0 +1,181 @@
+//! Timestamps of the oracle, fetched for many at once.
+//!
+//! While one call is under way, requests gather; the next call serves all of them. So the oracle
+//! sees one call per client and round trip, however many transactions there are.
+//!
+//! Invariant: a request only gets a timestamp of a call that began after the request arrived.
+//! Anything older could order its commit before a write that had been acknowledged already.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{self, request, response};
+
+use crate::error::{Error, Result};
+use crate::retry::Effect;
+use crate::router::Place;
+use crate::sender::{CONTROL_KEY, First, Sender, unexpected_answer};
+
+/// Timestamps asked for at once. A 60th of what the oracle has in a millisecond, so that one client
+/// cannot use it up.
+const BATCH_MAX: usize = 4096;
+
+/// Requests that wait at most; the next one is refused. Two full batches: whoever comes behind them
+/// would wait for three round trips.
+const WAITING_MAX: usize = 2 * BATCH_MAX;
+
+/// Time for one call with its retries. The requests that wait for it have deadlines of their own.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the oracle's node is looked up while it is not known. Until then other nodes pass the
+/// calls on, which is slower but works.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
+
+type Answer = Result<Timestamp>;
+
+#[derive(Clone)]
+pub(crate) struct Timestamps {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sender: Arc<Sender>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<oneshot::Sender<Answer>>,
+    /// A task runs that serves `waiting` until it is empty.
+    served: bool,
+    /// The highest timestamp received.
+    last: u64,
+    look_up_at: Duration,
+}
+
+impl Timestamps {
+    pub fn new(sender: Arc<Sender>) -> Self {
+        Timestamps { shared: Arc::new(Shared { sender, state: Mutex::default() }) }
+    }
+
+    /// A timestamp above all that were handed out to anybody before this call.
+    pub async fn next(&self, deadline: Duration) -> Answer {
+        let net = &self.shared.sender.net;
+        let answer = self.enqueue()?;
+        let left = deadline.saturating_sub(net.now());
+        match select(answer, net.sleep(left)).await {
+            Either::Left((Ok(answer), _)) => answer,
+            Either::Left((Err(_), _)) => Err(Error::Unavailable("the client is stopping".into())),
+            Either::Right(_) => Err(Error::Unavailable("no timestamp in time".into())),
+        }
+    }
+
+    fn enqueue(&self) -> Result<oneshot::Receiver<Answer>> {
+        let (give, answer) = oneshot::channel();
+        let mut state = self.shared.state.lock().unwrap();
+        // Requests that were given up must not hold the places of living ones.
+        if state.waiting.len() >= WAITING_MAX {
+            state.waiting.retain(|waiting| !waiting.is_canceled());
+        }
+        if state.waiting.len() >= WAITING_MAX {
+            let message = format!("{WAITING_MAX} requests wait for a timestamp");
+            return Err(Error::TooBusy { message, retry_after: Duration::from_millis(10) });
+        }
+        state.waiting.push_back(give);
+        if !state.served {
+            state.served = true;
+            let serving = Serving { shared: self.shared.clone(), finished: false };
+            self.shared.sender.net.spawn(Box::pin(serving.run()));
+        }
+        Ok(answer)
+    }
+}
+
+/// The task that fetches.
+struct Serving {
+    shared: Arc<Shared>,
+    /// Nobody waited any more, and the next request starts another task.
+    finished: bool,
+}
+
+impl Serving {
+    async fn run(mut self) {
+        while let Some(batch) = self.take_batch() {
+            let first = self.shared.fetch(batch.len()).await;
+            for (place, waiting) in batch.into_iter().enumerate() {
+                let answer = first.clone().map(|first| Timestamp(first + place as u64));
+                // Whoever waits no longer leaves a gap, which does no harm.
+                let _ = waiting.send(answer);
+            }
+            self.shared.look_up_oracle();
+        }
+    }
+
+    fn take_batch(&mut self) -> Option<Vec<oneshot::Sender<Answer>>> {
+        let mut state = self.shared.state.lock().unwrap();
+        state.waiting.retain(|waiting| !waiting.is_canceled());
+        let count = state.waiting.len().min(BATCH_MAX);
+        if count == 0 {
+            state.served = false;
+            self.finished = true;
+            return None;
+        }
+        Some(state.waiting.drain(..count).collect())
+    }
+}
+
+impl Drop for Serving {
+    /// Dropped in the middle, by an executor that stops: those who wait must not wait for ever.
+    fn drop(&mut self) {
+        if !self.finished {
+            let mut state = self.shared.state.lock().unwrap();
+            state.waiting.clear();
+            state.served = false;
+        }
+    }
+}
+
+impl Shared {
+    /// Fetches `count` timestamps and returns the first.
+    async fn fetch(&self, count: usize) -> Result<u64> {
+        let wanted = v1::Timestamps { count: count as u32 };
+        let body = request::Body::Timestamps(wanted);
+        let deadline = self.sender.net.now() + CALL_TIMEOUT;
+        let answer =
+            self.sender.to_cluster(First::ControlLeader, Effect::Read, deadline, &body).await?;
+        let response::Body::Timestamps(reply) = answer else {
+            return Err(unexpected_answer("the oracle"));
+        };
+        let mut state = self.state.lock().unwrap();
+        let first = (reply.last + 1).checked_sub(count as u64);
+        let first = first.filter(|first| reply.count == wanted.count && *first > state.last);
+        let Some(first) = first else {
+            let (last, before) = (reply.last, state.last);
+            let message = format!("the oracle gave {count} timestamps up to {last} after {before}");
+            return Err(Error::protocol(message));
+        };
+        state.last = reply.last;
+        Ok(first)
+    }
+
+    /// In the background: those who wait for timestamps must not wait for this too.
+    fn look_up_oracle(self: &Arc<Self>) {
+        let now = self.sender.net.now();
+        let mut state = self.state.lock().unwrap();
+        if self.sender.router.leader(CONTROL_KEY).is_some() || now < state.look_up_at {
+            return;
+        }
+        state.look_up_at = now + LOOK_UP_EVERY;
+        drop(state);
+        let shared = self.clone();
+        self.sender.net.spawn(Box::pin(async move {
+            if !shared.sender.look_up(Place::Key(CONTROL_KEY), LOOK_UP_EVERY).await {
+                tracing::debug!("the oracle's node is not known yet");
+            }
+        }));
+    }
+}
