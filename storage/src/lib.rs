@@ -21,6 +21,8 @@
 //! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
 
 mod batch;
+#[cfg(feature = "disk")]
+pub mod disk;
 pub mod encoding;
 mod engine;
 mod error;
@@ -30,7 +32,11 @@ mod machine;
 mod mem;
 mod mem_families;
 mod mem_log;
+#[cfg(feature = "disk")]
+mod raft_log;
 mod record;
+#[cfg(feature = "disk")]
+mod rocks;
 mod snapshot_stream;
 mod span;
 mod state_hash;
@@ -46,7 +52,11 @@ pub use log::{LogBatch, LogChange, LogEngine, LogState};
 pub use machine::{ApplyContext, StateMachine};
 pub use mem::MemState;
 pub use mem_log::MemLog;
+#[cfg(feature = "disk")]
+pub use raft_log::{LogOptions, RaftEngineLog};
 pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue};
+#[cfg(feature = "disk")]
+pub use rocks::{RocksState, StateOptions, StateStats};
 pub use snapshot_stream::{
     Chunk, ChunkReader, ChunkReceiver, SNAPSHOT_CHUNK_BYTES, SnapshotTotals, chunk_crc32,
 };

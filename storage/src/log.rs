@@ -125,7 +125,8 @@ pub(crate) fn entries_within(entries: impl Iterator<Item = Entry>, bytes_max: u6
 /// of the batch or nothing. Opening cuts a torn tail, which was never acknowledged; a bad checksum
 /// before it is [`crate::Error::Corrupt`].
 pub trait LogEngine: Send + Sync {
-    /// Writes and syncs. Blocks. After an error nothing may be appended any more.
+    /// Writes and syncs. Blocks. After an error nothing may be appended any more, but for
+    /// [`crate::Error::Full`]: then nothing was written, and the batch may be appended later.
     fn append(&self, batch: LogBatch) -> Result<()>;
 
     /// `None` if nothing of the range was ever appended, or it was destroyed.

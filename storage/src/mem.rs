@@ -39,7 +39,8 @@ struct Inner {
     full: bool,
 }
 
-type StagedRecords = Vec<(ColumnFamily, Vec<(Bytes, Bytes)>)>;
+/// Of each family, by its number.
+type StagedRecords = [Vec<(Bytes, Bytes)>; ColumnFamily::ALL.len()];
 
 impl MemState {
     pub fn new() -> Self {
@@ -153,7 +154,7 @@ impl StateEngine for MemState {
     fn stage(&self) -> Result<Box<dyn Staging>> {
         let incarnation = self.lock().incarnation;
         let engine = Arc::clone(&self.inner);
-        Ok(Box::new(MemStaging { engine, incarnation, families: Vec::new() }))
+        Ok(Box::new(MemStaging { engine, incarnation, families: Default::default() }))
     }
 
     fn install(&self, install: Install) -> Result<()> {
@@ -166,7 +167,7 @@ impl StateEngine for MemState {
         for cf in ColumnFamily::DATA {
             batch.delete_span(cf, install.span.clone());
         }
-        for (cf, records) in families {
+        for (cf, records) in ColumnFamily::ALL.into_iter().zip(families) {
             for (key, value) in records {
                 assert!(install.span.contains(&key), "staged {key:?} is outside of the span");
                 batch.put(cf, key, value);
@@ -205,12 +206,7 @@ struct MemStaging {
 impl Staging for MemStaging {
     fn add(&mut self, cf: ColumnFamily, records: &[(Bytes, Bytes)]) -> Result<()> {
         lock(&self.engine).check_space()?;
-        if self.families.last().is_none_or(|(last, _)| *last != cf) {
-            let before = self.families.iter().any(|(family, _)| *family == cf);
-            assert!(!before, "records of {} come in two pieces", cf.name());
-            self.families.push((cf, Vec::new()));
-        }
-        let (_, staged) = self.families.last_mut().expect("pushed above");
+        let staged = &mut self.families[cf as usize];
         for (key, value) in records {
             if let Some((last, _)) = staged.last() {
                 assert!(last < key, "staged {key:?} does not come after {last:?}");
@@ -228,7 +224,7 @@ impl Staging for MemStaging {
         }
         let id = inner.next_staged_id;
         inner.next_staged_id += 1;
-        let records = self.families.iter().map(|(_, records)| records.len() as u64).sum();
+        let records = self.families.iter().map(|records| records.len() as u64).sum();
         inner.staged.insert(id, self.families);
         Ok(StagedSnapshot { id, records })
     }

@@ -117,7 +117,10 @@ impl Inner {
                 self.ranges.entry(range_id).or_default().state.hard_state = state;
             }
             LogChange::Truncate { range_id, index, term } => {
-                let log = self.ranges.entry(range_id).or_default();
+                let Some(log) = self.ranges.get_mut(&range_id) else {
+                    LogState::default().truncate(range_id, index, term);
+                    return;
+                };
                 let before = log.state.truncated_index;
                 if log.state.truncate(range_id, index, term) {
                     log.entries.drain(..(index - before) as usize);

@@ -1,0 +1,160 @@
+//! Tells damage of the log's files from a tail that a crash tore.
+//!
+//! At opening raft-engine cuts its newest file behind the first batch that does not check out,
+//! whatever comes after, checks entries only where they stand last in a file, and forgets all files
+//! below a missing one. Any of these may drop entries that this node has acknowledged. So every byte
+//! is checked before raft-engine opens the directory, by a stricter rule that follows from how
+//! appends are made: each is synced before the next begins, so
+//! - in the newest append file at most the last batch may be broken; if a sound batch follows a
+//!   broken one, the broken one had been synced once, and is damage;
+//! - in every other append file every batch is sound.
+//!
+//! Files of rewritten batches are synced when the purge that writes them ends, so while the purge
+//! marker is there, any of the newest of them may be broken (raft-engine cuts them there: the
+//! entries are still in the append files); without it, none. The same holds for a gap between file
+//! numbers.
+//!
+//! One thing cannot be seen here: damage to the very last batch looks like a torn tail. The log is
+//! then shorter than the hard state's commit or the applied index say, which `raftstore` checks.
+//!
+//! ```text
+//! file    magic:53  version:8 = 2  alignment:8 = 0  batches  zeros (space allocated ahead)
+//! batch   length:7  compression:1  footer offset:8  entries  footer
+//! entries bytes  crc32:4 LE, or nothing
+//! footer  items  crc32:4 LE, xor the file's number
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::io_error;
+use crate::{Error, Result};
+
+const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
+/// Version 2, no alignment.
+const VERSION: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+const FILE_HEADER_BYTES: usize = MAGIC.len() + VERSION.len();
+const BATCH_HEADER_BYTES: usize = 16;
+const CRC_BYTES: usize = 4;
+/// None and LZ4.
+const COMPRESSIONS: [u8; 2] = [0, 1];
+const APPEND_SUFFIX: &str = ".raftlog";
+const REWRITE_SUFFIX: &str = ".rewrite";
+
+/// Fails unless what is not sound may be cut.
+pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
+    let append = numbered_files(dir, APPEND_SUFFIX)?;
+    check_numbers(&append, purging)?;
+    for (place, (number, path)) in append.iter().enumerate() {
+        let newest = place + 1 == append.len();
+        let file = CheckedFile::read(*number, path)?;
+        if let Some(broken) = file.first_broken() {
+            if !newest || file.sound_batch_behind(broken) {
+                return Err(damage(path, broken));
+            }
+        }
+    }
+    let rewrite = numbered_files(dir, REWRITE_SUFFIX)?;
+    check_numbers(&rewrite, purging)?;
+    for (place, (number, path)) in rewrite.iter().enumerate() {
+        let newest = place + 1 == rewrite.len();
+        let file = CheckedFile::read(*number, path)?;
+        // Its first file is made when the directory is, and may be without a header until a purge.
+        let unused = newest && file.bytes.len() <= FILE_HEADER_BYTES;
+        if let Some(broken) = file.first_broken() {
+            if !unused && !(newest && purging) {
+                return Err(damage(path, broken));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn damage(path: &Path, offset: usize) -> Error {
+    let reason = format!("a raft log record at offset {offset} does not check out");
+    Error::Corrupt { file: Some(path.into()), reason }
+}
+
+fn numbered_files(dir: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>> {
+    let failed = |error: std::io::Error| io_error("read", dir, &error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_suffix(suffix)?.parse().ok());
+        files.extend(number.map(|number: u64| (number, path)));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn check_numbers(files: &[(u64, PathBuf)], purging: bool) -> Result<()> {
+    for pair in files.windows(2) {
+        let ((below, _), (above, path)) = (&pair[0], &pair[1]);
+        if below + 1 != *above && !purging {
+            let reason = format!("the raft log files between {below} and {above} are missing");
+            return Err(Error::Corrupt { file: Some(path.clone()), reason });
+        }
+    }
+    Ok(())
+}
+
+struct CheckedFile {
+    bytes: Vec<u8>,
+    number: u64,
+}
+
+impl CheckedFile {
+    fn read(number: u64, path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| io_error("read", path, &error))?;
+        Ok(Self { bytes, number })
+    }
+
+    /// Where the first thing begins that is not sound.
+    fn first_broken(&self) -> Option<usize> {
+        let header = self.bytes.get(..FILE_HEADER_BYTES);
+        if header.is_none_or(|header| !header.starts_with(MAGIC) || !header.ends_with(&VERSION)) {
+            return Some(0);
+        }
+        let mut at = FILE_HEADER_BYTES;
+        while at < self.bytes.len() {
+            match self.batch_end(at) {
+                Some(end) => at = end,
+                None if self.bytes[at..].iter().all(|byte| *byte == 0) => return None,
+                None => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// Looks at every place: the length of a broken batch cannot be trusted.
+    fn sound_batch_behind(&self, broken: usize) -> bool {
+        (broken + 1..self.bytes.len()).any(|at| self.batch_end(at).is_some())
+    }
+
+    /// Where the batch at this place ends, if there is a sound one.
+    fn batch_end(&self, at: usize) -> Option<usize> {
+        let rest = &self.bytes[at..];
+        let header = rest.get(..BATCH_HEADER_BYTES)?;
+        let (length, offset) = header.split_at(BATCH_HEADER_BYTES / 2);
+        let length = u64::from_be_bytes(length.try_into().ok()?);
+        let offset = u64::from_be_bytes(offset.try_into().ok()?) as usize;
+        if !COMPRESSIONS.contains(&(length as u8)) {
+            return None;
+        }
+        let length = (length >> 8) as usize;
+        if offset < BATCH_HEADER_BYTES || offset > length {
+            return None;
+        }
+        let batch = rest.get(..length)?;
+        let entries = &batch[BATCH_HEADER_BYTES..offset];
+        let sound = is_sound(&batch[offset..], self.number as u32)
+            && (entries.is_empty() || is_sound(entries, 0));
+        sound.then_some(at + length)
+    }
+}
+
+/// Whether the bytes end in their checksum, xor the signature.
+fn is_sound(bytes: &[u8], signature: u32) -> bool {
+    let Some((bytes, crc)) = bytes.split_last_chunk::<CRC_BYTES>() else { return false };
+    !bytes.is_empty() && crc32fast::hash(bytes) == u32::from_le_bytes(*crc) ^ signature
+}

@@ -1,0 +1,108 @@
+//! How RocksDB is set up, and why.
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
+
+use crate::ColumnFamily;
+
+/// Bits of filter for each key: 1 % of lookups of absent keys read a block in vain.
+const BLOOM_BITS: f64 = 10.0;
+/// Blocks of families read by key are small, those read in runs (or with values of half a kilobyte
+/// and more) are larger, for the index and for compression.
+const POINT_BLOCK_BYTES: usize = 4 << 10;
+const RUN_BLOCK_BYTES: usize = 16 << 10;
+/// Part of a memtable that its filter takes: spares absent keys the walk through it.
+const MEMTABLE_FILTER_RATIO: f64 = 0.02;
+/// Memtables waiting for a flush before writes are held up.
+const MEMTABLES_MAX: i32 = 4;
+/// Files kept open; their readers' indexes are in the block cache.
+const OPEN_FILES_MAX: i32 = 4096;
+/// RocksDB's own log: warnings, a little of them.
+const INFO_LOG_BYTES: usize = 8 << 20;
+const INFO_LOGS_MAX: usize = 4;
+
+/// What depends on the machine.
+#[derive(Clone, Debug)]
+pub struct StateOptions {
+    /// Memory for blocks of all families, their indexes and filters.
+    pub block_cache_bytes: usize,
+    /// Memory for writes of one family before they go to a file.
+    pub memtable_bytes: usize,
+    /// Memory for writes of all families: beyond it a flush begins.
+    pub memtables_bytes: usize,
+    /// Threads for flushes and compactions.
+    pub background_jobs: i32,
+    /// At opening every block is read and checked if the files are at most this long together;
+    /// about a second. Of a larger state, damage shows when the block is read.
+    pub verify_bytes_max: u64,
+    /// A staged snapshot is written in files of about this length, gathered in memory before.
+    pub staged_file_bytes: usize,
+}
+
+impl Default for StateOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 256 << 20,
+            memtable_bytes: 64 << 20,
+            memtables_bytes: 256 << 20,
+            background_jobs: 2,
+            verify_bytes_max: 512 << 20,
+            staged_file_bytes: 32 << 20,
+        }
+    }
+}
+
+impl StateOptions {
+    pub(super) fn database(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        // The durability contract: one flush covers all families, at one batch.
+        options.set_atomic_flush(true);
+        options.set_paranoid_checks(true);
+        options.set_db_write_buffer_size(self.memtables_bytes);
+        options.set_max_background_jobs(self.background_jobs);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        // Spreads the writing of files out, so that a sync of the raft log finds the disk free.
+        options.set_bytes_per_sync(1 << 20);
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(INFO_LOG_BYTES);
+        options.set_keep_log_file_num(INFO_LOGS_MAX);
+        options.set_stats_dump_period_sec(0);
+        options
+    }
+
+    /// For each family, by its number.
+    pub(super) fn families(&self) -> Vec<Options> {
+        let cache = Cache::new_lru_cache(self.block_cache_bytes);
+        ColumnFamily::ALL.map(|cf| self.family(cf, &cache)).into()
+    }
+
+    fn family(&self, cf: ColumnFamily, cache: &Cache) -> Options {
+        let mut options = Options::default();
+        options.set_write_buffer_size(self.memtable_bytes);
+        options.set_max_write_buffer_number(MEMTABLES_MAX);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        match cf {
+            ColumnFamily::Current | ColumnFamily::Lock | ColumnFamily::Meta => {
+                table.set_block_size(POINT_BLOCK_BYTES);
+            }
+            ColumnFamily::History | ColumnFamily::Value => table.set_block_size(RUN_BLOCK_BYTES),
+        }
+        // Read by whole keys, mostly; history is sought and walked, where a filter does not help.
+        if cf != ColumnFamily::History {
+            table.set_bloom_filter(BLOOM_BITS, false);
+            table.set_whole_key_filtering(true);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+        }
+        options.set_block_based_table_factory(&table);
+        options
+    }
+}

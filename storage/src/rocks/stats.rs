@@ -1,0 +1,44 @@
+//! Figures of the state engine, for people and metrics.
+
+use rocksdb::properties;
+
+use super::Engine;
+use crate::ColumnFamily;
+
+/// As of one moment, over all families.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StateStats {
+    /// Of files with live data.
+    pub file_bytes: u64,
+    /// Of writes that no flush has covered yet.
+    pub memtable_bytes: u64,
+    /// That compaction has still to rewrite; an estimate.
+    pub pending_compaction_bytes: u64,
+    pub block_cache_bytes: u64,
+    pub running_flushes: u64,
+    pub running_compactions: u64,
+    /// True while RocksDB holds writes up because flushes or compactions lag behind.
+    pub writes_stopped: bool,
+}
+
+impl StateStats {
+    pub(super) fn read(engine: &Engine) -> Self {
+        // A property that RocksDB does not have right now counts as zero: these are only figures.
+        let read = |cf, name: &properties::PropName| {
+            let value = engine.db.property_int_value_cf(engine.family(cf), name);
+            value.ok().flatten().unwrap_or(0)
+        };
+        let sum = |name| ColumnFamily::ALL.into_iter().map(|cf| read(cf, name)).sum();
+        // The same for each family, as it is about the database, or the cache that they share.
+        let shared = |name| read(ColumnFamily::Current, name);
+        Self {
+            file_bytes: sum(properties::LIVE_SST_FILES_SIZE),
+            memtable_bytes: sum(properties::CUR_SIZE_ALL_MEM_TABLES),
+            pending_compaction_bytes: sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
+            block_cache_bytes: shared(properties::BLOCK_CACHE_USAGE),
+            running_flushes: shared(properties::NUM_RUNNING_FLUSHES),
+            running_compactions: shared(properties::NUM_RUNNING_COMPACTIONS),
+            writes_stopped: shared(properties::IS_WRITE_STOPPED) > 0,
+        }
+    }
+}
