@@ -45,11 +45,7 @@ mod tests {
 
     fn formation(nodes: u64) -> Formation {
         let node = |node_id| NodeDescriptor { node_id, ..Default::default() };
-        Formation {
-            cluster_id: 7,
-            nodes: (1..=nodes).map(node).collect(),
-            replication_factor: 3,
-        }
+        Formation { cluster_id: 7, nodes: (1..=nodes).map(node).collect(), replication_factor: 3 }
     }
 
     #[test]

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{RangeDescriptor, RangeOperation};
-use rangedb_raftstore::{
-    Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId,
-};
+use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
 use rangedb_storage::Reader;
 
 /// Where a store takes its events.
@@ -162,8 +160,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let mut waiters =
-            self.handle.waiters(self.request).lock().expect("no panic holds it");
+        let mut waiters = self.handle.waiters(self.request).lock().expect("no panic holds it");
         waiters.remove(&self.request);
     }
 }

@@ -1,0 +1,103 @@
+//! The control plane: timestamps, the node registry, the range directory, configuration and the
+//! scheduler, as a role of whichever node leads the control range (design D10).
+//!
+//! Its state is ordinary keys below `_/cluster/` and `_/partitions/`, written by ordinary one-range
+//! commits; what is only in memory can be rebuilt from them and from the nodes' reports. A deposed
+//! leader's commits are refused by the log, its reads by the lease, and its timestamps by checking
+//! the lease after they were taken.
+//!
+//! One [`Control`] is one term of leadership: made by `takeover.rs`, dropped when the leadership ends.
+
+mod admin;
+mod commit;
+pub mod directory;
+mod heartbeat;
+mod join;
+mod keys;
+mod meta_view;
+pub mod oracle;
+pub mod schedule;
+pub mod settings;
+mod state;
+mod takeover;
+mod timestamps;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rangedb_client::net::{BoxFuture, SharedNet};
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{self, request, response};
+
+use crate::board::Board;
+use crate::founding::CONTROL_RANGE_ID;
+use crate::handle::StoreHandle;
+use crate::node::WallClock;
+use oracle::Oracle;
+use state::State;
+
+pub use takeover::take_over;
+
+/// The control range.
+pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);
+
+/// What a control plane works with.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub cluster_id: u64,
+    pub node_id: u64,
+    pub stores: StoreHandle,
+    pub board: Arc<Board>,
+    pub net: SharedNet,
+    pub clock: Arc<dyn WallClock>,
+    /// For reading system keys outside the control range.
+    pub gateway: rangedb_client::Client,
+    /// How the cluster was founded, where this node was there.
+    pub formation: Option<v1::Formation>,
+}
+
+/// The control plane during one term. See the module's head.
+pub struct Control {
+    pub term: u64,
+    around: Surroundings,
+    oracle: Mutex<Oracle>,
+    /// Held while a bound is being committed, so that all who want one wait for the same.
+    extending: futures::lock::Mutex<()>,
+    state: Mutex<State>,
+    /// Held from reading the state a change depends on until the change is committed.
+    changing: futures::lock::Mutex<()>,
+}
+
+impl Control {
+    /// Answers a request that is for the control plane.
+    pub fn handle(self: Arc<Self>, body: request::Body) -> BoxFuture<'static, response::Body> {
+        Box::pin(async move { self.answer(body).await.unwrap_or_else(response::Body::Error) })
+    }
+
+    async fn answer(&self, body: request::Body) -> Result<response::Body, v1::Error> {
+        use request::Body as Ask;
+        use response::Body as Tell;
+        Ok(match body {
+            Ask::Timestamps(ask) => Tell::Timestamps(self.timestamps(ask.count).await?),
+            Ask::Locate(ask) => Tell::Locate(self.locate(&ask)),
+            Ask::Join(ask) => Tell::Join(self.join(ask).await?),
+            Ask::Heartbeat(ask) => Tell::Heartbeat(self.heartbeat(ask).await?),
+            Ask::ClusterStatus(_) => Tell::ClusterStatus(self.cluster_status()),
+            Ask::RemoveNode(ask) => Tell::RemoveNode(self.remove_node(ask).await?),
+            Ask::MetaRead(ask) => Tell::MetaRead(self.meta_read(ask).await?),
+            Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
+            Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),
+            Ask::PartitionList(ask) => Tell::PartitionList(self.partition_list(&ask)),
+            Ask::PointRead(_) | Ask::Scan(_) | Ask::Write(_) | Ask::Forwarded(_) => {
+                return Err(v1::Error::invalid("body", "not a request to the control plane"));
+            }
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic holds it")
+    }
+
+    fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().expect("no panic holds it")
+    }
+}

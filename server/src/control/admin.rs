@@ -1,0 +1,189 @@
+//! What operators ask and change.
+
+use prost::Message;
+use rangedb_proto::v1::{
+    self, ClusterStatus, ConfigEntry, ConfigGet, ConfigGetReply, ConfigSet, ConfigSetReply,
+    ConfigValue, NodeState, NodeStatus, PartitionList, PartitionListReply, PartitionStatus,
+    RemoveNode, RemoveNodeReply, ReplicaRole,
+};
+
+use super::commit::{absent, at_version, put};
+use super::directory::Entry;
+use super::settings::{SETTINGS, Setting, find};
+use super::takeover::decode;
+use super::{Control, keys};
+
+/// Partitions in one page at most.
+const PARTITIONS_MAX: u64 = 500;
+
+/// A leader that did not report for this long is taken for gone: a few heartbeats.
+const REPORT_MAX_AGE_MS: u64 = 5_000;
+
+/// Who makes a change, until there are users: every client may.
+const ACTOR: &str = "operator";
+
+impl Control {
+    pub(super) fn cluster_status(&self) -> ClusterStatus {
+        let now = self.around.net.now();
+        let state = self.state();
+        let view = state.view(now);
+        let wanted = view.replication_factor.min(view.living.len());
+        let living_voters = |entry: &&Entry| {
+            let replicas = entry.descriptor().replicas.iter();
+            let voters = replicas.filter(|r| r.role() == ReplicaRole::Voter);
+            voters.filter(|r| view.living.contains_key(&r.node_id)).count()
+        };
+        let leaderless =
+            |entry: &&Entry| reported_ms(entry, now).is_none_or(|age| age > REPORT_MAX_AGE_MS);
+        let entries = || state.directory.entries();
+        let nodes = state.nodes.values().map(|node| {
+            let heard = state.heard.get(&node.node_id);
+            NodeStatus {
+                node: Some(node.clone()),
+                silent_ms: heard.map(|heard| millis(now.saturating_sub(heard.at))),
+                stats: heard.map(|heard| heard.stats.clone()),
+            }
+        });
+        ClusterStatus {
+            cluster_id: self.around.cluster_id,
+            nodes: nodes.collect(),
+            replication_factor: state.replication_factor(),
+            ranges: entries().count() as u32,
+            ranges_under_replicated: entries().filter(|e| living_voters(e) < wanted).count() as u32,
+            ranges_without_leader: entries().filter(leaderless).count() as u32,
+            control_leader_node_id: self.around.node_id,
+        }
+    }
+
+    pub(super) fn partition_list(&self, ask: &PartitionList) -> PartitionListReply {
+        let now = self.around.net.now();
+        let limit = if ask.limit == 0 { PARTITIONS_MAX } else { ask.limit.min(PARTITIONS_MAX) };
+        let state = self.state();
+        let behind =
+            |entry: &&Entry| ask.after.is_empty() || entry.descriptor().start_key > ask.after;
+        let mut partitions: Vec<_> = state
+            .directory
+            .entries()
+            .filter(behind)
+            .take(limit as usize + 1)
+            .map(|entry| PartitionStatus {
+                report: Some(entry.report.clone()),
+                reported_ms: reported_ms(entry, now),
+                operation: entry.operation.clone(),
+            })
+            .collect();
+        let more = partitions.len() > limit as usize;
+        partitions.truncate(limit as usize);
+        PartitionListReply { partitions, more }
+    }
+
+    pub(super) async fn remove_node(&self, ask: RemoveNode) -> Result<RemoveNodeReply, v1::Error> {
+        let _change = self.changing.lock().await;
+        let (mut node, range_ids) = {
+            let state = self.state();
+            let node = state.find_node(&ask.node).cloned().ok_or_else(|| {
+                v1::Error::not_found(format!("no node has the address or id `{}`", ask.node))
+            })?;
+            let up = |id: &u64| *id != node.node_id;
+            if !state.view(self.around.net.now()).living.keys().any(|id| up(id)) {
+                let message = format!("node {} is the last living one", node.node_id);
+                return Err(v1::Error::failed_precondition(message));
+            }
+            let ranges = state.ranges_on(node.node_id);
+            (node, ranges)
+        };
+        if !ask.dry_run {
+            node.set_state(NodeState::NodeRemoved);
+            let write = put(keys::node(node.node_id), node.encode_to_vec());
+            self.commit(Vec::new(), vec![write]).await?;
+            self.state().nodes.insert(node.node_id, node.clone());
+        }
+        Ok(RemoveNodeReply { node: Some(node), range_ids })
+    }
+
+    pub(super) async fn config_get(&self, ask: ConfigGet) -> Result<ConfigGetReply, v1::Error> {
+        let wanted: Vec<&Setting> = if ask.name.is_empty() {
+            SETTINGS.iter().collect()
+        } else {
+            vec![known_setting(&ask.name)?]
+        };
+        let mut entries = Vec::new();
+        for setting in wanted {
+            let mut entry = self.config_entry(setting);
+            if ask.history {
+                let prefix = keys::config_history(setting.name, 0);
+                let prefix = &prefix[..prefix.len() - 10];
+                for kv in self.around.list_control(prefix).await? {
+                    entry.history.push(decode(&kv.key, kv.value)?);
+                }
+            }
+            entries.push(entry);
+        }
+        Ok(ConfigGetReply { entries })
+    }
+
+    pub(super) async fn config_set(&self, ask: ConfigSet) -> Result<ConfigSetReply, v1::Error> {
+        let setting = known_setting(&ask.name)?;
+        let value = setting.check(&ask.value)?;
+        let _change = self.changing.lock().await;
+        let stored = self.state().config.get(setting.name).cloned();
+        let version = stored.as_ref().map_or(0, |stored| stored.version);
+        let changed_ts = self.fresh_timestamp().await?.0;
+        let actor = ACTOR.to_owned();
+        let new = ConfigValue { value, version: version + 1, actor, changed_ts };
+        let mut entry = self.config_entry(setting);
+        entry.value = Some(new.clone());
+        if ask.dry_run {
+            return Ok(ConfigSetReply { entry: Some(entry) });
+        }
+        let key = keys::config(setting.name);
+        let condition = match version {
+            0 => absent(key.clone()),
+            version => at_version(key.clone(), version),
+        };
+        let history = keys::config_history(setting.name, new.version);
+        let writes = vec![put(key, new.encode_to_vec()), put(history, new.encode_to_vec())];
+        self.commit(vec![condition], writes).await?;
+        self.state().config.insert(setting.name.to_owned(), new);
+        Ok(ConfigSetReply { entry: Some(entry) })
+    }
+
+    fn config_entry(&self, setting: &Setting) -> ConfigEntry {
+        let state = self.state();
+        let never_set = || ConfigValue { value: setting.default.to_owned(), ..Default::default() };
+        ConfigEntry {
+            name: setting.name.to_owned(),
+            value: Some(state.config.get(setting.name).cloned().unwrap_or_else(never_set)),
+            default_value: setting.default.to_owned(),
+            description: setting.description.to_owned(),
+            history: Vec::new(),
+        }
+    }
+
+    /// What the leaders of all ranges reported, for the view at `_/raft/groups/`.
+    pub(super) fn groups(&self) -> Vec<(u64, v1::RangeReport)> {
+        let state = self.state();
+        let entries = state.directory.entries();
+        let mut groups: Vec<_> =
+            entries.map(|e| (e.descriptor().range_id, e.report.clone())).collect();
+        groups.sort_by_key(|(id, _)| *id);
+        groups
+    }
+}
+
+fn known_setting(name: &str) -> Result<&'static Setting, v1::Error> {
+    find(name).ok_or_else(|| {
+        let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let message =
+            format!("there is no configuration `{name}`; there are: {}", names.join(", "));
+        v1::Error::invalid("name", message)
+    })
+}
+
+fn reported_ms(entry: &Entry, now: std::time::Duration) -> Option<u64> {
+    entry.reported_at.map(|at| millis(now.saturating_sub(at)))
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    duration.as_millis() as u64
+}

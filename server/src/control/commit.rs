@@ -1,0 +1,123 @@
+//! The control plane's own reads and writes: ordinary ones, to the control range of this node.
+
+use bytes::Bytes;
+use prost::Message;
+use rangedb_proto::v1::{
+    self, CommandReply, CommitOneRange, Committed, Condition, KeyValue, Operation, Put, command,
+    command_reply, condition, operation,
+};
+use rangedb_proto::{Timestamp, prefix_end};
+use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
+use rangedb_storage::Direction;
+use rangedb_txn::{ScanRequest, scan};
+
+use super::{CONTROL, Control, Surroundings};
+use crate::handle::ReadView;
+
+pub fn put(key: Bytes, value: impl Into<Bytes>) -> Operation {
+    let put = Put { key, value: value.into(), lease_id: 0 };
+    Operation { body: Some(operation::Body::Put(put)) }
+}
+
+pub fn absent(key: impl Into<Bytes>) -> Condition {
+    Condition { key: key.into(), test: Some(condition::Test::Exists(false)) }
+}
+
+pub fn at_version(key: Bytes, version: u64) -> Condition {
+    Condition { key, test: Some(condition::Test::Version(version)) }
+}
+
+/// Why a change of the control plane's keys did not take place.
+pub enum CommitError {
+    /// A condition did not hold: somebody else changed the keys first.
+    Conflict,
+    Other(v1::Error),
+}
+
+impl From<CommitError> for v1::Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => {
+                v1::Error::too_busy(20, "the control plane's keys were changed at the same time")
+            }
+            CommitError::Other(error) => error,
+        }
+    }
+}
+
+impl Surroundings {
+    fn control_range(&self) -> Result<RangeRef, v1::Error> {
+        let status = self.board.range(CONTROL).ok_or(RangeError::RangeNotFound(CONTROL))?;
+        Ok(RangeRef { id: CONTROL, epoch: status.descriptor.epoch.unwrap_or_default() })
+    }
+
+    /// A view of the control range that holds everything committed; proves that this node leads it.
+    pub async fn read_control(&self) -> Result<ReadView, v1::Error> {
+        Ok(self.stores.read(self.control_range()?, ReadAt::Latest).await?)
+    }
+
+    /// All under a prefix of the control range, in key order.
+    pub async fn list_control(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, v1::Error> {
+        let view = self.read_control().await?;
+        let mut request = ScanRequest {
+            start: Bytes::copy_from_slice(prefix),
+            end: prefix_end(prefix).into(),
+            limit: 0,
+            bytes_max: 0,
+            direction: Direction::Forward,
+            keys_only: false,
+            at: rangedb_txn::ReadAt::Latest,
+        };
+        let mut kvs = Vec::new();
+        loop {
+            let page = scan(&*view.reader, &request).map_err(crate::node::storage_error)?;
+            kvs.extend(page.kvs);
+            match page.next {
+                Some(next) => request.start = next,
+                None => return Ok(kvs),
+            }
+        }
+    }
+
+    pub async fn get_control(&self, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
+        let view = self.read_control().await?;
+        rangedb_txn::get(&*view.reader, key, rangedb_txn::ReadAt::Latest)
+            .map_err(crate::node::storage_error)
+    }
+
+    /// One commit to the control range.
+    pub async fn commit_control(
+        &self,
+        start_ts: Timestamp,
+        conditions: Vec<Condition>,
+        operations: Vec<Operation>,
+    ) -> Result<Committed, CommitError> {
+        let commit =
+            CommitOneRange { start_ts: start_ts.0, conditions, operations, return_previous: false };
+        let body = Some(command::Body::CommitOneRange(commit));
+        let command = v1::Command { body }.encode_to_vec();
+        let range = self.control_range().map_err(CommitError::Other)?;
+        let reply = self.stores.propose(range, command.into()).await;
+        let reply = reply.map_err(|error| CommitError::Other(error.into()))?;
+        match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
+            Some(command_reply::Body::Committed(committed)) => Ok(committed),
+            Some(command_reply::Body::ConditionFailed(_)) => Err(CommitError::Conflict),
+            other => {
+                let message = format!("the control range answered {other:?} to a commit");
+                Err(CommitError::Other(v1::Error::undetermined(message)))
+            }
+        }
+    }
+}
+
+impl Control {
+    /// A commit at a fresh timestamp.
+    pub(super) async fn commit(
+        &self,
+        conditions: Vec<Condition>,
+        operations: Vec<Operation>,
+    ) -> Result<Committed, CommitError> {
+        let start_ts = self.fresh_timestamp().await.map_err(CommitError::Other)?;
+        self.around.commit_control(start_ts, conditions, operations).await
+    }
+}

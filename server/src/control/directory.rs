@@ -1,0 +1,180 @@
+//! Which range holds which keys, as its leaders report it: newer epoch wins. Rebuilt from
+//! `_/partitions/` and from reports, so it may be lost at any time.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Included, Unbounded};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{Epoch, RangeDescriptor, RangeReport};
+
+/// One range as last heard of.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub report: RangeReport,
+    /// None while only the stored descriptor is known.
+    pub reported_at: Option<Duration>,
+    /// This shape stands under `_/partitions/`.
+    pub stored: bool,
+    /// What the scheduler last decided for it, in words; empty if nothing is to be done.
+    pub operation: String,
+}
+
+/// Invariant: entries do not overlap; where a newer one covers an older one, the older is dropped.
+#[derive(Default)]
+pub struct Directory {
+    by_start: BTreeMap<Bytes, Entry>,
+}
+
+/// Newer first by splits and merges, then by membership.
+fn order(epoch: Epoch) -> (u64, u64) {
+    (epoch.version, epoch.conf_ver)
+}
+
+impl Entry {
+    pub fn descriptor(&self) -> &RangeDescriptor {
+        self.report.descriptor.as_ref().expect("entries have a descriptor")
+    }
+
+    fn age(&self) -> ((u64, u64), u64) {
+        (order(self.descriptor().epoch()), self.report.term)
+    }
+}
+
+impl Directory {
+    /// A descriptor as it was stored.
+    pub fn load(&mut self, descriptor: RangeDescriptor) {
+        let report = RangeReport { descriptor: Some(descriptor), ..Default::default() };
+        let operation = String::new();
+        self.insert(Entry { report, reported_at: None, stored: true, operation });
+    }
+
+    /// A leader's report. True if the range's shape has to be stored.
+    pub fn learn(&mut self, report: RangeReport, now: Duration) -> bool {
+        let Some(descriptor) = report.descriptor.clone() else { return false };
+        let known = self.by_start.get(&descriptor.start_key);
+        let same = known.filter(|known| *known.descriptor() == descriptor);
+        let stored = same.is_some_and(|known| known.stored);
+        let operation = same.map(|known| known.operation.clone()).unwrap_or_default();
+        self.insert(Entry { report, reported_at: Some(now), stored, operation }) && !stored
+    }
+
+    /// The descriptor was stored.
+    pub fn mark_stored(&mut self, descriptor: &RangeDescriptor) {
+        let entry = self.by_start.get_mut(&descriptor.start_key);
+        if let Some(entry) = entry.filter(|entry| entry.descriptor() == descriptor) {
+            entry.stored = true;
+        }
+    }
+
+    pub fn set_operation(&mut self, start_key: &[u8], operation: String) {
+        if let Some(entry) = self.by_start.get_mut(start_key) {
+            entry.operation = operation;
+        }
+    }
+
+    /// Ranges from the one that holds `key` upwards.
+    pub fn from(&self, key: &[u8], count: usize) -> Vec<&Entry> {
+        let first = self
+            .by_start
+            .range::<[u8], _>((Unbounded, Included(key)))
+            .next_back()
+            .map(|(start, _)| start);
+        let Some(first) = first else { return Vec::new() };
+        self.by_start.range(first.clone()..).take(count).map(|(_, entry)| entry).collect()
+    }
+
+    /// Ranges downwards from the one that holds the keys just below `end`; empty: from the last.
+    pub fn below(&self, end: &[u8], count: usize) -> Vec<&Entry> {
+        let all = self.by_start.iter().rev();
+        let below = all.filter(|(start, _)| end.is_empty() || &start[..] < end);
+        below.take(count).map(|(_, entry)| entry).collect()
+    }
+
+    /// In key order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.by_start.values()
+    }
+
+    /// False if something newer covers some of those keys.
+    fn insert(&mut self, entry: Entry) -> bool {
+        let descriptor = entry.descriptor();
+        let overlapping: Vec<Bytes> = self
+            .by_start
+            .iter()
+            .filter(|(_, other)| overlap(other.descriptor(), descriptor))
+            .map(|(start, _)| start.clone())
+            .collect();
+        if overlapping.iter().any(|start| self.by_start[start].age() > entry.age()) {
+            return false;
+        }
+        for start in overlapping {
+            self.by_start.remove(&start);
+        }
+        self.by_start.insert(descriptor.start_key.clone(), entry);
+        true
+    }
+}
+
+fn overlap(a: &RangeDescriptor, b: &RangeDescriptor) -> bool {
+    let before = |end: &[u8], start: &[u8]| !end.is_empty() && end <= start;
+    !before(&a.end_key, &b.start_key) && !before(&b.end_key, &a.start_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(id: u64, start: &str, end: &str, version: u64, term: u64) -> RangeReport {
+        RangeReport {
+            descriptor: Some(RangeDescriptor {
+                range_id: id,
+                start_key: start.to_owned().into(),
+                end_key: end.to_owned().into(),
+                epoch: Some(Epoch { version, conf_ver: 1 }),
+                ..Default::default()
+            }),
+            term,
+            ..Default::default()
+        }
+    }
+
+    fn ids(entries: Vec<&Entry>) -> Vec<u64> {
+        entries.into_iter().map(|e| e.descriptor().range_id).collect()
+    }
+
+    fn directory() -> Directory {
+        let mut directory = Directory::default();
+        for (id, start, end) in [(1, "", "b"), (2, "b", "d"), (3, "d", "")] {
+            assert!(directory.learn(report(id, start, end, 1, 1), Duration::ZERO));
+        }
+        directory
+    }
+
+    #[test]
+    fn finds_ranges_upwards_and_downwards() {
+        let directory = directory();
+        assert_eq!(ids(directory.from(b"b", 2)), [2, 3]);
+        assert_eq!(ids(directory.from(b"", 9)), [1, 2, 3]);
+        assert_eq!(ids(directory.below(b"d", 2)), [2, 1]);
+        assert_eq!(ids(directory.below(b"", 1)), [3]);
+    }
+
+    #[test]
+    fn an_older_report_changes_nothing() {
+        let mut directory = directory();
+        directory.learn(report(2, "b", "d", 2, 5), Duration::ZERO);
+        assert!(!directory.learn(report(2, "b", "d", 1, 9), Duration::ZERO));
+        assert!(!directory.learn(report(2, "b", "d", 2, 4), Duration::ZERO));
+        assert_eq!(directory.from(b"b", 1)[0].report.term, 5);
+    }
+
+    #[test]
+    fn a_split_replaces_what_it_covers() {
+        let mut directory = directory();
+        directory.learn(report(4, "c", "d", 2, 1), Duration::ZERO);
+        directory.learn(report(2, "b", "c", 2, 1), Duration::ZERO);
+        assert_eq!(ids(directory.from(b"", 9)), [1, 2, 4, 3]);
+    }
+}

@@ -1,0 +1,160 @@
+//! Heartbeats of nodes: what they report is learnt, what they are to do goes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use rangedb_proto::v1::{
+    self, Heartbeat, HeartbeatReply, Locate, LocateReply, NodeDescriptor, NodeState,
+    RangeDescriptor, RangeLocation, RangeOperation, RangeReport,
+};
+
+use super::commit::put;
+use super::state::Heard;
+use super::{Control, join, keys, schedule, settings};
+
+/// How often silence is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Ranges in one answer to a lookup at most.
+const LOCATE_MAX: u32 = 64;
+
+impl Control {
+    pub(super) async fn heartbeat(&self, beat: Heartbeat) -> Result<HeartbeatReply, v1::Error> {
+        let node = beat.node.unwrap_or_default();
+        let id = node.node_id;
+        if beat.cluster_id != self.around.cluster_id {
+            let message = format!("this is cluster {:016x}", self.around.cluster_id);
+            return Err(v1::Error::failed_precondition(message));
+        }
+        let registered = self.state().nodes.get(&id).cloned();
+        let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {
+            return Err(v1::Error::failed_precondition(format!(
+                "node {id} is not of this cluster"
+            )));
+        };
+        let now = self.around.net.now();
+        let stats = beat.stats.unwrap_or_default();
+        self.state().heard.insert(id, Heard { at: now, stats });
+
+        let news = self.learn(&beat.ranges, now);
+        let stored = |d: &RangeDescriptor| put(keys::partition(d.range_id), d.encode_to_vec());
+        let mut writes: Vec<_> = news.iter().map(stored).collect();
+        let is_removed = registered.state() == NodeState::NodeRemoved;
+        if is_removed && self.state().ranges_on(id).is_empty() {
+            return Err(join::removed(id));
+        }
+        let current = if is_removed {
+            registered.clone()
+        } else {
+            NodeDescriptor { state: NodeState::NodeUp.into(), ..node }
+        };
+        if current != registered {
+            writes.push(put(keys::node(id), current.encode_to_vec()));
+        }
+        if !writes.is_empty() {
+            let _change = self.changing.lock().await;
+            self.commit(Vec::new(), writes).await?;
+            let mut state = self.state();
+            news.iter().for_each(|descriptor| state.directory.mark_stored(descriptor));
+            state.nodes.insert(id, current);
+        }
+        let operations = self.plan(&beat.ranges, now);
+        let timestamp = self.timestamps(1).await?.last;
+        let state = self.state();
+        let config = settings::SETTINGS.iter();
+        let config = config.map(|s| (s.name.to_owned(), state.setting(s.name)));
+        Ok(HeartbeatReply {
+            cluster_id: self.around.cluster_id,
+            operations,
+            nodes: state.nodes.values().cloned().collect(),
+            config: config.collect::<BTreeMap<_, _>>(),
+            timestamp,
+        })
+    }
+
+    /// Takes reports in; returns the shapes that are to be stored.
+    fn learn(&self, reports: &[RangeReport], now: Duration) -> Vec<RangeDescriptor> {
+        let mut state = self.state();
+        let is_news = |report: &&RangeReport| state.directory.learn((*report).clone(), now);
+        reports.iter().filter(is_news).filter_map(|report| report.descriptor.clone()).collect()
+    }
+
+    fn plan(&self, reports: &[RangeReport], now: Duration) -> Vec<RangeOperation> {
+        let mut state = self.state();
+        let view = state.view(now);
+        let mut operations = Vec::new();
+        for report in reports {
+            let step = schedule::next_step(&view, report);
+            let words = step.as_ref().map(|(_, words)| words.clone()).unwrap_or_default();
+            operations.extend(step.map(|(operation, _)| operation));
+            if let Some(descriptor) = &report.descriptor {
+                state.directory.set_operation(&descriptor.start_key, words);
+            }
+        }
+        operations
+    }
+
+    pub(super) fn locate(&self, ask: &Locate) -> LocateReply {
+        let count = ask.count.clamp(1, LOCATE_MAX) as usize;
+        let state = self.state();
+        let entries = if ask.reverse {
+            state.directory.below(&ask.key, count)
+        } else {
+            state.directory.from(&ask.key, count)
+        };
+        let mut nodes = BTreeMap::new();
+        let mut ranges = Vec::new();
+        for entry in entries {
+            for replica in &entry.descriptor().replicas {
+                if let Some(node) = state.nodes.get(&replica.node_id) {
+                    nodes.insert(node.node_id, node.clone());
+                }
+            }
+            ranges.push(RangeLocation {
+                descriptor: Some(entry.descriptor().clone()),
+                leader_node_id: entry.report.leader_node_id,
+            });
+        }
+        LocateReply { ranges, nodes: nodes.into_values().collect() }
+    }
+
+    /// Takes silent nodes for dead and keeps the timestamp bound ahead, until the control plane is
+    /// dropped.
+    pub fn watch(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        let net = self.around.net.clone();
+        let watching = async move {
+            loop {
+                let Some(net) = weak.upgrade().map(|control| control.around.net.clone()) else {
+                    return;
+                };
+                net.sleep(WATCH_INTERVAL).await;
+                let Some(control) = weak.upgrade() else { return };
+                // A failure is a lost leadership or a range without quorum: the next round tells.
+                let _ = control.extend().await;
+                let _ = control.bury_silent_nodes().await;
+            }
+        };
+        net.spawn(Box::pin(watching));
+    }
+
+    async fn bury_silent_nodes(&self) -> Result<(), v1::Error> {
+        let _change = self.changing.lock().await;
+        let now = self.around.net.now();
+        let silent: Vec<NodeDescriptor> = {
+            let state = self.state();
+            let dead_after = state.node_dead_after();
+            let up = state.nodes.values().filter(|node| node.state() == NodeState::NodeUp);
+            up.filter(|node| state.silence(node.node_id, now) > dead_after).cloned().collect()
+        };
+        for mut node in silent {
+            node.set_state(NodeState::NodeDead);
+            self.commit(Vec::new(), vec![put(keys::node(node.node_id), node.encode_to_vec())])
+                .await?;
+            self.state().nodes.insert(node.node_id, node);
+        }
+        Ok(())
+    }
+}

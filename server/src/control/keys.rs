@@ -1,0 +1,41 @@
+//! Where the control plane keeps what: ordinary keys of the control range (design, "Key space").
+
+use bytes::Bytes;
+
+/// The cluster's id as 16 hex digits; written once, at the founding.
+pub const CLUSTER_ID: &[u8] = b"_/cluster/id";
+/// Decimal id for the next node.
+pub const NEXT_NODE_ID: &[u8] = b"_/cluster/next-node-id";
+/// Decimal timestamp below which all were handed out.
+pub const TIMESTAMP_BOUND: &[u8] = b"_/cluster/timestamp-bound";
+/// `v1::NodeDescriptor` by decimal id.
+pub const NODES: &[u8] = b"_/cluster/nodes/";
+/// `v1::ConfigValue` by name.
+pub const CONFIG: &[u8] = b"_/cluster/config/";
+/// `v1::ConfigValue` by name and version.
+pub const CONFIG_HISTORY: &[u8] = b"_/cluster/config-history/";
+/// `v1::RangeDescriptor` by decimal id.
+pub const PARTITIONS: &[u8] = b"_/partitions/";
+/// Not stored: made from what leaders report.
+pub const RAFT_GROUPS: &[u8] = b"_/raft/groups/";
+
+fn below(prefix: &[u8], name: &str) -> Bytes {
+    [prefix, name.as_bytes()].concat().into()
+}
+
+pub fn node(node_id: u64) -> Bytes {
+    below(NODES, &node_id.to_string())
+}
+
+pub fn config(name: &str) -> Bytes {
+    below(CONFIG, name)
+}
+
+/// Versions are padded so that they list in order.
+pub fn config_history(name: &str, version: u64) -> Bytes {
+    below(CONFIG_HISTORY, &format!("{name}/{version:010}"))
+}
+
+pub fn partition(range_id: u64) -> Bytes {
+    below(PARTITIONS, &range_id.to_string())
+}

@@ -1,0 +1,264 @@
+//! What to do next for a range: a pure function from a view of the cluster to one step. Steps carry
+//! the epoch that they were decided under and are refused under another, so deciding twice, or from
+//! old reports, does no harm.
+//!
+//! The aim is min(replication factor, living nodes) voters, each on a living node. One step at a
+//! time: a learner first, promoted when it has caught up, in one joint change with the removal of
+//! the voter that it replaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{
+    AddLearner, RangeDescriptor, RangeOperation, RangeReport, RemoveReplica, ReplaceVoter, Replica,
+    ReplicaRole, TransferLeader, range_operation::Body,
+};
+
+/// What the scheduler looks at beside the range itself.
+pub struct View {
+    pub replication_factor: usize,
+    /// Neither dead nor removed, with the number of replicas on each.
+    pub living: BTreeMap<u64, usize>,
+    /// Living and heard of within the last moments: where a new replica may go.
+    pub reachable: BTreeSet<u64>,
+}
+
+/// The next step for a range that its leader reported, in words too.
+pub fn next_step(view: &View, report: &RangeReport) -> Option<(RangeOperation, String)> {
+    let descriptor = report.descriptor.as_ref()?;
+    if report.in_joint_change || descriptor.in_joint_change() {
+        return None;
+    }
+    let body = Planner { view, report, descriptor }.plan()?;
+    let words = describe(&body);
+    let (range_id, epoch) = (descriptor.range_id, descriptor.epoch);
+    Some((RangeOperation { range_id, epoch, body: Some(body) }, words))
+}
+
+struct Planner<'a> {
+    view: &'a View,
+    report: &'a RangeReport,
+    descriptor: &'a RangeDescriptor,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Option<Body> {
+        let voters = self.replicas(ReplicaRole::Voter);
+        let learners = self.replicas(ReplicaRole::Learner);
+        if let Some(lost) = learners.iter().find(|learner| !self.lives(learner)) {
+            return Some(remove(lost));
+        }
+        let (good, lost): (Vec<_>, Vec<_>) = voters.iter().partition(|voter| self.lives(voter));
+        let target = self.view.replication_factor.min(self.view.living.len()).max(1);
+
+        if let Some(learner) = learners.first() {
+            return self.plan_with_learner(learner, good.len(), &lost, target);
+        }
+        if good.len() < target {
+            return self.add_learner();
+        }
+        if let Some(lost) = lost.first() {
+            // Enough voters without it; nothing has to take its place.
+            return self.remove_voter(lost);
+        }
+        if good.len() > target {
+            let surplus = good.iter().max_by_key(|voter| {
+                (self.view.living[&voter.node_id], !self.leads(voter), voter.replica_id)
+            });
+            return surplus.and_then(|voter| self.remove_voter(voter));
+        }
+        None
+    }
+
+    fn plan_with_learner(
+        &self,
+        learner: &Replica,
+        good: usize,
+        lost: &[&Replica],
+        target: usize,
+    ) -> Option<Body> {
+        if good >= target {
+            return Some(remove(learner));
+        }
+        if self.report.lagging_replica_ids.contains(&learner.replica_id) {
+            return None;
+        }
+        let replaced = lost.first();
+        if let Some(leader) = replaced.filter(|voter| self.leads(voter)) {
+            return self.move_leadership_from(leader);
+        }
+        Some(Body::ReplaceVoter(ReplaceVoter {
+            promote_replica_id: learner.replica_id,
+            remove_replica_id: replaced.map_or(0, |voter| voter.replica_id),
+        }))
+    }
+
+    /// On the reachable node with the fewest replicas that has none of this range.
+    fn add_learner(&self) -> Option<Body> {
+        let free = self.view.reachable.iter().filter(|n| self.descriptor.replica_on(**n).is_none());
+        let node_id = *free.min_by_key(|n| (self.view.living.get(n), **n))?;
+        Some(Body::AddLearner(AddLearner { node_id }))
+    }
+
+    fn remove_voter(&self, voter: &Replica) -> Option<Body> {
+        if self.leads(voter) {
+            return self.move_leadership_from(voter);
+        }
+        // Without it, more than half of the voters must be up, or the range stands still.
+        let rest = self.replicas(ReplicaRole::Voter);
+        let rest = rest.iter().filter(|other| other.replica_id != voter.replica_id);
+        let (mut up, mut all) = (0, 0);
+        for other in rest {
+            all += 1;
+            up += usize::from(!self.report.down_replica_ids.contains(&other.replica_id));
+        }
+        (up * 2 > all).then(|| remove(voter))
+    }
+
+    fn move_leadership_from(&self, leader: &Replica) -> Option<Body> {
+        let voters = self.replicas(ReplicaRole::Voter);
+        let to = voters.iter().find(|voter| {
+            voter.replica_id != leader.replica_id
+                && self.lives(voter)
+                && !self.report.down_replica_ids.contains(&voter.replica_id)
+        })?;
+        Some(Body::TransferLeader(TransferLeader { to_replica_id: to.replica_id }))
+    }
+
+    fn replicas(&self, role: ReplicaRole) -> Vec<Replica> {
+        self.descriptor.replicas.iter().copied().filter(|r| r.role() == role).collect()
+    }
+
+    fn lives(&self, replica: &Replica) -> bool {
+        self.view.living.contains_key(&replica.node_id)
+    }
+
+    fn leads(&self, replica: &Replica) -> bool {
+        replica.node_id == self.report.leader_node_id
+    }
+}
+
+fn remove(replica: &Replica) -> Body {
+    Body::RemoveReplica(RemoveReplica { replica_id: replica.replica_id })
+}
+
+fn describe(body: &Body) -> String {
+    match body {
+        Body::AddLearner(add) => format!("adding a learner on node {}", add.node_id),
+        Body::ReplaceVoter(ReplaceVoter { promote_replica_id, remove_replica_id: 0 }) => {
+            format!("promoting replica {promote_replica_id}")
+        }
+        Body::ReplaceVoter(r) => {
+            let (promote, remove) = (r.promote_replica_id, r.remove_replica_id);
+            format!("replacing replica {remove} by {promote}")
+        }
+        Body::RemoveReplica(remove) => format!("removing replica {}", remove.replica_id),
+        Body::TransferLeader(t) => format!("moving leadership to replica {}", t.to_replica_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::v1::Epoch;
+
+    use super::*;
+
+    fn view(nodes: &[u64]) -> View {
+        View {
+            replication_factor: 3,
+            living: nodes.iter().map(|n| (*n, 1)).collect(),
+            reachable: nodes.iter().copied().collect(),
+        }
+    }
+
+    /// Replica ids equal node ids; the first voter leads.
+    fn report(voters: &[u64], learners: &[u64]) -> RangeReport {
+        let replica = |role: ReplicaRole| {
+            move |id: &u64| Replica { replica_id: *id, node_id: *id, role: role.into() }
+        };
+        let mut replicas: Vec<_> = voters.iter().map(replica(ReplicaRole::Voter)).collect();
+        replicas.extend(learners.iter().map(replica(ReplicaRole::Learner)));
+        let epoch = Some(Epoch { version: 1, conf_ver: 1 });
+        RangeReport {
+            descriptor: Some(RangeDescriptor {
+                range_id: 1,
+                epoch,
+                replicas,
+                next_replica_id: 100,
+                ..Default::default()
+            }),
+            leader_node_id: voters[0],
+            ..Default::default()
+        }
+    }
+
+    fn step(view: &View, report: &RangeReport) -> Option<Body> {
+        next_step(view, report).and_then(|(operation, _)| operation.body)
+    }
+
+    #[test]
+    fn a_lone_node_that_gets_company_grows_a_learner_and_promotes_it() {
+        let add = Body::AddLearner(AddLearner { node_id: 2 });
+        assert_eq!(step(&view(&[1, 2]), &report(&[1], &[])), Some(add));
+        let promote = ReplaceVoter { promote_replica_id: 2, remove_replica_id: 0 };
+        let expected = Some(Body::ReplaceVoter(promote));
+        assert_eq!(step(&view(&[1, 2]), &report(&[1], &[2])), expected);
+    }
+
+    #[test]
+    fn a_learner_that_lags_is_waited_for() {
+        let mut report = report(&[1], &[2]);
+        report.lagging_replica_ids = vec![2];
+        assert_eq!(step(&view(&[1, 2]), &report), None);
+    }
+
+    #[test]
+    fn a_lost_voter_is_replaced_in_one_joint_change() {
+        let view = view(&[1, 2, 4]);
+        let add = Body::AddLearner(AddLearner { node_id: 4 });
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[])), Some(add));
+        let replace = ReplaceVoter { promote_replica_id: 4, remove_replica_id: 3 };
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[4])), Some(Body::ReplaceVoter(replace)));
+    }
+
+    #[test]
+    fn a_lost_voter_without_a_spare_node_is_dropped() {
+        let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 3 }));
+        assert_eq!(step(&view(&[1, 2]), &report(&[1, 2, 3], &[])), expected);
+    }
+
+    #[test]
+    fn a_removed_node_that_leads_hands_over_first() {
+        let expected = Some(Body::TransferLeader(TransferLeader { to_replica_id: 2 }));
+        assert_eq!(step(&view(&[2, 3]), &report(&[1, 2, 3], &[])), expected);
+    }
+
+    #[test]
+    fn a_voter_is_not_dropped_if_the_rest_would_have_no_quorum() {
+        let mut report = report(&[1, 2, 3], &[]);
+        report.down_replica_ids = vec![2];
+        assert_eq!(step(&view(&[1, 2]), &report), None);
+    }
+
+    #[test]
+    fn a_learner_on_a_lost_node_is_dropped() {
+        let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 3 }));
+        assert_eq!(step(&view(&[1, 2]), &report(&[1, 2], &[3])), expected);
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_range_as_it_should_be_or_in_a_joint_change() {
+        assert_eq!(step(&view(&[1, 2, 3]), &report(&[1, 2, 3], &[])), None);
+        let mut joint = report(&[1, 2, 3], &[]);
+        joint.in_joint_change = true;
+        assert_eq!(step(&view(&[1, 2, 4]), &joint), None);
+    }
+
+    #[test]
+    fn a_lower_replication_factor_drops_a_voter_that_does_not_lead() {
+        let mut view = view(&[1, 2, 3]);
+        view.replication_factor = 2;
+        let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 3 }));
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[])), expected);
+    }
+}

@@ -1,0 +1,106 @@
+//! Cluster configuration: which names exist, what values they take and what they default to. A name
+//! stands here only if some code obeys it.
+
+use std::time::Duration;
+
+use rangedb_proto::v1;
+
+/// One name of the configuration.
+pub struct Setting {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub description: &'static str,
+    /// The value in its canonical form, or what is wrong with it.
+    check: fn(&str) -> Result<String, String>,
+}
+
+/// Replicas more than this cost every write more than they protect.
+const REPLICATION_FACTOR_MAX: u32 = 7;
+
+pub const REPLICATION_FACTOR: &str = "replication_factor";
+pub const NODE_DEAD_AFTER: &str = "node_dead_after";
+
+/// All there are, by name.
+pub const SETTINGS: [Setting; 2] = [
+    Setting {
+        name: NODE_DEAD_AFTER,
+        default: "30m",
+        description: "silence after which a node is taken for dead and its replicas are replaced",
+        check: |value| duration(value).map(|_| value.to_owned()),
+    },
+    Setting {
+        name: REPLICATION_FACTOR,
+        default: "3",
+        description: "replicas of each range, as far as there are nodes",
+        check: |value| replicas(value).map(|replicas| replicas.to_string()),
+    },
+];
+
+/// The setting with this name, also spelled as its key under `_/cluster/config/`.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    let name = name.strip_prefix("_/cluster/config/").unwrap_or(name);
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    pub fn check(&self, value: &str) -> Result<String, v1::Error> {
+        (self.check)(value).map_err(|why| {
+            v1::Error::invalid("value", format!("`{value}` is no {}: {why}", self.name))
+        })
+    }
+}
+
+/// Reads a value of [`REPLICATION_FACTOR`].
+pub fn replicas(value: &str) -> Result<u32, String> {
+    let replicas: u32 = value.parse().map_err(|_| "it must be a whole number".to_owned())?;
+    if (1..=REPLICATION_FACTOR_MAX).contains(&replicas) {
+        Ok(replicas)
+    } else {
+        Err(format!("it must be from 1 to {REPLICATION_FACTOR_MAX}"))
+    }
+}
+
+/// Reads a duration like `500ms`, `30s`, `10m` or `2h`.
+pub fn duration(value: &str) -> Result<Duration, String> {
+    let wrong = || "it must be a whole number with ms, s, m or h behind it".to_owned();
+    let digits = value.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = value[..digits].parse().map_err(|_| wrong())?;
+    let millis = match &value[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let millis = number.checked_mul(millis).filter(|millis| *millis > 0);
+    millis.map(Duration::from_millis).ok_or_else(|| "it must be more than nothing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_that_would_be_accepted() {
+        for setting in &SETTINGS {
+            assert_eq!(setting.check(setting.default).as_deref(), Ok(setting.default));
+        }
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        let factor = find("_/cluster/config/replication_factor").unwrap();
+        for bad in ["abc", "0", "8", "-1", ""] {
+            assert!(factor.check(bad).is_err(), "{bad}");
+        }
+        assert_eq!(factor.check("05").as_deref(), Ok("5"));
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        for bad in ["90", "s", "0s", "1d", "1.5h", "99999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Becoming the control plane: in the order in which each step rests on the one before.
+//!
+//! 1. The stored timestamp bound is this leader's fence: nothing above it was ever read at, so its
+//!    commits may begin there (for other ranges the oracle answers that question; here it is asked
+//!    before there is an oracle).
+//! 2. A new bound is committed, which also proves that this node leads.
+//! 3. On the very first take-over the founding state is written.
+//! 4. Nodes, ranges and configuration are loaded.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use prost::Message;
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{self, ConfigValue, Formation, NodeDescriptor, RangeDescriptor};
+use rangedb_raftstore::Event;
+
+use super::commit::{absent, put};
+use super::state::State;
+use super::timestamps::{commit_bound, stored_bound};
+use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
+use crate::founding::{FIRST_FREE_RANGE_ID, founding_ranges};
+
+/// Makes this node, which leads the control range in `term`, the control plane.
+pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::Error> {
+    let old_bound = stored_bound(&around).await?;
+    let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };
+    if !around.stores.send(CONTROL, fence) {
+        return Err(v1::Error::unavailable("the store is too busy to take the fence"));
+    }
+    let mut oracle = Oracle::behind(old_bound);
+    let now_ms = around.clock.unix_millis();
+    let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);
+    // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
+    // timestamp, so the first of all is 1.
+    let start_ts = old_bound.max(Timestamp(1));
+    commit_bound(&around, start_ts, bound).await?;
+    oracle.extend(bound);
+
+    let since = around.net.now();
+    let control = Arc::new(Control {
+        term,
+        around,
+        oracle: Mutex::new(oracle),
+        extending: futures::lock::Mutex::new(()),
+        state: Mutex::new(State { since, ..Default::default() }),
+        changing: futures::lock::Mutex::new(()),
+    });
+    control.found_if_first().await?;
+    control.load().await?;
+    Ok(control)
+}
+
+impl Control {
+    /// Writes the founding state, unless it is there.
+    async fn found_if_first(&self) -> Result<(), v1::Error> {
+        if self.around.get_control(keys::CLUSTER_ID).await?.is_some() {
+            return Ok(());
+        }
+        let Some(formation) = &self.around.formation else {
+            let message = "the control range is empty and this node did not found the cluster";
+            return Err(v1::Error::unavailable(message));
+        };
+        let conditions = vec![absent(keys::CLUSTER_ID)];
+        self.commit(conditions, founding_writes(formation)).await?;
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<(), v1::Error> {
+        let nodes = self.around.list_control(keys::NODES).await?;
+        let partitions = self.around.list_control(keys::PARTITIONS).await?;
+        let config = self.around.list_control(keys::CONFIG).await?;
+        let mut state = self.state();
+        for kv in nodes {
+            let node: NodeDescriptor = decode(&kv.key, kv.value)?;
+            state.nodes.insert(node.node_id, node);
+        }
+        for kv in partitions {
+            let descriptor: RangeDescriptor = decode(&kv.key, kv.value)?;
+            state.directory.load(descriptor);
+        }
+        for kv in config {
+            let name = String::from_utf8_lossy(&kv.key[keys::CONFIG.len()..]).into_owned();
+            let value: ConfigValue = decode(&kv.key, kv.value)?;
+            state.config.insert(name, value);
+        }
+        Ok(())
+    }
+}
+
+fn founding_writes(formation: &Formation) -> Vec<v1::Operation> {
+    let next_node_id = formation.nodes.iter().map(|node| node.node_id).max().unwrap_or(0) + 1;
+    let mut writes = vec![
+        put(keys::CLUSTER_ID.into(), format!("{:016x}", formation.cluster_id)),
+        put(keys::NEXT_NODE_ID.into(), next_node_id.to_string()),
+    ];
+    let nodes = formation.nodes.iter();
+    writes.extend(nodes.map(|node| put(keys::node(node.node_id), node.encode_to_vec())));
+    let ranges = founding_ranges(formation);
+    assert!(ranges.iter().all(|range| range.range_id < FIRST_FREE_RANGE_ID));
+    writes.extend(ranges.iter().map(|r| put(keys::partition(r.range_id), r.encode_to_vec())));
+    writes
+}
+
+pub(super) fn decode<M: Message + Default>(key: &[u8], value: Bytes) -> Result<M, v1::Error> {
+    M::decode(value).map_err(|e| {
+        let what = format!("the value of {}: {e}", key.escape_ascii());
+        crate::node::storage_error(rangedb_storage::Error::corrupt(what))
+    })
+}

@@ -1,0 +1,75 @@
+//! Handing out timestamps: from memory, below a committed bound, and only while this node leads.
+
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{self, TimestampsReply};
+
+use super::commit::{CommitError, put};
+use super::{Control, Surroundings, keys};
+
+/// Timestamps in one call at most: what a node gathers in a few milliseconds.
+const COUNT_MAX: u32 = 1 << 16;
+
+/// Makes it durable that timestamps below `bound` may be handed out. `start_ts` must be fresh.
+pub async fn commit_bound(
+    around: &Surroundings,
+    start_ts: Timestamp,
+    bound: Timestamp,
+) -> Result<(), CommitError> {
+    let operation = put(keys::TIMESTAMP_BOUND.into(), bound.to_string());
+    around.commit_control(start_ts, Vec::new(), vec![operation]).await.map(drop)
+}
+
+/// The bound that earlier oracles stayed below.
+pub async fn stored_bound(around: &Surroundings) -> Result<Timestamp, v1::Error> {
+    let Some(kv) = around.get_control(keys::TIMESTAMP_BOUND).await? else {
+        return Ok(Timestamp::ZERO);
+    };
+    let bound = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
+    bound.map(Timestamp).ok_or_else(|| {
+        crate::node::storage_error(rangedb_storage::Error::corrupt("the timestamp bound"))
+    })
+}
+
+impl Control {
+    pub(super) async fn timestamps(&self, count: u32) -> Result<TimestampsReply, v1::Error> {
+        if count == 0 || count > COUNT_MAX {
+            let message = format!("from 1 to {COUNT_MAX} timestamps can be had at once");
+            return Err(v1::Error::invalid("count", message));
+        }
+        let last = self.allocate(count).await?;
+        // After the timestamps were taken: another oracle can only have begun later than this.
+        self.around.read_control().await?;
+        Ok(TimestampsReply { last: last.0, count })
+    }
+
+    /// One for the control plane's own commits, which the log refuses if it no longer leads.
+    pub(super) async fn fresh_timestamp(&self) -> Result<Timestamp, v1::Error> {
+        self.allocate(1).await
+    }
+
+    async fn allocate(&self, count: u32) -> Result<Timestamp, v1::Error> {
+        loop {
+            let now_ms = self.around.clock.unix_millis();
+            if let Some(last) = self.oracle().allocate(now_ms, count) {
+                return Ok(last);
+            }
+            self.extend().await?;
+        }
+    }
+
+    /// Commits a further bound if one is wanted.
+    pub(super) async fn extend(&self) -> Result<(), v1::Error> {
+        let _one_at_a_time = self.extending.lock().await;
+        let now_ms = self.around.clock.unix_millis();
+        let (start_ts, bound) = {
+            let mut oracle = self.oracle();
+            let Some(bound) = oracle.wanted_bound(now_ms) else { return Ok(()) };
+            // From what is left of the window; at its very end, the bound itself, which nobody gets.
+            let fresh = oracle.allocate(now_ms, 1);
+            (fresh.unwrap_or_else(|| oracle.bound()), bound)
+        };
+        commit_bound(&self.around, start_ts, bound).await?;
+        self.oracle().extend(bound);
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! A node's logic above its stores: requests to ranges, requests to the cluster, heartbeats, fences,
+//! and the control plane while this node leads the control range.
+//!
+//! Bound to no runtime, clock or socket: the world comes in as [`rangedb_client::net::Net`] and
+//! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives it with tokio and
+//! threads, the simulator from one seed.
+
+mod forward;
+mod heartbeat;
+mod leading;
+mod ranges;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use rangedb_client::net::SharedNet;
+use rangedb_client::{AddressKind, Client, Config};
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
+
+use crate::board::Board;
+use crate::control::{Control, Surroundings};
+use crate::handle::StoreHandle;
+
+/// The time of day. Only the oracle looks at it, and it may jump.
+pub trait WallClock: Send + Sync {
+    fn unix_millis(&self) -> u64;
+}
+
+/// What a node is made of.
+pub struct NodeParts {
+    pub cluster_id: u64,
+    pub descriptor: NodeDescriptor,
+    /// How the cluster was founded, if this node was there.
+    pub formation: Option<v1::Formation>,
+    pub stores: StoreHandle,
+    pub board: Arc<Board>,
+    /// Calls to this node's own addresses must reach [`Node::handle`].
+    pub net: SharedNet,
+    pub clock: Arc<dyn WallClock>,
+    /// Nodes as last known before the process ended.
+    pub known_nodes: Vec<NodeDescriptor>,
+    /// Peer addresses from the command line.
+    pub seeds: Vec<String>,
+}
+
+/// See the module's head.
+pub struct Node {
+    cluster_id: u64,
+    descriptor: NodeDescriptor,
+    stores: StoreHandle,
+    board: Arc<Board>,
+    net: SharedNet,
+    gateway: Client,
+    around: Surroundings,
+    seeds: Vec<String>,
+    started: Duration,
+    /// Ranges that this node leads, with the term.
+    leading: Mutex<BTreeMap<RangeId, u64>>,
+    /// The control plane, while this node is it.
+    control: Mutex<Option<Arc<Control>>>,
+    book: Mutex<BTreeMap<u64, NodeDescriptor>>,
+    /// Where the control plane was last reached.
+    control_address: Mutex<Option<String>>,
+    /// The highest timestamp known to have been handed out.
+    highest_seen: AtomicU64,
+    disk: Mutex<DiskSpace>,
+    stopped: Mutex<Option<String>>,
+}
+
+/// For reports: total and available bytes.
+#[derive(Clone, Copy, Default)]
+pub struct DiskSpace {
+    pub total_bytes: u64,
+    pub available_bytes: u64,
+}
+
+/// How long the gateway tries on behalf of a request that does not say how long it waits.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Node {
+    pub fn new(parts: NodeParts) -> Arc<Node> {
+        // Asked first: this node, which passes on what it cannot answer.
+        let config = Config::new([&parts.descriptor.peer_address])
+            .timeout(GATEWAY_TIMEOUT)
+            .address_kind(AddressKind::Peer);
+        let gateway =
+            Client::with_net(parts.net.clone(), config).expect("a node's own address is valid");
+        let around = Surroundings {
+            cluster_id: parts.cluster_id,
+            node_id: parts.descriptor.node_id,
+            stores: parts.stores.clone(),
+            board: parts.board.clone(),
+            net: parts.net.clone(),
+            clock: parts.clock,
+            gateway: gateway.clone(),
+            formation: parts.formation.clone(),
+        };
+        let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
+        let known = founders.chain(parts.known_nodes);
+        Arc::new(Node {
+            cluster_id: parts.cluster_id,
+            started: parts.net.now(),
+            descriptor: parts.descriptor,
+            stores: parts.stores,
+            board: parts.board,
+            net: parts.net,
+            gateway,
+            around,
+            seeds: parts.seeds,
+            leading: Mutex::default(),
+            control: Mutex::new(None),
+            book: Mutex::new(known.map(|node| (node.node_id, node)).collect()),
+            control_address: Mutex::new(None),
+            highest_seen: AtomicU64::new(0),
+            disk: Mutex::default(),
+            stopped: Mutex::new(None),
+        })
+    }
+
+    /// Begins to report to the control plane.
+    pub fn start(self: &Arc<Self>) {
+        self.start_heartbeats();
+    }
+
+    /// Answers a request within `timeout`; an error is an answer too.
+    pub async fn handle(
+        self: &Arc<Self>,
+        body: request::Body,
+        timeout: Duration,
+    ) -> response::Body {
+        use request::Body as Ask;
+        use response::Body as Tell;
+        let may_happen_later =
+            !matches!(body, Ask::PointRead(_) | Ask::Scan(_) | Ask::Locate(_) | Ask::Timestamps(_));
+        let answering = async {
+            match body {
+                Ask::PointRead(ask) => self.point_read(ask).await.map(Tell::PointRead),
+                Ask::Scan(ask) => self.scan(ask).await.map(Tell::Scan),
+                Ask::Write(ask) => self.write(ask).await.map(Tell::Write),
+                Ask::Forwarded(ask) => self.handle_forwarded(*ask).await,
+                other => self.to_control(other, timeout).await,
+            }
+        };
+        let first = future::select(Box::pin(answering), self.net.sleep(timeout)).await;
+        let answer = match first {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) if may_happen_later => {
+                Err(v1::Error::undetermined("no answer within the request's time"))
+            }
+            Either::Right(_) => {
+                Err(v1::Error::deadline_exceeded("no answer within the request's time"))
+            }
+        };
+        answer.unwrap_or_else(|error| Tell::Error(self.with_leader_address(error)))
+    }
+
+    /// The client inside the node: finds its way to any key from here.
+    pub fn gateway(&self) -> &Client {
+        &self.gateway
+    }
+
+    pub fn descriptor(&self) -> &NodeDescriptor {
+        &self.descriptor
+    }
+
+    pub fn address_of(&self, node_id: u64) -> Option<NodeDescriptor> {
+        self.book().get(&node_id).cloned()
+    }
+
+    /// Every node heard of, to be kept for the next start.
+    pub fn address_book(&self) -> Vec<NodeDescriptor> {
+        self.book().values().cloned().collect()
+    }
+
+    /// Why the cluster no longer wants this node, if so: the process then ends.
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.lock().expect("no panic holds it").clone()
+    }
+
+    /// Whether this node is the control plane now.
+    pub fn is_control_plane(&self) -> bool {
+        self.control().is_some()
+    }
+
+    pub fn set_disk_space(&self, space: DiskSpace) {
+        *self.disk.lock().expect("no panic holds it") = space;
+    }
+
+    fn control(&self) -> Option<Arc<Control>> {
+        self.control.lock().expect("no panic holds it").clone()
+    }
+
+    fn book(&self) -> MutexGuard<'_, BTreeMap<u64, NodeDescriptor>> {
+        self.book.lock().expect("no panic holds it")
+    }
+
+    /// A timestamp that the oracle is known to have handed out.
+    fn saw(&self, timestamp: u64) {
+        self.highest_seen.fetch_max(timestamp, Ordering::Relaxed);
+    }
+
+    /// Hints of a leader are of use only with its address.
+    fn with_leader_address(&self, mut error: v1::Error) -> v1::Error {
+        if let Some(Kind::NotLeader(not_leader)) = &mut error.kind
+            && let Some(leader) = &not_leader.leader
+            && let Some(node) = self.address_of(leader.node_id)
+        {
+            not_leader.leader_address = node.client_address;
+        }
+        error
+    }
+}
+
+/// An engine's error as a client is told of it.
+pub fn storage_error(error: rangedb_storage::Error) -> v1::Error {
+    use rangedb_storage::Error;
+    let message = error.to_string();
+    let kind = match error {
+        Error::Corrupt { file, .. } => Kind::Corruption(v1::Corruption {
+            file: file.map(|file| file.display().to_string()).unwrap_or_default(),
+        }),
+        Error::Full(_) => Kind::DiskFull(v1::DiskFull {}),
+        Error::Io(_) | Error::Refused(_) => Kind::Unavailable(v1::Unavailable {}),
+    };
+    v1::Error::new(kind, message)
+}

@@ -1,0 +1,85 @@
+//! Reporting to the control plane, and doing what it answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rangedb_proto::v1::{
+    Heartbeat, HeartbeatReply, NodeDescriptor, NodeStats, RangeOperation, error::Kind, request,
+    response,
+};
+
+use super::Node;
+
+/// Between two heartbeats. Every step of the scheduler takes at least one, so growing a cluster
+/// takes a few times this.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a heartbeat may take before the next one is tried.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Node {
+    pub(super) fn start_heartbeats(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        let net = self.net.clone();
+        let beating = async move {
+            while let Some(node) = weak.upgrade() {
+                node.beat().await;
+                drop(node);
+                net.sleep(INTERVAL).await;
+            }
+        };
+        self.net.spawn(Box::pin(beating));
+    }
+
+    async fn beat(self: &Arc<Self>) {
+        let beat = Heartbeat {
+            node: Some(self.descriptor.clone()),
+            cluster_id: self.cluster_id,
+            ranges: self.board.reports(),
+            stats: Some(self.stats()),
+        };
+        match self.to_control(request::Body::Heartbeat(beat), TIMEOUT).await {
+            Ok(response::Body::Heartbeat(reply)) => self.on_reply(reply),
+            Ok(response::Body::Error(error)) => {
+                if matches!(error.kind, Some(Kind::FailedPrecondition(_))) {
+                    let mut stopped = self.stopped.lock().expect("no panic holds it");
+                    stopped.get_or_insert(error.message);
+                }
+            }
+            // Nobody answered; the next heartbeat asks again.
+            _ => {}
+        }
+    }
+
+    fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
+        self.saw(reply.timestamp);
+        self.learn_nodes(reply.nodes);
+        for operation in reply.operations {
+            let node = self.clone();
+            self.net.spawn(Box::pin(async move { node.operate(operation).await }));
+        }
+    }
+
+    /// A step that is refused is decided anew from the next report.
+    async fn operate(&self, operation: RangeOperation) {
+        let _ = self.stores.operate(operation).await;
+    }
+
+    fn learn_nodes(&self, nodes: Vec<NodeDescriptor>) {
+        let mut book = self.book();
+        book.extend(nodes.into_iter().map(|node| (node.node_id, node)));
+    }
+
+    fn stats(&self) -> NodeStats {
+        let ranges = self.board.ranges();
+        let disk = *self.disk.lock().expect("no panic holds it");
+        NodeStats {
+            disk_total_bytes: disk.total_bytes,
+            disk_available_bytes: disk.available_bytes,
+            replicas: ranges.len() as u32,
+            leaders: ranges.iter().filter(|status| status.leads).count() as u32,
+            uptime_ms: self.net.now().saturating_sub(self.started).as_millis() as u64,
+            replica_ranges: ranges.iter().map(|status| status.descriptor.range_id).collect(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What follows when a replica of this node begins or ends to lead.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
+use rangedb_proto::{RangeDescriptorExt, RangeId};
+use rangedb_raftstore::{Effect, Event};
+
+use super::Node;
+use crate::control::{CONTROL, take_over};
+
+/// Pause before asking for a fence or taking over again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time for one attempt to take over.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at what is still led.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
+
+impl Node {
+    /// Takes effects of the stores that concern leadership. Does not block.
+    pub fn on_effect(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::NeedFence { range, term } => {
+                self.leading().insert(range, term);
+                let node = self.clone();
+                self.net.spawn(Box::pin(async move {
+                    match range {
+                        CONTROL => node.become_control_plane(term).await,
+                        _ => node.fetch_fence(range, term).await,
+                    }
+                }));
+            }
+            Effect::SteppedDown { range } => {
+                self.leading().remove(&range);
+                if range == CONTROL {
+                    *self.control.lock().expect("no panic holds it") = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn leading(&self) -> MutexGuard<'_, BTreeMap<RangeId, u64>> {
+        self.leading.lock().expect("no panic holds it")
+    }
+
+    fn leads(&self, range: RangeId, term: u64) -> bool {
+        self.leading().get(&range) == Some(&term)
+    }
+
+    /// Asks the oracle until it answers or the leadership is over.
+    async fn fetch_fence(&self, range: RangeId, term: u64) {
+        while self.leads(range, term) {
+            if let Ok(timestamp) = self.gateway.timestamp().await {
+                self.saw(timestamp.0);
+                if self.stores.send(range, Event::Fenced { range, term, timestamp }) {
+                    return;
+                }
+            }
+            self.net.sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn become_control_plane(&self, term: u64) {
+        while self.leads(CONTROL, term) {
+            let attempt = Box::pin(take_over(self.around.clone(), term));
+            // An attempt can hang in a range that lost its quorum.
+            let first = future::select(attempt, self.net.sleep(TAKE_OVER_TIMEOUT)).await;
+            if let Either::Left((Ok(control), _)) = first {
+                // Under the lock of the slot: an end of the leadership clears it afterwards.
+                let mut slot = self.control.lock().expect("no panic holds it");
+                if self.leads(CONTROL, term) {
+                    control.watch();
+                    *slot = Some(control);
+                }
+                return;
+            }
+            self.net.sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Moves every leadership to another node, as far as there is one that can take it.
+    pub async fn hand_over(self: &Arc<Self>, within: Duration) {
+        let deadline = self.net.now() + within;
+        loop {
+            let led: Vec<_> = self
+                .board
+                .ranges()
+                .into_iter()
+                .filter(|status| status.leads && status.descriptor.replicas.len() > 1)
+                .collect();
+            if led.is_empty() || self.net.now() >= deadline {
+                return;
+            }
+            for status in led {
+                let operation = RangeOperation {
+                    range_id: status.descriptor.range_id,
+                    epoch: Some(status.descriptor.epoch()),
+                    body: Some(Body::TransferLeader(TransferLeader { to_replica_id: 0 })),
+                };
+                // Refused while nobody can take it: asked again until the deadline.
+                let _ = self.stores.operate(operation).await;
+            }
+            self.net.sleep(HAND_OVER_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Requests addressed to a range: this node answers if it leads the range.
+
+use std::sync::atomic::Ordering;
+
+use prost::Message;
+use rangedb_proto::v1::{
+    self, CommandReply, Conflict, PointRead, PointReadReply, RangeHeader, Scan, ScanReply, Write,
+    WriteReply, command, command_reply, error::Kind,
+};
+use rangedb_proto::{RangeDescriptorExt, RangeId, Timestamp};
+use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
+use rangedb_storage::Direction;
+use rangedb_txn::{ScanRequest, check_commit, check_key};
+
+use super::{Node, storage_error};
+use crate::handle::ReadView;
+
+/// A commit's start timestamp may be this far above the highest one that this node has seen; further
+/// up, the oracle is asked. Nodes see a fresh one with every heartbeat, and a timestamp from the
+/// future would push up every later commit of the range.
+const UNSEEN_MS_MAX: u64 = 3_000;
+
+impl Node {
+    pub(super) async fn point_read(&self, ask: PointRead) -> Result<PointReadReply, v1::Error> {
+        check_key(&ask.key)?;
+        let view = self.view(ask.range, ask.read_ts).await?;
+        if !view.descriptor.contains(&ask.key) {
+            return Err(outside(&view));
+        }
+        let at = rangedb_txn::ReadAt::from_read_ts(ask.read_ts);
+        let kv = rangedb_txn::get(&*view.reader, &ask.key, at).map_err(storage_error)?;
+        Ok(PointReadReply { kv })
+    }
+
+    pub(super) async fn scan(&self, ask: Scan) -> Result<ScanReply, v1::Error> {
+        let view = self.view(ask.range, ask.read_ts).await?;
+        if !view.descriptor.covers(&ask.start_key, &ask.end_key) {
+            return Err(outside(&view));
+        }
+        let direction = if ask.reverse { Direction::Reverse } else { Direction::Forward };
+        let request = ScanRequest {
+            start: ask.start_key,
+            end: ask.end_key,
+            limit: ask.limit,
+            bytes_max: ask.bytes_max,
+            direction,
+            keys_only: ask.keys_only,
+            at: rangedb_txn::ReadAt::from_read_ts(ask.read_ts),
+        };
+        let page = rangedb_txn::scan(&*view.reader, &request).map_err(storage_error)?;
+        Ok(page.into())
+    }
+
+    pub(super) async fn write(&self, ask: Write) -> Result<WriteReply, v1::Error> {
+        let commit = ask.commit.ok_or_else(|| v1::Error::invalid("commit", "it is missing"))?;
+        check_commit(&commit)?;
+        let seen = Timestamp(self.highest_seen.load(Ordering::Relaxed));
+        let start_ts = Timestamp(commit.start_ts);
+        if start_ts.millis() > seen.millis() + UNSEEN_MS_MAX {
+            self.check_handed_out(start_ts, "start_ts").await?;
+        }
+        let body = Some(command::Body::CommitOneRange(commit));
+        let command = v1::Command { body }.encode_to_vec();
+        let reply = self.stores.propose(range_ref(ask.range)?, command.into()).await?;
+        let reply = CommandReply::decode(reply)
+            .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
+        committed(reply).map(|committed| WriteReply { committed: Some(committed) })
+    }
+
+    /// A view of a range's state for a read at a timestamp; 0 is the latest.
+    async fn view(&self, header: Option<RangeHeader>, read_ts: u64) -> Result<ReadView, v1::Error> {
+        let range = range_ref(header)?;
+        let at = match read_ts {
+            0 => ReadAt::Latest,
+            at => {
+                self.check_handed_out(Timestamp(at), "read_ts").await?;
+                ReadAt::Snapshot(Timestamp(at))
+            }
+        };
+        Ok(self.stores.read(range, at).await?)
+    }
+
+    /// Refuses timestamps from the future: reading there would push up every later commit.
+    async fn check_handed_out(&self, at: Timestamp, argument: &str) -> Result<(), v1::Error> {
+        if at.0 <= self.highest_seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let newest = self.gateway.timestamp().await.map_err(v1::Error::from)?;
+        self.saw(newest.0);
+        if at <= newest {
+            return Ok(());
+        }
+        let message = format!("timestamp {at} is ahead of the cluster's newest, {newest}");
+        Err(v1::Error::invalid(argument, message))
+    }
+}
+
+fn range_ref(header: Option<RangeHeader>) -> Result<RangeRef, v1::Error> {
+    let header = header.ok_or_else(|| v1::Error::invalid("range", "it is missing"))?;
+    Ok(RangeRef { id: RangeId(header.range_id), epoch: header.epoch.unwrap_or_default() })
+}
+
+/// The sender's idea of the range is wrong in spite of its epoch.
+fn outside(view: &ReadView) -> v1::Error {
+    let descriptor = Box::new((*view.descriptor).clone());
+    RangeError::StaleEpoch { descriptor }.into()
+}
+
+fn committed(reply: CommandReply) -> Result<v1::Committed, v1::Error> {
+    use command_reply::Body;
+    let (kind, message) = match reply.body {
+        Some(Body::Committed(committed)) => return Ok(committed),
+        Some(Body::ConditionFailed(failed)) => {
+            let key = failed.actual.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
+            let message = format!("condition {} does not hold", failed.index);
+            let conflict = Conflict { condition_index: failed.index, key, actual: failed.actual };
+            (Kind::Conflict(conflict), message)
+        }
+        Some(Body::Locked(locked)) => {
+            let message = format!("key {} is locked", locked.key.escape_ascii());
+            (Kind::KeyLocked(locked), message)
+        }
+        Some(Body::TooOld(too_old)) => {
+            (Kind::TooOld(too_old), "the command is older than what is remembered".to_owned())
+        }
+        Some(Body::EpochChanged(_)) => {
+            return Err(v1::Error::too_busy(1, "the range changed its shape"));
+        }
+        Some(Body::Invalid(why)) => return Err(v1::Error::invalid("commit", why)),
+        None => return Err(v1::Error::undetermined("the range's reply is empty")),
+    };
+    Err(v1::Error::new(kind, message))
+}
