@@ -84,8 +84,8 @@ impl Control {
             let node = state.find_node(&ask.node).cloned().ok_or_else(|| {
                 v1::Error::not_found(format!("no node has the address or id `{}`", ask.node))
             })?;
-            let up = |id: &u64| *id != node.node_id;
-            if !state.view(self.around.net.now()).living.keys().any(|id| up(id)) {
+            let other = |id: &u64| *id != node.node_id;
+            if !state.view(self.around.net.now()).living.keys().any(other) {
                 let message = format!("node {} is the last living one", node.node_id);
                 return Err(v1::Error::failed_precondition(message));
             }
