@@ -10,7 +10,8 @@ const FAMILIES: [ColumnFamily; 4] = ColumnFamily::DATA;
 
 fn small() -> StateOptions {
     // Files of a few records each, so that every family has several.
-    StateOptions { staged_file_bytes: 64, block_cache_bytes: 1 << 20, ..StateOptions::default() }
+    let options = StateOptions::default();
+    StateOptions { staged_file_bytes: 64, compaction: false, ..options }
 }
 
 fn numbered(prefix: &str, count: usize) -> Vec<(Bytes, Bytes)> {

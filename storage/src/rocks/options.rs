@@ -36,6 +36,9 @@ pub struct StateOptions {
     pub verify_bytes_max: u64,
     /// A staged snapshot is written in files of about this length, gathered in memory before.
     pub staged_file_bytes: usize,
+    /// Whether files are merged in the background. Off only where the directory must not change
+    /// while nothing is written to it, as in tests that copy it.
+    pub compaction: bool,
 }
 
 impl Default for StateOptions {
@@ -47,6 +50,7 @@ impl Default for StateOptions {
             background_jobs: 2,
             verify_bytes_max: 512 << 20,
             staged_file_bytes: 32 << 20,
+            compaction: true,
         }
     }
 }
@@ -82,6 +86,7 @@ impl StateOptions {
         options.set_write_buffer_size(self.memtable_bytes);
         options.set_max_write_buffer_number(MEMTABLES_MAX);
         options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_disable_auto_compactions(!self.compaction);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         let mut table = BlockBasedOptions::default();
