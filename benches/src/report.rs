@@ -1,0 +1,52 @@
+//! Medians and ratios of the measurements, as a table.
+
+use std::collections::BTreeMap;
+
+use comfy_table::Table;
+
+use crate::load::{Kind, Run};
+
+/// Runs by kind, number of workers and database.
+#[derive(Default)]
+pub struct Report {
+    runs: BTreeMap<(Kind, usize), BTreeMap<&'static str, Vec<Run>>>,
+}
+
+impl Report {
+    pub fn add(&mut self, kind: Kind, workers: usize, target: &'static str, run: Run) {
+        self.runs.entry((kind, workers)).or_default().entry(target).or_default().push(run);
+    }
+
+    pub fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.set_header(["load", "workers", "database", "per second", "p50", "p99", "times etcd"]);
+        for ((kind, workers), by_target) in &self.runs {
+            let etcd = by_target.get("etcd").map(|runs| median(runs, |run| run.per_second));
+            for (target, runs) in by_target {
+                let per_second = median(runs, |run| run.per_second);
+                let ratio = etcd.map_or("-".into(), |etcd| format!("{:.2}", per_second / etcd));
+                table.add_row([
+                    kind.to_string(),
+                    workers.to_string(),
+                    (*target).to_owned(),
+                    format!("{per_second:.0}"),
+                    millis(median(runs, |run| run.p50.as_secs_f64())),
+                    millis(median(runs, |run| run.p99.as_secs_f64())),
+                    ratio,
+                ]);
+            }
+        }
+        table
+    }
+}
+
+/// Of the middle run, so that one disturbed run does not count.
+fn median(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
+    let mut figures: Vec<f64> = runs.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn millis(seconds: f64) -> String {
+    format!("{:.2} ms", seconds * 1e3)
+}
