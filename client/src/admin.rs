@@ -1,4 +1,5 @@
-//! Requests about the cluster itself. Any node takes them and passes on what it cannot answer.
+//! Requests about the cluster itself. Any node takes them and passes them on to the control plane,
+//! which is asked directly where its node is known.
 //!
 //! Answers are the wire's own messages: they are lists of figures for people and tools, and a second
 //! set of types would only have to be kept equal.
@@ -9,7 +10,7 @@ use rangedb_proto::v1::{self, request, response};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::retry::Effect;
-use crate::sender::{First, unexpected_answer};
+use crate::sender::unexpected_answer;
 
 /// Entries in one page of a listing.
 const PAGE_ENTRIES: u64 = 500;
@@ -154,7 +155,7 @@ impl<'a> Admin<'a> {
 
     async fn send(&self, body: request::Body, effect: Effect) -> Result<response::Body> {
         let deadline = self.client.deadline();
-        self.client.sender.to_cluster(First::Endpoint, effect, deadline, &body).await
+        self.client.sender.to_cluster(effect, deadline, &body).await
     }
 }
 

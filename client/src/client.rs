@@ -36,8 +36,6 @@ const GET_MANY_CONCURRENCY: usize = 64;
 ///
 /// Every request is tried again until its timeout, as long as that cannot do harm; see [`Error`] for
 /// how it may end. Dropping a request's future gives it up: a write may happen all the same.
-///
-/// A `Client` made by [`Client::connect`] must be used within a tokio runtime.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) sender: Arc<Sender>,
@@ -48,7 +46,11 @@ pub struct Client {
 
 impl Client {
     /// Only checks the configuration: connections are opened as requests need them, so a cluster
-    /// that is down shows with the first request. Call it within a tokio runtime.
+    /// that is down shows with the first request.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
     pub fn connect(config: Config) -> Result<Client> {
         Self::with_net(Arc::new(GrpcNet::new()), config)
     }

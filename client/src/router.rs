@@ -150,7 +150,8 @@ impl Router {
         });
     }
 
-    /// A node that is not the leader named another one.
+    /// A node that is not the leader named another one. If that one has just failed here, the others
+    /// come first: they hear of its end later, and one of them leads next.
     pub fn hint(&self, descriptor: &RangeDescriptor, leader_node_id: u64, address: &str) {
         let mut state = self.state.lock().unwrap();
         let known = state.addresses.contains_key(&leader_node_id);
@@ -158,7 +159,9 @@ impl Router {
         if !address.is_empty() && (!known || self.address_kind == AddressKind::Client) {
             state.addresses.insert(leader_node_id, Arc::from(address));
         }
-        state.update(descriptor, |cached| cached.leader = leader_node_id);
+        state.update(descriptor, |cached| {
+            cached.leader = if leader_node_id == cached.avoid { 0 } else { leader_node_id };
+        });
     }
 
     /// The node failed to answer, or said that it does not lead without knowing who does.

@@ -1,5 +1,5 @@
-//! Gets a request to whoever can answer it. The one loop of this crate that tries again: find the
-//! node, ask it, learn from what it says, and let [`Retry`] decide what comes next.
+//! Gets a request to whoever can answer it. Nothing else in this crate tries again: find the node,
+//! ask it, learn from what it says, and let [`Retry`] decide what comes next.
 //!
 //! A request goes to a range (its leader answers) or to the cluster (any node answers). The way to
 //! a range is itself asked from the cluster, one attempt in each turn of the loop.
@@ -19,17 +19,8 @@ use crate::router::{Place, Router, Target};
 /// Ranges asked for at once: a scan looks up the way once in 16 ranges.
 const LOCATE_RANGES: u32 = 16;
 
-/// A key of the control range, whose leader is the oracle.
+/// A key of the control range, whose leader is the control plane and the oracle.
 pub(crate) const CONTROL_KEY: &[u8] = b"_/cluster/";
-
-/// Who of the cluster is asked first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    /// The endpoint that answered last.
-    Endpoint,
-    /// The leader of the control range, if it is known: any other node would pass the request on.
-    ControlLeader,
-}
 
 /// A request for the range that a descriptor describes; an error ends it.
 pub(crate) type Build<'a> = &'a (dyn Fn(&RangeDescriptor) -> Result<request::Body> + Sync);
@@ -64,10 +55,9 @@ impl Sender {
         }
     }
 
-    /// Asks any node.
+    /// Asks the control plane: its node where that is known, else any, which passes the request on.
     pub async fn to_cluster(
         &self,
-        first: First,
         effect: Effect,
         deadline: Duration,
         body: &request::Body,
@@ -75,7 +65,7 @@ impl Sender {
         let mut retry = Retry::new(&*self.net, effect, deadline);
         loop {
             retry.check_time()?;
-            let outcome = self.ask_cluster(first, effect, body, &mut retry).await;
+            let outcome = self.ask_cluster(effect, body, &mut retry).await;
             if let Some(answer) = retry.after(outcome).await? {
                 return Ok(answer);
             }
@@ -192,22 +182,21 @@ impl Sender {
                 Outcome::Answer(())
             }
             Outcome::Answer(_) => Outcome::Elsewhere(unexpected_answer(&address)),
+            // Nothing is wrong with the question: this node is not part of the cluster yet.
+            Outcome::Refused(error) => Outcome::Elsewhere(error),
             failed => failed.without_answer(),
         }
     }
 
     async fn ask_cluster(
         &self,
-        first: First,
         effect: Effect,
         body: &request::Body,
         retry: &mut Retry<'_>,
     ) -> Outcome<response::Body> {
-        if first == First::ControlLeader {
-            let leader = self.router.leader(CONTROL_KEY);
-            if let Some(leader) = leader.filter(|l| !retry.asked.contains(&l.address)) {
-                return self.ask_control_leader(&leader, effect, body, retry).await;
-            }
+        let leader = self.router.leader(CONTROL_KEY);
+        if let Some(leader) = leader.filter(|leader| !retry.asked.contains(&leader.address)) {
+            return self.ask_control_leader(&leader, effect, body, retry).await;
         }
         let Some(address) = self.endpoints.pick(&retry.asked, || self.router.addresses()) else {
             return retry.round_over();

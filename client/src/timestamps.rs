@@ -18,7 +18,7 @@ use rangedb_proto::v1::{self, request, response};
 use crate::error::{Error, Result};
 use crate::retry::Effect;
 use crate::router::Place;
-use crate::sender::{CONTROL_KEY, First, Sender, unexpected_answer};
+use crate::sender::{CONTROL_KEY, Sender, unexpected_answer};
 
 /// Timestamps asked for at once. A 60th of what the oracle has in a millisecond, so that one client
 /// cannot use it up.
@@ -145,8 +145,7 @@ impl Shared {
         let wanted = v1::Timestamps { count: count as u32 };
         let body = request::Body::Timestamps(wanted);
         let deadline = self.sender.net.now() + CALL_TIMEOUT;
-        let answer =
-            self.sender.to_cluster(First::ControlLeader, Effect::Read, deadline, &body).await?;
+        let answer = self.sender.to_cluster(Effect::Read, deadline, &body).await?;
         let response::Body::Timestamps(reply) = answer else {
             return Err(unexpected_answer("the oracle"));
         };

@@ -1,0 +1,166 @@
+//! A cluster in memory behind `Net`, with virtual time: what the client sees of one, faults
+//! included, and nothing of how one works. One thread, one seed, every run the same.
+
+mod executor;
+mod ranges;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_client::net::{BoxFuture, CallError, Net};
+use rangedb_client::v1::{self, request, response};
+use rangedb_client::{Client, Config};
+
+use executor::Clock;
+pub use ranges::Range;
+
+/// One way over the network.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// What a node does with requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Up,
+    /// Connections are refused.
+    Down,
+    /// Takes requests, does nothing, says nothing.
+    Hanging,
+    /// Does what it is asked; its answers do not arrive.
+    AnswersLost,
+    /// Answers that it is overloaded, asking for a wait of so many milliseconds.
+    Busy(u32),
+}
+
+#[derive(Clone)]
+pub struct Cluster {
+    pub clock: Arc<Clock>,
+    pub state: Arc<Mutex<State>>,
+}
+
+pub struct State {
+    pub modes: BTreeMap<u64, Mode>,
+    /// Answers still to be lost, on any node, before the mode counts.
+    pub answers_to_lose: usize,
+    pub ranges: Vec<Range>,
+    /// What the directory says, where that differs from the truth.
+    pub directory: Option<Vec<Range>>,
+    /// Whether a node that is not the leader says who is.
+    pub hints: bool,
+    /// Whether scans say where the next page begins.
+    pub resume_keys: bool,
+    /// Rows in one page of a scan.
+    pub page_rows: usize,
+    pub data: BTreeMap<Bytes, v1::KeyValue>,
+    pub applied: BTreeMap<u64, v1::Committed>,
+    pub oracle: u64,
+    pub config_sets: usize,
+    /// Node and kind of every request that arrived.
+    pub log: Vec<(u64, &'static str)>,
+}
+
+pub fn address(node_id: u64) -> String {
+    format!("n{node_id}:1")
+}
+
+impl Cluster {
+    /// Three nodes; ranges at `["", "_/") ["_/", "_0") ["_0", "m") ["m", "")`, each on all nodes and
+    /// led by node 1.
+    pub fn new() -> Cluster {
+        let bounds = ["", "_/", "_0", "m", ""];
+        let range = |(at, pair): (usize, &[&str])| {
+            Range::new(at as u64 + 1, pair[0], pair[1], 1, &[1, 2, 3], 1)
+        };
+        let state = State {
+            modes: (1..=5).map(|node| (node, Mode::Up)).collect(),
+            answers_to_lose: 0,
+            ranges: bounds.windows(2).enumerate().map(range).collect(),
+            directory: None,
+            hints: true,
+            resume_keys: false,
+            page_rows: 3,
+            data: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            oracle: 1000,
+            config_sets: 0,
+            log: Vec::new(),
+        };
+        Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Asks nodes 1 and 2 first.
+    pub fn client(&self) -> Client {
+        let config = Config::new([address(1), address(2)]);
+        Client::with_net(Arc::new(self.clone()), config).unwrap()
+    }
+
+    /// Runs a task, and what it spawned, until it ends.
+    pub fn run<T>(&self, task: impl Future<Output = T>) -> T {
+        self.clock.run(task)
+    }
+
+    pub fn set_mode(&self, node: u64, mode: Mode) {
+        self.state.lock().unwrap().modes.insert(node, mode);
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    /// Requests of a kind that arrived, by node; forgets all.
+    pub fn take_log(&self, kind: &str) -> Vec<u64> {
+        let log = std::mem::take(&mut self.state.lock().unwrap().log);
+        log.into_iter().filter(|(_, k)| *k == kind).map(|(node, _)| node).collect()
+    }
+
+    pub fn fill(&self, keys: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let keys: BTreeSet<String> = keys.into_iter().collect();
+        let mut state = self.state.lock().unwrap();
+        for key in &keys {
+            state.write_row(Bytes::from(key.clone()), Bytes::from(format!("value of {key}")), 1);
+        }
+        keys
+    }
+}
+
+impl Net for Cluster {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        Box::pin(async move {
+            let node: u64 = address[1..].split(':').next().unwrap().parse().unwrap();
+            self.sleep(LATENCY).await;
+            let mode = self.state.lock().unwrap().modes[&node];
+            if mode == Mode::Down {
+                return Err(CallError::NotSent("connection refused".to_owned()));
+            }
+            let (answer, lost) = self.state.lock().unwrap().serve(node, mode, request);
+            if lost {
+                self.sleep(timeout.saturating_sub(LATENCY)).await;
+                return Err(CallError::Lost("no answer".to_owned()));
+            }
+            self.sleep(LATENCY).await;
+            Ok(answer.unwrap_or_else(response::Body::Error))
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn random_below(&self, bound: u64) -> u64 {
+        self.clock.random() % bound
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.clock.spawn(task);
+    }
+}

@@ -1,0 +1,238 @@
+//! What the nodes of the fake cluster answer.
+
+// Errors of the wire, passed around as they are.
+#![allow(clippy::result_large_err)]
+
+use bytes::Bytes;
+use rangedb_client::v1::{
+    self, CommitOneRange, Epoch, RangeDescriptor, Replica, condition, error::Kind, operation,
+    request, response,
+};
+use rangedb_proto::RangeDescriptorExt;
+
+use super::{Mode, State, address};
+
+/// A range as it really is.
+#[derive(Clone)]
+pub struct Range {
+    pub descriptor: RangeDescriptor,
+    /// 0: none.
+    pub leader: u64,
+}
+
+type Answer = Result<response::Body, v1::Error>;
+
+impl Range {
+    pub fn new(id: u64, start: &str, end: &str, version: u64, nodes: &[u64], leader: u64) -> Self {
+        let replica = |&node_id: &u64| Replica { replica_id: node_id, node_id, role: 0 };
+        let descriptor = RangeDescriptor {
+            range_id: id,
+            start_key: start.to_owned().into(),
+            end_key: end.to_owned().into(),
+            epoch: Some(Epoch { version, conf_ver: 1 }),
+            replicas: nodes.iter().map(replica).collect(),
+            next_replica_id: 10,
+        };
+        Range { descriptor, leader }
+    }
+}
+
+impl State {
+    /// The answer of a node, and whether it gets lost.
+    pub fn serve(&mut self, node: u64, mode: Mode, body: request::Body) -> (Answer, bool) {
+        self.log.push((node, kind(&body)));
+        let silence = || Err(v1::Error::unavailable("never sent"));
+        match mode {
+            Mode::Hanging => return (silence(), true),
+            Mode::Busy(ms) => return (Err(v1::Error::too_busy(ms, "overloaded")), false),
+            Mode::Up | Mode::AnswersLost | Mode::Down => {}
+        }
+        let is_write = matches!(body, request::Body::Write(_) | request::Body::ConfigSet(_));
+        let answer = self.answer(node, body);
+        if self.answers_to_lose > 0 && is_write && answer.is_ok() {
+            self.answers_to_lose -= 1;
+            return (answer, true);
+        }
+        (answer, mode == Mode::AnswersLost)
+    }
+
+    fn answer(&mut self, node: u64, body: request::Body) -> Answer {
+        match body {
+            request::Body::PointRead(read) => {
+                self.check(node, read.range)?;
+                let kv = self.data.get(&read.key).cloned();
+                Ok(response::Body::PointRead(v1::PointReadReply { kv }))
+            }
+            request::Body::Scan(scan) => {
+                self.check(node, scan.range)?;
+                Ok(response::Body::Scan(self.scan(scan)))
+            }
+            request::Body::Write(write) => {
+                self.check(node, write.range)?;
+                let committed = Some(self.commit(write.commit.unwrap())?);
+                Ok(response::Body::Write(v1::WriteReply { committed }))
+            }
+            request::Body::Timestamps(v1::Timestamps { count }) => {
+                self.oracle += u64::from(count);
+                Ok(response::Body::Timestamps(v1::TimestampsReply { last: self.oracle, count }))
+            }
+            request::Body::Locate(locate) => Ok(response::Body::Locate(self.locate(locate))),
+            request::Body::ConfigSet(_) => {
+                self.config_sets += 1;
+                let entry = Some(v1::ConfigEntry::default());
+                Ok(response::Body::ConfigSet(v1::ConfigSetReply { entry }))
+            }
+            other => panic!("the fake cluster does not answer {other:?}"),
+        }
+    }
+
+    /// Whether the node leads the range that the request means.
+    fn check(&self, node: u64, header: Option<v1::RangeHeader>) -> Result<(), v1::Error> {
+        let header = header.unwrap();
+        let range_id = header.range_id;
+        let of_id = |range: &&Range| range.descriptor.range_id == range_id;
+        let range = self.ranges.iter().find(of_id);
+        let Some(range) = range.filter(|r| r.descriptor.replica_on(node).is_some()) else {
+            let kind = Kind::RangeNotFound(v1::RangeNotFound { range_id });
+            return Err(v1::Error::new(kind, "no replica here"));
+        };
+        if header.epoch != range.descriptor.epoch {
+            let descriptors = self.ranges.iter().map(|r| r.descriptor.clone()).collect();
+            let kind = Kind::StaleEpoch(v1::StaleEpoch { descriptors });
+            return Err(v1::Error::new(kind, "the range has changed"));
+        }
+        if node != range.leader {
+            let leader = range.descriptor.replica_on(range.leader).filter(|_| self.hints).cloned();
+            let leader_address = leader.as_ref().map(|l| address(l.node_id)).unwrap_or_default();
+            let kind = Kind::NotLeader(v1::NotLeader { range_id, leader, leader_address });
+            return Err(v1::Error::new(kind, "not the leader"));
+        }
+        Ok(())
+    }
+
+    fn locate(&self, locate: v1::Locate) -> v1::LocateReply {
+        let ranges = self.directory.as_ref().unwrap_or(&self.ranges);
+        let count = locate.count.max(1) as usize;
+        let location = |range: &Range| v1::RangeLocation {
+            descriptor: Some(range.descriptor.clone()),
+            leader_node_id: range.leader,
+        };
+        let key = &locate.key;
+        let ranges = if locate.reverse {
+            let below = |r: &&Range| key.is_empty() || r.descriptor.start_key < key;
+            ranges.iter().rev().filter(below).take(count).map(location).collect()
+        } else {
+            let reaches = |end: &Bytes| end.is_empty() || end > key;
+            let behind = |r: &&Range| reaches(&r.descriptor.end_key);
+            ranges.iter().filter(behind).take(count).map(location).collect()
+        };
+        let node = |&node_id: &u64| v1::NodeDescriptor {
+            node_id,
+            client_address: address(node_id),
+            ..Default::default()
+        };
+        v1::LocateReply { ranges, nodes: self.modes.keys().map(node).collect() }
+    }
+
+    fn scan(&self, scan: v1::Scan) -> v1::ScanReply {
+        let inside = |key: &Bytes| {
+            *key >= scan.start_key && (scan.end_key.is_empty() || *key < scan.end_key)
+        };
+        let mut rows: Vec<v1::KeyValue> =
+            self.data.values().filter(|kv| inside(&kv.key)).cloned().collect();
+        if scan.reverse {
+            rows.reverse();
+        }
+        let limit = if scan.limit == 0 { usize::MAX } else { scan.limit as usize };
+        let page_rows = self.page_rows.min(limit);
+        let more = rows.len() > page_rows;
+        let mut resume_key = Bytes::new();
+        if more && self.resume_keys {
+            let at = if scan.reverse { page_rows - 1 } else { page_rows };
+            resume_key = rows[at].key.clone();
+        }
+        rows.truncate(page_rows);
+        if scan.keys_only {
+            rows.iter_mut().for_each(|row| row.value = Bytes::new());
+        }
+        v1::ScanReply { kvs: rows, more, resume_key }
+    }
+
+    /// As a range does at apply: once for each start timestamp.
+    fn commit(&mut self, command: CommitOneRange) -> Result<v1::Committed, v1::Error> {
+        if let Some(committed) = self.applied.get(&command.start_ts) {
+            return Ok(v1::Committed { repeated_command: true, ..committed.clone() });
+        }
+        for (index, condition) in command.conditions.iter().enumerate() {
+            let actual = self.data.get(&condition.key);
+            if !holds(condition, actual) {
+                let conflict = v1::Conflict {
+                    condition_index: index as u32,
+                    key: condition.key.clone(),
+                    actual: actual.cloned(),
+                };
+                return Err(v1::Error::new(Kind::Conflict(conflict), "a condition failed"));
+            }
+        }
+        let commit_ts = command.start_ts;
+        let results = command.operations.into_iter().map(|operation| {
+            let (deleted, previous) = match operation.body.unwrap() {
+                operation::Body::Put(put) => (0, self.write_row(put.key, put.value, commit_ts)),
+                operation::Body::Delete(delete) => {
+                    let previous = self.data.remove(&delete.key);
+                    (u64::from(previous.is_some()), previous)
+                }
+                operation::Body::DeleteRange(range) => (self.delete_rows(&range), None),
+            };
+            let previous = previous.filter(|_| command.return_previous);
+            v1::OperationResult { deleted, previous }
+        });
+        let results = results.collect();
+        let committed = v1::Committed { commit_ts, results, repeated_command: false };
+        self.applied.insert(command.start_ts, committed.clone());
+        Ok(committed)
+    }
+
+    pub fn write_row(&mut self, key: Bytes, value: Bytes, ts: u64) -> Option<v1::KeyValue> {
+        let before = self.data.get(&key);
+        let version = before.map_or(0, |kv| kv.version) + 1;
+        let create_ts = before.map_or(ts, |kv| kv.create_ts);
+        let row = v1::KeyValue {
+            key: key.clone(),
+            value,
+            version,
+            create_ts,
+            mod_ts: ts,
+            ..Default::default()
+        };
+        self.data.insert(key, row)
+    }
+
+    fn delete_rows(&mut self, range: &v1::DeleteRange) -> u64 {
+        let before = self.data.len();
+        self.data.retain(|key, _| {
+            *key < range.start_key || (!range.end_key.is_empty() && *key >= range.end_key)
+        });
+        (before - self.data.len()) as u64
+    }
+}
+
+fn holds(condition: &v1::Condition, actual: Option<&v1::KeyValue>) -> bool {
+    match condition.test.as_ref().unwrap() {
+        condition::Test::Exists(exists) => *exists == actual.is_some(),
+        condition::Test::Version(version) => *version == actual.map_or(0, |kv| kv.version),
+        condition::Test::ModTs(mod_ts) => *mod_ts == actual.map_or(0, |kv| kv.mod_ts),
+        condition::Test::Value(value) => actual.is_some_and(|kv| kv.value == *value),
+    }
+}
+
+fn kind(body: &request::Body) -> &'static str {
+    match body {
+        request::Body::PointRead(_) => "read",
+        request::Body::Scan(_) => "scan",
+        request::Body::Write(_) => "write",
+        request::Body::Timestamps(_) => "timestamps",
+        request::Body::Locate(_) => "locate",
+        _ => "other",
+    }
+}
