@@ -97,10 +97,15 @@ impl RaftLog {
             taken: RefCell::new(None),
             size: LogSize::default(),
         };
+        if log.truncated.index > applied.index {
+            return Err(rangedb_storage::Error::corrupt(format!(
+                "the log of {range} begins behind {}, its state ends at {}",
+                log.truncated.index, applied.index
+            )));
+        }
         let mut changes = Vec::new();
-        let holds_applied = applied.index <= log.last_index
-            && applied.index >= log.truncated.index
-            && log.term_at(applied.index)? == applied.term;
+        let holds_applied =
+            applied.index <= log.last_index && log.term_at(applied.index)? == applied.term;
         if !holds_applied {
             changes.extend(log.reset(applied));
         }

@@ -165,6 +165,9 @@ impl Store {
         let touched = std::mem::take(&mut self.touched);
         for range in &touched {
             let Some(peer) = self.peers.get_mut(range) else { continue };
+            // First: raft-rs passes proposals and reads of a deposed leader on to its successor,
+            // past the fence and the lease.
+            peer.note_role(&mut pass);
             peer.propose_waiting(now);
             peer.start_read_round(now);
             if peer.on_ready(&mut pass)? {

@@ -180,7 +180,7 @@ impl Peer {
     }
 
     /// Follows raft's role, and reports it once it can be acted upon.
-    pub(super) fn note_role(&mut self, pass: &mut Pass<'_>) {
+    pub fn note_role(&mut self, pass: &mut Pass<'_>) {
         let term = self.term();
         let leads = self.is_raft_leader();
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {

@@ -41,7 +41,8 @@ impl Peer {
     }
 
     fn check_operation(&self, operation: &RangeOperation) -> Result<(), Error> {
-        if !self.leading.as_ref().is_some_and(|leading| leading.ready) {
+        let ready = self.leading.as_ref().is_some_and(|leading| leading.ready);
+        if !ready || !self.is_raft_leader() {
             return Err(self.not_leader());
         }
         if operation.epoch.unwrap_or_default() != self.descriptor().epoch() {

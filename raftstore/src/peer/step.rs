@@ -9,10 +9,24 @@ use crate::pass::Pass;
 /// How raft-rs marks the votes of an election that the leader itself asked for.
 const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
 
+/// Proposals, reads and transfers come in as events; as messages they would get past their checks.
+fn is_between_replicas(kind: MessageType) -> bool {
+    !matches!(
+        kind,
+        MessageType::MsgPropose
+            | MessageType::MsgReadIndex
+            | MessageType::MsgReadIndexResp
+            | MessageType::MsgTransferLeader
+    )
+}
+
 impl Peer {
     /// A raft message for this replica.
     pub fn on_message(&mut self, from: Replica, message: Message, pass: &mut Pass<'_>) {
         let kind = message.get_msg_type();
+        if !is_between_replicas(kind) {
+            return;
+        }
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         if is_vote && self.answer_if_removed(from, pass) {
             return;
