@@ -311,13 +311,14 @@ impl raft::Storage for RaftLog {
             descriptor: Some((*self.descriptor).clone()),
             format_version: SNAPSHOT_FORMAT_VERSION,
         };
-        let mut metadata = SnapshotMetadata::default();
-        metadata.index = self.applied.index;
-        metadata.term = self.applied.term;
+        let mut metadata = SnapshotMetadata {
+            index: self.applied.index,
+            term: self.applied.term,
+            ..Default::default()
+        };
         metadata.set_conf_state(conf_state(&self.descriptor));
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot { data: meta.encode_to_vec().into(), ..Default::default() };
         snapshot.set_metadata(metadata);
-        snapshot.data = meta.encode_to_vec().into();
         Ok(snapshot)
     }
 }
