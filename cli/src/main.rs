@@ -1,1 +1,75 @@
-fn main() {}
+//! `rangedb`: the one binary. `rangedb server` runs a node; every other command asks a cluster and
+//! prints what it answered.
+//!
+//! One file below `commands/` for each command: its arguments, what it asks, and how the answer is
+//! printed as text and as JSON. All of them are handed a [`session::Session`] (the cluster, and
+//! where to read and print) and return a [`failure::Failure`], which knows its exit code.
+//!
+//! What holds for all commands:
+//!
+//! * Success is printed only for an effect that the cluster reported.
+//! * Answers go to standard output; errors, notes and questions to standard error.
+//! * Keys and values are bytes. Text output escapes what would break a line; JSON names a field
+//!   `..._base64` when its bytes are not UTF-8. Nothing is replaced or cut.
+//! * Lists are printed as they arrive, in JSON as one object a line.
+//!
+//! Left out: transactions and an interactive shell.
+
+mod args;
+mod commands;
+mod confirm;
+mod duration;
+mod escape;
+mod failure;
+mod json;
+mod session;
+mod table;
+#[cfg(test)]
+mod testing;
+mod utc;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::process::ExitCode;
+
+use rangedb_client::Client;
+
+use args::{Cli, Globals};
+use commands::{ClientCommand, Command};
+use failure::Failure;
+use session::{Session, Streams};
+
+fn main() -> ExitCode {
+    let cli = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    // Not locked: the threads of a server log to it.
+    let mut out = BufWriter::new(io::stdout());
+    let result = run(cli, &mut out);
+    // What was printed before a failure is true, and comes before it.
+    let flushed = out.flush().map_err(Failure::Output);
+    ExitCode::from(failure::report(result.and(flushed), &mut io::stderr()))
+}
+
+fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    match cli.command {
+        None => Ok(write!(out, "{}", args::help())?),
+        Some(Command::Version) => commands::version::run(out),
+        Some(Command::Completions(completions)) => completions.run(out),
+        Some(Command::Client(command)) => ask_cluster(cli.globals, command, out),
+    }
+}
+
+/// One request or scan after the other needs no more than this thread.
+fn ask_cluster(
+    globals: Globals,
+    command: ClientCommand,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::Runtime)?;
+    let (mut input, mut notes) = (io::stdin().lock(), io::stderr());
+    let interactive = input.is_terminal() && notes.is_terminal();
+    let streams = Streams { input: &mut input, out, notes: &mut notes, interactive };
+    runtime.block_on(async {
+        let client = Client::connect(globals.client_config())?;
+        command.run(&mut Session { client, output: globals.output, streams }).await
+    })
+}

@@ -1,0 +1,221 @@
+//! The command line as a whole: what stands before any command, and the options that every command
+//! which asks a cluster shares. Those are taken before and after the command's name.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use rangedb_client::Config;
+
+use crate::commands::Command;
+use crate::duration;
+
+/// A transactional, range-partitioned, replicated key-value store.
+///
+/// Keys and values that begin with a dash go behind `--`. Exit codes: 0 done, 1 failed, 2 the
+/// command line or an argument is wrong, 3 the key does not exist.
+#[derive(Debug, Parser)]
+#[command(name = "rangedb", version)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+// Not a doc comment: clap would print it as what the whole program is.
+// Options of commands that ask a cluster.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every request")]
+pub struct Globals {
+    /// Nodes to ask, as host:port; one that answers is enough
+    #[arg(
+        long,
+        global = true,
+        env = "RANGEDB_ENDPOINTS",
+        hide_env_values = true,
+        value_name = "A,B,C",
+        default_value = "127.0.0.1:8081"
+    )]
+    pub endpoints: String,
+    /// How long a request may take with all its retries, such as 5s or 500ms
+    #[arg(
+        long,
+        global = true,
+        env = "RANGEDB_TIMEOUT",
+        hide_env_values = true,
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = duration::parse
+    )]
+    pub timeout: Duration,
+    /// How to print answers
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people: bytes that would break a line are escaped
+    Table,
+    /// For programs: one object a line
+    Json,
+}
+
+impl Globals {
+    pub fn client_config(&self) -> Config {
+        Config::from_list(&self.endpoints).timeout(self.timeout)
+    }
+}
+
+/// Reads a command line, the program's name first. The error knows how to print itself and with
+/// which code to exit, and is also what `--help` and `--version` end in.
+pub fn parse(
+    line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Cli, clap::Error> {
+    let mut parser = Cli::command();
+    let matches = parser.try_get_matches_from_mut(line)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))?;
+    if let Some(command) = cli.command.as_ref().filter(|c| !matches!(c, Command::Client(_))) {
+        for option in ["endpoints", "timeout", "output"] {
+            // From the environment it may stay: that is set for a whole shell.
+            if matches.value_source(option) == Some(ValueSource::CommandLine) {
+                let message =
+                    format!("--{option} is for commands that ask a cluster, not for `{command}`");
+                return Err(parser.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+    }
+    Ok(cli)
+}
+
+/// What `rangedb` alone prints.
+pub fn help() -> String {
+    Cli::command().render_help().to_string()
+}
+
+/// Reads a key or a value: whatever bytes the shell passed.
+pub fn bytes() -> impl TypedValueParser<Value = Bytes> {
+    OsStringValueParser::new().map(|argument| argument.into_encoded_bytes().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globals(line: &str) -> Globals {
+        parse(line.split_whitespace()).unwrap().globals
+    }
+
+    fn error(line: &str) -> clap::Error {
+        parse(line.split_whitespace()).unwrap_err()
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_are_taken_before_and_after_the_command() {
+        for line in [
+            "rangedb --endpoints a:1,b:2 --timeout 70ms --output json get k",
+            "rangedb get --endpoints a:1,b:2 --timeout 70ms --output json k",
+            "rangedb get k --endpoints=a:1,b:2 --timeout=70ms --output=json",
+            "rangedb --output json admin --timeout 70ms node list --endpoints a:1,b:2",
+        ] {
+            let globals = globals(line);
+            assert_eq!(globals.client_config().endpoints, ["a:1", "b:2"], "{line}");
+            assert_eq!(globals.timeout, Duration::from_millis(70), "{line}");
+            assert_eq!(globals.output, Output::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_have_the_documented_defaults() {
+        let parser = Cli::command();
+        let of = |name: &str| {
+            let option = parser.get_arguments().find(|option| option.get_id() == name).unwrap();
+            let env = option.get_env().map(|env| env.to_str().unwrap().to_owned());
+            (option.get_default_values()[0].to_str().unwrap().to_owned(), env)
+        };
+        assert_eq!(of("endpoints"), ("127.0.0.1:8081".into(), Some("RANGEDB_ENDPOINTS".into())));
+        assert_eq!(of("timeout"), ("5s".into(), Some("RANGEDB_TIMEOUT".into())));
+        assert_eq!(of("output"), ("table".into(), None));
+    }
+
+    #[test]
+    fn no_command_is_no_error_and_the_help_lists_the_commands() {
+        assert!(parse(["rangedb"]).unwrap().command.is_none());
+        for command in ["put", "get", "delete", "range", "batch", "admin", "version"] {
+            assert!(help().contains(&format!("\n  {command} ")), "{command}");
+        }
+    }
+
+    /// As people and scripts have been told to write them.
+    #[test]
+    fn every_documented_spelling_is_understood() {
+        const JSON: &str = r#"{"name": "John", "email": "john@example.com"}"#;
+        const FACTOR: &str = "_/cluster/config/replication_factor";
+        for line in [
+            &["put", "/user/123", JSON][..],
+            &["get", "/user/123"],
+            &["delete", "/user/123"],
+            &["range", "/user/", "/user/z"],
+            &["range", "a", "b", "--limit", "10", "--reverse", "--keys-only"],
+            &["batch", "put", "/user/123", JSON, "/user/456", JSON],
+            &["batch", "delete", "/user/123", "/user/456"],
+            &["version"],
+            &["completions", "bash"],
+            &["admin", "cluster", "status"],
+            &["admin", "node", "list"],
+            &["admin", "node", "remove", "node3.example.com:8080", "--confirm"],
+            &["admin", "node", "remove", "node3.example.com:8080", "--dry-run"],
+            &["admin", "partition", "list"],
+            &["admin", "meta", "list"],
+            &["admin", "meta", "list", "_/partitions/"],
+            &["admin", "meta", "get", "_/cluster/nodes/node1"],
+            &["admin", "metadata", "get", "_/cluster/nodes/node1"],
+            &["admin", "config", "list"],
+            &["admin", "config", "get", FACTOR, "--history"],
+            &["admin", "config", "set", FACTOR, "3"],
+            &["admin", "config", "set", "replication_factor", "3", "--dry-run"],
+            &["admin", "set", FACTOR, "3"],
+        ] {
+            let words = ["rangedb"].iter().chain(line);
+            assert!(parse(words).is_ok(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_flags_are_usage_errors() {
+        for line in [
+            "rangedb frobnicate",
+            "rangedb get",
+            "rangedb get k --no-such-flag",
+            "rangedb get k --timeout 5",
+            "rangedb get k --timeout 0s",
+            "rangedb get k --output yaml",
+            "rangedb put k",
+            "rangedb range a b --limit -1",
+            "rangedb range a b --limit 0",
+            "rangedb batch put k",
+            "rangedb batch delete",
+            "rangedb admin node remove",
+            "rangedb completions tcsh",
+        ] {
+            assert_eq!(error(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn options_of_a_request_are_refused_where_no_cluster_is_asked() {
+        let error = error("rangedb version --timeout 1s");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("not for `version`"), "{error}");
+    }
+}

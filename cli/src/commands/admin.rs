@@ -1,0 +1,91 @@
+//! `rangedb admin ...`: about the cluster itself. What its commands share is how they name states,
+//! roles and sizes.
+
+mod cluster_status;
+mod config;
+mod meta;
+mod node;
+mod partition;
+
+use clap::Subcommand;
+use rangedb_proto::v1;
+
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// Look at a cluster and change how it works
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(Cluster),
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Ranges, the pieces of the key space
+    #[command(subcommand)]
+    Partition(Partition),
+    #[command(subcommand, visible_alias = "metadata")]
+    Meta(meta::Meta),
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Change a setting: short for `config set`
+    Set(config::Set),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Show the cluster's id, its nodes, and whether every range has its replicas
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Partition {
+    /// List ranges in key order, with their replicas and leaders
+    List,
+}
+
+impl Admin {
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        match self {
+            Admin::Cluster(Cluster::Status) => cluster_status::run(session).await,
+            Admin::Node(node) => node.run(session).await,
+            Admin::Partition(Partition::List) => partition::list(session).await,
+            Admin::Meta(meta) => meta.run(session).await,
+            Admin::Config(config) => config.run(session).await,
+            Admin::Set(set) => set.run(session).await,
+        }
+    }
+}
+
+/// The word for a node's state.
+fn node_state(state: i32) -> String {
+    match v1::NodeState::try_from(state) {
+        Ok(v1::NodeState::NodeUp) => "up".to_owned(),
+        Ok(v1::NodeState::NodeDead) => "dead".to_owned(),
+        Ok(v1::NodeState::NodeRemoved) => "removed".to_owned(),
+        // A newer server's.
+        Err(_) => format!("state {state}"),
+    }
+}
+
+/// The word for a replica's role.
+fn replica_role(role: i32) -> String {
+    match v1::ReplicaRole::try_from(role) {
+        Ok(v1::ReplicaRole::Voter) => "voter".to_owned(),
+        Ok(v1::ReplicaRole::Learner) => "learner".to_owned(),
+        Ok(v1::ReplicaRole::IncomingVoter) => "incoming".to_owned(),
+        Ok(v1::ReplicaRole::OutgoingVoter) => "outgoing".to_owned(),
+        Err(_) => format!("role {role}"),
+    }
+}
+
+/// A node's id, where 0 stands for none.
+fn known_node(node_id: u64) -> Option<u64> {
+    (node_id != 0).then_some(node_id)
+}
+
+/// Ids in a table's cell.
+fn list<T: ToString>(ids: impl IntoIterator<Item = T>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    if ids.is_empty() { "-".to_owned() } else { ids.join(",") }
+}

@@ -1,0 +1,176 @@
+//! How a command fails: what it says on standard error, and its exit code, which is an interface to
+//! scripts. The word in capitals is gRPC's name of the code, so that all clients speak alike;
+//! `UNDETERMINED` is ours, for a write of which nobody knows whether it happened.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+
+use bytes::Bytes;
+use rangedb_client::Error;
+
+use crate::escape::escape;
+
+/// Everything that has no code of its own.
+const EXIT_FAILED: u8 = 1;
+/// Wrong as it stands: the same command never works. clap's code for the command line too.
+const EXIT_USAGE: u8 = 2;
+/// The key that was asked for does not exist, which a script can use as an answer.
+const EXIT_KEY_NOT_FOUND: u8 = 3;
+
+#[derive(Debug)]
+pub enum Failure {
+    /// The cluster refused, failed, or could not be asked.
+    Request(Error),
+    KeyNotFound(Bytes),
+    /// The arguments break a rule that clap does not know.
+    Usage(String),
+    /// The person at the terminal did not say yes; nothing was done.
+    NotConfirmed,
+    Input(io::Error),
+    Output(io::Error),
+    /// The operating system gave no thread, socket or the like to begin with.
+    Runtime(io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::KeyNotFound(_) => EXIT_KEY_NOT_FOUND,
+            Failure::Usage(_) | Failure::Request(Error::Invalid { .. }) => EXIT_USAGE,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// The reader of the output has seen enough, as `head` does.
+    fn is_reader_gone(&self) -> bool {
+        matches!(self, Failure::Output(error) if error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+/// Says what went wrong, if anything did. Returns the exit code.
+pub fn report(result: Result<(), Failure>, notes: &mut dyn Write) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(failure) if failure.is_reader_gone() => 0,
+        Err(failure) => {
+            // If this fails too, the exit code is all that is left to tell by.
+            let _ = writeln!(notes, "{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::KeyNotFound(key) => write!(f, "key not found: {}", escape(key)),
+            Failure::Request(error) => write!(f, "error: {}", Coded(error)),
+            Failure::Usage(message) => write!(f, "error: INVALID_ARGUMENT: {message}"),
+            Failure::NotConfirmed => write!(f, "error: not confirmed, nothing was done"),
+            Failure::Input(error) => write!(f, "error: cannot read standard input: {error}"),
+            Failure::Output(error) => write!(f, "error: cannot write the answer: {error}"),
+            Failure::Runtime(error) => write!(f, "error: cannot start: {error}"),
+        }
+    }
+}
+
+/// A client's error with its code in front.
+struct Coded<'a>(&'a Error);
+
+impl fmt::Display for Coded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::Conflict { .. } => write!(f, "ABORTED: {}", self.0),
+            Error::Unavailable(message) => write!(f, "UNAVAILABLE: {message}"),
+            Error::TooBusy { message, retry_after } => {
+                write!(f, "RESOURCE_EXHAUSTED: {message}; try again in {retry_after:?}")
+            }
+            Error::Undetermined(message) => {
+                write!(f, "UNDETERMINED: {message}; the write may have happened, or happen still")
+            }
+            Error::Invalid { argument, message } => {
+                write!(f, "INVALID_ARGUMENT: {argument}: {message}")
+            }
+            Error::PermissionDenied(message) => write!(f, "PERMISSION_DENIED: {message}"),
+            Error::NotFound(message) => write!(f, "NOT_FOUND: {message}"),
+            Error::FailedPrecondition(message) => write!(f, "FAILED_PRECONDITION: {message}"),
+            Error::TooOld { message, .. } => write!(f, "OUT_OF_RANGE: {message}"),
+            Error::DiskFull(message) => write!(f, "RESOURCE_EXHAUSTED: disk full: {message}"),
+            Error::Corruption { message, file } if file.is_empty() => {
+                write!(f, "DATA_LOSS: {message}")
+            }
+            Error::Corruption { message, file } => write!(f, "DATA_LOSS: {file}: {message}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Request(error)
+    }
+}
+
+/// Commands write to their output all over, and read in one place only.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn reported(failure: Failure) -> (u8, String) {
+        let mut notes = Vec::new();
+        let code = report(Err(failure), &mut notes);
+        (code, String::from_utf8(notes).unwrap())
+    }
+
+    #[test]
+    fn every_error_of_a_request_begins_with_its_code() {
+        let text = || "why".to_owned();
+        let key = || Bytes::from_static(b"k");
+        let busy = Error::TooBusy { message: text(), retry_after: Duration::from_millis(7) };
+        let invalid = Error::Invalid { argument: "key".into(), message: text() };
+        let corruption = Error::Corruption { message: text(), file: "7.sst".into() };
+        let conflict = Error::Conflict { key: key(), condition_index: 0, actual: None };
+        for (error, code, message) in [
+            (Error::Unavailable(text()), 1, "UNAVAILABLE: why"),
+            (busy, 1, "RESOURCE_EXHAUSTED: why; try again in 7ms"),
+            (invalid, 2, "INVALID_ARGUMENT: key: why"),
+            (Error::PermissionDenied(text()), 1, "PERMISSION_DENIED: why"),
+            (Error::NotFound(text()), 1, "NOT_FOUND: why"),
+            (Error::FailedPrecondition(text()), 1, "FAILED_PRECONDITION: why"),
+            (Error::TooOld { message: text(), floor_ts: 1 }, 1, "OUT_OF_RANGE: why"),
+            (Error::DiskFull(text()), 1, "RESOURCE_EXHAUSTED: disk full: why"),
+            (corruption, 1, "DATA_LOSS: 7.sst: why"),
+            (conflict, 1, "ABORTED: condition 0 on key `k` does not hold"),
+        ] {
+            assert_eq!(reported(error.into()), (code, format!("error: {message}\n")));
+        }
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_is_never_called_failed() {
+        let (code, message) = reported(Error::Undetermined("no answer".into()).into());
+        assert_eq!(code, 1);
+        assert!(message.starts_with("error: UNDETERMINED: no answer; the write may have happened"));
+    }
+
+    #[test]
+    fn a_missing_key_has_an_exit_code_of_its_own() {
+        let failure = Failure::KeyNotFound(Bytes::from_static(b"/a\n"));
+        assert_eq!(reported(failure), (3, "key not found: /a\\n\n".to_owned()));
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let gone = Failure::Output(ErrorKind::BrokenPipe.into());
+        assert_eq!(reported(gone), (0, String::new()));
+        let (code, message) = reported(Failure::Output(ErrorKind::StorageFull.into()));
+        assert_eq!(code, 1);
+        assert!(message.starts_with("error: cannot write the answer: "), "{message}");
+    }
+}

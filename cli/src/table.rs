@@ -1,0 +1,58 @@
+//! Tables for people: columns in line, no borders, so that `grep` and `awk` can be used on them.
+
+use std::io::{self, Write};
+
+use comfy_table::{Row, Table, presets};
+
+/// Blanks between columns.
+const GAP: u16 = 2;
+
+/// Prints rows under a head. Cells are never wrapped or cut, however narrow the terminal is.
+pub fn print<const N: usize>(
+    out: &mut dyn Write,
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> io::Result<()> {
+    let mut table = plain();
+    table.set_header(Row::from(head));
+    table.add_rows(rows);
+    finish(out, table)
+}
+
+/// Prints names and what they stand for, one pair a line.
+pub fn print_fields<const N: usize>(
+    out: &mut dyn Write,
+    fields: [(&str, String); N],
+) -> io::Result<()> {
+    let mut table = plain();
+    table.add_rows(fields.map(|(name, value)| [name.to_owned(), value]));
+    finish(out, table)
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn finish(out: &mut dyn Write, mut table: Table) -> io::Result<()> {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_in_line_and_nothing_is_cut() {
+        let long = "x".repeat(500);
+        let mut out = Vec::new();
+        print(&mut out, ["ID", "NAME"], [["1".into(), long.clone()], ["23".into(), "b".into()]])
+            .unwrap();
+        let expected = format!("ID  NAME\n1   {long}\n23  b\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
