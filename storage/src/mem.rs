@@ -17,7 +17,8 @@ use crate::{
     Staging, StateEngine, WriteBatch,
 };
 
-/// See the module. Handed around by reference; all methods may be called from any thread.
+/// The applied state in memory, the twin of [`crate::RocksState`], which can crash, fail and be full.
+/// All methods may be called from any thread.
 #[derive(Default)]
 pub struct MemState {
     inner: Arc<Mutex<Inner>>,

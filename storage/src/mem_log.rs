@@ -11,7 +11,8 @@ use raft_proto::eraftpb::Entry;
 use crate::log::entries_within;
 use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
 
-/// See the module. All methods may be called from any thread.
+/// Raft logs in memory, the twin of [`crate::RaftEngineLog`], which can fail and be full. All methods
+/// may be called from any thread.
 #[derive(Default)]
 pub struct MemLog {
     inner: Mutex<Inner>,

@@ -57,7 +57,8 @@ impl Default for LogOptions {
     }
 }
 
-/// See the module. All methods may be called from any thread.
+/// The raft logs of a node in `data_dir/log`. All methods may be called from any thread; appends wait
+/// for each other.
 pub struct RaftEngineLog {
     engine: Engine,
     dir: PathBuf,

@@ -299,6 +299,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_format_document_is_right() {
+        let value = RecordValue::Inline(Bytes::from_static(b"v"));
+        let record =
+            Record { mod_ts: 100, start_ts: 99, create_ts: 100, version: 1, lease_id: 0, value };
+        assert_eq!(record.encode(), [1, 0, 0, 0, 0, 0, 0, 0, 100, 1, 1, 0, 1, 0, b'v'][..]);
+    }
+
+    #[test]
     fn every_cut_of_a_record_without_inline_value_is_refused() {
         let value = RecordValue::Reference { bytes: 70_000 };
         let record =

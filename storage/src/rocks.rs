@@ -43,7 +43,9 @@ const ABOVE_ALL_KEYS: &[u8] = &[0xff; 8 * 1024 + 1];
 /// is in memory.
 const SMALL_SPAN_BYTES: u64 = 1 << 20;
 
-/// See the module. All methods may be called from any thread.
+/// The applied state of a node in `data_dir/state`. All methods may be called from any thread.
+///
+/// Dropped in good order it is flushed, but an error of that flush is lost: flush before.
 pub struct RocksState {
     engine: Arc<Engine>,
 }

@@ -47,10 +47,11 @@ pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
     for (place, (number, path)) in append.iter().enumerate() {
         let newest = place + 1 == append.len();
         let file = CheckedFile::read(*number, path)?;
-        if let Some(broken) = file.first_broken() {
-            if !newest || file.sound_batch_behind(broken) {
+        match file.first_broken() {
+            Some(broken) if !newest || file.sound_batch_behind(broken) => {
                 return Err(damage(path, broken));
             }
+            _ => {}
         }
     }
     let rewrite = numbered_files(dir, REWRITE_SUFFIX)?;
@@ -59,11 +60,11 @@ pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
         let newest = place + 1 == rewrite.len();
         let file = CheckedFile::read(*number, path)?;
         // Its first file is made when the directory is, and may be without a header until a purge.
-        let unused = newest && file.bytes.len() <= FILE_HEADER_BYTES;
-        if let Some(broken) = file.first_broken() {
-            if !unused && !(newest && purging) {
-                return Err(damage(path, broken));
-            }
+        let unused = file.bytes.len() <= FILE_HEADER_BYTES;
+        let may_be_cut = newest && (unused || purging);
+        match file.first_broken() {
+            Some(broken) if !may_be_cut => return Err(damage(path, broken)),
+            _ => {}
         }
     }
     Ok(())

@@ -221,3 +221,22 @@ fn after_a_failed_append_there_is_no_other_but_after_a_full_disk_there_is() {
     assert_eq!(log.state(1).unwrap().unwrap().last_index, 1);
     log.append(append_of(2..3)).unwrap();
 }
+
+#[cfg(feature = "disk")]
+#[test]
+fn logs_of_one_process_do_not_read_each_others_entries() {
+    use crate::log_node::DiskNode;
+    let nodes = [b"a", b"b", b"c"].map(|data| {
+        let node = DiskNode::new();
+        let entries = vec![entry(1, 1, data)];
+        let change = LogChange::Append { range_id: 1, entries };
+        node.engine().append(one(change)).unwrap();
+        (node, data)
+    });
+    for _ in 0..2 {
+        for (node, data) in &nodes {
+            let entries = node.engine().entries(1, 1, 2, 0).unwrap();
+            assert_eq!(entries[0].data, data.to_vec());
+        }
+    }
+}

@@ -5,8 +5,6 @@ mod batch_script;
 #[cfg(feature = "disk")]
 mod damage;
 mod golden;
-#[cfg(feature = "disk")]
-mod kill;
 mod log_history;
 mod log_node;
 mod log_script;
