@@ -66,7 +66,8 @@ pub(crate) struct Retry<'a> {
     last: Error,
     /// Addresses asked since the last pause, for the request itself.
     pub asked: BTreeSet<Arc<str>>,
-    /// Addresses asked since the last pause, for the way to the range.
+    /// Addresses asked in vain for the way to the range, until all were. A pause does not end that:
+    /// while a range is known, each round asks for a better way only once.
     pub directories_asked: BTreeSet<Arc<str>>,
 }
 
@@ -149,7 +150,6 @@ impl<'a> Retry<'a> {
         let wait = self.backoff.wait(self.net).max(at_least).min(self.left());
         self.net.sleep(wait).await;
         self.asked.clear();
-        self.directories_asked.clear();
         self.rerouted_since_pause = false;
     }
 

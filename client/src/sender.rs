@@ -172,6 +172,7 @@ impl Sender {
         let locate = v1::Locate { key: key.to_vec().into(), count: LOCATE_RANGES, reverse };
         let asked = &retry.directories_asked;
         let Some(address) = self.endpoints.pick(asked, || self.router.addresses()) else {
+            retry.directories_asked.clear();
             return retry.round_over();
         };
         retry.directories_asked.insert(address.clone());
@@ -179,6 +180,7 @@ impl Sender {
         match self.call_endpoint(&address, Effect::Read, body, retry).await {
             Outcome::Answer(response::Body::Locate(reply)) => {
                 self.router.learn(place, reply);
+                retry.directories_asked.remove(&address);
                 Outcome::Answer(())
             }
             Outcome::Answer(_) => Outcome::Elsewhere(unexpected_answer(&address)),

@@ -112,6 +112,15 @@ fn count_of(body: response::Body) -> u32 {
     }
 }
 
+/// As large as a command may be.
+fn large_write() -> request::Body {
+    let value = vec![1; rangedb_proto::COMMAND_BYTES_MAX];
+    let put = v1::Put { key: "k".into(), value: value.into(), lease_id: 0 };
+    let operation = v1::Operation { body: Some(v1::operation::Body::Put(put)) };
+    let commit = v1::CommitOneRange { operations: vec![operation], ..Default::default() };
+    request::Body::Write(v1::Write { range: None, commit: Some(commit) })
+}
+
 #[tokio::test]
 async fn answers_in_any_order_reach_their_requests_and_requests_share_messages() {
     let mut held = Vec::new();
@@ -177,6 +186,19 @@ async fn a_silent_node_loses_the_request_at_its_timeout_and_not_those_that_follo
 }
 
 #[tokio::test]
+async fn a_request_that_never_left_is_known_not_to_have_happened() {
+    // The kernel takes the connection, nobody reads from it: the first request fills the windows.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let net = GrpcNet::new();
+    let timeout = Duration::from_millis(200);
+    let calls = (0..6).map(|_| net.call(&address, large_write(), timeout));
+    let answers = join_all(calls).await;
+    assert!(matches!(answers[0], Err(CallError::Lost(_))), "{:?}", answers[0]);
+    assert!(matches!(answers[5], Err(CallError::NotSent(_))), "{:?}", answers[5]);
+}
+
+#[tokio::test]
 async fn a_node_that_comes_back_is_found_again() {
     let mut answered = false;
     let served = serve(move |message| match std::mem::replace(&mut answered, true) {
@@ -214,14 +236,8 @@ async fn the_largest_command_fits_in_a_message() {
         Ok(message.requests.iter().map(reply).collect())
     });
     let served = served.await;
-    let value = vec![1; rangedb_proto::COMMAND_BYTES_MAX];
-    let put = v1::Put { key: "k".into(), value: value.into(), lease_id: 0 };
-    let operation = v1::Operation { body: Some(v1::operation::Body::Put(put)) };
-    let commit = v1::CommitOneRange { operations: vec![operation], ..Default::default() };
-    let write = v1::Write { range: None, commit: Some(commit) };
     let net = GrpcNet::new();
-    let calls =
-        (0..8).map(|_| net.call(&served.address, request::Body::Write(write.clone()), PATIENCE));
+    let calls = (0..8).map(|_| net.call(&served.address, large_write(), PATIENCE));
     let answers = join_all(calls).await;
     let sent = answers.iter().filter(|answer| answer.is_ok()).count();
     let refused = |answer: &&Result<_, _>| matches!(answer, Err(CallError::NotSent(m)) if m.contains("too many requests"));

@@ -60,6 +60,8 @@ fn a_leader_that_moved_is_found_without_a_hint() {
     });
     cluster.run(client.get("k")).unwrap();
     assert_eq!(cluster.take_log("read"), [1, 2, 3]);
+    cluster.run(client.get("k")).unwrap();
+    assert_eq!(cluster.take_log("read"), [3], "the new leader is remembered");
 }
 
 #[test]
@@ -88,6 +90,37 @@ fn a_range_that_moved_to_other_nodes_is_looked_up_again() {
     cluster.take_log("");
     cluster.run(client.get("k")).unwrap();
     assert_eq!(cluster.take_log("read").last(), Some(&5));
+}
+
+#[test]
+fn a_range_whose_nodes_are_all_gone_is_looked_up_again() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+    cluster.change(|state| state.ranges[2] = Range::new(3, "_0", "m", 5, &[4, 5], 5));
+    (1..=3).for_each(|node| cluster.set_mode(node, Mode::Down));
+    cluster.run(client.get("k")).unwrap();
+    assert_eq!(cluster.take_log("read").last(), Some(&5));
+}
+
+#[test]
+fn a_known_range_outlives_an_election_while_the_directory_is_unreachable() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+    cluster.change(|state| {
+        state.directory_down = true;
+        state.ranges[2].leader = 0;
+    });
+    let before = cluster.clock.now();
+    cluster.run(async {
+        let elect = async {
+            cluster.sleep(SECOND / 2).await;
+            cluster.change(|state| state.ranges[2].leader = 2);
+        };
+        join(client.get("k"), elect).await.0.unwrap();
+    });
+    assert!(cluster.clock.now() - before < 2 * SECOND);
 }
 
 #[test]
@@ -252,6 +285,12 @@ fn a_change_of_configuration_is_not_repeated_once_its_answer_was_lost() {
     let error = cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
     assert!(matches!(error, Error::Undetermined(_)), "{error}");
     assert_eq!(cluster.state.lock().unwrap().config_sets, 1);
+    cluster.change(|state| {
+        state.answers_to_lose = 1;
+        state.connections_break = true;
+    });
+    cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
+    assert_eq!(cluster.state.lock().unwrap().config_sets, 2);
     cluster.set_mode(1, Mode::Down);
     cluster.run(client.admin().config_set("a", "b", false)).unwrap();
 }

@@ -43,7 +43,11 @@ pub struct State {
     pub modes: BTreeMap<u64, Mode>,
     /// Answers still to be lost, on any node, before the mode counts.
     pub answers_to_lose: usize,
+    /// Lost answers are noticed at once, as when a connection breaks, not when the time is up.
+    pub connections_break: bool,
     pub ranges: Vec<Range>,
+    /// Nobody answers where ranges are.
+    pub directory_down: bool,
     /// What the directory says, where that differs from the truth.
     pub directory: Option<Vec<Range>>,
     /// Whether a node that is not the leader says who is.
@@ -75,6 +79,8 @@ impl Cluster {
         let state = State {
             modes: (1..=5).map(|node| (node, Mode::Up)).collect(),
             answers_to_lose: 0,
+            connections_break: false,
+            directory_down: false,
             ranges: bounds.windows(2).enumerate().map(range).collect(),
             directory: None,
             hints: true,
@@ -140,7 +146,9 @@ impl Net for Cluster {
             }
             let (answer, lost) = self.state.lock().unwrap().serve(node, mode, request);
             if lost {
-                self.sleep(timeout.saturating_sub(LATENCY)).await;
+                let breaks = self.state.lock().unwrap().connections_break;
+                let silence = if breaks { LATENCY } else { timeout.saturating_sub(LATENCY) };
+                self.sleep(silence).await;
                 return Err(CallError::Lost("no answer".to_owned()));
             }
             self.sleep(LATENCY).await;

@@ -76,6 +76,9 @@ impl State {
                 self.oracle += u64::from(count);
                 Ok(response::Body::Timestamps(v1::TimestampsReply { last: self.oracle, count }))
             }
+            request::Body::Locate(_) if self.directory_down => {
+                Err(v1::Error::unavailable("the control range has no leader"))
+            }
             request::Body::Locate(locate) => Ok(response::Body::Locate(self.locate(locate))),
             request::Body::ConfigSet(_) => {
                 self.config_sets += 1;
