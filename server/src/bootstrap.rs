@@ -1,0 +1,223 @@
+//! How a data directory without an identity becomes part of a cluster, and never of a second one.
+//!
+//! A node first asks everyone it was told of. If one of them belongs to a cluster, this node does
+//! too: as the founding node that it was chosen to be, or by asking to join. Otherwise the peers
+//! agree on one [`Formation`] by single-decree Paxos (Lamport, "Paxos Made Simple"): `acceptor.rs`
+//! holds the rules of voting, `proposal.rs` those of proposing, both without any IO.
+//!
+//! Invariants:
+//! - One vote per data directory: a vote is in the IDENTITY file before it is answered, and counts
+//!   once, under whatever names the directory is reached.
+//! - A quorum is a majority of `--peers`, never of those that happen to answer.
+//! - A proposer that learns of an accepted formation proposes that one and no other.
+//! - The founding ranges are durable before the identity says that the node is a member.
+//!
+//! Who may start to propose is a matter of `--cluster-init`; finishing what somebody else started is
+//! always safe, so every peer does it. A wiped directory has a new id and no vote to give again; it
+//! finds its cluster by asking, and joins as a new node.
+
+mod acceptor;
+mod form;
+mod join;
+mod peers;
+mod proposal;
+
+use std::sync::{Arc, Mutex};
+
+use rangedb_client::net::SharedNet;
+use rangedb_proto::v1::bootstrap_request::Body;
+use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
+use tokio::sync::Notify;
+
+use crate::identity::{DataDir, IdentityError, Membership};
+
+/// Replicas that a range has where the cluster is large enough, until an operator says otherwise.
+const REPLICATION_FACTOR: u32 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error(
+        "the data directory belongs to no cluster yet: give --cluster-init to form one of this \
+         node alone, --peers with all nodes that form one together, or --join with a node of the \
+         cluster to join"
+    )]
+    NothingToDo,
+    #[error(
+        "--peers must list this node's own --peer-address {own}, but is {peers}; to join a cluster \
+         that exists, use --join"
+    )]
+    NotAmongPeers { own: String, peers: String },
+    #[error(
+        "the data directory belongs to cluster {own:016x}, but {peer} belongs to cluster \
+         {other:016x}"
+    )]
+    OtherCluster { own: u64, other: u64, peer: String },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Storage(#[from] rangedb_storage::Error),
+}
+
+/// What the node was told on its command line.
+#[derive(Clone, Debug, Default)]
+pub struct Intent {
+    pub peers: Vec<String>,
+    pub join: Vec<String>,
+    pub cluster_init: bool,
+}
+
+/// Makes the founding replicas of a node in the engines, durably; may be called again.
+pub type Found = Box<dyn Fn(&Formation, u64) -> rangedb_storage::Result<()> + Send + Sync>;
+
+/// The node's part in forming its cluster: answers others from the first moment on, and leads this
+/// node into a cluster.
+pub struct Bootstrap {
+    data: Arc<DataDir>,
+    /// Addresses and version of this node, without an id.
+    node: NodeDescriptor,
+    intent: Intent,
+    net: SharedNet,
+    found: Found,
+    /// A decision that somebody told, for the loop to pick up.
+    told: Mutex<Option<Formation>>,
+    wake: Notify,
+    /// What is being waited for, for people.
+    progress: Mutex<String>,
+}
+
+impl Bootstrap {
+    pub fn new(
+        data: Arc<DataDir>,
+        mut node: NodeDescriptor,
+        intent: Intent,
+        net: SharedNet,
+        found: Found,
+    ) -> Self {
+        node.directory_id = data.identity().directory_id;
+        Bootstrap {
+            data,
+            node,
+            intent,
+            net,
+            found,
+            told: Mutex::default(),
+            wake: Notify::new(),
+            progress: Mutex::new("looking for a cluster".to_owned()),
+        }
+    }
+
+    /// Answers another node. A vote is durable when this returns. Blocks.
+    pub fn answer(&self, request: BootstrapRequest) -> Result<BootstrapReply, IdentityError> {
+        let granted = match request.body {
+            Some(Body::Prepare(prepare)) => {
+                let ballot = prepare.ballot.unwrap_or_default().into();
+                self.data.update(|identity| acceptor::prepare(identity, ballot))?
+            }
+            Some(Body::Accept(accept)) => {
+                let ballot = accept.ballot.unwrap_or_default().into();
+                let formation = accept.formation.unwrap_or_default();
+                self.data.update(|identity| acceptor::accept(identity, ballot, &formation))?
+            }
+            Some(Body::Decided(decided)) => {
+                if let Some(formation) = decided.formation.filter(acceptor::is_sound) {
+                    *self.told.lock().expect("no panic holds it") = Some(formation);
+                    self.wake.notify_one();
+                }
+                true
+            }
+            Some(Body::Probe(_)) | None => true,
+        };
+        Ok(acceptor::reply(&self.data.identity(), &self.node, granted))
+    }
+
+    /// What is being waited for, while the node is not yet part of a cluster.
+    pub fn progress(&self) -> String {
+        self.progress.lock().expect("no panic holds it").clone()
+    }
+
+    fn set_progress(&self, progress: String) {
+        let mut current = self.progress.lock().expect("no panic holds it");
+        if *current != progress {
+            tracing::info!("{progress}");
+            *current = progress;
+        }
+    }
+
+    /// Returns once the directory is part of a cluster, which may take as long as its peers take.
+    pub async fn run(self: &Arc<Self>) -> Result<Membership, BootstrapError> {
+        if let Some(membership) = self.data.identity().membership() {
+            if self.intent.cluster_init {
+                tracing::info!(
+                    cluster_id = format!("{:016x}", membership.cluster_id),
+                    node_id = membership.node_id,
+                    "already part of a cluster, --cluster-init has no effect"
+                );
+            }
+            self.refuse_other_cluster(membership).await?;
+            return Ok(membership);
+        }
+        self.form_or_join().await
+    }
+
+    /// Everyone to ask, this node aside.
+    fn others(&self) -> Vec<String> {
+        let listed = self.intent.peers.iter().chain(&self.intent.join);
+        let mut others: Vec<String> = Vec::new();
+        for address in listed {
+            if *address != self.node.peer_address && !others.contains(address) {
+                others.push(address.clone());
+            }
+        }
+        others
+    }
+
+    /// A directory that was moved to, or pointed at, another cluster would do harm there.
+    async fn refuse_other_cluster(&self, own: Membership) -> Result<(), BootstrapError> {
+        let replies = peers::probe_all(&self.others()).await;
+        let cluster_of = |reply: &BootstrapReply| reply.cluster_id;
+        if replies.iter().any(|(_, reply)| cluster_of(reply) == own.cluster_id) {
+            return Ok(());
+        }
+        let stranger = replies.into_iter().find(|(_, reply)| cluster_of(reply) != 0);
+        stranger.map_or(Ok(()), |(peer, reply)| {
+            let (own, other) = (own.cluster_id, reply.cluster_id);
+            Err(BootstrapError::OtherCluster { own, other, peer })
+        })
+    }
+
+    /// Makes this directory the founding node that the formation names; false if it names none.
+    async fn become_founding_node(
+        self: &Arc<Self>,
+        formation: &Formation,
+    ) -> Result<Option<Membership>, BootstrapError> {
+        let me = formation.nodes.iter().find(|n| n.directory_id == self.node.directory_id);
+        let Some(node_id) = me.map(|node| node.node_id) else { return Ok(None) };
+        let membership = Membership { cluster_id: formation.cluster_id, node_id };
+        let (this, formation) = (self.clone(), formation.clone());
+        blocking(move || {
+            (this.found)(&formation, node_id)?;
+            this.data.update(|identity| identity.become_member(membership, Some(&formation)))?;
+            Ok(())
+        })
+        .await?;
+        tracing::info!(
+            cluster_id = format!("{:016x}", membership.cluster_id),
+            node_id,
+            "the cluster is formed"
+        );
+        Ok(Some(membership))
+    }
+}
+
+/// Runs what syncs files apart from the tasks that answer.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BootstrapError> + Send + 'static,
+) -> Result<T, BootstrapError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

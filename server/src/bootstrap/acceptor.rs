@@ -1,0 +1,53 @@
+//! The rules of voting. Pure: they change an [`Identity`], which the caller makes durable before it
+//! answers.
+
+use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
+
+use crate::identity::{Ballot, Identity};
+
+/// Promises to take no part in lower ballots. True if promised.
+pub(super) fn prepare(identity: &mut Identity, ballot: Ballot) -> bool {
+    // Asking twice under one ballot is the same proposer, whose answer was lost.
+    if identity.membership().is_some() || identity.promised() > Some(ballot) {
+        return false;
+    }
+    identity.set_promised(ballot);
+    true
+}
+
+/// Accepts a formation under a ballot, unless a higher one was promised. True if accepted.
+pub(super) fn accept(identity: &mut Identity, ballot: Ballot, formation: &Formation) -> bool {
+    let promised_higher = identity.promised() > Some(ballot);
+    if identity.membership().is_some() || promised_higher || !is_sound(formation) {
+        return false;
+    }
+    identity.set_promised(ballot);
+    identity.set_accepted(ballot, formation);
+    true
+}
+
+/// Whether a cluster can be made of it.
+pub(super) fn is_sound(formation: &Formation) -> bool {
+    let ids = formation.nodes.iter().map(|node| node.node_id);
+    formation.cluster_id != 0
+        && !formation.nodes.is_empty()
+        && ids.eq(1..=formation.nodes.len() as u64)
+}
+
+/// What this node says of itself. A member tells how its cluster was formed, so that a founding node
+/// that missed the decision finds out.
+pub(super) fn reply(identity: &Identity, node: &NodeDescriptor, granted: bool) -> BootstrapReply {
+    let membership = identity.membership();
+    let (accepted_ballot, accepted) = identity.accepted().unzip();
+    BootstrapReply {
+        node: Some(NodeDescriptor {
+            node_id: membership.map_or(0, |membership| membership.node_id),
+            ..node.clone()
+        }),
+        cluster_id: membership.map_or(0, |membership| membership.cluster_id),
+        granted,
+        promised: identity.promised().map(Into::into),
+        accepted_ballot: accepted_ballot.map(Into::into),
+        accepted: if membership.is_some() { identity.formation() } else { accepted },
+    }
+}

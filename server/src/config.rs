@@ -1,0 +1,218 @@
+//! What a server is told: command line over environment (`RANGEDB_*`) over `--config` FILE over
+//! default.
+//!
+//! All of it is checked here, before anything is opened, so that a wrong setting is an error with
+//! its name and value, and never a node that comes up half right. Settings that concern the whole
+//! cluster are not here: they are kept in the control range (`rangedb admin config`).
+
+mod args;
+mod file;
+mod size;
+
+use std::path::PathBuf;
+
+use rangedb_raftstore::Config as RaftConfig;
+
+pub use args::{LogFormat, LogLevel, ReadMode, ServerArgs};
+use file::File;
+
+/// Stores of a node at most, whatever its cores: each has a thread, and ranges spread thin gain
+/// nothing from sharing a pass.
+const STORES_MAX: usize = 16;
+
+/// A server's settings, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where other nodes reach this one, as "host:port".
+    pub peer_address: String,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Where /metrics, /healthz and /readyz are served.
+    pub status_address: String,
+    /// Listen on this host instead of those of the addresses.
+    pub listen_host: Option<String>,
+    pub data_dir: PathBuf,
+    /// Peer addresses of the nodes that form the cluster together, this one's included.
+    pub peers: Vec<String>,
+    /// Peer addresses of nodes of a cluster to join.
+    pub join: Vec<String>,
+    /// This node may propose to form a cluster.
+    pub cluster_init: bool,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    /// Driver threads, each with a share of the ranges.
+    pub stores: usize,
+    pub raft: RaftConfig,
+    pub storage: StorageConfig,
+    pub limits: Limits,
+}
+
+/// How much the engines may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// Bytes of blocks of the state that are kept in memory.
+    pub block_cache_bytes: u64,
+    /// Bytes of newest writes that each column family keeps in memory.
+    pub write_buffer_bytes: u64,
+    /// Free bytes of the file system below which the node stops writing; `None` is worked out from
+    /// its size (`disk_watch.rs`).
+    pub disk_reserve_bytes: Option<u64>,
+}
+
+/// Bounds on what waits or runs at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of requests and raft messages that wait for one store. Above, requests are refused and
+    /// messages dropped.
+    pub store_queue_bytes: usize,
+    /// Requests of one stream that are worked on. Above, the stream is not read further.
+    pub stream_requests: usize,
+    /// Snapshots sent at once, and as many received.
+    pub snapshots: usize,
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("the configuration file {}: {error}", path.display())]
+    Malformed { path: PathBuf, error: Box<toml::de::Error> },
+    #[error("invalid value '{value}' for '{name}': {reason}")]
+    Invalid { name: &'static str, value: String, reason: String },
+}
+
+impl ConfigError {
+    fn invalid(name: &'static str, value: impl ToString, reason: impl Into<String>) -> Self {
+        ConfigError::Invalid { name, value: value.to_string(), reason: reason.into() }
+    }
+}
+
+impl Config {
+    /// Merges the sources and checks the outcome. `args` holds command line and environment, which
+    /// clap has merged.
+    pub fn load(args: ServerArgs) -> Result<Config, ConfigError> {
+        let file = match &args.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        let config = Self::merge(args, file);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn merge(args: ServerArgs, file: File) -> Config {
+        let address = |arg: Option<String>, file: Option<String>, default: &str| {
+            arg.or(file).unwrap_or_else(|| default.to_owned())
+        };
+        let addresses = |arg: Vec<String>, file: Option<Vec<String>>| match (arg.is_empty(), file) {
+            (true, Some(file)) => file,
+            _ => arg,
+        };
+        let mut raft = file.raft.apply(RaftConfig::default());
+        let read_mode = args.read_mode.or(file.read_mode).unwrap_or(ReadMode::Lease);
+        raft.lease_reads = read_mode == ReadMode::Lease;
+        Config {
+            peer_address: address(args.peer_address, file.peer_address, "localhost:8080"),
+            client_address: address(args.client_address, file.client_address, "localhost:8081"),
+            status_address: address(args.status_address, file.status_address, "localhost:8085"),
+            listen_host: args.listen_host.or(file.listen_host),
+            data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
+            peers: distinct(addresses(args.peers, file.peers)),
+            join: distinct(addresses(args.join, file.join)),
+            cluster_init: args.cluster_init || file.cluster_init.unwrap_or(false),
+            log_level: args.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
+            log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Json),
+            stores: file.stores.unwrap_or_else(default_stores),
+            raft,
+            storage: file.storage.complete(),
+            limits: file.limits.complete(),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (name, address) in
+            [("--peer-address", &self.peer_address), ("--client-address", &self.client_address)]
+        {
+            let (host, _) = check_address(name, address)?;
+            if ["0.0.0.0", "[::]", "*"].contains(&host) {
+                let reason = "other nodes must be able to reach it: give a host of this machine \
+                              here, and --listen-host to listen on every interface";
+                return Err(ConfigError::invalid(name, address, reason));
+            }
+        }
+        check_address("--status-address", &self.status_address)?;
+        for (name, list) in [("--peers", &self.peers), ("--join", &self.join)] {
+            for address in list {
+                check_address(name, address)?;
+            }
+        }
+        let own = [&self.peer_address, &self.client_address, &self.status_address];
+        for (at, address) in own.iter().enumerate() {
+            if own[..at].contains(address) {
+                let reason = "peer, client and status address must be different";
+                return Err(ConfigError::invalid("--client-address", address, reason));
+            }
+        }
+        if self.stores == 0 || self.stores > STORES_MAX {
+            let reason = format!("must be 1 to {STORES_MAX}");
+            return Err(ConfigError::invalid("stores", self.stores, reason));
+        }
+        self.check_raft()
+    }
+
+    fn check_raft(&self) -> Result<(), ConfigError> {
+        let raft = &self.raft;
+        if !(1_000..=60_000_000).contains(&raft.tick_us) {
+            let reason = "must be 1 to 60000";
+            return Err(ConfigError::invalid("raft.tick_ms", raft.tick_us / 1000, reason));
+        }
+        if raft.heartbeat_ticks == 0 {
+            return Err(ConfigError::invalid("raft.heartbeat_ticks", 0, "must be at least 1"));
+        }
+        // A lost heartbeat alone must not start an election.
+        if raft.election_ticks < 3 * raft.heartbeat_ticks {
+            let reason = "must be at least three times raft.heartbeat_ticks";
+            return Err(ConfigError::invalid("raft.election_ticks", raft.election_ticks, reason));
+        }
+        Ok(())
+    }
+}
+
+/// Host and port of "host:port".
+pub(crate) fn split_address(address: &str) -> Result<(&str, u16), String> {
+    let reason = || "must have the form HOST:PORT".to_owned();
+    let (host, port) = address.rsplit_once(':').ok_or_else(reason)?;
+    if host.is_empty() || host.contains(['/', ' ']) || (host.contains(':') && !host.ends_with(']'))
+    {
+        return Err(reason());
+    }
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => Err("the port must be 1 to 65535".to_owned()),
+        Ok(port) => Ok((host, port)),
+    }
+}
+
+fn check_address<'a>(name: &'static str, address: &'a str) -> Result<(&'a str, u16), ConfigError> {
+    split_address(address).map_err(|reason| ConfigError::invalid(name, address, reason))
+}
+
+fn distinct(addresses: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let address = address.trim().to_owned();
+        if !address.is_empty() && !kept.contains(&address) {
+            kept.push(address);
+        }
+    }
+    kept
+}
+
+/// Half of the cores: the other half evaluates reads, speaks gRPC and compacts.
+fn default_stores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.div_ceil(2).min(STORES_MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The command line of `rangedb server`. Each flag has an environment form, which clap reads.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+/// Flags of `rangedb server`; everything is optional, so that the file can have a say.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServerArgs {
+    /// Where other nodes reach this one [default: localhost:8080]
+    #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_PEER_ADDRESS", value_parser = address)]
+    pub peer_address: Option<String>,
+    /// Where clients reach this node [default: localhost:8081]
+    #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_CLIENT_ADDRESS", value_parser = address)]
+    pub client_address: Option<String>,
+    /// Where /metrics, /healthz and /readyz are served [default: localhost:8085]
+    #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_STATUS_ADDRESS", value_parser = address)]
+    pub status_address: Option<String>,
+    /// Listen on this host (0.0.0.0: every interface) instead of the hosts of the addresses
+    #[arg(long, value_name = "HOST", env = "RANGEDB_LISTEN_HOST")]
+    pub listen_host: Option<String>,
+    /// Directory that holds everything this node keeps [default: ./data]
+    #[arg(long, value_name = "DIR", env = "RANGEDB_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Peer addresses of the nodes that form a new cluster together, this one's included
+    #[arg(long, value_name = "HOST:PORT,...", env = "RANGEDB_PEERS", value_delimiter = ',',
+          value_parser = address)]
+    pub peers: Vec<String>,
+    /// Peer addresses of nodes of a cluster to join
+    #[arg(long, value_name = "HOST:PORT,...", env = "RANGEDB_JOIN", value_delimiter = ',',
+          value_parser = address)]
+    pub join: Vec<String>,
+    /// Form a new cluster with a majority of --peers, or of this node alone; harmless on a node that
+    /// already belongs to one
+    #[arg(long, env = "RANGEDB_CLUSTER_INIT",
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub cluster_init: bool,
+    /// Least important messages that are logged [default: info]
+    #[arg(long, value_name = "LEVEL", env = "RANGEDB_LOG_LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// How log lines look [default: json]
+    #[arg(long, value_name = "FORMAT", env = "RANGEDB_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// How a leader makes sure that it still leads before it reads [default: lease]
+    #[arg(long, value_name = "MODE", env = "RANGEDB_READ_MODE")]
+    pub read_mode: Option<ReadMode>,
+    /// TOML file with more settings; flags and environment go before it
+    #[arg(long, value_name = "FILE", env = "RANGEDB_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Accepted and without effect: raft shares the peer address
+    #[arg(long, value_name = "PORT", hide = true)]
+    pub raft_port: Option<u16>,
+}
+
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadMode {
+    /// By a lease on the monotonic clock: no round trip.
+    Lease,
+    /// By asking a quorum for every batch of reads: trusts no clock.
+    ReadIndex,
+}
+
+/// Refuses at the command line what [`super::Config::load`] would refuse later, with the flag named.
+fn address(value: &str) -> Result<String, String> {
+    let value = value.trim();
+    // RANGEDB_PEERS= and a trailing comma mean "none".
+    if !value.is_empty() {
+        super::split_address(value)?;
+    }
+    Ok(value.to_owned())
+}

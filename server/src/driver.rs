@@ -1,0 +1,165 @@
+//! The thread of a store: mail in, passes, effects out.
+//!
+//! Ticks are made here, from the monotonic clock, one at a time and never to make up for lost ones:
+//! a process that stood still must not forget a leader sooner than that leader's lease allows.
+//! The clock is read again after a pass, before a reader is handed out under a lease that may have
+//! run out meanwhile.
+//!
+//! An error of the engines or a panic ends the process (`end.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rangedb_raftstore::{Effect, Event, Monotonic, Store};
+
+use crate::board::Board;
+use crate::clock::monotonic;
+use crate::end;
+use crate::flusher::Flusher;
+use crate::handle::StoreHandle;
+use crate::log_writer::LogWriter;
+use crate::mailbox::{Inbox, Taken};
+use crate::node::Node;
+use crate::snapshots::SnapshotSender;
+use crate::transport::Transport;
+
+/// Events taken into one pass at most: enough to fill an entry, few enough that a pass stays short
+/// against a tick.
+const PASS_EVENTS_MAX: usize = 4096;
+
+/// Whom a driver hands effects to.
+#[derive(Clone)]
+pub(crate) struct Performers {
+    pub stores: StoreHandle,
+    pub node: Arc<Node>,
+    pub board: Arc<Board>,
+    pub log_writer: LogWriter,
+    pub flusher: Flusher,
+    pub transport: Arc<Transport>,
+    pub snapshots: Arc<SnapshotSender>,
+}
+
+/// When a driver last showed that it runs, in microseconds on the monotonic clock.
+#[derive(Default)]
+pub(crate) struct Pulse(AtomicU64);
+
+impl Pulse {
+    fn beat(&self, now: Monotonic) {
+        self.0.store(now.0, Ordering::Relaxed);
+    }
+
+    pub fn age(&self) -> Duration {
+        let beat = self.0.load(Ordering::Relaxed);
+        Duration::from_micros(monotonic().0.saturating_sub(beat))
+    }
+}
+
+/// See the module's head.
+pub(crate) struct Driver {
+    shard: usize,
+    store: Store,
+    inbox: Inbox,
+    tick_us: u64,
+    performers: Performers,
+    pulse: Arc<Pulse>,
+}
+
+impl Driver {
+    pub fn start(
+        shard: usize,
+        store: Store,
+        inbox: Inbox,
+        tick_us: u64,
+        performers: Performers,
+        pulse: Arc<Pulse>,
+    ) -> std::io::Result<JoinHandle<()>> {
+        pulse.beat(monotonic());
+        let driver = Driver { shard, store, inbox, tick_us, performers, pulse };
+        end::thread(format!("store-{shard}"), move || driver.run())
+    }
+
+    fn run(mut self) {
+        self.performers.board.publish(self.shard, &self.store);
+        let mut next_tick = Monotonic(monotonic().0 + self.tick_us);
+        loop {
+            if !self.take_mail(next_tick) {
+                return;
+            }
+            let now = monotonic();
+            let ticked = now >= next_tick;
+            if ticked {
+                next_tick = Monotonic(now.0 + self.tick_us);
+                self.store.step(Event::Tick);
+            }
+            self.pass();
+            if ticked {
+                self.performers.board.publish(self.shard, &self.store);
+                self.pulse.beat(now);
+            }
+        }
+    }
+
+    /// Steps what has come, waiting for it until the next tick if there is nothing to do. False if
+    /// the driver is to end.
+    fn take_mail(&mut self, next_tick: Monotonic) -> bool {
+        let wait = next_tick.0.saturating_sub(monotonic().0);
+        let mut taken = if self.store.has_work() || wait == 0 {
+            self.inbox.take()
+        } else {
+            self.inbox.wait(Duration::from_micros(wait))
+        };
+        for _ in 0..PASS_EVENTS_MAX {
+            match taken {
+                Taken::Event(event) => self.store.step(event),
+                Taken::Nothing => break,
+                Taken::Stop => return false,
+            }
+            taken = self.inbox.take();
+        }
+        match taken {
+            Taken::Event(event) => self.store.step(event),
+            Taken::Nothing => {}
+            Taken::Stop => return false,
+        }
+        true
+    }
+
+    fn pass(&mut self) {
+        let effects = match self.store.flush(monotonic()) {
+            Ok(effects) => effects,
+            Err(error) => end::process(&format!("store-{}", self.shard), error),
+        };
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&self, effect: Effect) {
+        let performers = &self.performers;
+        let effect = match effect {
+            answer @ (Effect::Reply { .. } | Effect::ReadReady { .. }) => {
+                performers.stores.complete(answer, monotonic())
+            }
+            other => Some(other),
+        };
+        match effect {
+            Some(Effect::Send(envelope)) => performers.transport.send(envelope),
+            Some(Effect::Append { token, batch }) => {
+                performers.log_writer.append(self.shard, token, batch);
+            }
+            Some(Effect::Flush { token }) => performers.flusher.flush(self.shard, token),
+            Some(Effect::SendSnapshot { envelope, reader, span }) => {
+                performers.snapshots.send(envelope, reader, span);
+            }
+            Some(effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. })) => {
+                performers.node.on_effect(effect);
+            }
+            Some(Effect::Reply { .. } | Effect::ReadReady { .. }) => {
+                unreachable!("answers are given to whoever waits")
+            }
+            None => {}
+        }
+    }
+}

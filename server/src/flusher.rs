@@ -1,0 +1,71 @@
+//! The thread that flushes the state, and now and then gives back the space of dropped log entries.
+//! Both may take seconds; neither may hold up a store.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rangedb_raftstore::Event;
+use rangedb_storage::{LogEngine, StateEngine};
+
+use crate::end;
+use crate::handle::EventSink;
+use crate::mailbox::Mailbox;
+
+/// Between two purges of the log: it grows by no more than some gigabytes in that time.
+const PURGE_EVERY: Duration = Duration::from_secs(10);
+
+/// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
+#[derive(Clone)]
+pub(crate) struct Flusher(Sender<(usize, u64)>);
+
+impl Flusher {
+    pub fn start(
+        state: Arc<dyn StateEngine>,
+        log: Arc<dyn LogEngine>,
+        stores: Vec<Mailbox>,
+    ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
+        // A store asks for one flush at a time.
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let thread = end::thread("flusher".to_owned(), move || {
+            flush_all(&receiver, &*state, &*log, &stores);
+        })?;
+        Ok((Flusher(sender), thread))
+    }
+
+    /// The store hears [`Event::Flushed`] once what it has written by now is durable.
+    pub fn flush(&self, shard: usize, token: u64) {
+        let sent = self.0.send((shard, token));
+        assert!(sent.is_ok(), "the flusher ended before the stores");
+    }
+}
+
+fn flush_all(
+    wanted: &Receiver<(usize, u64)>,
+    state: &dyn StateEngine,
+    log: &dyn LogEngine,
+    stores: &[Mailbox],
+) {
+    let mut purge_at = Instant::now() + PURGE_EVERY;
+    loop {
+        let mut flushes = Vec::new();
+        match wanted.recv_timeout(purge_at.saturating_duration_since(Instant::now())) {
+            Ok(first) => flushes.push(first),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        flushes.extend(wanted.try_iter());
+        if !flushes.is_empty() {
+            state.flush().unwrap_or_else(|error| end::process("flusher", error));
+        }
+        for (shard, token) in flushes {
+            // A store that is stopping has no use for it.
+            let _ = stores[shard].send(Event::Flushed { token });
+        }
+        if Instant::now() >= purge_at {
+            log.purge().unwrap_or_else(|error| end::process("flusher", error));
+            purge_at = Instant::now() + PURGE_EVERY;
+        }
+    }
+}

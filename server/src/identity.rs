@@ -1,0 +1,213 @@
+//! Who this node is: the data directory's lock and its IDENTITY file.
+//!
+//! The file holds what must survive a restart and cannot be in the state, because the state belongs
+//! to a cluster only once this file says so: the directory's own id, what it promised and accepted
+//! while a cluster was formed, which cluster and node it became, and where other nodes were.
+//!
+//! Every change is durable before it is acted upon: written to a new file, synced, put in place by
+//! a rename, and the directory synced. The second line is a checksum of the first, so that a flipped
+//! bit is refused instead of making this another node.
+
+mod record;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rangedb_proto::v1::{Formation, NodeDescriptor};
+use rangedb_storage::disk::{create_dir_durably, write_durably};
+use serde::{Deserialize, Serialize};
+
+use record::{Accepted, FormationRecord, NodeRecord};
+pub use record::{Ballot, Membership};
+
+/// Of the whole data directory. A newer one is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+const IDENTITY_FILE: &str = "IDENTITY";
+const LOCK_FILE: &str = "LOCK";
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("another process uses the data directory {}", .0.display())]
+    InUse(PathBuf),
+    #[error(
+        "the data directory {} has format {found}, which is newer than the {FORMAT_VERSION} that \
+         this version knows: use a newer rangedb", path.display()
+    )]
+    NewerFormat { path: PathBuf, found: u32 },
+    #[error("corrupt data in {}: {reason}", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{verb} {}: {error}", path.display())]
+    Io { verb: &'static str, path: PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Write(#[from] rangedb_storage::Error),
+}
+
+/// What the IDENTITY file holds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    format_version: u32,
+    /// Made once for each data directory: tells a restarted node from a wiped one.
+    pub directory_id: u64,
+    membership: Option<Membership>,
+    promised: Option<Ballot>,
+    accepted: Option<Accepted>,
+    /// How the cluster began, kept by members so that they can tell others.
+    formation: Option<FormationRecord>,
+    /// Stores have run on this directory: its founding replicas may have promised things since.
+    pub opened: bool,
+    nodes: Vec<NodeRecord>,
+}
+
+impl Identity {
+    fn new(directory_id: u64) -> Self {
+        Identity {
+            format_version: FORMAT_VERSION,
+            directory_id,
+            membership: None,
+            promised: None,
+            accepted: None,
+            formation: None,
+            opened: false,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// Cluster and node, once this directory is part of one. Never changes afterwards.
+    pub fn membership(&self) -> Option<Membership> {
+        self.membership
+    }
+
+    pub fn become_member(&mut self, membership: Membership, formation: Option<&Formation>) {
+        assert!(
+            self.membership.is_none_or(|before| before == membership),
+            "a data directory never changes its cluster or node"
+        );
+        self.membership = Some(membership);
+        self.formation = formation.map(FormationRecord::from);
+    }
+
+    pub fn formation(&self) -> Option<Formation> {
+        self.formation.as_ref().map(Formation::from)
+    }
+
+    /// Addresses of all nodes, as of the last time they were kept.
+    pub fn nodes(&self) -> Vec<NodeDescriptor> {
+        self.nodes.iter().map(NodeDescriptor::from).collect()
+    }
+
+    pub fn set_nodes(&mut self, nodes: &[NodeDescriptor]) {
+        self.nodes = nodes.iter().map(NodeRecord::from).collect();
+    }
+
+    pub fn promised(&self) -> Option<Ballot> {
+        self.promised
+    }
+
+    pub fn accepted(&self) -> Option<(Ballot, Formation)> {
+        self.accepted.as_ref().map(|accepted| (accepted.ballot, (&accepted.formation).into()))
+    }
+
+    pub fn set_promised(&mut self, ballot: Ballot) {
+        self.promised = Some(ballot);
+    }
+
+    pub fn set_accepted(&mut self, ballot: Ballot, formation: &Formation) {
+        self.accepted = Some(Accepted { ballot, formation: formation.into() });
+    }
+}
+
+/// The data directory, held for this process alone until dropped.
+pub struct DataDir {
+    path: PathBuf,
+    identity: Mutex<Identity>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks the directory and reads who it belongs to; makes both if they are not there.
+    pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
+        create_dir_durably(path)?;
+        let lock = lock(path)?;
+        let file = path.join(IDENTITY_FILE);
+        let identity = match std::fs::read(&file) {
+            Ok(bytes) => decode(&file, &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // 0 stands for "none" on the wire.
+                let identity = Identity::new(fastrand::u64(1..));
+                write_durably(&file, &encode(&identity))?;
+                identity
+            }
+            Err(error) => return Err(IdentityError::Io { verb: "read", path: file, error }),
+        };
+        Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().expect("no panic holds it").clone()
+    }
+
+    /// Changes the identity; durable when this returns. Blocks.
+    ///
+    /// # Errors
+    /// Nothing is changed, neither in memory nor, as far as the operating system says, on disk.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T, IdentityError> {
+        let mut identity = self.identity.lock().expect("no panic holds it");
+        let mut changed = identity.clone();
+        let outcome = change(&mut changed);
+        if changed != *identity {
+            write_durably(&self.path.join(IDENTITY_FILE), &encode(&changed))?;
+            *identity = changed;
+        }
+        Ok(outcome)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, IdentityError> {
+    let file = path.join(LOCK_FILE);
+    let opened = File::options().create(true).truncate(false).write(true).open(&file);
+    let lock = opened.map_err(|error| IdentityError::Io { verb: "open", path: file, error })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(IdentityError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => {
+            Err(IdentityError::Io { verb: "lock", path: path.to_owned(), error })
+        }
+    }
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let json = serde_json::to_string(identity).expect("an identity is plain data");
+    let crc32 = crc32fast::hash(json.as_bytes());
+    format!("{json}\n{crc32:08x}\n").into_bytes()
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
+    /// All that can be understood of a format to come.
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let corrupt = |reason: String| IdentityError::Corrupt { path: path.to_owned(), reason };
+    let text = std::str::from_utf8(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let (json, rest) = text.split_once('\n').ok_or_else(|| corrupt("it is cut short".into()))?;
+    let crc32 = format!("{:08x}", crc32fast::hash(json.as_bytes()));
+    if rest.trim_end() != crc32 {
+        let reason = format!("its checksum is {crc32}, not '{}'", rest.trim_end().escape_default());
+        return Err(corrupt(reason));
+    }
+    let version: Version = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
+    if version.format_version > FORMAT_VERSION {
+        let path = path.parent().unwrap_or(path).to_owned();
+        return Err(IdentityError::NewerFormat { path, found: version.format_version });
+    }
+    serde_json::from_str(json).map_err(|error| corrupt(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! What a data directory keeps and what it refuses.
+
+use super::*;
+
+fn formation() -> Formation {
+    let node = |node_id| NodeDescriptor {
+        node_id,
+        peer_address: format!("n{node_id}:8080"),
+        directory_id: u64::MAX - node_id,
+        ..Default::default()
+    };
+    Formation { cluster_id: u64::MAX, nodes: vec![node(1), node(2)], replication_factor: 3 }
+}
+
+/// Writes an identity with the right checksum, after `change` to its text.
+fn write_changed(dir: &Path, change: impl Fn(&str) -> String) {
+    let file = dir.join(IDENTITY_FILE);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let json = change(text.lines().next().unwrap());
+    let crc32 = crc32fast::hash(json.as_bytes());
+    std::fs::write(&file, format!("{json}\n{crc32:08x}\n")).unwrap();
+}
+
+#[test]
+fn what_was_updated_is_there_when_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/data");
+    let ballot = Ballot { round: 3, directory_id: 9 };
+    let membership = Membership { cluster_id: u64::MAX, node_id: 2 };
+    let before = {
+        let data = DataDir::open(&path).unwrap();
+        data.update(|identity| {
+            identity.set_promised(ballot);
+            identity.set_accepted(ballot, &formation());
+            identity.become_member(membership, Some(&formation()));
+            identity.set_nodes(&formation().nodes);
+        })
+        .unwrap();
+        data.identity()
+    };
+    let after = DataDir::open(&path).unwrap().identity();
+    assert_eq!(before, after);
+    assert_eq!(after.membership(), Some(membership));
+    assert_eq!(after.accepted(), Some((ballot, formation())));
+    assert_eq!(after.formation(), Some(formation()));
+    assert_eq!(after.nodes(), formation().nodes);
+}
+
+#[test]
+fn a_directory_has_one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = DataDir::open(dir.path()).unwrap();
+    assert!(matches!(DataDir::open(dir.path()), Err(IdentityError::InUse(_))));
+    drop(first);
+    DataDir::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused_whatever_else_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path()).unwrap());
+    write_changed(dir.path(), |_| r#"{"format_version":2,"anything":[]}"#.to_owned());
+    let error = DataDir::open(dir.path()).err().unwrap();
+    assert!(matches!(error, IdentityError::NewerFormat { found: 2, .. }), "{error}");
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path()).unwrap());
+    let file = dir.path().join(IDENTITY_FILE);
+    let sound = std::fs::read(&file).unwrap();
+    for at in 0..sound.len() - 1 {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let error = DataDir::open(dir.path()).err().unwrap_or_else(|| panic!("byte {at}"));
+        assert!(error.to_string().contains(IDENTITY_FILE), "{error}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "never changes its cluster")]
+fn a_directory_never_changes_its_cluster() {
+    let mut identity = Identity::new(1);
+    identity.become_member(Membership { cluster_id: 1, node_id: 1 }, None);
+    identity.become_member(Membership { cluster_id: 2, node_id: 1 }, None);
+}

@@ -1,0 +1,67 @@
+//! The node's way to any node, itself included: calls to its own addresses go straight to
+//! [`Node::handle`], without a socket.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use rangedb_client::grpc::GrpcNet;
+use rangedb_client::net::{BoxFuture, CallError, Net};
+use rangedb_proto::v1::{NodeDescriptor, request, response};
+
+use crate::node::Node;
+
+pub(crate) struct LocalNet {
+    remote: GrpcNet,
+    own_addresses: [String; 2],
+    node: OnceLock<Weak<Node>>,
+}
+
+impl LocalNet {
+    /// Uses the tokio runtime that this is called in.
+    pub fn new(own: &NodeDescriptor) -> Self {
+        LocalNet {
+            remote: GrpcNet::new(),
+            own_addresses: [own.peer_address.clone(), own.client_address.clone()],
+            node: OnceLock::new(),
+        }
+    }
+
+    /// From now on the node answers. Weak: the node holds this net.
+    pub fn set_node(&self, node: &Arc<Node>) {
+        assert!(self.node.set(Arc::downgrade(node)).is_ok(), "a process is one node");
+    }
+}
+
+impl Net for LocalNet {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        if !self.own_addresses.iter().any(|own| own == address) {
+            return self.remote.call(address, request, timeout);
+        }
+        Box::pin(async move {
+            let node = self.node.get().and_then(Weak::upgrade);
+            let node = node.ok_or_else(|| CallError::NotSent("this node is not ready".into()))?;
+            Ok(node.handle(request, timeout).await)
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.remote.sleep(duration)
+    }
+
+    fn now(&self) -> Duration {
+        self.remote.now()
+    }
+
+    fn random_below(&self, bound: u64) -> u64 {
+        self.remote.random_below(bound)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.remote.spawn(task);
+    }
+}

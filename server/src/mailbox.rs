@@ -1,0 +1,214 @@
+//! A store's mailbox: bounded for what may be refused, open for what must not be lost.
+//!
+//! Requests and raft messages come from outside in any number; they are refused once as many bytes
+//! wait as the store may hold, so that it gets no further behind than it can work off in a moment.
+//! Answers to the store's own effects (a finished append, a flush, a fence) are never refused: there
+//! are no more of them than the store asked for. Both stand in one queue, in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use prost::Message;
+use rangedb_raftstore::Event;
+
+use crate::handle::EventSink;
+
+/// Bytes that an event takes up besides what it carries: bounds the number of small ones.
+const EVENT_BYTES: usize = 256;
+
+/// What a driver takes out of its mailbox.
+pub(crate) enum Mail {
+    Event(Event),
+    /// Finish what was begun and end.
+    Stop,
+}
+
+/// The senders' end. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    mail: Sender<(Mail, usize)>,
+    load: Arc<Load>,
+}
+
+/// How full a mailbox is.
+pub(crate) struct Load {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    requests_refused: AtomicU64,
+    messages_dropped: AtomicU64,
+}
+
+/// The driver's end.
+pub(crate) struct Inbox {
+    mail: Receiver<(Mail, usize)>,
+    load: Arc<Load>,
+}
+
+/// What came out of an [`Inbox`].
+pub(crate) enum Taken {
+    Event(Event),
+    Nothing,
+    Stop,
+}
+
+pub(crate) fn new(bytes_max: usize) -> (Mailbox, Inbox) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let load = Arc::new(Load {
+        bytes: AtomicUsize::new(0),
+        bytes_max,
+        requests_refused: AtomicU64::new(0),
+        messages_dropped: AtomicU64::new(0),
+    });
+    (Mailbox { mail: sender, load: load.clone() }, Inbox { mail: receiver, load })
+}
+
+impl Mailbox {
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Asks the driver to end.
+    pub fn stop(&self) {
+        // A driver that has ended needs no asking.
+        let _ = self.mail.send((Mail::Stop, 0));
+    }
+}
+
+impl EventSink for Mailbox {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        let bytes = refusable_bytes(&event);
+        if let Some(bytes) = bytes
+            && !self.load.reserve(bytes)
+        {
+            let is_message = matches!(event, Event::Message(_));
+            let counter =
+                if is_message { &self.load.messages_dropped } else { &self.load.requests_refused };
+            counter.fetch_add(1, Ordering::Relaxed);
+            return Err(event);
+        }
+        let mail = (Mail::Event(event), bytes.unwrap_or(0));
+        self.mail.send(mail).map_err(|unsent| match unsent.into_inner().0 {
+            Mail::Event(event) => event,
+            Mail::Stop => unreachable!("an event was sent"),
+        })
+    }
+}
+
+impl Load {
+    /// Bytes that wait now.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn requests_refused(&self) -> u64 {
+        self.requests_refused.load(Ordering::Relaxed)
+    }
+
+    pub fn messages_dropped(&self) -> u64 {
+        self.messages_dropped.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // An empty mailbox takes anything, or a command larger than the bound could never pass.
+        let fits = before == 0 || before + bytes <= self.bytes_max;
+        if !fits {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+impl Inbox {
+    /// Waits for mail until the time is up.
+    pub fn wait(&self, timeout: Duration) -> Taken {
+        match self.mail.recv_timeout(timeout) {
+            Ok(mail) => self.open(mail),
+            Err(RecvTimeoutError::Timeout) => Taken::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Taken::Stop,
+        }
+    }
+
+    /// What is there without waiting.
+    pub fn take(&self) -> Taken {
+        self.mail.try_recv().map_or(Taken::Nothing, |mail| self.open(mail))
+    }
+
+    fn open(&self, (mail, bytes): (Mail, usize)) -> Taken {
+        self.load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        match mail {
+            Mail::Event(event) => Taken::Event(event),
+            Mail::Stop => Taken::Stop,
+        }
+    }
+}
+
+/// Bytes of an event that may be refused; none of one that must not be lost.
+fn refusable_bytes(event: &Event) -> Option<usize> {
+    match event {
+        Event::Propose { command, .. } => Some(EVENT_BYTES + command.len()),
+        Event::Read { .. } => Some(EVENT_BYTES),
+        Event::Message(envelope) => Some(EVENT_BYTES + envelope.encoded_len()),
+        Event::Tick
+        | Event::Operate { .. }
+        | Event::Persisted { .. }
+        | Event::Flushed { .. }
+        | Event::SnapshotReceived { .. }
+        | Event::SnapshotSent { .. }
+        | Event::Fenced { .. }
+        | Event::Unreachable(_)
+        | Event::DiskFull(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rangedb_proto::RangeId;
+    use rangedb_raftstore::RangeRef;
+
+    use super::*;
+
+    fn propose(bytes: usize) -> Event {
+        let range = RangeRef { id: RangeId(1), epoch: Default::default() };
+        Event::Propose { request: 1, range, command: Bytes::from(vec![0; bytes]) }
+    }
+
+    #[test]
+    fn requests_are_refused_above_the_bound_and_taken_again_below_it() {
+        let (mailbox, inbox) = new(1000);
+        assert!(mailbox.send(propose(700)).is_ok());
+        assert!(mailbox.send(propose(700)).is_err());
+        assert_eq!(mailbox.load().requests_refused(), 1);
+        assert!(matches!(inbox.take(), Taken::Event(_)));
+        assert_eq!(mailbox.load().bytes(), 0);
+        assert!(mailbox.send(propose(700)).is_ok());
+    }
+
+    #[test]
+    fn what_must_not_be_lost_is_taken_by_a_full_mailbox() {
+        let (mailbox, inbox) = new(1);
+        assert!(mailbox.send(propose(10)).is_ok());
+        assert!(mailbox.send(Event::Persisted { token: 1 }).is_ok());
+        mailbox.stop();
+        assert!(matches!(inbox.take(), Taken::Event(Event::Propose { .. })));
+        assert!(matches!(inbox.take(), Taken::Event(Event::Persisted { token: 1 })));
+        assert!(matches!(inbox.take(), Taken::Stop));
+        assert!(matches!(inbox.take(), Taken::Nothing));
+    }
+
+    #[test]
+    fn a_command_larger_than_the_bound_passes_through_an_empty_mailbox() {
+        let (mailbox, _inbox) = new(1000);
+        assert!(mailbox.send(propose(5000)).is_ok());
+    }
+
+    #[test]
+    fn a_store_that_has_ended_gives_events_back() {
+        let (mailbox, inbox) = new(1000);
+        drop(inbox);
+        assert!(mailbox.send(Event::Tick).is_err());
+    }
+}

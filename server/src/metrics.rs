@@ -1,0 +1,58 @@
+//! What the node counts, in the text form of Prometheus.
+//!
+//! Stores, engines and transport keep their own figures; they are read when somebody asks
+//! ([`Metrics::render`]), so that nothing is counted twice and nothing costs anything meanwhile. Only
+//! gRPC calls are counted as they happen.
+//!
+//! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_grpc_*`,
+//! `rangedb_node_*` and `process_*`.
+
+mod grpc;
+mod sample;
+mod sources;
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::{Registry, TextEncoder};
+
+pub(crate) use grpc::GrpcMetrics;
+pub(crate) use sources::Sources;
+
+/// See the module's head.
+pub(crate) struct Metrics {
+    registry: Registry,
+    grpc: GrpcMetrics,
+    sources: OnceLock<Sources>,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let grpc = GrpcMetrics::register(&registry);
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("registered once");
+        Arc::new(Metrics { registry, grpc, sources: OnceLock::new() })
+    }
+
+    pub fn grpc(&self) -> GrpcMetrics {
+        self.grpc.clone()
+    }
+
+    /// From now on the stores' figures are shown too.
+    pub fn set_sources(&self, sources: Sources) {
+        assert!(self.sources.set(sources).is_ok(), "a process is one node");
+    }
+
+    /// All figures as of now.
+    pub fn render(&self) -> String {
+        let mut families = self.registry.gather();
+        if let Some(sources) = self.sources.get() {
+            families.extend(sources.gather());
+        }
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
+            tracing::error!("metrics cannot be written: {error}");
+            String::new()
+        })
+    }
+}

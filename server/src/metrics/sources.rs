@@ -1,0 +1,182 @@
+//! Where figures are read from, and what each means.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::proto::MetricFamily;
+use rangedb_raftstore::{Counters, RangeStatus};
+use rangedb_storage::{RaftEngineLog, RocksState};
+
+use super::sample::Sample;
+use crate::board::Board;
+use crate::disk_watch::DiskWatch;
+use crate::mailbox::Mailbox;
+use crate::transport::Counts;
+
+pub(crate) struct Sources {
+    pub board: Arc<Board>,
+    pub mailboxes: Vec<Mailbox>,
+    pub transport: Arc<Counts>,
+    pub state: Arc<RocksState>,
+    pub log: Arc<RaftEngineLog>,
+    pub disk: Arc<DiskWatch>,
+    pub cluster_id: u64,
+    pub node_id: u64,
+}
+
+type Count = fn(&Counters) -> u64;
+
+/// Of every store, since the process began.
+const STORE_COUNTERS: [(&str, &str, Count); 13] = [
+    ("passes_total", "Passes of the store's thread over its ranges.", |c| c.passes),
+    ("messages_received_total", "Raft messages taken in.", |c| c.messages_received),
+    ("messages_sent_total", "Raft messages handed to the transport.", |c| c.messages_sent),
+    ("requests_answered_total", "Commands and operations answered.", |c| c.requests_answered),
+    ("reads_under_lease_total", "Reads served under a leader's lease.", |c| c.reads_under_lease),
+    ("reads_confirmed_total", "Reads for which a quorum was asked.", |c| c.reads_confirmed),
+    ("appends_total", "Batches handed to the log writer.", |c| c.appends),
+    ("flushes_total", "Flushes of the state asked for.", |c| c.flushes),
+    ("snapshots_sent_total", "Snapshots that were begun to be sent.", |c| c.snapshots_sent),
+    ("snapshots_received_total", "Snapshots that came in whole.", |c| c.snapshots_received),
+    ("replicas_created_total", "Replicas made on this node.", |c| c.replicas_created),
+    ("replicas_destroyed_total", "Replicas taken off this node.", |c| c.replicas_destroyed),
+    ("leaderships_won_total", "Times a replica of this node became leader.", |c| c.leaderships_won),
+];
+
+type Figure = fn(&RangeStatus) -> u64;
+
+/// Of every replica on this node.
+const RANGE_GAUGES: [(&str, &str, Figure); 6] = [
+    ("leads", "1 if this node's replica leads the range.", |s| s.leads.into()),
+    ("has_leader", "1 if this node's replica knows a leader.", |s| {
+        u64::from(s.leader_replica_id != 0)
+    }),
+    ("term", "Raft term.", |s| s.term),
+    ("applied_index", "Index of the last entry applied.", |s| s.applied_index),
+    ("commit_index", "Index of the last entry known to be committed.", |s| s.commit_index),
+    ("log_entries", "Entries that the raft log holds.", |s| s.log_entries),
+];
+
+impl Sources {
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        let mut families = self.stores();
+        families.extend(self.transport());
+        families.extend(self.ranges());
+        families.extend(self.storage());
+        let (cluster_id, node_id) = (format!("{:016x}", self.cluster_id), self.node_id.to_string());
+        let labels = [
+            ("cluster_id", cluster_id.as_str()),
+            ("node_id", &node_id),
+            ("version", env!("CARGO_PKG_VERSION")),
+        ];
+        let info = Sample::gauge("rangedb_node_info", "Always 1; says which node this is.");
+        families.push(info.with(&labels, 1.0).finish());
+        families
+    }
+
+    fn stores(&self) -> Vec<MetricFamily> {
+        let views = self.board.views();
+        let counters = STORE_COUNTERS.iter().map(|(name, help, count)| {
+            let name = format!("rangedb_raft_{name}");
+            let sample = Sample::counter(&name, help);
+            let views = views.iter().enumerate();
+            views.fold(sample, |sample, (shard, view)| {
+                let count = count(&view.counters);
+                sample.with(&[("store", &shard.to_string())], count as f64)
+            })
+        });
+        let mut families: Vec<MetricFamily> = counters.map(Sample::finish).collect();
+        let waiting = Sample::gauge(
+            "rangedb_raft_mailbox_bytes",
+            "Bytes of requests and messages that wait for the store.",
+        );
+        let refused = Sample::counter(
+            "rangedb_raft_mailbox_refused_total",
+            "Requests refused because the store's mailbox was full.",
+        );
+        let dropped = Sample::counter(
+            "rangedb_raft_mailbox_dropped_total",
+            "Raft messages dropped because the store's mailbox was full.",
+        );
+        let mut of_mailboxes = [waiting, refused, dropped];
+        for (shard, mailbox) in self.mailboxes.iter().enumerate() {
+            let load = mailbox.load();
+            let values = [load.bytes() as u64, load.requests_refused(), load.messages_dropped()];
+            let shard = shard.to_string();
+            let mut values = values.into_iter();
+            of_mailboxes = of_mailboxes.map(|sample| {
+                let value = values.next().expect("one for each family");
+                sample.with(&[("store", &shard)], value as f64)
+            });
+        }
+        families.extend(of_mailboxes.map(Sample::finish));
+        families
+    }
+
+    fn transport(&self) -> Vec<MetricFamily> {
+        let counts = &self.transport;
+        let counter = |name: &str, help: &str, value: &AtomicU64| {
+            let value = value.load(Ordering::Relaxed) as f64;
+            Sample::counter(&format!("rangedb_raft_transport_{name}"), help)
+                .with(&[], value)
+                .finish()
+        };
+        vec![
+            counter("sent_total", "Raft messages sent to other nodes.", &counts.sent),
+            counter("received_total", "Raft messages received.", &counts.received),
+            counter("dropped_total", "Raft messages dropped on the way.", &counts.dropped),
+            counter("connects_total", "Connections tried to other nodes.", &counts.connects),
+            counter("refused_total", "Streams of strangers refused.", &counts.refused),
+        ]
+    }
+
+    fn ranges(&self) -> Vec<MetricFamily> {
+        let ranges = self.board.ranges();
+        let gauges = RANGE_GAUGES.iter().map(|(name, help, figure)| {
+            let sample = Sample::gauge(&format!("rangedb_range_{name}"), help);
+            let add = |sample: Sample, status: &RangeStatus| {
+                let range_id = status.descriptor.range_id.to_string();
+                sample.with(&[("range_id", &range_id)], figure(status) as f64)
+            };
+            ranges.iter().fold(sample, add).finish()
+        });
+        let mut families: Vec<MetricFamily> =
+            gauges.filter(|family| !family.get_metric().is_empty()).collect();
+        let replicas = Sample::gauge("rangedb_range_replicas", "Replicas on this node.");
+        families.push(replicas.with(&[], ranges.len() as f64).finish());
+        families
+    }
+
+    fn storage(&self) -> Vec<MetricFamily> {
+        let stats = self.state.stats();
+        let disk = self.disk.seen();
+        let gauge = |name: &str, help: &str, value: u64| {
+            Sample::gauge(&format!("rangedb_storage_{name}"), help).with(&[], value as f64).finish()
+        };
+        vec![
+            gauge("file_bytes", "Bytes of the state's files.", stats.file_bytes),
+            gauge("memtable_bytes", "Bytes written and not yet flushed.", stats.memtable_bytes),
+            gauge(
+                "pending_compaction_bytes",
+                "Bytes that compaction has still to rewrite; an estimate.",
+                stats.pending_compaction_bytes,
+            ),
+            gauge("block_cache_bytes", "Bytes in the block cache.", stats.block_cache_bytes),
+            gauge("running_flushes", "Flushes under way.", stats.running_flushes),
+            gauge("running_compactions", "Compactions under way.", stats.running_compactions),
+            gauge(
+                "writes_stopped",
+                "1 while RocksDB holds writes up.",
+                stats.writes_stopped.into(),
+            ),
+            gauge("log_bytes", "Bytes of the raft logs' files.", self.log.used_bytes()),
+            gauge("disk_total_bytes", "Size of the file system.", disk.space.total_bytes),
+            gauge(
+                "disk_available_bytes",
+                "Bytes free on the file system.",
+                disk.space.available_bytes,
+            ),
+            gauge("disk_full", "1 while writes are refused for want of room.", disk.full.into()),
+        ]
+    }
+}

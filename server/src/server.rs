@@ -1,0 +1,308 @@
+//! A server from start to end: open, become part of a cluster, serve, stop.
+//!
+//! The order matters. The directory is locked before anything of it is read; sockets are taken
+//! before the engines work; the gRPC services answer before the node is part of a cluster, because
+//! forming one needs them; stores run before clients are let in. On the way out leaderships are
+//! handed over while requests are still answered, so that clients notice as little as can be.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rangedb_proto::v1::{NodeDescriptor, NodeState};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+use crate::bootstrap::{Bootstrap, BootstrapError, Intent};
+use crate::config::Config;
+use crate::disk_watch::DiskWatch;
+use crate::engines::Engines;
+use crate::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_BYTES};
+use crate::identity::{DataDir, IdentityError, Membership};
+use crate::listen::{ListenError, listen};
+use crate::local_net::LocalNet;
+use crate::metrics::{Metrics, Sources};
+use crate::node::Node;
+use crate::running::Running;
+use crate::service::{self, Front};
+use crate::status::{self, Status, Stores};
+
+/// A graceful stop takes no longer, whatever happens.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// Of that, the time for handing over leaderships.
+const HAND_OVER_MAX: Duration = Duration::from_secs(20);
+
+/// And the time for requests under way to be answered, once clients are sent away.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How often what changes slowly is looked at: addresses of nodes, and whether the cluster still
+/// wants this one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Calls that one connection may have under way.
+const CONNECTION_STREAMS_MAX: u32 = 1024;
+
+/// Why a server did not come up, or went down by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Storage(#[from] rangedb_storage::Error),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the cluster has removed this node: {0}")]
+    Removed(String),
+}
+
+/// Runs a server until `shutdown` resolves, then stops it gracefully. Logging is up already.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    let server = Server::open(config).await?;
+    tokio::pin!(shutdown);
+    let membership = tokio::select! {
+        membership = server.bootstrap.run() => membership?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let running = server.begin(membership).await?;
+    let removed = tokio::select! {
+        () = &mut shutdown => None,
+        reason = server.look_after(&running.node) => Some(reason),
+    };
+    server.stop(running, removed.is_none()).await?;
+    removed.map_or(Ok(()), |reason| Err(StartError::Removed(reason)))
+}
+
+/// What there is before the node is part of a cluster.
+struct Server {
+    config: Config,
+    data: Arc<DataDir>,
+    engines: Engines,
+    descriptor: NodeDescriptor,
+    net: Arc<LocalNet>,
+    bootstrap: Arc<Bootstrap>,
+    front: Arc<Front>,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+    health: tonic_health::server::HealthReporter,
+    disk: Arc<DiskWatch>,
+    /// Tells the gRPC servers to end.
+    ending: watch::Sender<bool>,
+    grpc: std::sync::Mutex<JoinSet<()>>,
+    /// Ended with the server.
+    background: std::sync::Mutex<JoinSet<()>>,
+}
+
+impl Server {
+    async fn open(config: Config) -> Result<Server, StartError> {
+        let data = Arc::new(DataDir::open(&config.data_dir)?);
+        let host = config.listen_host.as_deref();
+        let peer = listen("--peer-address", &config.peer_address, host).await?;
+        let client = listen("--client-address", &config.client_address, host).await?;
+        let status_listener = listen("--status-address", &config.status_address, host).await?;
+        let engines = {
+            let (data, storage) = (data.clone(), config.storage.clone());
+            joined(tokio::task::spawn_blocking(move || Engines::open(data.path(), &storage)))
+                .await?
+        };
+
+        let descriptor = NodeDescriptor {
+            node_id: 0,
+            peer_address: config.peer_address.clone(),
+            client_address: config.client_address.clone(),
+            status_address: config.status_address.clone(),
+            directory_id: data.identity().directory_id,
+            state: NodeState::NodeUp.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let net = Arc::new(LocalNet::new(&descriptor));
+        let intent = Intent {
+            peers: config.peers.clone(),
+            join: config.join.clone(),
+            cluster_init: config.cluster_init,
+        };
+        let found = {
+            let engines = engines.clone();
+            Box::new(move |formation: &_, node_id| engines.found(formation, node_id))
+        };
+        let (own_data, own_net) = (data.clone(), net.clone());
+        let bootstrap =
+            Arc::new(Bootstrap::new(own_data, descriptor.clone(), intent, own_net, found));
+        let metrics = Metrics::new();
+        let requests = config.limits.stream_requests;
+        let front = Arc::new(Front::new(bootstrap.clone(), metrics.grpc(), requests));
+        let (routes, health) = service::routes(&front);
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        let status = Arc::new(Status {
+            bootstrap: bootstrap.clone(),
+            front: front.clone(),
+            metrics: metrics.clone(),
+            stores: OnceLock::new(),
+        });
+
+        let (ending, ended) = watch::channel(false);
+        let mut grpc = JoinSet::new();
+        grpc.spawn(serve(peer, routes.clone(), ended.clone()));
+        grpc.spawn(serve(client, routes, ended));
+        let mut background = JoinSet::new();
+        let pages = status::router(status.clone());
+        background.spawn(async move {
+            if let Err(error) = axum::serve(status_listener, pages).await {
+                tracing::error!("the status address is no longer served: {error}");
+            }
+        });
+        tracing::info!(
+            peer_address = config.peer_address,
+            client_address = config.client_address,
+            status_address = config.status_address,
+            data_dir = %config.data_dir.display(),
+            "listening"
+        );
+        Ok(Server {
+            disk: Arc::new(DiskWatch::new(config.storage.disk_reserve_bytes)),
+            config,
+            data,
+            engines,
+            descriptor,
+            net,
+            bootstrap,
+            front,
+            metrics,
+            status,
+            health,
+            ending,
+            grpc: grpc.into(),
+            background: background.into(),
+        })
+    }
+
+    /// Starts the node and lets clients in.
+    async fn begin(&self, membership: Membership) -> Result<Running, StartError> {
+        let running = {
+            let (config, data, engines) =
+                (self.config.clone(), self.data.clone(), self.engines.clone());
+            let (descriptor, net) = (self.descriptor.clone(), self.net.clone());
+            joined(tokio::task::spawn_blocking(move || {
+                Running::start(&config, &data, membership, descriptor, engines, net)
+            }))
+            .await?
+        };
+        let Membership { cluster_id, node_id } = membership;
+        self.net.set_node(&running.node);
+        self.metrics.set_sources(Sources {
+            board: running.board.clone(),
+            mailboxes: running.mailboxes.clone(),
+            transport: running.transport.clone(),
+            state: self.engines.state.clone(),
+            log: self.engines.log.clone(),
+            disk: self.disk.clone(),
+            cluster_id,
+            node_id,
+        });
+        let (board, pulses) = (running.board.clone(), running.pulses.clone());
+        let stores = Stores { board, pulses, cluster_id, node_id };
+        assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
+        self.front.open(running.member());
+        running.node.start();
+        self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let (disk, stores, node) =
+            (self.disk.clone(), running.stores.clone(), running.node.clone());
+        let data_dir = self.config.data_dir.clone();
+        let watching = async move { disk.run(&data_dir, &stores, &node).await };
+        self.background.lock().expect("no panic holds it").spawn(watching);
+        tracing::info!(
+            cluster_id = format!("{cluster_id:016x}"),
+            node_id,
+            stores = self.config.stores,
+            "serving"
+        );
+        Ok(running)
+    }
+
+    /// Keeps addresses of nodes for the next start. Returns when the cluster no longer wants this
+    /// node, with the reason.
+    async fn look_after(&self, node: &Node) -> String {
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if let Some(reason) = node.stopped() {
+                return reason;
+            }
+            let (data, book) = (self.data.clone(), node.address_book());
+            if data.identity().nodes() != book {
+                let keep = move || data.update(|identity| identity.set_nodes(&book));
+                if let Err(error) = joined(tokio::task::spawn_blocking(keep)).await {
+                    // Only a convenience for the next start, which has --peers too.
+                    tracing::warn!("cannot keep the addresses of nodes: {error}");
+                }
+            }
+        }
+    }
+
+    async fn stop(self, running: Running, hand_over: bool) -> Result<(), StartError> {
+        tracing::info!("stopping");
+        let begun = Instant::now();
+        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        if hand_over {
+            let handing_over = running.node.hand_over(HAND_OVER_MAX);
+            if tokio::time::timeout(HAND_OVER_MAX, handing_over).await.is_err() {
+                tracing::warn!("not every leadership could be handed over");
+            }
+        }
+        self.front.stop();
+        // Its receivers may all have ended.
+        let _ = self.ending.send(true);
+        let mut grpc = self.grpc.into_inner().expect("no panic holds it");
+        let drained = async { while grpc.join_next().await.is_some() {} };
+        // Streams of clients and peers end only when these do.
+        let _ = tokio::time::timeout(DRAIN_MAX, drained).await;
+        grpc.shutdown().await;
+
+        let left = STOP_MAX.saturating_sub(begun.elapsed());
+        let stopping = tokio::task::spawn_blocking(move || running.stop());
+        match tokio::time::timeout(left, joined(stopping)).await {
+            Ok(flushed) => flushed?,
+            Err(_) => tracing::warn!("not flushed in time: the next start replays the log"),
+        }
+        self.background.into_inner().expect("no panic holds it").shutdown().await;
+        tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "stopped");
+        Ok(())
+    }
+}
+
+async fn serve(listener: TcpListener, routes: Routes, mut ended: watch::Receiver<bool>) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .add_routes(routes);
+    let ended = async move {
+        // An error means that the server is gone, which is an end too.
+        let _ = ended.wait_for(|ended| *ended).await;
+    };
+    if let Err(error) = server.serve_with_incoming_shutdown(incoming, ended).await {
+        tracing::error!("gRPC is no longer served: {error}");
+    }
+}
+
+/// The outcome of a task on a thread of its own; its panic goes on here.
+async fn joined<T, E>(task: JoinHandle<Result<T, E>>) -> Result<T, E> {
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

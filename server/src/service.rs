@@ -1,0 +1,128 @@
+//! The gRPC services. All of them answer on the peer and on the client address, from the moment the
+//! process listens; until the node is part of a cluster, all but formation, health and reflection
+//! answer Unavailable.
+
+mod kv;
+mod node;
+mod peer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::State;
+use axum::middleware::{self, Next};
+use rangedb_client::status::to_status;
+use rangedb_proto::v1;
+use rangedb_proto::v1::kv_server::KvServer;
+use rangedb_proto::v1::node_server::NodeServer;
+use rangedb_proto::v1::peer_server::PeerServer;
+use tonic::Status;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use crate::bootstrap::Bootstrap;
+use crate::grpc_limits::MESSAGE_BYTES_MAX;
+use crate::metrics::GrpcMetrics;
+use crate::node::Node;
+use crate::snapshots::SnapshotReceiver;
+use crate::transport::Arrivals;
+
+/// What answers once the node is part of a cluster.
+pub(crate) struct Member {
+    pub node: Arc<Node>,
+    pub arrivals: Arrivals,
+    pub snapshots: SnapshotReceiver,
+}
+
+/// What every service sees.
+pub(crate) struct Front {
+    bootstrap: Arc<Bootstrap>,
+    member: OnceLock<Member>,
+    stopping: AtomicBool,
+    grpc: GrpcMetrics,
+    /// Requests of one stream that are worked on at once.
+    stream_requests: usize,
+}
+
+impl Front {
+    pub fn new(bootstrap: Arc<Bootstrap>, grpc: GrpcMetrics, stream_requests: usize) -> Self {
+        Front {
+            bootstrap,
+            member: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            grpc,
+            stream_requests,
+        }
+    }
+
+    /// From now on the node answers as a member of its cluster.
+    pub fn open(&self, member: Member) {
+        assert!(self.member.set(member).is_ok(), "a process becomes a member once");
+    }
+
+    /// From now on clients are sent away. Raft goes on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn member(&self) -> Result<&Member, Status> {
+        let missing = || {
+            let progress = self.bootstrap.progress();
+            let message = format!("the node is not yet part of a cluster: {progress}");
+            to_status(&v1::Error::unavailable(message))
+        };
+        self.member.get().ok_or_else(missing)
+    }
+
+    /// For what clients ask.
+    fn serving(&self) -> Result<&Member, Status> {
+        if self.is_stopping() {
+            return Err(to_status(&v1::Error::unavailable("the node is stopping")));
+        }
+        self.member()
+    }
+}
+
+/// All services, counted.
+pub(crate) fn routes(front: &Arc<Front>) -> (Routes, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors are those that the services are made from");
+    let kv = KvServer::new(kv::KvService(front.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let node = NodeServer::new(node::NodeService(front.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let peer = PeerServer::new(peer::PeerService(front.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let routes = Routes::new(kv)
+        .add_service(node)
+        .add_service(peer)
+        .add_service(health)
+        .add_service(reflection)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(front.clone(), count));
+    (Routes::from(routes), reporter)
+}
+
+/// Counts a call by method and code, and takes the time until its head is answered: the whole of a
+/// unary call, the opening of a stream.
+async fn count(
+    State(front): State<Arc<Front>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    let timer = front.grpc.begin(request.uri().path());
+    let response = next.run(request).await;
+    timer.end(response.headers());
+    response
+}

@@ -1,0 +1,153 @@
+//! The follower's side: check, stage, hand to the store.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use prost::Message as _;
+use protobuf::Message as _;
+use raft_proto::eraftpb;
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::snapshot_chunk::Body;
+use rangedb_proto::v1::{
+    RaftEnvelope, SnapshotChunk, SnapshotHeader, SnapshotMeta, SnapshotReceipt, SnapshotTrailer,
+    raft_envelope,
+};
+use rangedb_raftstore::Event;
+use rangedb_storage::{ChunkReceiver, StagedSnapshot, StateEngine, keys};
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::{STALLED_AFTER, from_wire, totals_from_wire};
+use crate::handle::StoreHandle;
+use crate::transport::{Identification, check};
+
+/// See the module's head.
+pub(crate) struct SnapshotReceiver {
+    me: Identification,
+    stores: StoreHandle,
+    state: Arc<dyn StateEngine>,
+    places: Semaphore,
+}
+
+impl SnapshotReceiver {
+    pub fn new(
+        me: Identification,
+        stores: StoreHandle,
+        state: Arc<dyn StateEngine>,
+        at_once: usize,
+    ) -> Self {
+        SnapshotReceiver { me, stores, state, places: Semaphore::new(at_once) }
+    }
+
+    /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind.
+    pub async fn receive<S>(&self, mut chunks: S) -> Result<SnapshotReceipt, Status>
+    where
+        S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
+    {
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("as many snapshots as allowed come in"))?;
+        let Body::Header(header) = next(&mut chunks).await? else {
+            return Err(Status::invalid_argument("a snapshot without a header"));
+        };
+        let envelope = self.check_header(header)?;
+        let (staged, envelope) = self.stage(envelope, &mut chunks).await?;
+        let range = RangeId(envelope.range_id);
+        tracing::info!(range_id = range.0, records = staged.records, "received a snapshot");
+        let event = Event::SnapshotReceived { envelope, staged: staged.clone() };
+        let installed = self.stores.send(range, event);
+        if !installed {
+            self.state.discard(staged).map_err(to_status)?;
+        }
+        Ok(SnapshotReceipt { installed })
+    }
+
+    fn check_header(&self, header: SnapshotHeader) -> Result<RaftEnvelope, Status> {
+        if let Err(reason) = check(self.me, header.cluster_id, header.to_node_id) {
+            tracing::warn!(from_node_id = header.from_node_id, reason, "refused a snapshot");
+            return Err(Status::failed_precondition(reason));
+        }
+        header.envelope.ok_or_else(|| Status::invalid_argument("a snapshot without its message"))
+    }
+
+    async fn stage<S>(
+        &self,
+        envelope: RaftEnvelope,
+        chunks: &mut S,
+    ) -> Result<(StagedSnapshot, RaftEnvelope), Status>
+    where
+        S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
+    {
+        let meta = meta_of(&envelope)
+            .ok_or_else(|| Status::invalid_argument("a snapshot without a description"))?;
+        let range = meta.descriptor.unwrap_or_default();
+        let span = keys::data_span(&range.start_key, &range.end_key);
+        let state = self.state.clone();
+        let mut receiver = blocking(move || Ok(ChunkReceiver::new(state.stage()?, span))).await?;
+        loop {
+            match next(chunks).await? {
+                Body::Data(data) => {
+                    let chunk = from_wire(data)
+                        .ok_or_else(|| Status::invalid_argument("an unknown column family"))?;
+                    receiver = blocking(move || {
+                        receiver.add(&chunk)?;
+                        Ok(receiver)
+                    })
+                    .await?;
+                }
+                Body::Trailer(trailer) => {
+                    let staged = self.finish(receiver, trailer).await?;
+                    return Ok((staged, envelope));
+                }
+                Body::Header(_) => return Err(Status::invalid_argument("a second header")),
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        receiver: ChunkReceiver,
+        trailer: SnapshotTrailer,
+    ) -> Result<StagedSnapshot, Status> {
+        blocking(move || receiver.finish(totals_from_wire(trailer))).await
+    }
+}
+
+async fn next<S>(chunks: &mut S) -> Result<Body, Status>
+where
+    S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
+{
+    match tokio::time::timeout(STALLED_AFTER, chunks.next()).await {
+        Ok(Some(chunk)) => {
+            chunk?.body.ok_or_else(|| Status::invalid_argument("a chunk of an unknown kind"))
+        }
+        Ok(None) => Err(Status::invalid_argument("the snapshot breaks off")),
+        Err(_) => Err(Status::deadline_exceeded("the snapshot stalled")),
+    }
+}
+
+/// What the leader says of the range, in the snapshot of its message.
+fn meta_of(envelope: &RaftEnvelope) -> Option<SnapshotMeta> {
+    let Some(raft_envelope::Body::Message(message)) = &envelope.body else { return None };
+    let message = eraftpb::Message::parse_from_bytes(message).ok()?;
+    let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
+    meta.descriptor.is_some().then_some(meta)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> rangedb_storage::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| Status::internal(panic.to_string()))?.map_err(to_status)
+}
+
+fn to_status(error: rangedb_storage::Error) -> Status {
+    use rangedb_storage::Error;
+    let message = error.to_string();
+    match error {
+        Error::Corrupt { .. } => Status::data_loss(message),
+        Error::Full(_) => Status::resource_exhausted(message),
+        Error::Io(_) | Error::Refused(_) => Status::internal(message),
+    }
+}

@@ -1,0 +1,150 @@
+//! The leader's side: read, send, report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rangedb_proto::v1::peer_client::PeerClient;
+use rangedb_proto::v1::snapshot_chunk::Body;
+use rangedb_proto::v1::{RaftEnvelope, SnapshotChunk, SnapshotHeader};
+use rangedb_proto::{RangeId, ReplicaId};
+use rangedb_raftstore::Event;
+use rangedb_storage::{ChunkReader, Reader, Span};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+use super::{CHUNKS_AHEAD, STALLED_AFTER, to_wire, totals_to_wire};
+use crate::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost};
+use crate::handle::StoreHandle;
+use crate::transport::{Directory, Identification};
+
+/// Snapshots that wait for their turn at most. Each holds a view of the state, which keeps old files
+/// on the disk; raft asks again for those that are turned away.
+const WAITING_MAX: usize = 16;
+
+/// See the module's head.
+pub(crate) struct SnapshotSender {
+    runtime: Handle,
+    me: Identification,
+    directory: Arc<Directory>,
+    stores: StoreHandle,
+    turns: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl SnapshotSender {
+    /// Sends on the runtime that this is called in.
+    pub fn new(
+        me: Identification,
+        directory: Arc<Directory>,
+        stores: StoreHandle,
+        at_once: usize,
+    ) -> Self {
+        SnapshotSender {
+            runtime: Handle::current(),
+            me,
+            directory,
+            stores,
+            turns: Semaphore::new(at_once),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Begins to send; the store hears [`Event::SnapshotSent`] in the end. Does not block.
+    pub fn send(self: &Arc<Self>, envelope: RaftEnvelope, reader: Arc<dyn Reader>, span: Span) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            let range = RangeId(envelope.range_id);
+            let to = envelope.to.unwrap_or_default();
+            let sent = this.send_in_turn(envelope, reader, span).await;
+            match &sent {
+                Ok(records) => tracing::info!(
+                    range_id = range.0,
+                    to_node_id = to.node_id,
+                    records,
+                    "sent a snapshot"
+                ),
+                Err(reason) => tracing::info!(
+                    range_id = range.0,
+                    to_node_id = to.node_id,
+                    reason,
+                    "could not send a snapshot"
+                ),
+            }
+            let delivered = sent.is_ok();
+            this.stores.send(
+                range,
+                Event::SnapshotSent { range, to: ReplicaId(to.replica_id), delivered },
+            );
+        });
+    }
+
+    async fn send_in_turn(
+        &self,
+        envelope: RaftEnvelope,
+        reader: Arc<dyn Reader>,
+        span: Span,
+    ) -> Result<u64, String> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err("too many snapshots wait to be sent".to_owned());
+        }
+        let turn = self.turns.acquire().await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let _turn = turn.map_err(|error| error.to_string())?;
+
+        let to_node_id = envelope.to.unwrap_or_default().node_id;
+        let address = self.directory.find(to_node_id).ok_or("its address is not known")?;
+        let endpoint = Endpoint::from_shared(format!("http://{}", address.peer_address))
+            .map_err(|error| error.to_string())?
+            .connect_timeout(std::time::Duration::from_secs(1))
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+        let header = SnapshotHeader {
+            cluster_id: self.me.cluster_id,
+            from_node_id: self.me.node_id,
+            to_node_id,
+            envelope: Some(envelope),
+        };
+        let (chunks, outbound) = mpsc::channel(CHUNKS_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || read_all(header, reader, span, &chunks));
+        let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let receipt = client.snapshot(ReceiverStream::new(outbound)).await;
+        let receipt =
+            receipt.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+        let records = reading.await.map_err(|error| error.to_string())??;
+        if receipt.into_inner().installed {
+            Ok(records)
+        } else {
+            Err("the receiver had no use for it".to_owned())
+        }
+    }
+}
+
+/// Reads the span into the stream. Ends early if nobody takes it. Blocks.
+fn read_all(
+    header: SnapshotHeader,
+    reader: Arc<dyn Reader>,
+    span: Span,
+    chunks: &mpsc::Sender<SnapshotChunk>,
+) -> Result<u64, String> {
+    let send = |body| {
+        let chunk = SnapshotChunk { body: Some(body) };
+        let sending = tokio::time::timeout(STALLED_AFTER, chunks.send(chunk));
+        match Handle::current().block_on(sending) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err("the receiver ended the stream".to_owned()),
+            Err(_) => Err("the receiver takes nothing".to_owned()),
+        }
+    };
+    send(Body::Header(header))?;
+    let mut reading = ChunkReader::new(reader, span);
+    while let Some(chunk) = reading.next_chunk().map_err(|error| error.to_string())? {
+        send(Body::Data(to_wire(chunk)))?;
+    }
+    let totals = reading.finish();
+    send(Body::Trailer(totals_to_wire(totals)))?;
+    Ok(totals.records)
+}

@@ -1,0 +1,98 @@
+//! A snapshot through the wire's messages, whole and broken.
+
+use std::sync::{Arc, Mutex};
+
+use futures::stream;
+use prost::Message as _;
+use protobuf::Message as _;
+use raft_proto::eraftpb;
+use rangedb_proto::v1::snapshot_chunk::Body;
+use rangedb_proto::v1::{
+    RaftEnvelope, RangeDescriptor, Replica, SnapshotChunk, SnapshotHeader, SnapshotMeta,
+    raft_envelope,
+};
+use rangedb_raftstore::Event;
+use rangedb_storage::{ChunkReader, MemState, StateEngine, WriteBatch, keys};
+use tonic::{Code, Status};
+
+use super::*;
+use crate::handle::{EventSink, StoreHandle};
+use crate::transport::Identification;
+
+const ME: Identification = Identification { cluster_id: 7, node_id: 2 };
+
+#[derive(Default)]
+struct Store(Mutex<Vec<Event>>);
+
+impl EventSink for Store {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        self.0.lock().unwrap().push(event);
+        Ok(())
+    }
+}
+
+fn envelope() -> RaftEnvelope {
+    let descriptor = RangeDescriptor { range_id: 1, ..Default::default() };
+    let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 1 };
+    let mut message = eraftpb::Message::default();
+    message.mut_snapshot().data = meta.encode_to_vec().into();
+    RaftEnvelope {
+        range_id: 1,
+        to: Some(Replica { replica_id: 2, node_id: 2, role: 0 }),
+        body: Some(raft_envelope::Body::Message(message.write_to_bytes().unwrap().into())),
+        ..Default::default()
+    }
+}
+
+fn chunks(cluster_id: u64) -> Vec<Body> {
+    let state = MemState::default();
+    let mut batch = WriteBatch::default();
+    for key in ["a", "b", "c"] {
+        batch.put(ColumnFamily::Current, keys::current(key.as_bytes()), "value");
+    }
+    state.write(batch).unwrap();
+    let mut reader = ChunkReader::new(state.snapshot(), keys::data_span(b"", b""));
+    let header =
+        SnapshotHeader { cluster_id, from_node_id: 1, to_node_id: 2, envelope: Some(envelope()) };
+    let mut bodies = vec![Body::Header(header)];
+    while let Some(chunk) = reader.next_chunk().unwrap() {
+        bodies.push(Body::Data(to_wire(chunk)));
+    }
+    bodies.push(Body::Trailer(totals_to_wire(reader.finish())));
+    bodies
+}
+
+async fn receive(bodies: Vec<Body>) -> (Result<bool, Code>, usize) {
+    let store = Arc::new(Store::default());
+    let stores = StoreHandle::new(vec![store.clone()]);
+    let receiver = SnapshotReceiver::new(ME, stores, Arc::new(MemState::default()), 1);
+    let chunks = bodies.into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) }));
+    let receipt = receiver.receive(stream::iter(chunks)).await;
+    let events = store.0.lock().unwrap().len();
+    (receipt.map(|receipt| receipt.installed).map_err(|status: Status| status.code()), events)
+}
+
+#[tokio::test]
+async fn a_whole_snapshot_reaches_the_store() {
+    assert_eq!(receive(chunks(7)).await, (Ok(true), 1));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_breaks_off_leaves_nothing() {
+    let mut bodies = chunks(7);
+    bodies.pop();
+    assert_eq!(receive(bodies).await, (Err(Code::InvalidArgument), 0));
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_found() {
+    let mut bodies = chunks(7);
+    let Body::Data(data) = &mut bodies[1] else { panic!("data follows the header") };
+    data.records[1].value = "walue".into();
+    assert_eq!(receive(bodies).await, (Err(Code::DataLoss), 0));
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_cluster_is_refused() {
+    assert_eq!(receive(chunks(8)).await, (Err(Code::FailedPrecondition), 0));
+}

@@ -1,0 +1,140 @@
+//! The status address: metrics, health and readiness by plain HTTP, never any data.
+
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use rangedb_raftstore::RangeStatus;
+
+use crate::board::Board;
+use crate::bootstrap::Bootstrap;
+use crate::driver::Pulse;
+use crate::metrics::Metrics;
+use crate::service::Front;
+
+/// A store whose thread shows no sign for so long is stuck, in a slow disk most likely.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Ranges that are named in a reason at most.
+const RANGES_NAMED_MAX: usize = 8;
+
+/// What the pages are made from.
+pub(crate) struct Status {
+    pub bootstrap: Arc<Bootstrap>,
+    pub front: Arc<Front>,
+    pub metrics: Arc<Metrics>,
+    pub stores: OnceLock<Stores>,
+}
+
+/// Set once the node is part of a cluster.
+pub(crate) struct Stores {
+    pub board: Arc<Board>,
+    pub pulses: Vec<Arc<Pulse>>,
+    pub cluster_id: u64,
+    pub node_id: u64,
+}
+
+impl Status {
+    /// Why the node should get no requests now.
+    pub fn not_ready(&self) -> Option<String> {
+        if self.front.is_stopping() {
+            return Some("the node is stopping".to_owned());
+        }
+        let Some(stores) = self.stores.get() else {
+            return Some(format!("not part of a cluster: {}", self.bootstrap.progress()));
+        };
+        let stuck = stores.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER);
+        if let Some(shard) = stuck {
+            return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));
+        }
+        without_leader(&stores.board.ranges())
+    }
+}
+
+/// A leader that loses its quorum steps down, so a replica that knows no leader is one without a
+/// quorum, or in an election.
+fn without_leader(ranges: &[RangeStatus]) -> Option<String> {
+    let alone: Vec<u64> = ranges
+        .iter()
+        .filter(|status| status.leader_replica_id == 0)
+        .map(|status| status.descriptor.range_id)
+        .collect();
+    if alone.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = alone.iter().take(RANGES_NAMED_MAX).map(u64::to_string).collect();
+    let more = if alone.len() > named.len() { " and others" } else { "" };
+    let (count, total) = (alone.len(), ranges.len());
+    Some(format!("no leader for {count} of {total} ranges: {}{more}", named.join(", ")))
+}
+
+pub(crate) fn router(status: Arc<Status>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(status)
+}
+
+async fn index(State(status): State<Arc<Status>>) -> String {
+    let mut page = format!("rangedb {}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(stores) = status.stores.get() {
+        let (cluster_id, node_id) = (stores.cluster_id, stores.node_id);
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "cluster {cluster_id:016x}, node {node_id}");
+    }
+    let ready = status.not_ready().unwrap_or_else(|| "ready".to_owned());
+    let _ = writeln!(page, "{ready}\n\n/metrics\n/healthz\n/readyz");
+    page
+}
+
+async fn readyz(State(status): State<Arc<Status>>) -> (StatusCode, String) {
+    match status.not_ready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, status.metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rangedb_proto::v1::{RangeDescriptor, Replica};
+
+    use super::*;
+
+    fn range(range_id: u64, leader_replica_id: u64) -> RangeStatus {
+        RangeStatus {
+            replica: Replica::default(),
+            descriptor: Arc::new(RangeDescriptor { range_id, ..Default::default() }),
+            term: 1,
+            leader_replica_id,
+            leads: false,
+            fenced: false,
+            applied_index: 0,
+            applied_term: 0,
+            commit_index: 0,
+            last_index: 0,
+            truncated_index: 0,
+            log_entries: 0,
+        }
+    }
+
+    #[test]
+    fn a_replica_without_a_leader_makes_the_node_unready_and_is_named() {
+        assert_eq!(without_leader(&[range(1, 2), range(2, 1)]), None);
+        let reason = without_leader(&[range(1, 2), range(2, 0)]).unwrap();
+        assert_eq!(reason, "no leader for 1 of 2 ranges: 2");
+    }
+}

@@ -1,0 +1,152 @@
+//! Raft messages to other nodes: to each one stream, kept open, on which messages of all ranges
+//! travel in batches.
+//!
+//! A driver only puts messages into a queue (`queue.rs`); a task per node (`link.rs`) carries them.
+//! Nothing waits for a node that is slow or gone: its queue is bounded and what does not fit is
+//! dropped, which raft makes good. Every batch names cluster, sender and receiver, and the receiver
+//! refuses what is not meant for it ([`Arrivals`]).
+
+mod link;
+mod queue;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, RaftMessages};
+use rangedb_raftstore::Event;
+use tokio::runtime::Handle;
+use tonic::Status;
+
+use self::queue::Queue;
+use crate::handle::StoreHandle;
+use crate::node::Node;
+
+/// Who this node is, to other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identification {
+    pub cluster_id: u64,
+    pub node_id: u64,
+}
+
+/// Where nodes are; known once the node runs.
+#[derive(Default)]
+pub(crate) struct Directory(OnceLock<Weak<Node>>);
+
+impl Directory {
+    pub fn set(&self, node: &Arc<Node>) {
+        assert!(self.0.set(Arc::downgrade(node)).is_ok(), "a process is one node");
+    }
+
+    pub fn find(&self, node_id: u64) -> Option<NodeDescriptor> {
+        self.0.get()?.upgrade()?.address_of(node_id)
+    }
+}
+
+/// What was carried and what was not, since the process began.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+    /// For want of room in a queue, or of a connection.
+    pub dropped: AtomicU64,
+    pub connects: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// The sending side. See the module's head.
+pub(crate) struct Transport {
+    runtime: Handle,
+    shared: Arc<Shared>,
+    queues: Mutex<BTreeMap<u64, Arc<Queue>>>,
+}
+
+/// What links need.
+pub(crate) struct Shared {
+    pub me: Identification,
+    pub directory: Arc<Directory>,
+    pub stores: StoreHandle,
+    pub counts: Arc<Counts>,
+}
+
+impl Transport {
+    /// Links run on the runtime that this is called in.
+    pub fn new(shared: Shared) -> Self {
+        Transport { runtime: Handle::current(), shared: Arc::new(shared), queues: Mutex::default() }
+    }
+
+    /// Sends on the message, or drops it. Never blocks.
+    pub fn send(&self, envelope: RaftEnvelope) {
+        let Some(to) = envelope.to.map(|replica| replica.node_id) else { return };
+        if !self.queue(to).push(envelope) {
+            self.shared.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn queue(&self, node_id: u64) -> Arc<Queue> {
+        let mut queues = self.queues.lock().expect("no panic holds it");
+        let queue = queues.entry(node_id).or_insert_with(|| {
+            let queue = Arc::new(Queue::default());
+            self.runtime.spawn(link::run(self.shared.clone(), node_id, queue.clone()));
+            queue
+        });
+        queue.clone()
+    }
+}
+
+/// The receiving side.
+pub(crate) struct Arrivals {
+    pub me: Identification,
+    pub stores: StoreHandle,
+    pub counts: Arc<Counts>,
+}
+
+impl Arrivals {
+    /// Hands a batch to the stores, or says why its stream must end. Messages that find a store's
+    /// mailbox full are dropped.
+    pub fn take(&self, batch: RaftMessages) -> Result<(), Status> {
+        let RaftMessages { cluster_id, from_node_id, to_node_id, envelopes } = batch;
+        if let Err(reason) = check(self.me, cluster_id, to_node_id) {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(from_node_id, reason, "refused raft messages");
+            return Err(Status::failed_precondition(reason));
+        }
+        self.counts.received.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
+        for envelope in envelopes {
+            let range = RangeId(envelope.range_id);
+            let is_mine = envelope.to.is_some_and(|to| to.node_id == self.me.node_id);
+            if !is_mine || !self.stores.send(range, Event::Message(envelope)) {
+                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether what names this cluster and receiver is meant for this node.
+pub(crate) fn check(me: Identification, cluster_id: u64, to_node_id: u64) -> Result<(), String> {
+    if cluster_id != me.cluster_id {
+        return Err(format!(
+            "this node belongs to cluster {:016x}, not to {cluster_id:016x}",
+            me.cluster_id
+        ));
+    }
+    if to_node_id != me.node_id {
+        return Err(format!("this is node {}, not node {to_node_id}", me.node_id));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_another_cluster_or_node_is_refused() {
+        let me = Identification { cluster_id: 7, node_id: 1 };
+        assert_eq!(check(me, 7, 1), Ok(()));
+        assert!(check(me, 8, 1).unwrap_err().contains("cluster"));
+        assert!(check(me, 7, 2).unwrap_err().contains("node 2"));
+    }
+}

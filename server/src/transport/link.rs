@@ -1,0 +1,115 @@
+//! The task that carries messages to one node: connect, send what waits, and connect again when it
+//! breaks. While the node cannot be reached its queue is emptied: raft repeats what still matters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rangedb_proto::NodeId;
+use rangedb_proto::v1::RaftMessages;
+use rangedb_proto::v1::peer_client::PeerClient;
+use rangedb_raftstore::Event;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Shared;
+use super::queue::Queue;
+use crate::grpc_limits::{
+    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, WINDOW_BYTES,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two tries to connect. The longest is below an election timeout, so that a node that came
+/// back is heard before it campaigns.
+const RECONNECT_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_millis(800);
+
+/// Batches handed to HTTP/2 before it asked for them. More would only move the waiting to where
+/// heartbeats can no longer pass.
+const BATCHES_AHEAD: usize = 1;
+
+pub(super) async fn run(shared: Arc<Shared>, to: u64, queue: Arc<Queue>) {
+    let mut wait = RECONNECT_MIN;
+    let mut last_reason = String::new();
+    loop {
+        queue.filled().await;
+        let mut connected = false;
+        let Err(reason) = carry(&shared, to, &queue, &mut connected).await;
+        if connected {
+            wait = RECONNECT_MIN;
+        }
+        let dropped = queue.clear() as u64;
+        shared.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
+        shared.stores.send_to_all(&Event::Unreachable(NodeId(to)));
+        if connected || reason != last_reason {
+            tracing::info!(to_node_id = to, reason, "no raft connection");
+            last_reason = reason;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RECONNECT_MAX);
+    }
+}
+
+/// Carries messages until it no longer can; returns why.
+async fn carry(
+    shared: &Shared,
+    to: u64,
+    queue: &Queue,
+    connected: &mut bool,
+) -> Result<std::convert::Infallible, String> {
+    let channel = connect(shared, to).await?;
+    let (batches, outbound) = mpsc::channel(BATCHES_AHEAD);
+    let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let call = client.raft(ReceiverStream::new(outbound));
+    tokio::pin!(call);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut call => return Err(match ended {
+                Ok(_) => "the node ended the stream".to_owned(),
+                Err(status) => format!("{:?}: {}", status.code(), status.message()),
+            }),
+            room = reserve(&batches, queue) => {
+                let Ok(room) = room else { return Err("the stream ended".to_owned()) };
+                let envelopes = queue.take();
+                let sent = shared.counts.sent.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
+                if !*connected {
+                    *connected = true;
+                    tracing::debug!(to_node_id = to, sent, "raft connection open");
+                }
+                room.send(RaftMessages {
+                    cluster_id: shared.me.cluster_id,
+                    from_node_id: shared.me.node_id,
+                    to_node_id: to,
+                    envelopes,
+                });
+            }
+        }
+    }
+}
+
+/// Waits until there is something to send and room for it. May be dropped without losing anything.
+async fn reserve<'a>(
+    batches: &'a mpsc::Sender<RaftMessages>,
+    queue: &Queue,
+) -> Result<mpsc::Permit<'a, RaftMessages>, mpsc::error::SendError<()>> {
+    queue.filled().await;
+    batches.reserve().await
+}
+
+async fn connect(shared: &Shared, to: u64) -> Result<Channel, String> {
+    let node = shared.directory.find(to).ok_or("its address is not known")?;
+    shared.counts.connects.fetch_add(1, Ordering::Relaxed);
+    let endpoint = Endpoint::from_shared(format!("http://{}", node.peer_address))
+        .map_err(|error| error.to_string())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES);
+    endpoint.connect().await.map_err(|error| crate::grpc_limits::innermost(&error))
+}

@@ -1,0 +1,156 @@
+//! Messages that wait for one node: bounded in bytes and number, heartbeats and votes before entries.
+//!
+//! Only messages with entries are bulk. Everything else is small, and a leader that cannot be heard
+//! behind its own entries would be deposed. Messages of one kind stay in order.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use prost::Message;
+use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
+use tokio::sync::Notify;
+
+/// Bytes that wait for one node at most: what a link of a gigabit carries in half a second. Whatever
+/// is older than that is better made anew by raft.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Messages that wait for one node at most: bounds the small ones.
+const QUEUE_MESSAGES_MAX: usize = 32 * 1024;
+
+/// A batch is closed once it holds this many bytes; with the largest entry behind it, it is still
+/// below what a gRPC message may hold.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Messages in one batch at most (docs/architecture.md, D8).
+const BATCH_MESSAGES_MAX: usize = 1024;
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    small: VecDeque<(RaftEnvelope, usize)>,
+    bulk: VecDeque<(RaftEnvelope, usize)>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// False if there is no room.
+    pub fn push(&self, envelope: RaftEnvelope) -> bool {
+        let bytes = envelope.encoded_len();
+        let mut waiting = self.waiting.lock().expect("no panic holds it");
+        if waiting.bytes + bytes > QUEUE_BYTES_MAX || waiting.len() >= QUEUE_MESSAGES_MAX {
+            return false;
+        }
+        waiting.bytes += bytes;
+        let bulk = is_bulk(&envelope);
+        let queue = if bulk { &mut waiting.bulk } else { &mut waiting.small };
+        queue.push_back((envelope, bytes));
+        drop(waiting);
+        self.filled.notify_one();
+        true
+    }
+
+    /// Waits until something is there.
+    pub async fn filled(&self) {
+        while self.waiting.lock().expect("no panic holds it").len() == 0 {
+            self.filled.notified().await;
+        }
+    }
+
+    /// The next messages, none if nothing waits.
+    pub fn take(&self) -> Vec<RaftEnvelope> {
+        let mut waiting = self.waiting.lock().expect("no panic holds it");
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES_MAX && batch.len() < BATCH_MESSAGES_MAX {
+            let waiting = &mut *waiting;
+            let next = waiting.small.pop_front().or_else(|| waiting.bulk.pop_front());
+            let Some((envelope, length)) = next else { break };
+            waiting.bytes -= length;
+            bytes += length;
+            batch.push(envelope);
+        }
+        batch
+    }
+
+    /// Throws everything away; returns how many messages that were.
+    pub fn clear(&self) -> usize {
+        let waiting = std::mem::take(&mut *self.waiting.lock().expect("no panic holds it"));
+        waiting.len()
+    }
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.small.len() + self.bulk.len()
+    }
+}
+
+/// Whether the message carries entries. A raft message is opaque but for its first field, the type,
+/// which protobuf writes first: tag 1 as a varint, then `MsgAppend`, which is 3.
+fn is_bulk(envelope: &RaftEnvelope) -> bool {
+    matches!(&envelope.body, Some(Body::Message(message)) if message.starts_with(&[0x08, 0x03]))
+}
+
+#[cfg(test)]
+mod tests {
+    use protobuf::Message as _;
+    use raft_proto::eraftpb::{Message as RaftMessage, MessageType};
+
+    use super::*;
+
+    fn envelope(range_id: u64, kind: MessageType, bytes: usize) -> RaftEnvelope {
+        let mut message = RaftMessage::default();
+        message.set_msg_type(kind);
+        message.context = vec![7; bytes].into();
+        let body = Some(Body::Message(message.write_to_bytes().unwrap().into()));
+        RaftEnvelope { range_id, body, ..Default::default() }
+    }
+
+    fn ranges(batch: &[RaftEnvelope]) -> Vec<u64> {
+        batch.iter().map(|envelope| envelope.range_id).collect()
+    }
+
+    #[test]
+    fn heartbeats_and_votes_pass_before_entries_and_each_kind_keeps_its_order() {
+        let queue = Queue::default();
+        for (range, kind) in [
+            (1, MessageType::MsgAppend),
+            (2, MessageType::MsgHeartbeat),
+            (3, MessageType::MsgAppend),
+            (4, MessageType::MsgRequestVote),
+            (5, MessageType::MsgAppendResponse),
+        ] {
+            assert!(queue.push(envelope(range, kind, 10)));
+        }
+        assert_eq!(ranges(&queue.take()), [2, 4, 5, 1, 3]);
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_until_there_is_room() {
+        let queue = Queue::default();
+        let large = || envelope(1, MessageType::MsgAppend, QUEUE_BYTES_MAX / 2);
+        assert!(queue.push(large()));
+        assert!(!queue.push(large()));
+        assert_eq!(queue.take().len(), 1);
+        assert!(queue.push(large()));
+        assert_eq!(queue.clear(), 1);
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes() {
+        let queue = Queue::default();
+        for range in 0..10 {
+            assert!(queue.push(envelope(range, MessageType::MsgAppend, BATCH_BYTES_MAX / 2)));
+        }
+        assert_eq!(ranges(&queue.take()), [0, 1]);
+        assert_eq!(ranges(&queue.take()), [2, 3]);
+    }
+}
