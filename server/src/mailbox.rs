@@ -18,17 +18,13 @@ use crate::handle::EventSink;
 /// Bytes that an event takes up besides what it carries: bounds the number of small ones.
 const EVENT_BYTES: usize = 256;
 
-/// What a driver takes out of its mailbox.
-pub(crate) enum Mail {
-    Event(Event),
-    /// Finish what was begun and end.
-    Stop,
-}
+/// An event and its bytes; without an event, the driver is to end.
+type Mail = (Option<Event>, usize);
 
 /// The senders' end. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Mailbox {
-    mail: Sender<(Mail, usize)>,
+    mail: Sender<Mail>,
     load: Arc<Load>,
 }
 
@@ -42,11 +38,12 @@ pub(crate) struct Load {
 
 /// The driver's end.
 pub(crate) struct Inbox {
-    mail: Receiver<(Mail, usize)>,
+    mail: Receiver<Mail>,
     load: Arc<Load>,
 }
 
-/// What came out of an [`Inbox`].
+/// What came out of an [`Inbox`]. Never kept: an event goes straight on into the store.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Taken {
     Event(Event),
     Nothing,
@@ -72,7 +69,7 @@ impl Mailbox {
     /// Asks the driver to end.
     pub fn stop(&self) {
         // A driver that has ended needs no asking.
-        let _ = self.mail.send((Mail::Stop, 0));
+        let _ = self.mail.send((None, 0));
     }
 }
 
@@ -88,11 +85,8 @@ impl EventSink for Mailbox {
             counter.fetch_add(1, Ordering::Relaxed);
             return Err(event);
         }
-        let mail = (Mail::Event(event), bytes.unwrap_or(0));
-        self.mail.send(mail).map_err(|unsent| match unsent.into_inner().0 {
-            Mail::Event(event) => event,
-            Mail::Stop => unreachable!("an event was sent"),
-        })
+        let sent = self.mail.send((Some(event), bytes.unwrap_or(0)));
+        sent.map_err(|unsent| unsent.into_inner().0.expect("an event was sent"))
     }
 }
 
@@ -136,12 +130,9 @@ impl Inbox {
         self.mail.try_recv().map_or(Taken::Nothing, |mail| self.open(mail))
     }
 
-    fn open(&self, (mail, bytes): (Mail, usize)) -> Taken {
+    fn open(&self, (event, bytes): Mail) -> Taken {
         self.load.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        match mail {
-            Mail::Event(event) => Taken::Event(event),
-            Mail::Stop => Taken::Stop,
-        }
+        event.map_or(Taken::Stop, Taken::Event)
     }
 }
 

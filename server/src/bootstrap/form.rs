@@ -116,7 +116,8 @@ impl Bootstrap {
         let since = *turn.quorum_since.get_or_insert(now);
         let begun = self.data.identity().accepted().is_some()
             || replies.iter().any(|(_, reply)| reply.accepted.is_some());
-        if !self.intent.cluster_init && !(begun && now >= since + FINISH_AFTER) {
+        let may_finish = begun && now >= since + FINISH_AFTER;
+        if !self.intent.cluster_init && !may_finish {
             let message = "waiting for a peer that was started with --cluster-init";
             self.set_progress(message.to_owned());
             return false;
