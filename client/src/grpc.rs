@@ -6,7 +6,7 @@
 //! D8). The more is going on, the larger the batches.
 //!
 //! A link (`link.rs`) is the task that owns such a connection. Links are opened by the first request
-//! and end when nothing uses them for [`link::IDLE_MAX`], so that nodes that left are forgotten.
+//! and end after a minute in which nothing used them, so that nodes that left are forgotten.
 
 // The one place that sees the real world.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros)]

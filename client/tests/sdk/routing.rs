@@ -149,6 +149,69 @@ fn a_seed_that_is_down_is_passed_over() {
 }
 
 #[test]
+fn a_seed_that_is_not_part_of_the_cluster_is_passed_over() {
+    let cluster = Cluster::new();
+    cluster.set_mode(1, Mode::Stranger);
+    cluster.change(|state| state.ranges.iter_mut().for_each(|range| range.leader = 2));
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+}
+
+#[test]
+fn a_cluster_that_comes_back_is_found_by_those_who_wait() {
+    let cluster = Cluster::new();
+    (1..=5).for_each(|node| cluster.set_mode(node, Mode::Down));
+    let client = cluster.client();
+    cluster.run(async {
+        let restart = async {
+            cluster.sleep(3 * SECOND).await;
+            (1..=5).for_each(|node| cluster.set_mode(node, Mode::Up));
+        };
+        join(client.get("k"), restart).await.0.unwrap();
+    });
+    assert!(cluster.clock.now() < 4 * SECOND);
+}
+
+#[test]
+fn a_directory_that_does_not_know_the_range_yet_is_asked_again() {
+    let cluster = Cluster::new();
+    (2..=5).for_each(|node| cluster.set_mode(node, Mode::Hanging));
+    cluster.change(|state| state.directory = Some(Vec::new()));
+    let client = cluster.client();
+    cluster.run(async {
+        let report = async {
+            cluster.sleep(SECOND / 4).await;
+            cluster.change(|state| state.directory = None);
+        };
+        join(client.get("k"), report).await.0.unwrap();
+    });
+    assert!(cluster.clock.now() < SECOND, "the node that answers is asked, not another one");
+}
+
+#[test]
+fn nodes_that_refuse_every_epoch_are_not_asked_without_a_pause() {
+    let cluster = Cluster::new();
+    (1..=5).for_each(|node| cluster.set_mode(node, Mode::Confused));
+    let client = cluster.client().with_timeout(2 * SECOND);
+    let error = cluster.run(client.get("k")).unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    let asked = cluster.take_log("read").len();
+    assert!((5..40).contains(&asked), "{asked} requests in two seconds");
+}
+
+#[test]
+fn a_leader_without_a_quorum_is_left_for_the_next() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+    cluster.take_log("");
+    cluster.set_mode(1, Mode::Isolated);
+    cluster.change(|state| state.ranges.iter_mut().for_each(|range| range.leader = 2));
+    cluster.run(client.get("k")).unwrap();
+    assert_eq!(cluster.take_log("read"), [1, 2]);
+}
+
+#[test]
 fn a_hanging_leader_costs_one_attempt_and_is_left_alone_afterwards() {
     let cluster = Cluster::new();
     let client = cluster.client();

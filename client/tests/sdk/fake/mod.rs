@@ -31,6 +31,12 @@ pub enum Mode {
     AnswersLost,
     /// Answers that it is overloaded, asking for a wait of so many milliseconds.
     Busy(u32),
+    /// Leads nothing any more and has not heard who does.
+    Isolated,
+    /// Refuses every epoch, and does not know a better one.
+    Confused,
+    /// Runs, but is not part of the cluster.
+    Stranger,
 }
 
 #[derive(Clone)]

@@ -45,7 +45,13 @@ impl State {
         match mode {
             Mode::Hanging => return (silence(), true),
             Mode::Busy(ms) => return (Err(v1::Error::too_busy(ms, "overloaded")), false),
-            Mode::Up | Mode::AnswersLost | Mode::Down => {}
+            Mode::Isolated => return (Err(v1::Error::unavailable("no quorum")), false),
+            Mode::Stranger => return (Err(v1::Error::failed_precondition("no cluster")), false),
+            Mode::Confused if !matches!(body, request::Body::Locate(_)) => {
+                let kind = Kind::StaleEpoch(v1::StaleEpoch::default());
+                return (Err(v1::Error::new(kind, "the range has changed")), false);
+            }
+            Mode::Up | Mode::AnswersLost | Mode::Down | Mode::Confused => {}
         }
         let is_write = matches!(body, request::Body::Write(_) | request::Body::ConfigSet(_));
         let answer = self.answer(node, body);
