@@ -113,6 +113,7 @@ impl Batch {
             conditions: self.conditions.into_iter().map(v1::Condition::from).collect(),
             operations: self.operations,
             return_previous: self.return_previous,
+            ..Default::default()
         };
         Ok((command, spans))
     }

@@ -205,7 +205,12 @@ impl Client {
         self.view.check_key(&key)?;
         let build = |descriptor: &RangeDescriptor| {
             let range = Some(header(descriptor));
-            Ok(request::Body::PointRead(v1::PointRead { range, key: key.clone(), read_ts }))
+            Ok(request::Body::PointRead(v1::PointRead {
+                range,
+                key: key.clone(),
+                read_ts,
+                ..Default::default()
+            }))
         };
         let place = Place::Key(&key);
         match self.sender.to_range(place, Effect::Read, self.deadline(), &build).await? {

@@ -195,6 +195,7 @@ async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) ->
             reverse: options.reverse,
             keys_only: options.keys_only,
             read_ts: options.read_ts,
+            ..Default::default()
         }))
     };
     let place = if options.reverse { Place::Below(&span.end) } else { Place::Key(&span.start) };

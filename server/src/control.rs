@@ -87,7 +87,12 @@ impl Control {
             Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
             Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),
             Ask::PartitionList(ask) => Tell::PartitionList(self.partition_list(&ask)),
-            Ask::PointRead(_) | Ask::Scan(_) | Ask::Write(_) | Ask::Forwarded(_) => {
+            Ask::PointRead(_)
+            | Ask::Scan(_)
+            | Ask::Write(_)
+            | Ask::TransactionCommand(_)
+            | Ask::Validate(_)
+            | Ask::Forwarded(_) => {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }
         })

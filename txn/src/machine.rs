@@ -51,10 +51,10 @@ impl StateMachine for TxnMachine {
         let memory = self.memory.as_mut().expect("a machine is loaded before it applies");
         let reply = match Command::decode(command) {
             Err(error) => invalid_reply(format!("the command cannot be decoded: {error}")),
-            Ok(Command { body: None }) => invalid_reply("a command of an unknown kind"),
             Ok(Command { body: Some(command::Body::CommitOneRange(commit)) }) => {
                 reply(commit_one_range::apply(context, memory, &commit, batch))?
             }
+            Ok(Command { body: _ }) => invalid_reply("a command of an unknown kind"),
         };
         Ok(reply.encode_to_vec().into())
     }

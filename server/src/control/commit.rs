@@ -93,7 +93,7 @@ impl Surroundings {
         operations: Vec<Operation>,
     ) -> Result<Committed, CommitError> {
         let commit =
-            CommitOneRange { start_ts: start_ts.0, conditions, operations, return_previous: false };
+            CommitOneRange { start_ts: start_ts.0, conditions, operations, ..Default::default() };
         let body = Some(command::Body::CommitOneRange(commit));
         let command = v1::Command { body }.encode_to_vec();
         let range = self.control_range().map_err(CommitError::Other)?;

@@ -127,7 +127,10 @@ fn committed(reply: CommandReply) -> Result<v1::Committed, v1::Error> {
             return Err(v1::Error::too_busy(1, "the range changed its shape"));
         }
         Some(Body::Invalid(why)) => return Err(v1::Error::invalid("commit", why)),
-        None => return Err(v1::Error::undetermined("the range's reply is empty")),
+        other => {
+            let message = format!("the range answered a commit by {other:?}");
+            return Err(v1::Error::undetermined(message));
+        }
     };
     Err(v1::Error::new(kind, message))
 }
