@@ -186,7 +186,13 @@ pub trait StateEngine: Reader {
     /// Begins to take in a snapshot's records.
     fn stage(&self) -> Result<Box<dyn Staging>>;
 
-    /// Replaces a span by staged records, all or nothing, also through a crash. Blocks.
+    /// Replaces a span by staged records, all or nothing, also through a crash. Blocks. Writes made
+    /// at the same time must not touch the span; they count as after it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Full`] and [`crate::Error::Refused`]: nothing has changed. After any other
+    /// the state must not be read any more; opening it again finishes the install, or finds it not
+    /// begun.
     fn install(&self, install: Install) -> Result<()>;
 
     /// Throws staged records away.

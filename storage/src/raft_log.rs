@@ -28,7 +28,7 @@ use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, MessageExt, ReadableSize, RecoveryMode};
 use raft_proto::eraftpb::{Entry, HardState};
 
-use crate::disk::{create_dir_durably, remove_durably, sync_dir, write_durably};
+use crate::disk::{create_dir_durably, io_error, remove_durably, sync_dir, write_durably};
 use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
 
 const HARD_STATE: &[u8] = b"h";
@@ -160,9 +160,11 @@ impl RaftEngineLog {
         Ok(Some(state))
     }
 
-    /// Bytes of the log's files.
+    /// Bytes of the log's files, with the space that is allocated ahead. A figure for people: files
+    /// that cannot be looked at do not count.
     pub fn used_bytes(&self) -> u64 {
-        self.engine.get_used_size() as u64
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
     }
 
     fn states(&self) -> MutexGuard<'_, BTreeMap<u64, LogState>> {
@@ -373,7 +375,7 @@ fn not_utf8(dir: &Path) -> Error {
 
 fn open_error(dir: &Path, error: raft_engine::Error) -> Error {
     match error {
-        raft_engine::Error::Io(error) => crate::disk::io_error("open", dir, &error),
+        raft_engine::Error::Io(error) => io_error("open", dir, &error),
         // The lock of the directory, which another process holds, and unsound options.
         raft_engine::Error::Other(_) | raft_engine::Error::InvalidArgument(_) => {
             Error::Refused(format!("{}: {error}", dir.display()))

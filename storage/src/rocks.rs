@@ -19,6 +19,7 @@ mod stats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -63,7 +64,9 @@ struct Engine {
     /// One install at a time: there is one file that says what it does.
     installing: Mutex<()>,
     staged: Mutex<BTreeMap<u64, StagedFiles>>,
-    next_staged_id: std::sync::atomic::AtomicU64,
+    next_staged_id: AtomicU64,
+    /// The last flush found the disk full.
+    full: AtomicBool,
 }
 
 impl RocksState {
@@ -97,7 +100,8 @@ impl RocksState {
             view: RwLock::new(()),
             installing: Mutex::new(()),
             staged: Mutex::default(),
-            next_staged_id: Default::default(),
+            next_staged_id: AtomicU64::new(0),
+            full: AtomicBool::new(false),
         };
         let state = Self { engine: Arc::new(engine) };
         if state.stats().file_bytes <= state.engine.options.verify_bytes_max {
@@ -151,7 +155,23 @@ impl Engine {
         self.db.write_opt(writes, &self.write_options).map_err(engine_error)
     }
 
+    /// RocksDB recovers from a full disk by itself: every five seconds it looks for room for a
+    /// memtable, waits for all flushes to end and makes them again. A flush that is asked for
+    /// meanwhile fails, but is queued before it does, so a caller that tries again and again would
+    /// keep it waiting for ever. An empty write asks how it stands and queues nothing.
     fn flush(&self) -> Result<()> {
+        if self.full.load(Ordering::Acquire) {
+            self.write(WriteBatch::default())?;
+            self.full.store(false, Ordering::Release);
+        }
+        let flushed = self.flush_now();
+        if matches!(flushed, Err(Error::Full(_))) {
+            self.full.store(true, Ordering::Release);
+        }
+        flushed
+    }
+
+    fn flush_now(&self) -> Result<()> {
         let families = ColumnFamily::ALL.map(|cf| self.family(cf));
         let mut options = FlushOptions::default();
         options.set_wait(true);

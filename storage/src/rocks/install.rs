@@ -70,6 +70,8 @@ impl Engine {
         let Install { staged, span, meta } = install;
         let _installing = self.installing.lock().map_err(poisoned)?;
         self.check_staged(&staged)?;
+        let path = self.redo_path();
+        assert!(!path.exists(), "{} is of an install that failed before", path.display());
         self.flush()?;
         reached(Step::Flushed)?;
         let files = self.staged.lock().map_err(poisoned)?[&staged.id].clone();
@@ -92,7 +94,7 @@ impl Engine {
         sync_dir(&self.staged_dir(staged.id))?;
         write_durably(&self.redo_path(), &redo.encode())?;
         reached(Step::Recorded)?;
-        self.redo(&redo, reached)?;
+        self.redo(&redo, reached).map_err(cut_off)?;
         self.forget_staged(staged.id);
         self.remove_staged_dir(staged.id)
     }
@@ -150,6 +152,15 @@ impl Engine {
 
     fn redo_path(&self) -> PathBuf {
         self.staging_dir.join(REDO_RECORD)
+    }
+}
+
+/// Once it is written down, an install cannot be given up or asked for again: what is visible is a
+/// mixture until the next start has finished it. So even a full disk ends the process then.
+fn cut_off(error: Error) -> Error {
+    match error {
+        Error::Full(reason) => Error::Io(format!("an install was cut off: {reason}")),
+        error => error,
     }
 }
 

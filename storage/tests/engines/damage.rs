@@ -40,6 +40,11 @@ fn crashed_log(dir: &Path, entries: u64) -> (PathBuf, Vec<(u64, u64)>) {
     (crashed, ends.map(|(_, index, end)| (index, end)).collect())
 }
 
+fn log_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir.join("log")).unwrap();
+    entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
 fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir.join("log")).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -156,8 +161,10 @@ fn purged_log(dir: &Path) -> (PathBuf, PathBuf) {
     }
     copy_dir(&after, &before);
     log.purge().unwrap();
+    assert_eq!(log.used_bytes(), log_bytes(&after));
     drop(log);
-    assert!(files(&after, "raftlog").len() < files(&before, "raftlog").len());
+    let purged = log_bytes(&after);
+    assert!(purged < log_bytes(&before), "{purged} bytes are left");
     (before, after)
 }
 
