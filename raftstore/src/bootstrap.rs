@@ -26,6 +26,7 @@ pub fn bootstrap(
             descriptor: Some(range.clone()),
             applied_index: FIRST_INDEX,
             applied_term: FIRST_TERM,
+            snapshot_index: FIRST_INDEX,
         };
         let key = keys::range_state(range.range_id);
         states.put(ColumnFamily::Meta, key, first.encode_to_vec());

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
-use rangedb_proto::v1::{RangeDescriptor, Replica};
+use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::{LogBatch, LogEngine, Span, StateEngine, StateMachine, keys};
 
@@ -95,26 +95,25 @@ impl Peer {
     pub fn open(
         shared: &Shared,
         me: Replica,
-        descriptor: RangeDescriptor,
-        applied: Position,
+        stored: RangeState,
         machine: Box<dyn StateMachine>,
         rng: fastrand::Rng,
     ) -> Result<(Self, LogBatch), rangedb_storage::Error> {
-        let range = RangeId(descriptor.range_id);
+        let range = RangeId(stored.descriptor.as_ref().map_or(0, |d| d.range_id));
+        let applied_index = stored.applied_index;
         let config = shared.config.clone();
         let (log, changes) = RaftLog::open(
             range,
             shared.log.clone(),
             shared.state.clone(),
-            Arc::new(descriptor),
-            applied,
+            stored,
             config.entry_cache_bytes,
         )?;
         let raft_config = raft::Config {
             id: me.replica_id,
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
-            applied: applied.index,
+            applied: applied_index,
             max_size_per_msg: config.message_bytes_max,
             max_inflight_msgs: config.inflight_messages_max,
             max_uncommitted_size: config.uncommitted_bytes_max,
@@ -165,8 +164,8 @@ impl Peer {
         rng: fastrand::Rng,
     ) -> Result<Self, rangedb_storage::Error> {
         let descriptor = RangeDescriptor { range_id: range.0, ..Default::default() };
-        let (mut peer, changes) =
-            Self::open(shared, me, descriptor, Position::default(), machine, rng)?;
+        let nothing = RangeState { descriptor: Some(descriptor), ..Default::default() };
+        let (mut peer, changes) = Self::open(shared, me, nothing, machine, rng)?;
         assert!(changes.is_empty(), "range {range}: a log was left where no replica was");
         peer.creator = Some(creator);
         Ok(peer)

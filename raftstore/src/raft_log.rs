@@ -15,7 +15,7 @@ use prost::Message;
 use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use rangedb_proto::RangeId;
-use rangedb_proto::v1::{RangeDescriptor, SnapshotMeta};
+use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
 use rangedb_storage::{LogChange, LogEngine, Reader, StateEngine};
 
 use crate::entry_cache::{EntryCache, entry_bytes};
@@ -57,6 +57,8 @@ pub(crate) struct RaftLog {
     cache_bytes_max: usize,
     /// The newest applied entry.
     pub applied: Position,
+    /// Where the newest installed snapshot stood.
+    pub snapshot_index: u64,
     /// As of the newest applied entry.
     pub descriptor: Arc<RangeDescriptor>,
     /// raft-rs asks through a shared reference.
@@ -74,10 +76,10 @@ impl RaftLog {
         range: RangeId,
         engine: Arc<dyn LogEngine>,
         state: Arc<dyn StateEngine>,
-        descriptor: Arc<RangeDescriptor>,
-        applied: Position,
+        from: RangeState,
         cache_bytes_max: usize,
     ) -> Result<(Self, Vec<LogChange>), rangedb_storage::Error> {
+        let applied = Position { index: from.applied_index, term: from.applied_term };
         let stored = engine.state(range.0)?.unwrap_or_default();
         let mut log = RaftLog {
             range,
@@ -93,21 +95,20 @@ impl RaftLog {
             cache: EntryCache::default(),
             cache_bytes_max,
             applied,
-            descriptor,
+            snapshot_index: from.snapshot_index,
+            descriptor: Arc::new(from.descriptor.unwrap_or_default()),
             taken: RefCell::new(None),
             size: LogSize::default(),
         };
-        if log.truncated.index > applied.index {
-            return Err(rangedb_storage::Error::corrupt(format!(
-                "the log of {range} begins behind {}, its state ends at {}",
-                log.truncated.index, applied.index
-            )));
-        }
         let mut changes = Vec::new();
-        let holds_applied =
-            applied.index <= log.last_index && log.term_at(applied.index)? == applied.term;
-        if !holds_applied {
+        if !log.holds(applied)? {
+            if applied.index != log.snapshot_index {
+                return Err(log.lost(applied.index));
+            }
             changes.extend(log.reset(applied));
+        }
+        if log.hard_state.commit > log.last_index {
+            return Err(log.lost(log.hard_state.commit));
         }
         if log.hard_state.commit < applied.index {
             log.hard_state.commit = applied.index;
@@ -228,6 +229,22 @@ impl RaftLog {
 
     fn hard_state_change(&self) -> LogChange {
         LogChange::HardState { range_id: self.range.0, state: self.hard_state.clone() }
+    }
+
+    /// Whether the entry is in the log, or just behind its beginning.
+    fn holds(&self, at: Position) -> Result<bool, rangedb_storage::Error> {
+        let within = (self.truncated.index..=self.last_index).contains(&at.index);
+        Ok(within && self.term_at(at.index)? == at.term)
+    }
+
+    /// Entries that were acknowledged are not there any more: a disk forgot what it had synced.
+    fn lost(&self, index: u64) -> rangedb_storage::Error {
+        rangedb_storage::Error::corrupt(format!(
+            "the log of range {} holds entries {}..={} and had been durable up to {index}",
+            self.range,
+            self.truncated.index + 1,
+            self.last_index
+        ))
     }
 
     fn term_at(&self, index: u64) -> Result<u64, rangedb_storage::Error> {

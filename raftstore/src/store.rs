@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use prost::Message as _;
-use rangedb_proto::v1::{RangeDescriptor, RangeReport, RangeState, Replica};
+use rangedb_proto::v1::{RangeReport, RangeState, Replica};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::{
     ColumnFamily, Direction, Error as StorageError, LogBatch, LogChange, LogEngine, Result,
@@ -20,7 +20,6 @@ use rangedb_storage::{
 
 use crate::pass::Pass;
 use crate::peer::{Peer, Shared};
-use crate::raft_log::Position;
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus};
 use flushing::Flushing;
 
@@ -348,17 +347,16 @@ impl Store {
     }
 
     fn open_peer(&mut self, stored: RangeState) -> Result<(Peer, LogBatch)> {
-        let descriptor: RangeDescriptor = stored.descriptor.unwrap_or_default();
+        let node = self.shared.node;
+        let descriptor = stored.descriptor.clone().unwrap_or_default();
         let range = RangeId(descriptor.range_id);
-        let me: Replica = *descriptor.replica_on(self.shared.node.0).ok_or_else(|| {
+        let me: Replica = *descriptor.replica_on(node.0).ok_or_else(|| {
             StorageError::corrupt(format!(
-                "range {range} is stored on node {} but has no replica there",
-                self.shared.node
+                "range {range} is stored here without a replica on {node}"
             ))
         })?;
-        let applied = Position { index: stored.applied_index, term: stored.applied_term };
         let rng = self.peer_rng();
-        Peer::open(&self.shared, me, descriptor, applied, (self.machines)(range), rng)
+        Peer::open(&self.shared, me, stored, (self.machines)(range), rng)
     }
 
     fn count(&mut self, effects: &[Effect]) {

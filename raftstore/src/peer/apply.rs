@@ -55,6 +55,7 @@ impl Peer {
             descriptor: Some((**self.descriptor()).clone()),
             applied_index: applied.index,
             applied_term: applied.term,
+            snapshot_index: self.raw.store().snapshot_index,
         }
     }
 

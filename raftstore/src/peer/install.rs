@@ -77,6 +77,7 @@ impl Peer {
             descriptor: Some(staged.descriptor.clone()),
             applied_index: at.index,
             applied_term: at.term,
+            snapshot_index: at.index,
         };
         let mut meta = WriteBatch::default();
         meta.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
@@ -89,6 +90,7 @@ impl Peer {
         let log = self.log();
         log.descriptor = Arc::new(staged.descriptor);
         log.applied = at;
+        log.snapshot_index = at.index;
         let changes = log.reset(at);
         self.load_machine(pass.state)?;
         Ok(changes)

@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 
 use prost::Message;
 use rangedb_proto::v1::{
-    self, CommandReply, Conflict, PointRead, PointReadReply, RangeHeader, Scan, ScanReply, Write,
-    WriteReply, command, command_reply, error::Kind,
+    self, CommandReply, CommitOneRange, Conflict, Operation, PointRead, PointReadReply,
+    RangeHeader, Scan, ScanReply, Write, WriteReply, command, command_reply, error::Kind,
+    operation,
 };
-use rangedb_proto::{RangeDescriptorExt, RangeId, Timestamp};
+use rangedb_proto::{RangeDescriptorExt, RangeId, SYSTEM_PREFIX, Timestamp, prefix_end};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
-use rangedb_txn::{ScanRequest, check_commit, check_key};
+use rangedb_txn::{ScanRequest, check_commit, check_key, is_system_key};
 
 use super::{Node, storage_error};
 use crate::handle::ReadView;
@@ -54,6 +55,7 @@ impl Node {
     pub(super) async fn write(&self, ask: Write) -> Result<WriteReply, v1::Error> {
         let commit = ask.commit.ok_or_else(|| v1::Error::invalid("commit", "it is missing"))?;
         check_commit(&commit)?;
+        refuse_system_keys(&commit)?;
         let seen = Timestamp(self.highest_seen.load(Ordering::Relaxed));
         let start_ts = Timestamp(commit.start_ts);
         if start_ts.millis() > seen.millis() + UNSEEN_MS_MAX {
@@ -93,6 +95,24 @@ impl Node {
         let message = format!("timestamp {at} is ahead of the cluster's newest, {newest}");
         Err(v1::Error::invalid(argument, message))
     }
+}
+
+/// Only the control plane writes under `_/`, and it does not come this way.
+fn refuse_system_keys(commit: &CommitOneRange) -> Result<(), v1::Error> {
+    let system_end = prefix_end(SYSTEM_PREFIX);
+    let is_system = |operation: &Operation| match &operation.body {
+        Some(operation::Body::Put(put)) => is_system_key(&put.key),
+        Some(operation::Body::Delete(delete)) => is_system_key(&delete.key),
+        Some(operation::Body::DeleteRange(range)) => {
+            let below = range.start_key < system_end[..];
+            below && (range.end_key.is_empty() || range.end_key > *SYSTEM_PREFIX)
+        }
+        None => false,
+    };
+    if commit.operations.iter().any(is_system) {
+        return Err(v1::Error::permission_denied("keys under `_/` belong to the system"));
+    }
+    Ok(())
 }
 
 fn range_ref(header: Option<RangeHeader>) -> Result<RangeRef, v1::Error> {
