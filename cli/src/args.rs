@@ -72,16 +72,22 @@ impl Globals {
     }
 }
 
+/// Names of the global options.
+const GLOBALS: [&str; 3] = ["endpoints", "timeout", "output"];
+
+/// Names of the commands that ask no cluster.
+const WITHOUT_CLUSTER: [&str; 3] = ["server", "version", "completions"];
+
 /// Reads a command line, the program's name first. The error knows how to print itself and with
 /// which code to exit, and is also what `--help` and `--version` end in.
 pub fn parse(
     line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Cli, clap::Error> {
-    let mut parser = Cli::command();
+    let mut parser = parser();
     let matches = parser.try_get_matches_from_mut(line)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))?;
     if let Some(command) = cli.command.as_ref().filter(|c| !matches!(c, Command::Client(_))) {
-        for option in ["endpoints", "timeout", "output"] {
+        for option in GLOBALS {
             // From the environment it may stay: that is set for a whole shell.
             if matches.value_source(option) == Some(ValueSource::CommandLine) {
                 let message =
@@ -95,7 +101,19 @@ pub fn parse(
 
 /// What `rangedb` alone prints.
 pub fn help() -> String {
-    Cli::command().render_help().to_string()
+    parser().render_help().to_string()
+}
+
+/// The command line's definition. Commands that ask no cluster have the global options out of sight:
+/// they would refuse them.
+pub fn parser() -> clap::Command {
+    let parser = Cli::command();
+    let globals = parser.get_arguments().filter(|option| option.is_global_set());
+    let hidden: Vec<clap::Arg> = globals.map(|option| option.clone().hide(true)).collect();
+    let hide = |parser: clap::Command, name: &&str| {
+        parser.mut_subcommand(name, |command| command.args(&hidden))
+    };
+    WITHOUT_CLUSTER.iter().fold(parser, hide)
 }
 
 /// Reads a key or a value: whatever bytes the shell passed.
@@ -137,7 +155,7 @@ mod tests {
 
     #[test]
     fn global_options_have_the_documented_defaults() {
-        let parser = Cli::command();
+        let parser = parser();
         let of = |name: &str| {
             let option = parser.get_arguments().find(|option| option.get_id() == name).unwrap();
             let env = option.get_env().map(|env| env.to_str().unwrap().to_owned());
@@ -151,7 +169,7 @@ mod tests {
     #[test]
     fn no_command_is_no_error_and_the_help_lists_the_commands() {
         assert!(parse(["rangedb"]).unwrap().command.is_none());
-        for command in ["put", "get", "delete", "range", "batch", "admin", "version"] {
+        for command in ["server", "put", "get", "delete", "range", "batch", "admin", "version"] {
             assert!(help().contains(&format!("\n  {command} ")), "{command}");
         }
     }
@@ -214,8 +232,14 @@ mod tests {
 
     #[test]
     fn options_of_a_request_are_refused_where_no_cluster_is_asked() {
-        let error = error("rangedb version --timeout 1s");
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("not for `version`"), "{error}");
+        for command in WITHOUT_CLUSTER {
+            let shell = if command == "completions" { "bash" } else { "" };
+            let refusal = error(&format!("rangedb {command} {shell} --timeout 1s"));
+            assert_eq!(refusal.exit_code(), 2);
+            assert!(refusal.to_string().contains(&format!("not for `{command}`")), "{refusal}");
+            let help = error(&format!("rangedb {command} --help")).to_string();
+            assert!(!help.contains("--endpoints"), "{help}");
+        }
+        assert!(error("rangedb get --help").to_string().contains("--endpoints"));
     }
 }

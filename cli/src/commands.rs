@@ -7,6 +7,7 @@ mod delete;
 mod get;
 mod put;
 mod range;
+pub mod server;
 pub mod version;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::session::Session;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Server(server::Server),
     #[command(flatten)]
     Client(ClientCommand),
     /// Print the version
@@ -56,6 +58,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Command::Client(_) => "a request",
+            Command::Server(_) => "server",
             Command::Version => "version",
             Command::Completions(_) => "completions",
         })

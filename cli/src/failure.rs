@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 
 use bytes::Bytes;
 use rangedb_client::Error;
+use rangedb_server::server::StartError;
 
 use crate::escape::escape;
 
@@ -30,6 +31,8 @@ pub enum Failure {
     Output(io::Error),
     /// The operating system gave no thread, socket or the like to begin with.
     Runtime(io::Error),
+    /// A node did not come up, or went down by itself.
+    Server(Box<StartError>),
 }
 
 impl Failure {
@@ -69,6 +72,7 @@ impl fmt::Display for Failure {
             Failure::NotConfirmed => write!(f, "error: not confirmed, nothing was done"),
             Failure::Input(error) => write!(f, "error: cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "error: cannot write the answer: {error}"),
+            Failure::Server(error) => write!(f, "error: {error}"),
             Failure::Runtime(error) => write!(f, "error: cannot start: {error}"),
         }
     }

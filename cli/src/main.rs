@@ -50,7 +50,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
-        None => Ok(write!(out, "{}", args::help())?),
+        None => Ok(writeln!(out, "{}", args::help().trim_end())?),
+        Some(Command::Server(server)) => server.run(),
         Some(Command::Version) => commands::version::run(out),
         Some(Command::Completions(completions)) => completions.run(out),
         Some(Command::Client(command)) => ask_cluster(cli.globals, command, out),

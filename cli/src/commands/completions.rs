@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use crate::args::Cli;
+use crate::args;
 use crate::failure::Failure;
 
 /// Print a script that completes commands and options in a shell
@@ -19,7 +19,7 @@ impl Completions {
     pub fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         // By way of memory: the generator panics where its writer fails, as a pipe to `head` does.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "rangedb", &mut script);
+        clap_complete::generate(self.shell, &mut args::parser(), "rangedb", &mut script);
         Ok(out.write_all(&script)?)
     }
 }
