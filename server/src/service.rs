@@ -6,7 +6,6 @@ mod kv;
 mod node;
 mod peer;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::State;
@@ -16,6 +15,7 @@ use rangedb_proto::v1;
 use rangedb_proto::v1::kv_server::KvServer;
 use rangedb_proto::v1::node_server::NodeServer;
 use rangedb_proto::v1::peer_server::PeerServer;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -38,7 +38,7 @@ pub(crate) struct Member {
 pub(crate) struct Front {
     bootstrap: Arc<Bootstrap>,
     member: OnceLock<Member>,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     grpc: GrpcMetrics,
     /// Requests of one stream that are worked on at once.
     stream_requests: usize,
@@ -49,7 +49,7 @@ impl Front {
         Front {
             bootstrap,
             member: OnceLock::new(),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             grpc,
             stream_requests,
         }
@@ -60,13 +60,19 @@ impl Front {
         assert!(self.member.set(member).is_ok(), "a process becomes a member once");
     }
 
-    /// From now on clients are sent away. Raft goes on.
+    /// From now on callers are sent away, and streams end once what they asked is answered.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when [`Front::stop`] is called.
+    async fn stopped(&self) {
+        // An error means that the front is gone, which is an end too.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
     fn member(&self) -> Result<&Member, Status> {

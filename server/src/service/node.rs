@@ -60,7 +60,7 @@ impl NodeRpc for NodeService {
         let front = self.0.clone();
         tokio::spawn(async move {
             // Whichever ends first ends the stream, and with it the requests under way.
-            let reading = pin!(answer_all(front, request.into_inner(), answers));
+            let reading = pin!(answer_all(&front, request.into_inner(), answers));
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
         });
@@ -75,14 +75,21 @@ impl NodeRpc for NodeService {
 
 /// Reads requests and starts a task for each, until the stream ends.
 async fn answer_all(
-    front: Arc<Front>,
+    front: &Arc<Front>,
     mut batches: Streaming<Requests>,
     answers: mpsc::Sender<v1::Response>,
 ) {
     let requests_free = Arc::new(Semaphore::new(front.stream_requests));
     let bytes_free = Arc::new(Semaphore::new(STREAM_BYTES_MAX));
     let mut under_way = JoinSet::new();
-    while let Some(Ok(batch)) = batches.next().await {
+    let stopped = front.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let batch = tokio::select! {
+            batch = batches.next() => batch,
+            () = &mut stopped => break,
+        };
+        let Some(Ok(batch)) = batch else { break };
         for request in batch.requests {
             // Taken before the task begins: a full stream stands still here.
             let place = place(&requests_free, 1).await;

@@ -21,10 +21,18 @@ impl Peer for PeerService {
     ) -> Result<Response<RaftSummary>, Status> {
         let member = self.0.member()?;
         let mut batches = request.into_inner();
-        while let Some(batch) = batches.next().await {
-            member.arrivals.take(batch?)?;
+        let stopped = self.0.stopped();
+        tokio::pin!(stopped);
+        loop {
+            let batch = tokio::select! {
+                batch = batches.next() => batch,
+                () = &mut stopped => None,
+            };
+            match batch {
+                Some(batch) => member.arrivals.take(batch?)?,
+                None => return Ok(Response::new(RaftSummary {})),
+            }
         }
-        Ok(Response::new(RaftSummary {}))
     }
 
     async fn snapshot(
