@@ -74,12 +74,16 @@ pub(crate) struct Peer {
     vote_embargo_ticks: usize,
     /// Ticks since a leader was last heard of.
     leaderless_ticks: usize,
-    /// Whom to ask about this replica while the descriptor is not yet known.
-    creator: Option<Replica>,
     disk_full: bool,
     ticks: u64,
-    /// The tick at which each replica was last heard of, for reports.
-    heard: BTreeMap<u64, u64>,
+    /// Who was last heard of when, by replica id. Before its first snapshot, a replica knows the
+    /// others from here alone.
+    heard: BTreeMap<u64, Heard>,
+}
+
+struct Heard {
+    replica: Replica,
+    tick: u64,
 }
 
 /// Engines and settings that all peers of a store share.
@@ -142,7 +146,6 @@ impl Peer {
             persisting: VecDeque::new(),
             staged: None,
             leaderless_ticks: 0,
-            creator: None,
             disk_full: false,
             ticks: 0,
             heard: BTreeMap::new(),
@@ -159,15 +162,13 @@ impl Peer {
         shared: &Shared,
         range: RangeId,
         me: Replica,
-        creator: Replica,
         machine: Box<dyn StateMachine>,
         rng: fastrand::Rng,
     ) -> Result<Self, rangedb_storage::Error> {
         let descriptor = RangeDescriptor { range_id: range.0, ..Default::default() };
         let nothing = RangeState { descriptor: Some(descriptor), ..Default::default() };
-        let (mut peer, changes) = Self::open(shared, me, nothing, machine, rng)?;
+        let (peer, changes) = Self::open(shared, me, nothing, machine, rng)?;
         assert!(changes.is_empty(), "range {range}: a log was left where no replica was");
-        peer.creator = Some(creator);
         Ok(peer)
     }
 

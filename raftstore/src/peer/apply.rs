@@ -163,6 +163,7 @@ impl Peer {
     fn adopt(&mut self, after: RangeDescriptor, pass: &mut Pass<'_>) {
         let before = self.descriptor().clone();
         pass.structural = true;
+        self.heard.retain(|id, _| after.replica(*id).is_some());
         self.log().descriptor = Arc::new(after);
         match self.descriptor().replica(self.me.replica_id).copied() {
             Some(me) => self.me = me,

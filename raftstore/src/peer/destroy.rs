@@ -1,6 +1,8 @@
 //! The end of a replica that is no longer a member, and how members and former members tell each
 //! other so. A tombstone stays, so that a late message does not bring the replica back.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeDescriptor, Replica, ReplicaCheck, Tombstone, raft_envelope::Body};
@@ -40,8 +42,10 @@ impl Peer {
 
     /// Asks every replica known here whether this one is still a member.
     pub(super) fn ask_whether_member(&self, pass: &mut Pass<'_>) {
-        let known = self.descriptor().replicas.iter().copied().chain(self.creator);
-        for replica in known.filter(|r| r.replica_id != self.me.replica_id) {
+        let heard = self.heard.values().map(|heard| heard.replica);
+        let known = self.descriptor().replicas.iter().copied().chain(heard);
+        let others: BTreeMap<u64, Replica> = known.map(|r| (r.replica_id, r)).collect();
+        for replica in others.into_values().filter(|r| r.replica_id != self.me.replica_id) {
             pass.effects.push(Effect::Send(self.envelope(replica, Body::Check(ReplicaCheck {}))));
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, Snapshot};
-use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
+use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica, SnapshotMeta};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
 use rangedb_storage::{ColumnFamily, Install, LogChange, Result, StagedSnapshot, WriteBatch, keys};
 
@@ -30,6 +30,7 @@ impl Peer {
     /// Offers a staged snapshot to raft. Staged records that are of no use are thrown away.
     pub fn on_snapshot_received(
         &mut self,
+        from: Replica,
         message: Message,
         staged: StagedSnapshot,
         pass: &mut Pass<'_>,
@@ -44,6 +45,7 @@ impl Peer {
         let (Some(descriptor), None) = (descriptor, &self.staged) else {
             return pass.state.discard(staged);
         };
+        self.hear(from);
         self.step_raft(message);
         let taken = self.raw.snap().is_some_and(|snap| snap.get_metadata().index == index);
         if !taken {

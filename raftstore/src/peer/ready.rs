@@ -5,7 +5,7 @@
 //! readies before it, are durable.
 
 use raft::eraftpb::{Message, MessageType};
-use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
+use rangedb_proto::v1::{RaftEnvelope, Replica, raft_envelope::Body};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
 use rangedb_storage::Result;
 
@@ -77,7 +77,7 @@ impl Peer {
 
     fn send(&mut self, messages: Vec<Message>, pass: &mut Pass<'_>) {
         for message in messages {
-            let Some(to) = self.descriptor().replica(message.to).copied() else {
+            let Some(to) = self.find_replica(message.to) else {
                 // Its replica was removed while the message was being made.
                 continue;
             };
@@ -103,7 +103,12 @@ impl Peer {
         }
     }
 
-    pub(super) fn envelope(&self, to: rangedb_proto::v1::Replica, body: Body) -> RaftEnvelope {
+    fn find_replica(&self, id: u64) -> Option<Replica> {
+        let heard = || self.heard.get(&id).map(|heard| heard.replica);
+        self.descriptor().replica(id).copied().or_else(heard)
+    }
+
+    pub(super) fn envelope(&self, to: Replica, body: Body) -> RaftEnvelope {
         RaftEnvelope {
             range_id: self.range.0,
             from: Some(self.me),

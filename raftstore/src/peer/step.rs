@@ -3,7 +3,7 @@
 use raft::eraftpb::{Message, MessageType};
 use rangedb_proto::v1::Replica;
 
-use super::Peer;
+use super::{Heard, Peer};
 use crate::pass::Pass;
 
 /// How raft-rs marks the votes of an election that the leader itself asked for.
@@ -46,8 +46,12 @@ impl Peer {
         {
             self.leaderless_ticks = 0;
         }
-        self.heard.insert(from.replica_id, self.ticks);
+        self.hear(from);
         self.step_raft(message);
+    }
+
+    pub(super) fn hear(&mut self, from: Replica) {
+        self.heard.insert(from.replica_id, Heard { replica: from, tick: self.ticks });
     }
 
     pub(super) fn step_raft(&mut self, message: Message) {

@@ -62,7 +62,7 @@ impl Store {
             && message.get_msg_type() == MessageType::MsgSnapshot
             && let Some(peer) = self.receiver(range, from, to, true, pass)?
         {
-            return peer.on_snapshot_received(message, staged, pass);
+            return peer.on_snapshot_received(from, message, staged, pass);
         }
         pass.state.discard(staged)
     }
@@ -102,7 +102,7 @@ impl Store {
             }
             let rng = self.peer_rng();
             let machine = (self.machines)(range);
-            let mut peer = Peer::create(&self.shared, range, to, from, machine, rng)?;
+            let mut peer = Peer::create(&self.shared, range, to, machine, rng)?;
             peer.lift_vote_embargo();
             peer.set_disk_full(self.disk_full);
             self.peers.insert(range, peer);
