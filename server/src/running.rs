@@ -129,7 +129,7 @@ impl Running {
         let state: Arc<dyn StateEngine> = self.engines.state.clone();
         Member {
             node: self.node.clone(),
-            arrivals: Arrivals { me, stores: stores.clone(), counts: self.transport.clone() },
+            arrivals: Arrivals::new(me, stores.clone(), self.transport.clone()),
             snapshots: SnapshotReceiver::new(me, stores, state, self.snapshots),
         }
     }

@@ -9,12 +9,12 @@
 mod link;
 mod queue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use rangedb_proto::RangeId;
-use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, RaftMessages};
+use rangedb_proto::v1::{NodeDescriptor, NodeState, RaftEnvelope, RaftMessages};
 use rangedb_raftstore::Event;
 use tokio::runtime::Handle;
 use tonic::Status;
@@ -39,8 +39,11 @@ impl Directory {
         assert!(self.0.set(Arc::downgrade(node)).is_ok(), "a process is one node");
     }
 
+    /// None of a node that is not known, or no longer part of the cluster: another one may have its
+    /// address now.
     pub fn find(&self, node_id: u64) -> Option<NodeDescriptor> {
-        self.0.get()?.upgrade()?.address_of(node_id)
+        let node = self.0.get()?.upgrade()?.address_of(node_id)?;
+        (node.state() != NodeState::NodeRemoved).then_some(node)
     }
 }
 
@@ -97,19 +100,28 @@ impl Transport {
 
 /// The receiving side.
 pub(crate) struct Arrivals {
-    pub me: Identification,
-    pub stores: StoreHandle,
-    pub counts: Arc<Counts>,
+    me: Identification,
+    stores: StoreHandle,
+    counts: Arc<Counts>,
+    /// Senders whose refusal was logged: they try again and again.
+    refused: Mutex<BTreeSet<(u64, u64)>>,
 }
 
+/// Refused senders that are remembered at most; beyond, each refusal is logged.
+const REFUSED_MAX: usize = 1024;
+
 impl Arrivals {
+    pub fn new(me: Identification, stores: StoreHandle, counts: Arc<Counts>) -> Self {
+        Arrivals { me, stores, counts, refused: Mutex::default() }
+    }
+
     /// Hands a batch to the stores, or says why its stream must end. Messages that find a store's
     /// mailbox full are dropped.
     pub fn take(&self, batch: RaftMessages) -> Result<(), Status> {
         let RaftMessages { cluster_id, from_node_id, to_node_id, envelopes } = batch;
         if let Err(reason) = check(self.me, cluster_id, to_node_id) {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(from_node_id, reason, "refused raft messages");
+            self.log_once((cluster_id, from_node_id), &reason);
             return Err(Status::failed_precondition(reason));
         }
         self.counts.received.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
@@ -121,6 +133,16 @@ impl Arrivals {
             }
         }
         Ok(())
+    }
+
+    fn log_once(&self, sender: (u64, u64), reason: &str) {
+        let mut refused = self.refused.lock().expect("no panic holds it");
+        if !refused.contains(&sender) {
+            tracing::warn!(from_node_id = sender.1, reason, "refusing raft messages");
+            if refused.len() < REFUSED_MAX {
+                refused.insert(sender);
+            }
+        }
     }
 }
 

@@ -19,7 +19,6 @@ impl Bootstrap {
         replies: &[(String, BootstrapReply)],
     ) -> Result<Option<Membership>, BootstrapError> {
         for (address, reply) in replies.iter().filter(|(_, reply)| reply.cluster_id != 0) {
-            self.set_progress(format!("asking {address} to join its cluster"));
             match self.ask_to_join(address).await {
                 Ok(membership) if membership.cluster_id == reply.cluster_id => {
                     let (this, formation) = (self.clone(), reply.accepted.clone());
@@ -37,8 +36,12 @@ impl Bootstrap {
                     );
                     return Ok(Some(membership));
                 }
-                Ok(_) => tracing::warn!(address, "answered for another cluster than its own"),
-                Err(reason) => tracing::warn!(address, reason, "not admitted to the cluster yet"),
+                Ok(_) => {
+                    self.set_progress(format!("{address} admits to another cluster than its own"));
+                }
+                Err(reason) => {
+                    self.set_progress(format!("not admitted to the cluster yet: {reason}"));
+                }
             }
         }
         tokio::time::sleep(self.random_below(Duration::from_secs(1))).await;

@@ -1,9 +1,10 @@
 //! The task that carries messages to one node: connect, send what waits, and connect again when it
 //! breaks. While the node cannot be reached its queue is emptied: raft repeats what still matters.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rangedb_proto::NodeId;
 use rangedb_proto::v1::RaftMessages;
@@ -26,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(800);
 
+/// A connection that broke sooner never worked: its node refuses, or is not yet part of the cluster.
+const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
+
 /// Batches handed to HTTP/2 before it asked for them. More would only move the waiting to where
 /// heartbeats can no longer pass.
 const BATCHES_AHEAD: usize = 1;
@@ -35,15 +39,16 @@ pub(super) async fn run(shared: Arc<Shared>, to: u64, queue: Arc<Queue>) {
     let mut last_reason = String::new();
     loop {
         queue.filled().await;
-        let mut connected = false;
-        let Err(reason) = carry(&shared, to, &queue, &mut connected).await;
-        if connected {
+        let begun = Instant::now();
+        let Err(reason) = carry(&shared, to, &queue).await;
+        let was_established = begun.elapsed() > CONNECT_TIMEOUT + ESTABLISHED_AFTER;
+        if was_established {
             wait = RECONNECT_MIN;
         }
         let dropped = queue.clear() as u64;
         shared.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
         shared.stores.send_to_all(&Event::Unreachable(NodeId(to)));
-        if connected || reason != last_reason {
+        if was_established || reason != last_reason {
             tracing::info!(to_node_id = to, reason, "no raft connection");
             last_reason = reason;
         }
@@ -53,12 +58,7 @@ pub(super) async fn run(shared: Arc<Shared>, to: u64, queue: Arc<Queue>) {
 }
 
 /// Carries messages until it no longer can; returns why.
-async fn carry(
-    shared: &Shared,
-    to: u64,
-    queue: &Queue,
-    connected: &mut bool,
-) -> Result<std::convert::Infallible, String> {
+async fn carry(shared: &Shared, to: u64, queue: &Queue) -> Result<Infallible, String> {
     let channel = connect(shared, to).await?;
     let (batches, outbound) = mpsc::channel(BATCHES_AHEAD);
     let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -74,11 +74,7 @@ async fn carry(
             room = reserve(&batches, queue) => {
                 let Ok(room) = room else { return Err("the stream ended".to_owned()) };
                 let envelopes = queue.take();
-                let sent = shared.counts.sent.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
-                if !*connected {
-                    *connected = true;
-                    tracing::debug!(to_node_id = to, sent, "raft connection open");
-                }
+                shared.counts.sent.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
                 room.send(RaftMessages {
                     cluster_id: shared.me.cluster_id,
                     from_node_id: shared.me.node_id,
