@@ -1,0 +1,152 @@
+//! A data directory that is not what it should be is refused and named; one that a crash left
+//! unfinished is not.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use crate::support::cluster::{Cluster, SMALL_LOG};
+use crate::support::load::Load;
+use crate::support::node::Node;
+use crate::support::wait::{SOON, check, until};
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    paths
+}
+
+/// Behind the last byte that is not zero: files of the log have space allocated ahead.
+fn content_end(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+fn flip(path: &Path, at: impl FnOnce(&[u8]) -> usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = at(&bytes);
+    bytes[at] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+}
+
+async fn write_some(cluster: &Cluster) -> crate::support::load::Outcome {
+    let load = Load::start([cluster.client()], "/load/");
+    load.progress(200).await;
+    load.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_never_share_a_data_directory() {
+    let cluster = Cluster::started(1).await;
+    let mut second = Node::new(cluster.path(), "second").with_flags(["--cluster-init"]);
+    second.data = cluster.nodes[0].data.clone();
+    let said = second.refuses().await;
+    assert!(said.contains("another process uses the data directory"), "{said}");
+    assert!(said.contains(second.data.to_str().unwrap()), "{said}");
+    cluster.cli(["put", "/still", "here"]).await.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_another_cluster_is_refused() {
+    let mut ours = Cluster::started(1).await;
+    let mut theirs = Node::new(ours.path(), "other").with_flags(["--cluster-init"]);
+    theirs.start();
+    theirs.ready().await;
+    assert!(theirs.stop().await.success());
+    theirs.flags = vec!["--join".to_owned(), ours.nodes[0].peer.clone()];
+    let said = theirs.refuses().await;
+    assert!(said.contains("belongs to cluster"), "{said}");
+    ours.ready().await;
+    let status = ours.status().await.unwrap();
+    assert_eq!(status.nodes.len(), 1, "the stranger is not taken in: {status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
+    let mut cluster = Cluster::started(1).await;
+    let node = &mut cluster.nodes[0];
+    assert!(node.stop().await.success());
+    let path = node.data.join("IDENTITY");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let json = text.lines().next().unwrap();
+    let newer = json.replace("\"format_version\":1", "\"format_version\":2");
+    assert_ne!(newer, json);
+    let newer = format!("{newer}\n{:08x}\n", crc32fast::hash(newer.as_bytes()));
+    std::fs::write(&path, &newer).unwrap();
+    let said = node.refuses().await;
+    assert!(said.contains("newer") && said.contains(node.data.to_str().unwrap()), "{said}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
+    // A flipped bit is no other format.
+    std::fs::write(&path, text.replacen("\"format_version\":1", "\"format_version\":3", 1))
+        .unwrap();
+    let said = node.refuses().await;
+    assert!(said.contains("corrupt") && said.contains(path.to_str().unwrap()), "{said}");
+    std::fs::write(&path, text).unwrap();
+    node.start();
+    node.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_of_the_log_is_cut_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::started(3).await;
+    let outcome = write_some(&cluster).await;
+    let victim = cluster.leader_of(b"/load/").await;
+    cluster.nodes[victim].kill();
+    // As if the machine had lost power while the last batch was written.
+    let newest = files(&cluster.nodes[victim].data.join("log"), "raftlog").pop().unwrap();
+    let end = content_end(&std::fs::read(&newest).unwrap());
+    OpenOptions::new().write(true).open(&newest).unwrap().set_len(end as u64 - 3).unwrap();
+    cluster.nodes[victim].start();
+    cluster.ready().await;
+    // With another node gone, the mended one is needed for everything.
+    cluster.nodes[(victim + 1) % 3].kill();
+    outcome.verify(&cluster.client()).await;
+    cluster.client().put("/after", "1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_the_log_is_refused_and_the_file_named() {
+    let mut cluster = Cluster::started(1).await;
+    write_some(&cluster).await;
+    let node = &mut cluster.nodes[0];
+    node.kill();
+    let newest = files(&node.data.join("log"), "raftlog").pop().unwrap();
+    flip(&newest, |bytes| content_end(bytes) / 2);
+    let damaged = std::fs::read(&newest).unwrap();
+    let said = node.refuses().await;
+    assert!(said.contains("corrupt") && said.contains(newest.to_str().unwrap()), "{said}");
+    assert_eq!(std::fs::read(&newest).unwrap(), damaged, "it is left for an operator");
+    flip(&newest, |bytes| content_end(bytes) / 2);
+    node.start();
+    node.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_a_file_of_the_state_is_refused_and_the_file_named() {
+    let mut cluster = Cluster::of(1).await.configured(SMALL_LOG).start().await;
+    let state = cluster.nodes[0].data.join("state");
+    let client = cluster.client();
+    let mut number = 0;
+    until("rows are flushed to a file", SOON, async || {
+        for _ in 0..20 {
+            // Nothing that compresses away.
+            let value: Vec<u8> = (0..400).map(|_| fastrand::u8(..)).collect();
+            client.put(format!("/k/{number}"), value).await.map_err(|error| error.to_string())?;
+            number += 1;
+        }
+        let large = |path: &PathBuf| path.metadata().is_ok_and(|file| file.len() > 64 << 10);
+        check(files(&state, "sst").iter().any(large), "not yet")
+    })
+    .await;
+    let node = &mut cluster.nodes[0];
+    node.kill();
+    let largest =
+        files(&state, "sst").into_iter().max_by_key(|path| path.metadata().unwrap().len());
+    let largest = largest.unwrap();
+    flip(&largest, |bytes| bytes.len() / 2);
+    let said = node.refuses().await;
+    assert!(said.contains("corrupt") && said.contains(largest.to_str().unwrap()), "{said}");
+    flip(&largest, |bytes| bytes.len() / 2);
+    node.start();
+    node.ready().await;
+}

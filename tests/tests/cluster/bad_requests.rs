@@ -1,0 +1,106 @@
+//! Requests that break a rule are refused by the server itself, with the rule, and change nothing.
+
+use bytes::Bytes;
+use rangedb_client::{Batch, Error, RangeOptions};
+use rangedb_proto::v1::kv_client::KvClient;
+use rangedb_proto::v1::{BatchRequest, DeleteRequest, Operation, Put, PutRequest, operation};
+use rangedb_proto::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use tonic::{Code, Request};
+
+use crate::support::cluster::Cluster;
+use crate::support::gateway::connect;
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Request<PutRequest> {
+    let (key, value) = (key.into(), value.into());
+    Request::new(PutRequest { key, value, ..Default::default() })
+}
+
+async fn rows(cluster: &Cluster) -> Vec<Bytes> {
+    let mut rows = cluster.client().range(RangeOptions::new("", ""));
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next().await {
+        keys.push(row.unwrap().key);
+    }
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_values_out_of_bounds_are_refused_with_the_bound() {
+    let cluster = Cluster::started(1).await;
+    let mut kv = KvClient::new(connect(&cluster.nodes[0].client).await);
+    let longest = vec![b'k'; KEY_BYTES_MAX];
+    let too_long = vec![b'k'; KEY_BYTES_MAX + 1];
+    let too_large = vec![b'v'; VALUE_BYTES_MAX + 1];
+    for (request, rule) in [
+        (put("", "v"), "at least one byte".to_owned()),
+        (put(too_long.clone(), "v"), KEY_BYTES_MAX.to_string()),
+        (put("k", too_large), VALUE_BYTES_MAX.to_string()),
+    ] {
+        let refused = kv.put(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(&rule), "{rule} is not in {refused}");
+    }
+    let key = Bytes::from(too_long);
+    let refused = kv.delete(DeleteRequest { key, ..Default::default() }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let nothing = kv.batch(BatchRequest::default()).await.unwrap_err();
+    assert_eq!(nothing.code(), Code::InvalidArgument, "{nothing}");
+    assert!(rows(&cluster).await.is_empty());
+    // What is just within the bounds is taken.
+    kv.put(put(longest.clone(), vec![b'v'; VALUE_BYTES_MAX])).await.unwrap();
+    assert_eq!(rows(&cluster).await, [longest]);
+
+    cluster.cli(["put", "", "v"]).await.failure(2, "INVALID_ARGUMENT");
+    cluster.cli(["get", ""]).await.failure(2, "INVALID_ARGUMENT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_system_are_neither_written_nor_read_by_users() {
+    let cluster = Cluster::started(1).await;
+    let mut kv = KvClient::new(connect(&cluster.nodes[0].client).await);
+    let system = "_/cluster/config/replication_factor";
+    let write = kv.put(put(system, "7")).await.unwrap_err();
+    assert_eq!(write.code(), Code::PermissionDenied, "{write}");
+    let body = Put { key: system.into(), value: "7".into(), lease_id: 0 };
+    let operations = vec![Operation { body: Some(operation::Body::Put(body)) }];
+    let batch = kv.batch(BatchRequest { operations, ..Default::default() }).await.unwrap_err();
+    assert_eq!(batch.code(), Code::PermissionDenied, "{batch}");
+    for arguments in [["put", system, "7"].as_slice(), &["delete", system], &["get", system]] {
+        let ran = crate::support::cli::run(&cluster.endpoints(), arguments).await;
+        ran.failure(1, "PERMISSION_DENIED");
+    }
+    cluster.cli(["range", "_/", "_0"]).await.failure(1, "PERMISSION_DENIED");
+    let factor = cluster.cli(["admin", "config", "get", "replication_factor"]).await;
+    assert_eq!(factor.success(), "3\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_over_ranges_is_refused_and_nothing_of_it_is_written() {
+    let cluster = Cluster::started(1).await;
+    let batch = Batch::new().put("/a", "1").put("z", "2");
+    let refused = cluster.client().batch(batch).await.unwrap_err();
+    assert!(matches!(refused, Error::Invalid { .. } | Error::FailedPrecondition(_)), "{refused}");
+    let ran = cluster.cli(["batch", "put", "/a", "1", "z", "2"]).await;
+    assert!(ran.code != 0 && ran.notes.contains("range"), "{ran:?}");
+    assert!(rows(&cluster).await.is_empty());
+    cluster.cli(["batch", "put", "/a", "1", "/b", "2"]).await.success();
+    assert_eq!(rows(&cluster).await, ["/a", "/b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_is_refused_leaves_value_and_version_as_they_were() {
+    let cluster = Cluster::started(1).await;
+    cluster.cli(["admin", "config", "set", "replication_factor", "5"]).await.success();
+    let shown = ["admin", "config", "get", "replication_factor", "--history", "--output", "json"];
+    let before = cluster.cli(shown).await.success();
+    for bad in ["0", "abc", "-1", "99"] {
+        let set = cluster.cli(["admin", "config", "set", "replication_factor", bad]).await;
+        set.failure(2, "INVALID_ARGUMENT");
+    }
+    let set = cluster.cli(["admin", "config", "set", "node_dead_after", "soon"]).await;
+    set.failure(2, "INVALID_ARGUMENT");
+    let set = cluster.cli(["admin", "config", "set", "no_such_setting", "1"]).await;
+    set.failure(2, "no_such_setting");
+    assert_eq!(cluster.cli(shown).await.success(), before);
+    assert!(before.contains("\"version\":1"), "{before}");
+}

@@ -1,0 +1,91 @@
+//! Nodes come and go while the cluster serves.
+
+use crate::support::cli;
+use crate::support::cluster::Cluster;
+use crate::support::load::Load;
+use crate::support::wait::{SOON, check, until};
+
+/// Six ranges, each with several changes of membership, a snapshot among them.
+const MOVED: std::time::Duration = std::time::Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_under_load_grows_to_three_without_a_failed_request() {
+    let mut cluster = Cluster::started(1).await;
+    let load = Load::start((0..3).map(|_| cluster.client_of(0)), "/load/");
+    load.progress(100).await;
+    for name in ["n2", "n3"] {
+        let joined = cluster.joining(name);
+        cluster.nodes[joined].start();
+        cluster.nodes[joined].ready().await;
+    }
+    cluster.replicated(3, MOVED).await;
+    load.progress(100).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failures(), [""; 0]);
+    // The replicas are real: the node that was alone can go.
+    cluster.nodes[0].kill();
+    let client = cluster.client_of(1);
+    outcome.verify(&client).await;
+    client.put("/after", "1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_removed_node_are_made_again_and_the_node_ends() {
+    let mut cluster = Cluster::started(3).await;
+    let spare = cluster.joining("n4");
+    cluster.nodes[spare].start();
+    cluster.nodes[spare].ready().await;
+    let load = Load::start((0..3).map(|node| cluster.client_of(node)), "/load/");
+    load.progress(100).await;
+
+    let leader = cluster.leader_of(b"/load/").await;
+    let address = cluster.nodes[leader].peer.clone();
+    let rest: Vec<String> = (0..4)
+        .filter(|node| *node != leader)
+        .map(|node| cluster.nodes[node].client.clone())
+        .collect();
+    let rest = rest.join(",");
+    let remove = ["admin", "node", "remove", &address];
+    cli::run(&rest, remove).await.failure(2, "--confirm");
+    let dry = cli::run(&rest, remove.iter().chain(&["--dry-run"])).await.success();
+    assert!(dry.contains("nothing was changed"), "{dry}");
+    cli::run(&rest, remove.iter().chain(&["--confirm"])).await.success();
+
+    cluster.replicated(3, MOVED).await;
+    let from = 0;
+    let (status, said) = cluster.nodes[leader].ended(from).await;
+    assert!(!status.success(), "{status}");
+    assert!(said.contains("removed"), "{said}");
+    load.progress(100).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failures(), [""; 0]);
+    outcome.verify(&crate::support::cluster::connect(&rest)).await;
+
+    let listed = cli::run(&rest, ["admin", "node", "list"]).await.success();
+    let line = listed.lines().find(|line| line.contains(&address)).expect("it is still listed");
+    assert!(line.contains("removed"), "{line}");
+    // Started again, it is told once more.
+    let said = cluster.nodes[leader].refuses().await;
+    assert!(said.contains("removed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_node_that_is_silent_for_too_long_are_made_again_elsewhere() {
+    let mut cluster = Cluster::started(3).await;
+    cluster.cli(["admin", "config", "set", "node_dead_after", "5s"]).await.success();
+    let spare = cluster.joining("n4");
+    cluster.nodes[spare].start();
+    cluster.nodes[spare].ready().await;
+    cluster.cli(["put", "/k", "v"]).await.success();
+    cluster.nodes[1].kill();
+    until("the dead node's replicas are on the spare one", MOVED, async || {
+        let replicas = cluster.nodes[spare].metric("rangedb_range_replicas").await?;
+        check(replicas == 6.0, replicas)
+    })
+    .await;
+    cluster.replicated(3, MOVED).await;
+    // It held no vote of the three that count any more: one more can go.
+    cluster.nodes[0].kill();
+    let client = cluster.client_of(2).with_timeout(SOON);
+    assert_eq!(client.get("/k").await.unwrap().unwrap().value, "v");
+}

@@ -1,0 +1,39 @@
+//! A node that is asked to stop hands over what it leads, and nobody notices.
+
+use crate::support::cluster::Cluster;
+use crate::support::load::Load;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_stopped_one_by_one_fail_no_request() {
+    let mut cluster = Cluster::started(3).await;
+    let load = Load::start((0..3).map(|node| cluster.client_of(node)), "/load/");
+    load.progress(100).await;
+    for place in 0..3 {
+        let status = cluster.nodes[place].stop().await;
+        assert_eq!(status.code(), Some(0));
+        load.progress(100).await;
+        cluster.nodes[place].start();
+        cluster.nodes[place].ready().await;
+        cluster.replicated(3, crate::support::wait::SOON).await;
+    }
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failures(), [""; 0]);
+    outcome.verify(&cluster.client()).await;
+    let slowest = outcome.writes.iter().map(|write| write.ended - write.began).max().unwrap();
+    // Less than the shortest election timeout: no range waited for one.
+    assert!(slowest.as_millis() < 1000, "a write took {slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_stops_also_while_it_looks_for_its_cluster_or_has_no_quorum() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.nodes[0].start();
+    cluster.nodes[0].not_ready("waiting for a quorum of peers").await;
+    assert_eq!(cluster.nodes[0].stop().await.code(), Some(0));
+
+    let mut cluster = cluster.start().await;
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    cluster.nodes[2].not_ready("no leader for 6 of 6 ranges").await;
+    assert_eq!(cluster.nodes[2].stop().await.code(), Some(0));
+}

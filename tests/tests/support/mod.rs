@@ -1,0 +1,17 @@
+//! What tests on real processes are made of: nodes that are started, killed and stopped, the command
+//! line, requests, load, and one way to wait for a condition.
+//!
+//! A test names what it waits for and how long that may take at most ([`wait::until`]); nothing
+//! sleeps for a time that seemed long enough. Every process ends with the value that stands for it,
+//! and a test that fails prints the end of each node's log.
+
+pub mod binary;
+pub mod cli;
+pub mod cluster;
+pub mod gateway;
+pub mod http;
+pub mod load;
+pub mod node;
+pub mod ports;
+pub mod process;
+pub mod wait;
