@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Resolves at the first SIGINT or SIGTERM. The second ends the process at once: whoever sends it
@@ -24,7 +25,8 @@ pub fn stop_requested() -> io::Result<impl Future<Output = ()> + Send> {
                 _ = terminate.recv() => {}
             }
             tracing::warn!("asked again: not waiting any longer");
-            std::process::exit(130);
+            // Not exit(): it runs the engines' destructors beside threads that use them.
+            let _ = kill_process(getpid(), Signal::KILL);
         });
     })
 }
