@@ -1,6 +1,5 @@
 //! What a replica tells of itself.
 
-use raft::ProgressState;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::RangeReport;
 
@@ -31,19 +30,17 @@ impl Peer {
     pub fn report(&self) -> Option<RangeReport> {
         self.leading.as_ref().filter(|leading| leading.ready)?;
         let raft = &self.raw.raft;
-        let last = raft.raft_log.last_index();
         let mut down = Vec::new();
         let mut lagging = Vec::new();
         for replica in &self.descriptor().replicas {
             let id = replica.replica_id;
-            let Some(progress) = raft.prs().get(id).filter(|_| id != self.me.replica_id) else {
+            if id == self.me.replica_id {
                 continue;
-            };
+            }
             if !self.is_heard(id) {
                 down.push(id);
             }
-            let near = progress.matched + self.config.promote_lag_entries >= last;
-            if progress.state != ProgressState::Replicate || !near {
+            if !self.is_near(id) {
                 lagging.push(id);
             }
         }
