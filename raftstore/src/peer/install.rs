@@ -98,6 +98,21 @@ impl Peer {
         Ok(changes)
     }
 
+    /// Whether a snapshot is installed and the log's reset behind it not yet durable. Until then raft
+    /// may not stand for election: it would look through its log for entries that it takes for
+    /// unapplied, and they are gone.
+    pub(super) fn is_installing(&self) -> bool {
+        self.raw.raft.raft_log.applied() < self.applied().index
+    }
+
+    /// Tells raft that the snapshot is applied, once raft knows that it is durable.
+    pub(super) fn finish_install(&mut self) {
+        let applied = self.applied().index;
+        if self.is_installing() && self.raw.raft.raft_log.persisted >= applied {
+            self.raw.advance_apply_to(applied);
+        }
+    }
+
     /// What became of a snapshot that this leader sent.
     pub fn on_snapshot_sent(&mut self, to: ReplicaId, delivered: bool) {
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };

@@ -72,6 +72,7 @@ impl Peer {
         }
         self.raw.on_persist_ready(ready);
         self.log().on_persisted(ready);
+        self.finish_install();
         self.rejitter();
     }
 

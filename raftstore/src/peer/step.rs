@@ -35,6 +35,9 @@ impl Peer {
         if is_vote && self.vote_embargo_ticks > 0 && !transfer {
             return;
         }
+        if kind == MessageType::MsgTimeoutNow && self.is_installing() {
+            return;
+        }
         // Taking entries in would need room. To the leader it looks like a lost message.
         if self.disk_full && kind == MessageType::MsgAppend && !message.entries.is_empty() {
             return;

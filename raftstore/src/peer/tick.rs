@@ -12,7 +12,9 @@ const LEADERLESS_PATIENCE: usize = 5;
 impl Peer {
     pub fn tick(&mut self, pass: &mut Pass<'_>) {
         self.ticks += 1;
-        self.raw.tick();
+        if !self.is_installing() {
+            self.raw.tick();
+        }
         self.rejitter();
         self.vote_embargo_ticks = self.vote_embargo_ticks.saturating_sub(1);
         self.tick_reads();
