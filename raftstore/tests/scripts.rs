@@ -1,0 +1,101 @@
+//! Golden conversations with stores: `testscripts/`. The name of a script is the rule it shows.
+//!
+//! A line that begins with `> ` is a step; the indented lines behind it are what the stores did. All
+//! other lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-raftstore --test scripts` writes the
+//! answers down: inspect the difference, and only commit what you understand.
+//!
+//! Nothing happens by itself: a message waits until it is delivered, an append until it is persisted,
+//! a snapshot until it is streamed, a fence until it is given. There is one range, r1. Nodes are
+//! n1, n2.., replicas p1, p2..; at first pN is on nN. Clocks stand still but for ticks of 100 ms.
+//!
+//! ```text
+//! > cluster nodes=4 [replicas=3] [leader=1] [log-keep=BYTES] [flush-log=BYTES] [no-lease]
+//!       start over; with a leader, elect it and fence it at 100
+//! > quiet STEP                     a step whose answers are of no interest
+//! > stabilize                      persist and deliver until nothing is left to do
+//! > deliver [LINK]                 one round of what is in the network now, in order
+//! > drop [LINK] · hold [LINK] · release        lose it · delay it · end the delay
+//! > cut LINK · heal                from now on lose all that is sent · until healed
+//! > persist N                      write what waits for the log of node N, tell its store
+//! > pause persist N · resume persist N         leave it out of `stabilize`
+//! > tick N [TIMES] [until campaign]
+//! > elect N                        the others hear nothing for an election timeout, N campaigns
+//! > advance-clock N MS
+//! > crash N · restart N
+//! > fence N TS [term=T]            the oracle's answer
+//! > propose N [epoch=V] put K=V [, put K=V ...]             commands that arrive together
+//! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]
+//! > pause reads N · resume reads N             a process that stands still before it reads
+//! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
+//! > snapshot deliver|lose|repeat   the oldest snapshot; `repeat`: delivered, and believed lost
+//! > flush N                        finish the oldest flush of the state engine
+//! > disk N full|free · unreachable N NODE
+//! > forge LINK epoch=V put K=V     a leader's entry with an epoch that no leader here would use
+//! > status · members · waiting · data · tombstones
+//! ```
+//!
+//! A LINK is `1->2`, `1->` or `->2`; with `both ways` in place of a link's end: `3<->` is all from
+//! and to node 3. `x*600` is 600 times x.
+
+mod support;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use support::Cluster;
+
+#[test]
+fn writes_go_as_written() {
+    play_directory("writes");
+}
+
+#[test]
+fn reads_go_as_written() {
+    play_directory("reads");
+}
+
+#[test]
+fn snapshots_and_restarts_go_as_written() {
+    play_directory("recovery");
+}
+
+#[test]
+fn membership_changes_go_as_written() {
+    play_directory("membership");
+}
+
+fn play_directory(name: &str) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts").join(name);
+    let mut paths: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts in {}", directory.display());
+    for path in paths {
+        let expected = std::fs::read_to_string(&path).unwrap();
+        let actual = play(&expected);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, actual).unwrap();
+        } else if actual != expected {
+            let same = actual.lines().zip(expected.lines()).take_while(|(a, e)| a == e).count();
+            let rest = |text: &str| text.lines().skip(same).take(8).collect::<Vec<_>>().join("\n");
+            let (expected, actual) = (rest(&expected), rest(&actual));
+            let place = format!("{}:{}", path.display(), same + 1);
+            panic!("{place}\n--- expected\n{expected}\n--- actual\n{actual}");
+        }
+    }
+}
+
+/// The script with its steps carried out and what they did written down.
+fn play(script: &str) -> String {
+    let mut cluster = Cluster::default();
+    let mut out = String::new();
+    for line in script.lines().filter(|line| !line.starts_with("  ")) {
+        writeln!(out, "{line}").unwrap();
+        if let Some(step) = line.strip_prefix("> ") {
+            for answer in cluster.carry_out(step) {
+                writeln!(out, "  {answer}").unwrap();
+            }
+        }
+    }
+    out
+}

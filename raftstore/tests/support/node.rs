@@ -1,0 +1,168 @@
+//! A node: a store, its engines, its clock, and what its threads have not got to yet.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rangedb_proto::NodeId;
+use rangedb_proto::v1::RangeDescriptor;
+use rangedb_raftstore::{
+    Config, Effect, Event, Monotonic, Options, RangeStatus, Shard, Store, bootstrap,
+};
+use rangedb_storage::{
+    ColumnFamily, Direction, LogBatch, LogEngine as _, MemLog, MemState, Reader, StateEngine,
+};
+
+use super::machine::Machine;
+use super::show;
+use super::words::shortened_value;
+
+pub const TICK_MS: u64 = 100;
+
+/// A read that was let through, and is evaluated once the process gets to it.
+pub struct ReadableRead {
+    pub request: u64,
+    pub reader: Arc<dyn Reader>,
+    pub lease_until: Option<Monotonic>,
+}
+
+pub struct Node {
+    pub id: u64,
+    config: Config,
+    pub log: Arc<MemLog>,
+    pub state: Arc<MemState>,
+    /// `None` between a crash and a restart.
+    pub store: Option<Store>,
+    pub clock: Monotonic,
+    pub appends: VecDeque<(u64, LogBatch)>,
+    pub flushes: VecDeque<u64>,
+    pub reads: Vec<ReadableRead>,
+    pub persist_paused: bool,
+    pub reads_paused: bool,
+    /// Of what a crash keeps.
+    rng: fastrand::Rng,
+}
+
+impl Node {
+    pub fn new(id: u64, config: Config, range: Option<&RangeDescriptor>) -> Self {
+        let mut node = Node {
+            id,
+            config,
+            log: Arc::new(MemLog::new()),
+            state: Arc::new(MemState::new()),
+            store: None,
+            clock: Monotonic(0),
+            appends: VecDeque::new(),
+            flushes: VecDeque::new(),
+            reads: Vec::new(),
+            persist_paused: false,
+            reads_paused: false,
+            rng: fastrand::Rng::with_seed(id),
+        };
+        if let Some(range) = range {
+            bootstrap(&*node.log, &*node.state, std::slice::from_ref(range)).unwrap();
+        }
+        node.open();
+        node
+    }
+
+    pub fn open(&mut self) {
+        assert!(self.store.is_none(), "n{} is running", self.id);
+        let options = Options {
+            node: NodeId(self.id),
+            shard: Shard { index: 0, count: 1 },
+            config: self.config.clone(),
+            seed: self.id,
+        };
+        let (log, state) = (self.log.clone(), self.state.clone());
+        let store = Store::open(options, log, state, Box::new(|_| Box::new(Machine))).unwrap();
+        self.store = Some(store);
+    }
+
+    pub fn crash(&mut self) {
+        self.store = None;
+        self.appends.clear();
+        self.flushes.clear();
+        self.reads.clear();
+        self.log.crash();
+        self.state.crash(&mut self.rng);
+    }
+
+    /// Takes an event in, if the node runs.
+    pub fn step(&mut self, event: Event) {
+        if let Some(store) = &mut self.store {
+            store.step(event);
+        }
+    }
+
+    /// One pass, and whether there is work for another.
+    pub fn flush(&mut self) -> (Vec<Effect>, bool) {
+        let Some(store) = &mut self.store else { return (Vec::new(), false) };
+        let effects = store.flush(self.clock).unwrap();
+        (effects, store.has_work())
+    }
+
+    /// Writes all that waits for the log.
+    pub fn persist(&mut self) {
+        for (token, batch) in std::mem::take(&mut self.appends) {
+            self.log.append(batch).unwrap();
+            self.step(Event::Persisted { token });
+        }
+    }
+
+    pub fn status(&self) -> Option<RangeStatus> {
+        self.store.as_ref()?.status().into_iter().find(|s| s.descriptor.range_id == 1)
+    }
+
+    pub fn show_status(&self) -> String {
+        let id = self.id;
+        if self.store.is_none() {
+            return format!("n{id} is down");
+        }
+        let Some(s) = self.status() else { return format!("n{id} has no replica") };
+        let me = s.replica.replica_id;
+        let role = match s.leader_replica_id {
+            leader if leader == me && s.fenced => "leads, fenced".into(),
+            leader if leader == me && s.leads => "leads, not fenced".into(),
+            leader if leader == me => "leads, not ready".into(),
+            0 => "knows no leader".into(),
+            leader => format!("follows p{leader}"),
+        };
+        let (term, truncated, last) = (s.term, s.truncated_index, s.last_index);
+        let log = if truncated == last {
+            format!("empty behind {last}")
+        } else {
+            format!("{}..{last}", truncated + 1)
+        };
+        let (applied, commit) = (s.applied_index, s.commit_index);
+        format!("n{id} p{me} {role}, term {term}, applied {applied}, commit {commit}, log {log}")
+    }
+
+    pub fn show_members(&self) -> String {
+        match self.status() {
+            Some(status) => format!("n{} {}", self.id, show::members(&status.descriptor)),
+            None => format!("n{} nothing", self.id),
+        }
+    }
+
+    /// What readers see, or what a crash just left.
+    pub fn show_data(&self) -> String {
+        let mut records =
+            self.state.scan(ColumnFamily::Current, b"", b"", Direction::Forward).unwrap();
+        let mut out = format!("n{}", self.id);
+        while let Some((key, value)) = records.next().unwrap() {
+            let value = shortened_value(std::str::from_utf8(value).unwrap());
+            out += &format!(" {}={value}", key.escape_ascii());
+        }
+        out
+    }
+
+    pub fn leads(&self) -> bool {
+        self.status().is_some_and(|s| s.leader_replica_id == s.replica.replica_id)
+    }
+
+    pub fn flush_state(&mut self) {
+        let token = self.flushes.pop_front().expect("no flush was asked for");
+        self.state.flush().unwrap();
+        self.step(Event::Flushed { token });
+    }
+}
