@@ -1,13 +1,28 @@
 //! What a command may answer, and one file for each kind of command.
 
+pub(crate) mod acquire_locks;
+mod bounds;
 mod changes;
+pub(crate) mod check_transaction;
+pub(crate) mod commit_keys;
 pub(crate) mod commit_one_range;
 mod conditions;
+mod fate;
+pub(crate) mod heartbeat_lock;
 mod operations;
+pub(crate) mod prewrite;
 mod repeat;
+pub(crate) mod resolve_locks;
+pub(crate) mod rollback_keys;
+mod undecided;
 
-use rangedb_proto::v1::{CommandReply, command_reply};
+use bytes::Bytes;
+use rangedb_proto::v1::{
+    CommandReply, Committed, TransactionAborted, WriteConflict, command_reply,
+};
 use rangedb_storage::Error;
+
+use crate::lock::Lock;
 
 /// Why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {
@@ -21,12 +36,36 @@ impl Stop {
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {
         Stop::Reply(command_reply::Body::Invalid(reason.into()))
     }
+
+    fn locked(key: &[u8], lock: &Lock) -> Self {
+        let locked = lock.in_the_way(Bytes::copy_from_slice(key));
+        Stop::Reply(command_reply::Body::Locked(locked))
+    }
+
+    fn conflict(conflict: WriteConflict) -> Self {
+        Stop::Reply(command_reply::Body::WriteConflict(conflict))
+    }
+
+    fn aborted(key: &[u8]) -> Self {
+        let key = Bytes::copy_from_slice(key);
+        Stop::Reply(command_reply::Body::Aborted(TransactionAborted { key }))
+    }
+
+    /// The transaction was committed before.
+    fn committed(commit_ts: u64) -> Self {
+        Stop::Reply(committed(commit_ts))
+    }
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Engine(error)
     }
+}
+
+/// The reply about a transaction over ranges that is committed.
+fn committed(commit_ts: u64) -> command_reply::Body {
+    command_reply::Body::Committed(Committed { commit_ts, ..Default::default() })
 }
 
 /// The reply that refuses a command which its sender should not have sent.

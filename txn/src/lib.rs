@@ -74,19 +74,29 @@
 //! One file per command under `commands/`, one per kind of read (`read.rs`, `scan.rs`), and what
 //! both rest on in `versions.rs`. Scripts under `testscripts/` show each rule at work.
 
+mod check;
 mod commands;
 mod limits;
+mod lock;
+mod lock_table;
+mod lock_walk;
 mod machine;
+mod memory;
+mod outcome_record;
 mod range_record;
 mod read;
+mod read_checks;
 mod scan;
+mod validate;
 mod versions;
 mod window;
 
+pub use check::{check_command, check_commit, check_validate};
 pub use limits::{
     COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
-    PREVIOUS_BYTES_MAX, check_commit, check_key, is_system_key,
+    PREVIOUS_BYTES_MAX, READ_CHECK_WALK_MAX, check_key, is_system_key,
 };
 pub use machine::TxnMachine;
-pub use read::{ReadAt, get};
+pub use read::{Locks, ReadAt, ReadOutcome, get};
 pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};
+pub use validate::{ValidateOutcome, validate};

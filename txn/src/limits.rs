@@ -1,14 +1,15 @@
-//! What a command may ask for. Senders check with [`check_commit`] before they propose, so that a
-//! caller hears at once what is wrong; the machine checks again at apply, because the log may hold
-//! anything.
+//! What a command may ask for. Senders check with [`check_command`](crate::check_command) before
+//! they propose, so that a caller hears at once what is wrong; the machine checks again at apply,
+//! because the log may hold anything. Here are the limits and the checks of what commands are made
+//! of; `check.rs` has those of whole commands.
 //!
 //! At apply these limits are rules of evaluation: every replica must refuse the same commands.
 //! Changing one needs a new feature level in the log header.
 
-use rangedb_proto::v1::{CommitOneRange, Condition, Error, Operation, condition, operation};
+use rangedb_proto::v1::{Condition, Error, Operation, ReadCheck, condition, operation};
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
 
-/// Conditions and operations of one command at most. Each costs a read at apply, which nothing
+/// Conditions, operations, reads and keys of one command at most. Each costs a read at apply, which nothing
 /// interrupts: this many keep the other ranges of the store waiting for some tenths of a second.
 pub const COMMAND_ITEMS_MAX: usize = 16 * 1024;
 
@@ -24,6 +25,10 @@ pub const DELETE_RANGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// second of apply.
 pub const DELETE_RANGE_WALK_MAX: usize = 500_000;
 
+/// Records that the read spans of one command or validation may hold, versions and locks: about half
+/// a second too.
+pub const READ_CHECK_WALK_MAX: usize = 500_000;
+
 /// Bytes of values that one command may be answered with when it asks for what it replaced: as much
 /// as it could have brought itself.
 pub const PREVIOUS_BYTES_MAX: usize = COMMAND_BYTES_MAX;
@@ -34,38 +39,6 @@ const END_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 /// Whether the key belongs to the system's own key space, which user requests may not touch.
 pub fn is_system_key(key: &[u8]) -> bool {
     key.starts_with(SYSTEM_PREFIX)
-}
-
-/// Whether the command can be evaluated at all, whatever the range it is sent to.
-///
-/// The same key may appear in several conditions and operations.
-///
-/// # Errors
-///
-/// `InvalidArgument`, with a message that names the limit.
-pub fn check_commit(commit: &CommitOneRange) -> Result<(), Error> {
-    check_timestamp(commit.start_ts)?;
-    let items = commit.conditions.len() + commit.operations.len();
-    if items > COMMAND_ITEMS_MAX {
-        let message = format!(
-            "{items} conditions and operations are over the limit of {COMMAND_ITEMS_MAX} in one command"
-        );
-        return Err(Error::invalid("operations", message));
-    }
-    let mut bytes = 0;
-    for condition in &commit.conditions {
-        bytes += check_condition(condition)?;
-    }
-    for operation in &commit.operations {
-        bytes += check_operation(operation)?;
-    }
-    if bytes > COMMAND_BYTES_MAX {
-        let message = format!(
-            "{bytes} bytes of keys and values are over the limit of {COMMAND_BYTES_MAX} in one command"
-        );
-        return Err(Error::invalid("operations", message));
-    }
-    Ok(())
 }
 
 /// Whether the key can be read or written.
@@ -91,16 +64,35 @@ pub(crate) fn span_end<'a>(end: &'a [u8], range_end: &'a [u8]) -> &'a [u8] {
 }
 
 /// 0 would be older than every record, so that a repeated command could not be told from a new one.
-fn check_timestamp(start_ts: u64) -> Result<(), Error> {
-    if start_ts == 0 || start_ts > Timestamp::MAX.0 {
-        let message = format!("start_ts {start_ts} is not a timestamp of the oracle");
-        return Err(Error::invalid("start_ts", message));
+pub(crate) fn check_timestamp(argument: &str, timestamp: u64) -> Result<(), Error> {
+    if timestamp == 0 || timestamp > Timestamp::MAX.0 {
+        let message = format!("{argument} {timestamp} is not a timestamp of the oracle");
+        return Err(Error::invalid(argument, message));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_count(what: &str, items: usize) -> Result<(), Error> {
+    if items > COMMAND_ITEMS_MAX {
+        let message =
+            format!("{items} {what} are over the limit of {COMMAND_ITEMS_MAX} in one command");
+        return Err(Error::invalid("operations", message));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_bytes(bytes: usize) -> Result<(), Error> {
+    if bytes > COMMAND_BYTES_MAX {
+        let message = format!(
+            "{bytes} bytes of keys and values are over the limit of {COMMAND_BYTES_MAX} in one command"
+        );
+        return Err(Error::invalid("operations", message));
     }
     Ok(())
 }
 
 /// Returns the bytes that count towards the command's limit.
-fn check_condition(condition: &Condition) -> Result<usize, Error> {
+pub(crate) fn check_condition(condition: &Condition) -> Result<usize, Error> {
     check_key(&condition.key)?;
     let value = match &condition.test {
         None => return Err(Error::invalid("conditions", "a condition of an unknown kind")),
@@ -112,7 +104,7 @@ fn check_condition(condition: &Condition) -> Result<usize, Error> {
 }
 
 /// Returns the bytes that count towards the command's limit.
-fn check_operation(operation: &Operation) -> Result<usize, Error> {
+pub(crate) fn check_operation(operation: &Operation) -> Result<usize, Error> {
     match &operation.body {
         None => Err(Error::invalid("operations", "an operation of an unknown kind")),
         Some(operation::Body::Put(put)) => {
@@ -125,15 +117,28 @@ fn check_operation(operation: &Operation) -> Result<usize, Error> {
             Ok(delete.key.len())
         }
         Some(operation::Body::DeleteRange(span)) => {
-            check_length("start_key", "key", span.start_key.len(), KEY_BYTES_MAX)?;
-            check_length("end_key", "key", span.end_key.len(), END_KEY_BYTES_MAX)?;
-            if !span.end_key.is_empty() && first_key(&span.start_key) >= &span.end_key[..] {
-                let message = "the start of a delete-range is not below its end";
-                return Err(Error::invalid("start_key", message));
-            }
-            Ok(span.start_key.len() + span.end_key.len())
+            check_span("delete-range", &span.start_key, &span.end_key)
         }
     }
+}
+
+/// Returns the bytes that count towards the command's limit.
+pub(crate) fn check_read(read: &ReadCheck) -> Result<usize, Error> {
+    if read.end_key.is_empty() {
+        check_key(&read.start_key)?;
+        return Ok(read.start_key.len());
+    }
+    check_span("read", &read.start_key, &read.end_key)
+}
+
+fn check_span(what: &str, start: &[u8], end: &[u8]) -> Result<usize, Error> {
+    check_length("start_key", "key", start.len(), KEY_BYTES_MAX)?;
+    check_length("end_key", "key", end.len(), END_KEY_BYTES_MAX)?;
+    if !end.is_empty() && first_key(start) >= end {
+        let message = format!("the start of a {what} is not below its end");
+        return Err(Error::invalid("start_key", message));
+    }
+    Ok(start.len() + end.len())
 }
 
 fn check_length(argument: &str, what: &str, bytes: usize, limit: usize) -> Result<(), Error> {

@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rangedb_proto::v1::{Command, CommandReply, command};
+use rangedb_proto::v1::command::Body;
+use rangedb_proto::v1::{Command, CommandReply, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 
-use crate::commands::{Stop, commit_one_range, invalid_reply};
-use crate::range_record::RangeRecord;
-use crate::window::AppliedWindow;
+use crate::check::check_command;
+use crate::commands::{
+    Stop, acquire_locks, check_transaction, commit_keys, commit_one_range, heartbeat_lock,
+    invalid_reply, prewrite, resolve_locks, rollback_keys,
+};
+use crate::memory::Memory;
 
 /// What one range replicates. See the crate's head for the rules.
 ///
@@ -19,13 +23,6 @@ pub struct TxnMachine {
     memory: Option<Memory>,
 }
 
-/// What the machine keeps at hand of the state.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) range: RangeRecord,
-    pub(crate) applied: AppliedWindow,
-}
-
 impl TxnMachine {
     /// A machine that must be loaded before it can apply.
     pub fn new() -> Self {
@@ -34,10 +31,8 @@ impl TxnMachine {
 }
 
 impl StateMachine for TxnMachine {
-    fn load(&mut self, state: &dyn Reader, start_key: &[u8], _end_key: &[u8]) -> Result<()> {
-        let range = RangeRecord::read(state, start_key)?;
-        let applied = AppliedWindow::new(range.last_commit_ts);
-        self.memory = Some(Memory { range, applied });
+    fn load(&mut self, state: &dyn Reader, start_key: &[u8], end_key: &[u8]) -> Result<()> {
+        self.memory = Some(Memory::load(state, start_key, end_key)?);
         Ok(())
     }
 
@@ -51,20 +46,31 @@ impl StateMachine for TxnMachine {
         let memory = self.memory.as_mut().expect("a machine is loaded before it applies");
         let reply = match Command::decode(command) {
             Err(error) => invalid_reply(format!("the command cannot be decoded: {error}")),
-            Ok(Command { body: Some(command::Body::CommitOneRange(commit)) }) => {
-                reply(commit_one_range::apply(context, memory, &commit, batch))?
-            }
-            Ok(Command { body: _ }) => invalid_reply("a command of an unknown kind"),
+            Ok(command) => match evaluate(context, memory, &command, batch) {
+                Ok(body) | Err(Stop::Reply(body)) => CommandReply { body: Some(body) },
+                Err(Stop::Engine(error)) => return Err(error),
+            },
         };
         Ok(reply.encode_to_vec().into())
     }
 }
 
-fn reply(
-    outcome: std::result::Result<rangedb_proto::v1::command_reply::Body, Stop>,
-) -> Result<CommandReply> {
-    match outcome {
-        Ok(body) | Err(Stop::Reply(body)) => Ok(CommandReply { body: Some(body) }),
-        Err(Stop::Engine(error)) => Err(error),
+fn evaluate(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    command: &Command,
+    batch: &mut Batch<'_>,
+) -> std::result::Result<command_reply::Body, Stop> {
+    check_command(command).map_err(|error| Stop::invalid(error.message))?;
+    let body = command.body.as_ref().expect("check_command refuses commands of unknown kinds");
+    match body {
+        Body::CommitOneRange(commit) => commit_one_range::apply(context, memory, commit, batch),
+        Body::Prewrite(prewrite) => prewrite::apply(context, memory, prewrite, batch),
+        Body::CommitKeys(commit) => commit_keys::apply(context, memory, commit, batch),
+        Body::RollbackKeys(rollback) => rollback_keys::apply(context, memory, rollback, batch),
+        Body::CheckTransaction(check) => check_transaction::apply(context, memory, check, batch),
+        Body::ResolveLocks(resolve) => resolve_locks::apply(context, memory, resolve, batch),
+        Body::HeartbeatLock(heartbeat) => heartbeat_lock::apply(context, memory, heartbeat, batch),
+        Body::AcquireLocks(acquire) => acquire_locks::apply(context, memory, acquire, batch),
     }
 }

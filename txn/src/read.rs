@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::KeyValue;
+use rangedb_proto::v1::{self, KeyLocked, KeyValue, error::Kind};
 use rangedb_storage::{Reader, Result};
 
+use crate::lock::Lock;
 use crate::versions;
 
 /// Which of a key's versions a read sees.
@@ -27,13 +28,76 @@ impl ReadAt {
     }
 }
 
-/// The key's value, if it has one at `at`. One point get for the newest; at a timestamp, one more
-/// seek if the key was written later.
+/// What a read makes of the locks that it meets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Locks {
+    /// Nothing: it reads what is committed. For keys that only commands of one range write.
+    Ignored,
+    /// A write that may be committed at or below the read is in the way, unless its transaction is
+    /// one of these, by start_ts: the reader's own, and those that it knows to commit above it.
+    InTheWay { but_of: Vec<u64> },
+}
+
+impl Locks {
+    /// Whether the lock stops a read at `at`.
+    pub(crate) fn stop(&self, lock: &Lock, at: ReadAt) -> bool {
+        match self {
+            Locks::Ignored => false,
+            Locks::InTheWay { but_of } => {
+                lock.hides_a_version(at) && !but_of.contains(&lock.start_ts)
+            }
+        }
+    }
+}
+
+/// What came of a read.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ReadOutcome<T> {
+    Value(T),
+    /// Whether this transaction commits at or below the read is not decided, or not known here.
+    Locked(KeyLocked),
+}
+
+impl<T> ReadOutcome<T> {
+    /// The value, or what a client is told of the lock.
+    ///
+    /// # Errors
+    ///
+    /// `KeyLocked`.
+    pub fn unlocked(self) -> std::result::Result<T, v1::Error> {
+        match self {
+            ReadOutcome::Value(value) => Ok(value),
+            ReadOutcome::Locked(locked) => {
+                let message = format!("key {} is locked", locked.key.escape_ascii());
+                Err(v1::Error::new(Kind::KeyLocked(locked), message))
+            }
+        }
+    }
+}
+
+/// The key's value, if it has one at `at`. One point get for its lock and one for its newest value;
+/// at a timestamp, one more seek if the key was written later.
 ///
 /// # Errors
 ///
 /// The engine's alone.
-pub fn get(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>> {
+pub fn get(
+    reader: &dyn Reader,
+    key: &[u8],
+    at: ReadAt,
+    locks: &Locks,
+) -> Result<ReadOutcome<Option<KeyValue>>> {
+    if *locks != Locks::Ignored
+        && let Some(lock) = Lock::read(reader, key)?
+        && locks.stop(&lock, at)
+    {
+        return Ok(ReadOutcome::Locked(lock.in_the_way(Bytes::copy_from_slice(key))));
+    }
+    committed(reader, key, at).map(ReadOutcome::Value)
+}
+
+/// The key's committed value, whatever is about to be committed.
+pub(crate) fn committed(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>> {
     match versions::visible(reader, key, at)? {
         Some(record) if !record.is_deleted() => {
             versions::key_value(reader, Bytes::copy_from_slice(key), &record).map(Some)

@@ -5,19 +5,23 @@
 //! snapshot, for ever. A page that a bound cut short says where the next begins, also if it is
 //! empty. Pages that read at one timestamp make up one consistent picture; pages that read the
 //! newest values are each consistent on their own.
+//!
+//! A lock in the way ends the page in front of it, also one at a key that has no row yet. The page
+//! that would begin with it is no page.
 
 use bytes::Bytes;
-use rangedb_proto::v1::{KeyValue, ScanReply};
+use rangedb_proto::v1::{KeyLocked, KeyValue, ScanReply};
 use rangedb_storage::{Direction, Reader, Record, Result};
 
-use crate::read::ReadAt;
+use crate::lock_walk::LockWalk;
+use crate::read::{Locks, ReadAt, ReadOutcome};
 use crate::versions::{self, Walk};
 
 /// Bytes of keys and values in a page at most, whatever the request asks. A single row that is
 /// larger makes a page of its own.
 pub const PAGE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Records that one page walks over at most: some ten milliseconds.
+/// Records that one page walks over at most, those of locks too: some ten milliseconds.
 pub const PAGE_WALK_MAX: usize = 16 * 1024;
 
 /// Which rows of a span a page is made of.
@@ -34,6 +38,7 @@ pub struct ScanRequest {
     /// Rows come without their values.
     pub keys_only: bool,
     pub at: ReadAt,
+    pub locks: Locks,
 }
 
 /// Some rows of a span, in the order of the request's direction.
@@ -55,31 +60,90 @@ impl From<Page> for ScanReply {
     }
 }
 
-/// One page of rows. Unless [`PAGE_WALK_MAX`] cut it short, `next` is there exactly if another row
-/// is.
+/// One page of rows, or the lock in front of the first. Unless [`PAGE_WALK_MAX`] cut it short,
+/// `next` is there exactly if another row, or a lock in the way, is.
 ///
 /// # Errors
 ///
 /// The engine's alone.
-pub fn scan(reader: &dyn Reader, request: &ScanRequest) -> Result<Page> {
+pub fn scan(reader: &dyn Reader, request: &ScanRequest) -> Result<ReadOutcome<Page>> {
     let mut page = PageBuilder::new(reader, request);
     if !request.end.is_empty() && request.start >= request.end {
         return Ok(page.finish(None));
     }
     let span = (&request.start[..], &request.end[..]);
     let mut walk = Walk::new(reader, span, request.direction, request.at)?;
+    let mut obstacles = Obstacles::new(reader, request)?;
     let mut walked = 0;
-    while let Some((key, record)) = walk.next()? {
+    loop {
+        let row = walk.next()?;
+        while let Some((key, locked)) = obstacles.next_up_to(row.as_ref().map(|(key, _)| key))? {
+            if walked == PAGE_WALK_MAX {
+                return Ok(page.finish(Some(key)));
+            }
+            walked += 1;
+            if let Some(locked) = locked {
+                return Ok(page.stop_at(locked));
+            }
+        }
+        let Some((key, record)) = row else { return Ok(page.finish(None)) };
         let has_room = record.as_ref().is_none_or(|record| page.has_room(&key, record));
         if walked == PAGE_WALK_MAX || !has_room {
-            return Ok(page.finish(Some(resume_at(key, request.direction))));
+            return Ok(page.finish(Some(key)));
         }
         walked += 1;
         if let Some(record) = record {
             page.add(key, &record)?;
         }
     }
-    Ok(page.finish(None))
+}
+
+/// The locks of a span, in the order of the scan.
+struct Obstacles<'a> {
+    request: &'a ScanRequest,
+    /// `None` if locks are ignored.
+    walk: Option<LockWalk<'a>>,
+    /// A key that the scan has not reached yet.
+    ahead: Option<(Bytes, Option<KeyLocked>)>,
+}
+
+impl<'a> Obstacles<'a> {
+    fn new(reader: &'a dyn Reader, request: &'a ScanRequest) -> Result<Self> {
+        let span = (&request.start[..], &request.end[..]);
+        let walk = match request.locks {
+            Locks::Ignored => None,
+            Locks::InTheWay { .. } => Some(LockWalk::new(reader, span, request.direction)?),
+        };
+        let mut obstacles = Obstacles { request, walk, ahead: None };
+        obstacles.look_ahead()?;
+        Ok(obstacles)
+    }
+
+    /// The next key that the lock family knows, if it comes before the row's key or is the same, and
+    /// the lock there if it is in the way. `None` for a row behind the last.
+    fn next_up_to(&mut self, row: Option<&Bytes>) -> Result<Option<(Bytes, Option<KeyLocked>)>> {
+        let is_due = |(key, _): &mut (Bytes, _)| match (row, self.request.direction) {
+            (None, _) => true,
+            (Some(row), Direction::Forward) => *key <= *row,
+            (Some(row), Direction::Reverse) => *key >= *row,
+        };
+        let due = self.ahead.take_if(is_due);
+        if due.is_some() {
+            self.look_ahead()?;
+        }
+        Ok(due)
+    }
+
+    fn look_ahead(&mut self) -> Result<()> {
+        let Some(walk) = &mut self.walk else { return Ok(()) };
+        let ScanRequest { locks, at, .. } = self.request;
+        self.ahead = walk.next()?.map(|(key, lock)| {
+            let lock = lock.filter(|lock| locks.stop(lock, *at));
+            let locked = lock.map(|lock| lock.in_the_way(key.clone()));
+            (key, locked)
+        });
+        Ok(())
+    }
 }
 
 /// The bound of the next page that keeps `key` in it.
@@ -97,6 +161,7 @@ struct PageBuilder<'a> {
     bytes: u64,
     bytes_max: u64,
     keys_only: bool,
+    direction: Direction,
 }
 
 impl<'a> PageBuilder<'a> {
@@ -109,6 +174,7 @@ impl<'a> PageBuilder<'a> {
             bytes: 0,
             bytes_max: or_all(request.bytes_max).min(PAGE_BYTES_MAX),
             keys_only: request.keys_only,
+            direction: request.direction,
         }
     }
 
@@ -133,7 +199,16 @@ impl<'a> PageBuilder<'a> {
         (key.len() + value) as u64
     }
 
-    fn finish(self, next: Option<Bytes>) -> Page {
-        Page { kvs: self.kvs, next }
+    /// The page up to, but without, what stands at `next`.
+    fn finish(self, next: Option<Bytes>) -> ReadOutcome<Page> {
+        let next = next.map(|key| resume_at(key, self.direction));
+        ReadOutcome::Value(Page { kvs: self.kvs, next })
+    }
+
+    fn stop_at(self, locked: KeyLocked) -> ReadOutcome<Page> {
+        match self.kvs.is_empty() {
+            true => ReadOutcome::Locked(locked),
+            false => self.finish(Some(locked.key)),
+        }
     }
 }

@@ -5,10 +5,10 @@
 //! too; the functions here return them.
 
 use bytes::Bytes;
-use rangedb_proto::v1::KeyValue;
+use rangedb_proto::v1::{KeyValue, WriteConflict};
 use rangedb_storage::{
-    ColumnFamily, Direction, Error, HistoryRecord, Reader, Record, RecordValue, Records, Result,
-    keys,
+    Batch, ColumnFamily, Direction, Error, HistoryRecord, Reader, Record, RecordValue, Records,
+    Result, keys,
 };
 
 use crate::read::ReadAt;
@@ -69,6 +69,50 @@ pub(crate) fn superseded_by_start_ts(
     Ok(None)
 }
 
+/// The newest version of the key that was committed after `after`, at or below `until`, and by
+/// another transaction than that of `start_ts`; `current` is the key's newest at all.
+pub(crate) fn newest_between(
+    reader: &dyn Reader,
+    key: &[u8],
+    current: Record,
+    (after, until): (u64, u64),
+    start_ts: u64,
+) -> Result<Option<Record>> {
+    if current.mod_ts <= after {
+        return Ok(None);
+    }
+    let is_sought = |record: &Record| record.mod_ts <= until && record.start_ts != start_ts;
+    if is_sought(&current) {
+        return Ok(Some(current));
+    }
+    let newest = keys::history_until(key, until).start;
+    let end = keys::history(key, after);
+    let mut records = reader.scan(ColumnFamily::History, &newest, &end, Direction::Forward)?;
+    while let Some((_, stored)) = records.next()? {
+        let record = HistoryRecord::decode_slice(stored)?.record;
+        if is_sought(&record) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts a version in `current`, and what stood there into the history. A value that stands apart is
+/// the caller's part.
+pub(crate) fn supersede(batch: &mut Batch<'_>, key: &[u8], before: Option<Record>, after: &Record) {
+    if let Some(before) = before {
+        let (mod_ts, end_ts) = (before.mod_ts, after.mod_ts);
+        assert!(
+            mod_ts < end_ts,
+            "a commit at {end_ts} over \"{}\" of {mod_ts}",
+            key.escape_ascii()
+        );
+        let superseded = HistoryRecord { record: before, end_ts };
+        batch.put(ColumnFamily::History, keys::history(key, mod_ts), superseded.encode());
+    }
+    batch.put(ColumnFamily::Current, keys::current(key), after.encode());
+}
+
 /// The version with its value, which may stand apart from it.
 pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Result<KeyValue> {
     let value = match &record.value {
@@ -83,6 +127,15 @@ pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Res
         RecordValue::Deleted => panic!("a deleted version has no value"),
     };
     Ok(KeyValue { value, ..key_value_without_value(key, record) })
+}
+
+/// What a transaction is told that the version is in the way of.
+pub(crate) fn conflict(key: &[u8], winner: &Record) -> WriteConflict {
+    WriteConflict {
+        key: Bytes::copy_from_slice(key),
+        winner_start_ts: winner.start_ts,
+        winner_commit_ts: winner.mod_ts,
+    }
 }
 
 /// What is known of the version without its value.
@@ -139,11 +192,15 @@ impl<'a> Walk<'a> {
 
     /// The next key, and its version if it has a value at the walk's timestamp.
     pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Option<Record>)>> {
-        let Some((stored_key, stored)) = self.records.next()? else { return Ok(None) };
-        let key = keys::parse_user_key(stored_key)?;
-        let current = Record::decode_slice(stored)?;
+        let Some((key, current)) = self.next_newest()? else { return Ok(None) };
         let visible = visible_below(self.reader, &key, current, self.at)?;
         Ok(Some((key, visible.filter(|record| !record.is_deleted()))))
+    }
+
+    /// The next key and its newest version, whatever the walk's timestamp.
+    pub(crate) fn next_newest(&mut self) -> Result<Option<(Bytes, Record)>> {
+        let Some((stored_key, stored)) = self.records.next()? else { return Ok(None) };
+        Ok(Some((keys::parse_user_key(stored_key)?, Record::decode_slice(stored)?)))
     }
 }
 

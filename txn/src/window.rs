@@ -4,6 +4,9 @@
 //! its start_ts. On a key that many write at once, finding out means a walk over every version newer
 //! than the command's start_ts, for each command. The window spares that walk for recent commands.
 //!
+//! Transactions over ranges count as commands here: they are in the window once they committed
+//! something in the range.
+//!
 //! The window never decides anything that the state does not say: cold, right after a restart, it
 //! answers `None` and the walk follows; warm, it answers what the walk would find. So replicas with
 //! different windows still agree.

@@ -10,10 +10,10 @@ use rangedb_storage::{
     ColumnFamily, Direction, Record, RecordValue, StateEngine, WriteBatch, keys,
 };
 use rangedb_txn::{
-    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
-    PAGE_WALK_MAX, ReadAt, ScanRequest, check_commit, is_system_key, scan,
+    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, Locks,
+    PAGE_WALK_MAX, ReadAt, ScanRequest, check_commit, is_system_key,
 };
-use support::{Entry, Replica, operation};
+use support::{Entry, Replica, operation, scan_unlocked};
 
 /// A replica with keys `00000000`, `00000001` and so on, which have a value or are deleted.
 fn replica_with(count: usize, value: RecordValue, key_bytes: usize) -> Replica {
@@ -111,16 +111,17 @@ fn a_scan_over_many_deleted_keys_goes_on_in_bounded_pages_both_ways() {
             direction,
             keys_only: false,
             at: ReadAt::Latest,
+            locks: Locks::Ignored,
         };
         for _ in 1..pages {
-            let page = scan(&replica.state, &request).unwrap();
+            let page = scan_unlocked(&replica.state, &request);
             assert_eq!(page.kvs, [], "{direction:?}");
             match direction {
                 Direction::Forward => request.start = page.next.unwrap(),
                 Direction::Reverse => request.end = page.next.unwrap(),
             }
         }
-        let page = scan(&replica.state, &request).unwrap();
+        let page = scan_unlocked(&replica.state, &request);
         assert_eq!(page.kvs[0].key, key(last, 8), "{direction:?}");
         assert_eq!(page.next, None, "{direction:?}");
     }

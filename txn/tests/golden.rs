@@ -30,8 +30,8 @@ use rangedb_proto::v1::{
     operation,
 };
 use rangedb_storage::{ColumnFamily, Direction, HistoryRecord, Record, RecordValue, keys};
-use rangedb_txn::{ReadAt, ScanRequest, get, scan};
-use support::{Entry, Replica, operation};
+use rangedb_txn::{Locks, ReadAt, ScanRequest};
+use support::{Entry, Replica, get_unlocked, operation, scan_unlocked};
 
 #[test]
 fn commands_answer_as_written() {
@@ -104,7 +104,7 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
         }
         "get" => {
             let key = words.bytes();
-            let kv = get(&replica.state, &key, words.at()).unwrap();
+            let kv = get_unlocked(&replica.state, &key, words.at());
             kv.map_or("no value".into(), |kv| show(&kv))
         }
         "scan" => run_scan(replica, words),
@@ -227,8 +227,9 @@ fn run_scan(replica: &Replica, mut words: Words<'_>) -> String {
         keys_only: words.flag("keys"),
         start: words.bytes(),
         end: words.bytes(),
+        locks: Locks::Ignored,
     };
-    let page = scan(&replica.state, &request).unwrap();
+    let page = scan_unlocked(&replica.state, &request);
     let mut out = String::new();
     for kv in &page.kvs {
         writeln!(out, "{}", show(kv)).unwrap();

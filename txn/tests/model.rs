@@ -14,9 +14,9 @@ use bytes::Bytes;
 use draw::Draw;
 use rangedb_proto::v1::{CommandReply, KeyValue};
 use rangedb_storage::{Direction, Reader, StateEngine};
-use rangedb_txn::{ReadAt, ScanRequest, get, scan};
+use rangedb_txn::{ReadAt, ScanRequest};
 use state::Model;
-use support::{Entry, Replica};
+use support::{Entry, Replica, get_unlocked, scan_unlocked};
 
 const START_KEY: &[u8] = b"b";
 const END_KEY: &[u8] = b"y";
@@ -86,7 +86,7 @@ impl Run {
     fn read_one(&mut self) {
         let at = self.read_at();
         let key = self.draw.key();
-        let actual = get(&self.replica.state, &key, at).unwrap();
+        let actual = get_unlocked(&self.replica.state, &key, at);
         assert_eq!(actual, self.model.get(&key, at), "seed {}: {key:?} {at:?}", self.seed);
     }
 
@@ -133,7 +133,7 @@ fn scan_pages(reader: &dyn Reader, request: &ScanRequest) -> Vec<KeyValue> {
     let mut request = request.clone();
     let mut rows = Vec::new();
     loop {
-        let page = scan(reader, &request).unwrap();
+        let page = scan_unlocked(reader, &request);
         let bytes: usize = page.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
         assert!(request.limit == 0 || page.kvs.len() as u64 <= request.limit);
         assert!(request.bytes_max == 0 || page.kvs.len() == 1 || bytes as u64 <= request.bytes_max);

@@ -9,10 +9,11 @@ use rangedb_proto::v1::{
 use rangedb_proto::{Timestamp, prefix_end};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
-use rangedb_txn::{ScanRequest, scan};
+use rangedb_txn::{Locks, ScanRequest, scan};
 
 use super::{CONTROL, Control, Surroundings};
 use crate::handle::ReadView;
+use crate::node::storage_error;
 
 pub fn put(key: Bytes, value: impl Into<Bytes>) -> Operation {
     let put = Put { key, value: value.into(), lease_id: 0 };
@@ -67,10 +68,11 @@ impl Surroundings {
             direction: Direction::Forward,
             keys_only: false,
             at: rangedb_txn::ReadAt::Latest,
+            locks: Locks::Ignored,
         };
         let mut kvs = Vec::new();
         loop {
-            let page = scan(&*view.reader, &request).map_err(crate::node::storage_error)?;
+            let page = scan(&*view.reader, &request).map_err(storage_error)?.unlocked()?;
             kvs.extend(page.kvs);
             match page.next {
                 Some(next) => request.start = next,
@@ -81,8 +83,9 @@ impl Surroundings {
 
     pub async fn get_control(&self, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
         let view = self.read_control().await?;
-        rangedb_txn::get(&*view.reader, key, rangedb_txn::ReadAt::Latest)
-            .map_err(crate::node::storage_error)
+        let at = rangedb_txn::ReadAt::Latest;
+        let read = rangedb_txn::get(&*view.reader, key, at, &Locks::Ignored);
+        read.map_err(storage_error)?.unlocked()
     }
 
     /// One commit to the control range.

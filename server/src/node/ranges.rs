@@ -11,7 +11,7 @@ use rangedb_proto::v1::{
 use rangedb_proto::{RangeDescriptorExt, RangeId, SYSTEM_PREFIX, Timestamp, prefix_end};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
-use rangedb_txn::{ScanRequest, check_commit, check_key, is_system_key};
+use rangedb_txn::{Locks, ReadOutcome, ScanRequest, check_commit, check_key, is_system_key};
 
 use super::{Node, storage_error};
 use crate::handle::ReadView;
@@ -29,8 +29,9 @@ impl Node {
             return Err(outside(&view));
         }
         let at = rangedb_txn::ReadAt::from_read_ts(ask.read_ts);
-        let kv = rangedb_txn::get(&*view.reader, &ask.key, at).map_err(storage_error)?;
-        Ok(PointReadReply { kv })
+        let locks = Locks::InTheWay { but_of: ask.pass_locks_of };
+        let read = rangedb_txn::get(&*view.reader, &ask.key, at, &locks).map_err(storage_error)?;
+        Ok(PointReadReply { kv: read.unlocked()? })
     }
 
     pub(super) async fn scan(&self, ask: Scan) -> Result<ScanReply, v1::Error> {
@@ -47,9 +48,10 @@ impl Node {
             direction,
             keys_only: ask.keys_only,
             at: rangedb_txn::ReadAt::from_read_ts(ask.read_ts),
+            locks: Locks::InTheWay { but_of: ask.pass_locks_of },
         };
         let page = rangedb_txn::scan(&*view.reader, &request).map_err(storage_error)?;
-        Ok(page.into())
+        Ok(page.unlocked()?.into())
     }
 
     pub(super) async fn write(&self, ask: Write) -> Result<WriteReply, v1::Error> {
@@ -136,10 +138,7 @@ fn committed(reply: CommandReply) -> Result<v1::Committed, v1::Error> {
             let conflict = Conflict { condition_index: failed.index, key, actual: failed.actual };
             (Kind::Conflict(conflict), message)
         }
-        Some(Body::Locked(locked)) => {
-            let message = format!("key {} is locked", locked.key.escape_ascii());
-            (Kind::KeyLocked(locked), message)
-        }
+        Some(Body::Locked(locked)) => return ReadOutcome::Locked(locked).unlocked(),
         Some(Body::TooOld(too_old)) => {
             (Kind::TooOld(too_old), "the command is older than what is remembered".to_owned())
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rangedb_proto::v1::KeyValue;
-use rangedb_storage::{Batch, ColumnFamily, HistoryRecord, Record, RecordValue, keys};
+use rangedb_storage::{Batch, ColumnFamily, Record, RecordValue, keys};
 
 use crate::versions;
 
@@ -73,25 +73,20 @@ impl Value {
 }
 
 impl Changes {
+    /// The keys that get a new version.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Bytes> {
+        self.keys.iter().filter(|(_, change)| change.after.is_some()).map(|(key, _)| key)
+    }
+
     pub(crate) fn write_to(self, batch: &mut Batch<'_>) {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
             let Some(after) = change.after else { continue };
-            if let Some(record) = change.before {
-                let mod_ts = record.mod_ts;
-                assert!(
-                    mod_ts < commit_ts,
-                    "a commit at {commit_ts} over \"{}\" of {mod_ts}",
-                    key.escape_ascii()
-                );
-                let superseded = HistoryRecord { record, end_ts: commit_ts };
-                batch.put(ColumnFamily::History, keys::history(&key, mod_ts), superseded.encode());
-            }
             let record = after.record(start_ts, commit_ts);
             if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
                 batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
             }
-            batch.put(ColumnFamily::Current, keys::current(&key), record.encode());
+            versions::supersede(batch, &key, change.before, &record);
         }
     }
 }

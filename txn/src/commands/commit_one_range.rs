@@ -1,18 +1,22 @@
 //! A transaction whose keys lie in one range: check, then write, in one step of the log.
 //!
-//! In order: is the command sound; was it applied before; do its conditions hold; what do its
-//! operations make of the state. Only then is anything written, so every earlier way out leaves the
-//! state untouched.
+//! In order: was it applied before; are its keys free of locks; is what it read still so; do its
+//! conditions hold; what do its operations make of the state. Only then is anything written, so
+//! every earlier way out leaves the state untouched.
 
-use rangedb_proto::v1::{CommitOneRange, Committed, command_reply, operation};
-use rangedb_proto::{RangeDescriptorExt, Timestamp, v1::RangeDescriptor};
-use rangedb_storage::{ApplyContext, Batch};
+use rangedb_proto::v1::{CommitOneRange, Committed, Operation, command_reply, operation};
+use rangedb_storage::{ApplyContext, Batch, Direction, Reader};
 
+use super::bounds::Bounds;
+use super::changes::Changes;
 use super::{Stop, conditions, operations::Execution, repeat};
-use crate::limits::{check_commit, first_key, span_end};
-use crate::machine::Memory;
-use crate::range_record::RangeRecord;
+use crate::check::written_key;
+use crate::limits::{DELETE_RANGE_WALK_MAX, READ_CHECK_WALK_MAX, first_key, span_end};
+use crate::lock::Lock;
+use crate::lock_walk::LockWalk;
+use crate::memory::Memory;
 use crate::read::ReadAt;
+use crate::read_checks::{Finding, ReadChecks};
 
 /// Evaluates the command against the batch and puts its writes there.
 ///
@@ -25,71 +29,104 @@ pub(crate) fn apply(
     commit: &CommitOneRange,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    check_commit(commit).map_err(|error| Stop::invalid(error.message))?;
-    check_bounds(context, commit)?;
+    let bounds = Bounds::of(context);
+    bounds.check_items(&commit.conditions, &commit.operations)?;
+    bounds.check_reads(&commit.reads)?;
     if let Some(commit_ts) = repeat::applied_at(&*batch, &memory.applied, commit)? {
         return repeat::answer(&*batch, context, commit, commit_ts)
             .map(command_reply::Body::Committed);
     }
-    conditions::check(&*batch, &commit.conditions)?;
+    if !memory.locks.is_empty() {
+        check_locks(context, commit, &*batch)?;
+    }
+    check_reads(memory, commit, &*batch)?;
+    conditions::check(&*batch, &memory.locks, commit.start_ts, &commit.conditions)?;
 
-    let commit_ts = next_commit_ts(context, memory, commit.start_ts)?;
+    let commit_ts = memory.next_ts(context, commit.start_ts)?;
     let mut execution = Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts);
     let results = execution.run(&commit.operations)?;
-    execution.into_changes().write_to(batch);
+    let changes = execution.into_changes();
+    if !memory.locks.is_empty() {
+        release_own(memory, &changes, batch)?;
+    }
+    changes.write_to(batch);
     // Also without an operation: a commit that only checked must not share its timestamp with a
     // later one that writes, or a snapshot at that timestamp would show what the check did not see.
-    memory.range = RangeRecord { last_commit_ts: commit_ts };
-    let (cf, key) = RangeRecord::position(context.start_key);
-    batch.put(cf, key, memory.range.encode());
-    memory.applied.insert(commit.start_ts);
+    memory.committed(context, batch, (commit.start_ts, commit_ts));
     Ok(command_reply::Body::Committed(Committed { commit_ts, results, repeated_command: false }))
 }
 
-/// Above the oracle's timestamp, above every read that was served, above every commit of the range.
-fn next_commit_ts(context: &ApplyContext<'_>, memory: &Memory, start_ts: u64) -> Result<u64, Stop> {
-    let commit_ts = start_ts
-        .max(context.fence.saturating_add(1))
-        .max(memory.range.last_commit_ts.saturating_add(1));
-    if commit_ts > Timestamp::MAX.0 {
-        return Err(Stop::invalid(format!(
-            "no timestamp is left above the fence {}",
-            context.fence
-        )));
+/// No key that the command writes may be locked, but by its own transaction and without a write.
+fn check_locks(
+    context: &ApplyContext<'_>,
+    commit: &CommitOneRange,
+    reader: &dyn Reader,
+) -> Result<(), Stop> {
+    let mut walked = 0;
+    for operation in &commit.operations {
+        if let Some(key) = written_key(operation) {
+            if let Some(lock) = Lock::read(reader, key)? {
+                check_lock(commit, key, &lock)?;
+            }
+            continue;
+        }
+        let (start, end) = deleted_span(operation, context.end_key);
+        let mut locks = LockWalk::new(reader, (start, end), Direction::Forward)?;
+        while let Some((key, lock)) = locks.next()? {
+            walked += 1;
+            if walked > DELETE_RANGE_WALK_MAX {
+                return Err(Stop::invalid(format!(
+                    "the delete-range is over the limit of {DELETE_RANGE_WALK_MAX} records walked \
+                     over in one command"
+                )));
+            }
+            if let Some(lock) = lock {
+                check_lock(commit, &key, &lock)?;
+            }
+        }
     }
-    Ok(commit_ts)
+    Ok(())
 }
 
-/// Every key must lie in the range as it is at this entry, whatever it was when the command was
-/// sent.
-fn check_bounds(context: &ApplyContext<'_>, commit: &CommitOneRange) -> Result<(), Stop> {
-    let range = RangeDescriptor {
-        start_key: context.start_key.to_vec().into(),
-        end_key: context.end_key.to_vec().into(),
-        ..Default::default()
-    };
-    let inside = |key: &[u8]| match range.contains(key) {
+fn check_lock(commit: &CommitOneRange, key: &[u8], lock: &Lock) -> Result<(), Stop> {
+    match lock.start_ts == commit.start_ts && lock.is_pessimistic() {
         true => Ok(()),
-        false => Err(Stop::invalid(format!("key \"{}\" is outside the range", key.escape_ascii()))),
-    };
-    for condition in &commit.conditions {
-        inside(&condition.key)?;
+        false => Err(Stop::locked(key, lock)),
     }
-    for operation in &commit.operations {
-        match operation.body.as_ref().expect("check_commit refuses operations of unknown kinds") {
-            operation::Body::Put(put) => inside(&put.key)?,
-            operation::Body::Delete(delete) => inside(&delete.key)?,
-            operation::Body::DeleteRange(span) => {
-                let start = first_key(&span.start_key);
-                inside(start)?;
-                let end = span_end(&span.end_key, context.end_key);
-                if !range.covers(start, end) {
-                    let end = end.escape_ascii();
-                    return Err(Stop::invalid(format!(
-                        "a delete-range to \"{end}\" leaves the range"
-                    )));
-                }
-            }
+}
+
+fn deleted_span<'a>(operation: &'a Operation, range_end: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+    match &operation.body {
+        Some(operation::Body::DeleteRange(span)) => {
+            (first_key(&span.start_key), span_end(&span.end_key, range_end))
+        }
+        other => unreachable!("{other:?} writes one key"),
+    }
+}
+
+fn check_reads(memory: &Memory, commit: &CommitOneRange, reader: &dyn Reader) -> Result<(), Stop> {
+    let checks = ReadChecks {
+        reader,
+        start_ts: commit.start_ts,
+        // The command commits above everything that is there.
+        until: u64::MAX,
+        with_locks: !memory.locks.is_empty(),
+    };
+    match checks.first_finding(&commit.reads)? {
+        None => Ok(()),
+        Some(Finding::Newer(conflict)) => Err(Stop::conflict(conflict)),
+        Some(Finding::Locked(locked)) => Err(Stop::Reply(command_reply::Body::Locked(locked))),
+        Some(Finding::TooLong) => Err(Stop::invalid(format!(
+            "the reads are over the limit of {READ_CHECK_WALK_MAX} records in one command"
+        ))),
+    }
+}
+
+/// The transaction's pessimistic locks on keys that it writes have served their purpose.
+fn release_own(memory: &mut Memory, changes: &Changes, batch: &mut Batch<'_>) -> Result<(), Stop> {
+    for key in changes.written() {
+        if memory.locks.get(&*batch, key)?.is_some() {
+            memory.locks.remove(batch, key);
         }
     }
     Ok(())

@@ -1,19 +1,33 @@
 //! What must hold for a command to be carried out.
 //!
 //! Conditions see the state before the command's operations. A key without a value, whether it was
-//! deleted or never written, has version 0 and mod_ts 0.
+//! deleted or never written, has version 0 and mod_ts 0. A write of another transaction that is not
+//! decided yet leaves open what the state is.
 
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{Condition, ConditionFailed, KeyValue, command_reply};
 use rangedb_storage::Reader;
 
 use super::Stop;
+use crate::lock_table::LockTable;
 use crate::read::{self, ReadAt};
 
-/// Checks in order, up to the first that fails.
-pub(crate) fn check(reader: &dyn Reader, conditions: &[Condition]) -> Result<(), Stop> {
+/// Checks in order, up to the first that fails or meets a lock of a transaction other than that of
+/// `start_ts`.
+pub(crate) fn check(
+    reader: &dyn Reader,
+    locks: &LockTable,
+    start_ts: u64,
+    conditions: &[Condition],
+) -> Result<(), Stop> {
     for (index, condition) in (0..).zip(conditions) {
-        let actual = read::get(reader, &condition.key, ReadAt::Latest)?;
+        if let Some(lock) = locks.get(reader, &condition.key)?
+            && lock.start_ts != start_ts
+            && lock.hides_a_version(ReadAt::Latest)
+        {
+            return Err(Stop::locked(&condition.key, &lock));
+        }
+        let actual = read::committed(reader, &condition.key, ReadAt::Latest)?;
         if !holds(condition, actual.as_ref()) {
             let failed = ConditionFailed { index, actual };
             return Err(Stop::Reply(command_reply::Body::ConditionFailed(failed)));

@@ -7,8 +7,9 @@
 //! delete of a key without a value.
 
 use rangedb_proto::v1::{CommitOneRange, Committed, Operation, operation};
-use rangedb_storage::{ApplyContext, Error, Reader, Result};
+use rangedb_storage::{ApplyContext, Reader, Result};
 
+use super::fate::committed_at;
 use super::{Stop, operations::Execution};
 use crate::limits::first_key;
 use crate::read::ReadAt;
@@ -23,31 +24,8 @@ pub(crate) fn applied_at(
     commit: &CommitOneRange,
 ) -> Result<Option<u64>> {
     let Some(key) = commit.operations.first().map(identity_key) else { return Ok(None) };
-    let Some(current) = versions::current(reader, key)? else { return Ok(None) };
-    if current.mod_ts < commit.start_ts {
-        // A commit is never older than its start.
-        return Ok(None);
-    }
-    if current.start_ts == commit.start_ts {
-        return Ok(Some(current.mod_ts));
-    }
-    let in_window = applied.contains(commit.start_ts);
-    if in_window == Some(false) {
-        return Ok(None);
-    }
-    let superseded = versions::superseded_by_start_ts(reader, key, commit.start_ts)?;
-    if superseded.is_some() {
-        return Ok(superseded);
-    }
-    if in_window == Some(true) {
-        let reason = format!(
-            "command {} was applied, but no version of \"{}\" says so",
-            commit.start_ts,
-            key.escape_ascii()
-        );
-        return Err(Error::corrupt(reason));
-    }
-    Ok(None)
+    let current = versions::current(reader, key)?;
+    committed_at(reader, applied, key, current.as_ref(), commit.start_ts)
 }
 
 /// What the command was answered when it was applied, worked out again from the versions just below

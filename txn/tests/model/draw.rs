@@ -6,7 +6,7 @@ use rangedb_proto::v1::{
     CommitOneRange, Condition, Delete, DeleteRange, Operation, Put, operation::Body,
 };
 use rangedb_storage::Direction;
-use rangedb_txn::{ReadAt, ScanRequest};
+use rangedb_txn::{Locks, ReadAt, ScanRequest};
 
 use super::support::operation;
 
@@ -83,6 +83,7 @@ impl Draw {
             conditions: (0..conditions).map(|_| self.condition()).collect(),
             operations: (0..operations).map(|_| self.operation()).collect(),
             return_previous: self.rng.bool(),
+            reads: Vec::new(),
         }
     }
 
@@ -134,6 +135,7 @@ impl Draw {
             direction: if self.rng.bool() { Direction::Forward } else { Direction::Reverse },
             keys_only: self.rng.u32(0..4) == 0,
             at,
+            locks: Locks::Ignored,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! One replica of a range without a log: commands go straight to the machine.
 
+#![allow(dead_code, reason = "every test takes what it needs")]
+
 use bytes::Bytes;
 use prost::Message;
-use rangedb_proto::v1::{Command, CommandReply, CommitOneRange, Operation, command, operation};
+use rangedb_proto::v1::{
+    Command, CommandReply, CommitOneRange, KeyValue, Operation, command, operation,
+};
 use rangedb_storage::{
     ApplyContext, Batch, ColumnFamily, Direction, MemState, Reader, StateEngine, StateMachine,
 };
-use rangedb_txn::TxnMachine;
+use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine};
 
 /// What a log entry holds of one command.
 #[derive(Clone, Debug)]
@@ -17,8 +21,11 @@ pub struct Entry {
 
 impl Entry {
     pub fn new(commit: &CommitOneRange, fence: u64) -> Self {
-        let body = Some(command::Body::CommitOneRange(commit.clone()));
-        Entry { command: Command { body }.encode_to_vec().into(), fence }
+        Self::of(command::Body::CommitOneRange(commit.clone()), fence)
+    }
+
+    pub fn of(body: command::Body, fence: u64) -> Self {
+        Entry { command: Command { body: Some(body) }.encode_to_vec().into(), fence }
     }
 }
 
@@ -93,6 +100,23 @@ impl Replica {
             }
         }
         all
+    }
+}
+
+/// The committed value of a key.
+pub fn get_unlocked(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Option<KeyValue> {
+    value(rangedb_txn::get(reader, key, at, &Locks::Ignored).unwrap())
+}
+
+/// A page of a scan that no lock is in the way of.
+pub fn scan_unlocked(reader: &dyn Reader, request: &ScanRequest) -> Page {
+    value(rangedb_txn::scan(reader, request).unwrap())
+}
+
+fn value<T>(outcome: ReadOutcome<T>) -> T {
+    match outcome {
+        ReadOutcome::Value(value) => value,
+        ReadOutcome::Locked(locked) => panic!("{locked:?}"),
     }
 }
 

@@ -1,0 +1,151 @@
+//! Whether a command can be evaluated at all, whatever the range and the state it meets.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{
+    AcquireLocks, CheckTransaction, Command, CommitKeys, CommitOneRange, Error, HeartbeatLock,
+    Operation, Prewrite, ResolveLocks, RollbackKeys, Validate, command::Body, operation,
+};
+
+use crate::limits::{
+    check_bytes, check_condition, check_count, check_key, check_operation, check_read,
+    check_timestamp,
+};
+
+/// Checks a command of any kind.
+///
+/// # Errors
+///
+/// `InvalidArgument`, with a message that names the limit or the rule; also for a command of a kind
+/// that this version does not know.
+pub fn check_command(command: &Command) -> Result<(), Error> {
+    match &command.body {
+        None => Err(Error::invalid("command", "a command of an unknown kind")),
+        Some(Body::CommitOneRange(commit)) => check_commit(commit),
+        Some(Body::Prewrite(prewrite)) => check_prewrite(prewrite),
+        Some(Body::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) => {
+            check_commit_ts(*start_ts, *commit_ts)?;
+            check_keys(*start_ts, keys)
+        }
+        Some(Body::RollbackKeys(RollbackKeys { start_ts, keys })) => check_keys(*start_ts, keys),
+        Some(Body::CheckTransaction(check)) => check_check_transaction(check),
+        Some(Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys })) => {
+            if *commit_ts != 0 {
+                check_commit_ts(*start_ts, *commit_ts)?;
+            }
+            check_keys(*start_ts, keys)
+        }
+        Some(Body::HeartbeatLock(HeartbeatLock { primary, start_ts, .. })) => {
+            check_timestamp("start_ts", *start_ts)?;
+            check_key(primary)
+        }
+        Some(Body::AcquireLocks(AcquireLocks {
+            start_ts, primary, keys, for_update_ts, ..
+        })) => {
+            check_key(primary)?;
+            check_timestamp("for_update_ts", *for_update_ts)?;
+            check_keys(*start_ts, keys)
+        }
+    }
+}
+
+/// Checks a transaction of one range. The same key may appear in several conditions, operations and
+/// reads.
+///
+/// # Errors
+///
+/// As [`check_command`].
+pub fn check_commit(commit: &CommitOneRange) -> Result<(), Error> {
+    check_timestamp("start_ts", commit.start_ts)?;
+    let items = commit.conditions.len() + commit.operations.len() + commit.reads.len();
+    check_count("conditions, operations and reads", items)?;
+    let conditions = sum(&commit.conditions, check_condition)?;
+    let operations = sum(&commit.operations, check_operation)?;
+    let reads = sum(&commit.reads, check_read)?;
+    check_bytes(conditions + operations + reads)
+}
+
+/// Checks a request to validate reads.
+///
+/// # Errors
+///
+/// As [`check_command`].
+pub fn check_validate(request: &Validate) -> Result<(), Error> {
+    check_commit_ts(request.start_ts, request.commit_ts)?;
+    check_count("reads", request.reads.len())?;
+    check_bytes(sum(&request.reads, check_read)?)
+}
+
+fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
+    check_timestamp("start_ts", prewrite.start_ts)?;
+    check_key(&prewrite.primary)?;
+    if prewrite.for_update_ts != 0 {
+        check_timestamp("for_update_ts", prewrite.for_update_ts)?;
+    }
+    let items = prewrite.conditions.len() + prewrite.operations.len();
+    check_count("conditions and operations", items)?;
+    let conditions = sum(&prewrite.conditions, check_condition)?;
+    let operations = sum(&prewrite.operations, check_operation)?;
+    check_bytes(conditions + operations)?;
+    let mut keys = BTreeSet::new();
+    for operation in &prewrite.operations {
+        let Some(key) = written_key(operation) else {
+            let message = "a transaction over ranges deletes key by key, not by delete-range";
+            return Err(Error::invalid("operations", message));
+        };
+        if !keys.insert(key) {
+            let message = format!("key \"{}\" is written twice", key.escape_ascii());
+            return Err(Error::invalid("operations", message));
+        }
+    }
+    Ok(())
+}
+
+/// The key that a put or delete writes.
+pub(crate) fn written_key(operation: &Operation) -> Option<&Bytes> {
+    match operation.body.as_ref()? {
+        operation::Body::Put(put) => Some(&put.key),
+        operation::Body::Delete(delete) => Some(&delete.key),
+        operation::Body::DeleteRange(_) => None,
+    }
+}
+
+fn check_check_transaction(check: &CheckTransaction) -> Result<(), Error> {
+    check_timestamp("start_ts", check.start_ts)?;
+    check_timestamp("now_ts", check.now_ts)?;
+    // A transaction that is pushed above the last timestamp could never commit.
+    if check.push_above_ts >= Timestamp::MAX.0 {
+        let message = format!("push_above_ts {} is not a timestamp", check.push_above_ts);
+        return Err(Error::invalid("push_above_ts", message));
+    }
+    check_key(&check.primary)
+}
+
+fn check_commit_ts(start_ts: u64, commit_ts: u64) -> Result<(), Error> {
+    check_timestamp("commit_ts", commit_ts)?;
+    if commit_ts <= start_ts {
+        let message = format!("commit_ts {commit_ts} is not above start_ts {start_ts}");
+        return Err(Error::invalid("commit_ts", message));
+    }
+    Ok(())
+}
+
+fn check_keys(start_ts: u64, keys: &[Bytes]) -> Result<(), Error> {
+    check_timestamp("start_ts", start_ts)?;
+    check_count("keys", keys.len())?;
+    check_bytes(sum(keys, |key| check_key(key).map(|()| key.len()))?)?;
+    let mut seen = BTreeSet::new();
+    match keys.iter().find(|key| !seen.insert(*key)) {
+        None => Ok(()),
+        Some(key) => {
+            let message = format!("key \"{}\" is named twice", key.escape_ascii());
+            Err(Error::invalid("keys", message))
+        }
+    }
+}
+
+fn sum<T>(items: &[T], bytes: impl Fn(&T) -> Result<usize, Error>) -> Result<usize, Error> {
+    items.iter().try_fold(0, |sum, item| Ok(sum + bytes(item)?))
+}

@@ -1,0 +1,110 @@
+//! Pessimistic locks: keys that nobody else may write until the transaction ends.
+//!
+//! The transaction reads what it locks, here and now, so it need not fear to find out at its first
+//! phase that somebody was faster. Readers pass such locks: nothing is written under them.
+
+use bytes::Bytes;
+use rangedb_proto::v1::{AcquireLocks, KeyValue, LocksAcquired, command_reply};
+use rangedb_storage::{ApplyContext, Batch, Reader, Record};
+
+use super::Stop;
+use super::bounds::Bounds;
+use super::fate::{Fate, Found};
+use crate::limits::PREVIOUS_BYTES_MAX;
+use crate::lock::{Lock, LockKind};
+use crate::memory::Memory;
+use crate::versions;
+
+/// Evaluates the command against the batch and puts its writes there: locks on all of the keys, or
+/// on none.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    acquire: &AcquireLocks,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    Bounds::of(context).check_keys(&acquire.keys)?;
+    let mut own_locks = Vec::new();
+    let mut current = Vec::new();
+    let mut value_bytes = 0;
+    for key in &acquire.keys {
+        let (own_lock, record) = check(memory, acquire, key, batch)?;
+        own_locks.push(own_lock);
+        value_bytes += record.as_ref().map_or(0, versions::value_bytes);
+        if value_bytes > PREVIOUS_BYTES_MAX {
+            let reason = format!(
+                "the locked values are over the limit of {PREVIOUS_BYTES_MAX} bytes in one reply"
+            );
+            return Err(Stop::invalid(reason));
+        }
+        current.push(value(batch, key, record)?);
+    }
+    for (key, own_lock) in acquire.keys.iter().zip(own_locks) {
+        take(memory, acquire, key, own_lock, batch);
+    }
+    Ok(command_reply::Body::LocksAcquired(LocksAcquired { current }))
+}
+
+/// Whether the key can be locked. Returns the transaction's lock, if it has one there, and the
+/// newest version.
+fn check(
+    memory: &Memory,
+    acquire: &AcquireLocks,
+    key: &[u8],
+    reader: &dyn Reader,
+) -> Result<(Option<Lock>, Option<Record>), Stop> {
+    let found = Found::at(reader, memory, key, acquire.start_ts)?;
+    match found.fate {
+        Fate::Locked(lock) => return Ok((Some(lock), found.current)),
+        Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
+        Fate::RolledBack => return Err(Stop::aborted(key)),
+        Fate::Unknown => {}
+    }
+    if let Some(lock) = found.foreign_lock {
+        return Err(Stop::locked(key, &lock));
+    }
+    match &found.current {
+        Some(current) if current.mod_ts > acquire.for_update_ts => {
+            Err(Stop::conflict(versions::conflict(key, current)))
+        }
+        _ => Ok((None, found.current)),
+    }
+}
+
+fn value(reader: &dyn Reader, key: &Bytes, record: Option<Record>) -> Result<KeyValue, Stop> {
+    match record {
+        Some(record) if !record.is_deleted() => {
+            Ok(versions::key_value(reader, key.clone(), &record)?)
+        }
+        _ => Ok(KeyValue { key: key.clone(), ..Default::default() }),
+    }
+}
+
+fn take(
+    memory: &mut Memory,
+    acquire: &AcquireLocks,
+    key: &[u8],
+    own_lock: Option<Lock>,
+    batch: &mut Batch<'_>,
+) {
+    match own_lock {
+        None => {
+            let lock = Lock {
+                start_ts: acquire.start_ts,
+                min_commit_ts: acquire.start_ts + 1,
+                alive_until_ms: acquire.alive_until_ms,
+                for_update_ts: acquire.for_update_ts,
+                primary: acquire.primary.clone(),
+                kind: LockKind::Pessimistic,
+            };
+            memory.locks.add(batch, key, &lock);
+        }
+        // A copy, or a later claim to the same key. A write that stands there is more than a claim.
+        Some(mut lock) if lock.is_pessimistic() => {
+            lock.alive_until_ms = lock.alive_until_ms.max(acquire.alive_until_ms);
+            lock.for_update_ts = lock.for_update_ts.max(acquire.for_update_ts);
+            memory.locks.replace(batch, key, &lock);
+        }
+        Some(_) => {}
+    }
+}

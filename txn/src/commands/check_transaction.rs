@@ -1,0 +1,74 @@
+//! What became of a transaction, asked at its primary by one who found a lock in the way.
+//!
+//! The question itself may decide: a transaction whose time is up is rolled back, and so is one that
+//! has not been here, because its first phase may still come and must then be refused. Time is the
+//! oracle's, as the one who asks took it, so no clock but the oracle's has a say.
+
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::transaction_status::State;
+use rangedb_proto::v1::{CheckTransaction, TransactionStatus, command_reply};
+use rangedb_storage::{ApplyContext, Batch};
+
+use super::bounds::Bounds;
+use super::fate::{Fate, Found};
+use super::{Stop, undecided};
+use crate::lock::Lock;
+use crate::memory::Memory;
+use crate::outcome_record::Outcome;
+
+/// Evaluates the command against the batch and puts its writes there.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    check: &CheckTransaction,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    let key = &check.primary[..];
+    Bounds::of(context).check_key(key)?;
+    Ok(match Found::at(batch, memory, key, check.start_ts)?.fate {
+        Fate::Locked(mut lock) => {
+            check_primary(key, &lock)?;
+            if Timestamp(check.now_ts).millis() > lock.alive_until_ms {
+                undecided::roll_back(memory, batch, key, &lock);
+                return Ok(rolled_back());
+            }
+            if check.push_above_ts >= lock.min_commit_ts {
+                lock.min_commit_ts = check.push_above_ts + 1;
+                memory.locks.replace(batch, key, &lock);
+            }
+            alive(&lock)
+        }
+        Fate::Committed { commit_ts } => committed(commit_ts),
+        Fate::RolledBack => rolled_back(),
+        Fate::Unknown => {
+            Outcome::RolledBack.write(batch, key, check.start_ts);
+            rolled_back()
+        }
+    })
+}
+
+/// A lock that follows another key's decides nothing, whatever its age.
+pub(super) fn check_primary(key: &[u8], lock: &Lock) -> Result<(), Stop> {
+    if lock.primary == key { Ok(()) } else { Err(Stop::locked(key, lock)) }
+}
+
+pub(super) fn alive(lock: &Lock) -> command_reply::Body {
+    status(TransactionStatus {
+        state: State::Alive.into(),
+        alive_until_ms: lock.alive_until_ms,
+        min_commit_ts: lock.min_commit_ts,
+        ..Default::default()
+    })
+}
+
+pub(super) fn committed(commit_ts: u64) -> command_reply::Body {
+    status(TransactionStatus { state: State::Committed.into(), commit_ts, ..Default::default() })
+}
+
+pub(super) fn rolled_back() -> command_reply::Body {
+    status(TransactionStatus { state: State::RolledBack.into(), ..Default::default() })
+}
+
+fn status(status: TransactionStatus) -> command_reply::Body {
+    command_reply::Body::TransactionStatus(status)
+}

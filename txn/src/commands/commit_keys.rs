@@ -1,0 +1,44 @@
+//! Second phase of a transaction over ranges: its locks become versions.
+//!
+//! Sent to the primary's range it is the decision; to the others it carries the decision out.
+
+use rangedb_proto::v1::{CommitKeys, CommitTooLow, command_reply};
+use rangedb_storage::{ApplyContext, Batch};
+
+use super::bounds::Bounds;
+use super::fate::{Fate, Found};
+use super::{Stop, committed, undecided};
+use crate::memory::Memory;
+
+/// Evaluates the command against the batch and puts its writes there.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    commit: &CommitKeys,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    Bounds::of(context).check_keys(&commit.keys)?;
+    let mut locked = Vec::new();
+    for key in &commit.keys {
+        let found = Found::at(batch, memory, key, commit.start_ts)?;
+        match found.fate {
+            Fate::Locked(lock) => {
+                check_high_enough(lock.min_commit_ts, commit.commit_ts)?;
+                locked.push((&key[..], lock, found.current));
+            }
+            Fate::Committed { .. } => {}
+            Fate::RolledBack | Fate::Unknown => return Err(Stop::aborted(key)),
+        }
+    }
+    let timestamps = (commit.start_ts, commit.commit_ts);
+    undecided::commit(context, memory, batch, timestamps, locked);
+    Ok(committed(commit.commit_ts))
+}
+
+/// Readers at and above a lower timestamp did not wait for the lock.
+pub(super) fn check_high_enough(min_commit_ts: u64, commit_ts: u64) -> Result<(), Stop> {
+    match commit_ts < min_commit_ts {
+        true => Err(Stop::Reply(command_reply::Body::CommitTooLow(CommitTooLow { min_commit_ts }))),
+        false => Ok(()),
+    }
+}

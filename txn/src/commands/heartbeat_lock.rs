@@ -1,0 +1,34 @@
+//! A transaction that takes its time says at its primary that it is still there.
+
+use rangedb_proto::v1::{HeartbeatLock, command_reply};
+use rangedb_storage::{ApplyContext, Batch};
+
+use super::Stop;
+use super::bounds::Bounds;
+use super::check_transaction::{alive, check_primary, committed, rolled_back};
+use super::fate::{Fate, Found};
+use crate::memory::Memory;
+
+/// Evaluates the command against the batch and puts its writes there. It never shortens a life, and
+/// decides nothing: a transaction of which nothing is here has lost its locks, or never had them.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    heartbeat: &HeartbeatLock,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    let key = &heartbeat.primary[..];
+    Bounds::of(context).check_key(key)?;
+    Ok(match Found::at(batch, memory, key, heartbeat.start_ts)?.fate {
+        Fate::Locked(mut lock) => {
+            check_primary(key, &lock)?;
+            if heartbeat.alive_until_ms > lock.alive_until_ms {
+                lock.alive_until_ms = heartbeat.alive_until_ms;
+                memory.locks.replace(batch, key, &lock);
+            }
+            alive(&lock)
+        }
+        Fate::Committed { commit_ts } => committed(commit_ts),
+        Fate::RolledBack | Fate::Unknown => rolled_back(),
+    })
+}

@@ -1,0 +1,38 @@
+//! Giving a transaction up: its locks go, and what of it comes late is refused.
+
+use rangedb_proto::v1::{Resolved, RollbackKeys, command_reply};
+use rangedb_storage::{ApplyContext, Batch};
+
+use super::bounds::Bounds;
+use super::fate::{Fate, Found};
+use super::{Stop, undecided};
+use crate::memory::Memory;
+use crate::outcome_record::Outcome;
+
+/// Evaluates the command against the batch and puts its writes there. Nothing is undone if one of
+/// the keys knows that the transaction committed.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    rollback: &RollbackKeys,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    Bounds::of(context).check_keys(&rollback.keys)?;
+    let start_ts = rollback.start_ts;
+    let mut open = Vec::new();
+    for key in &rollback.keys {
+        match Found::at(batch, memory, key, start_ts)?.fate {
+            Fate::Locked(lock) => open.push((key, Some(lock))),
+            Fate::Unknown => open.push((key, None)),
+            Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
+            Fate::RolledBack => {}
+        }
+    }
+    for (key, lock) in open {
+        match lock {
+            Some(lock) => undecided::roll_back(memory, batch, key, &lock),
+            None => Outcome::RolledBack.write(batch, key, start_ts),
+        }
+    }
+    Ok(command_reply::Body::Resolved(Resolved { keys: rollback.keys.len() as u64 }))
+}

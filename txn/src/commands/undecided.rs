@@ -1,0 +1,64 @@
+//! Ending what was undecided: a lock becomes a version, or nothing.
+//!
+//! Whether a transaction committed is one question with one answer, given at its primary: it did
+//! from the moment that the lock there is replaced by a version, and it never will once a record
+//! says that it was rolled back. All other locks follow.
+
+use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, keys};
+
+use crate::lock::{Lock, LockKind};
+use crate::memory::Memory;
+use crate::outcome_record::Outcome;
+use crate::versions;
+
+/// Makes versions of a transaction's locks. `locked` holds each with its key and the newest version
+/// there, which must be older than `commit_ts`.
+pub(crate) fn commit(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    batch: &mut Batch<'_>,
+    (start_ts, commit_ts): (u64, u64),
+    locked: Vec<(&[u8], Lock, Option<Record>)>,
+) {
+    if locked.is_empty() {
+        return;
+    }
+    for (key, lock, before) in locked {
+        memory.locks.remove(batch, key);
+        match lock.kind {
+            LockKind::Write { value, lease_id } => {
+                let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
+                versions::supersede(batch, key, before, &after);
+            }
+            // A primary without a version must still say that the transaction was committed.
+            LockKind::Pessimistic if lock.primary == key => {
+                Outcome::Committed { commit_ts }.write(batch, key, start_ts);
+            }
+            LockKind::Pessimistic => {}
+        }
+    }
+    memory.committed(context, batch, (start_ts, commit_ts));
+}
+
+fn version(
+    (start_ts, mod_ts): (u64, u64),
+    value: RecordValue,
+    lease_id: u64,
+    before: Option<&Record>,
+) -> Record {
+    let (version, create_ts) = match before {
+        _ if value == RecordValue::Deleted => (0, 0),
+        Some(before) if !before.is_deleted() => (before.version + 1, before.create_ts),
+        _ => (1, mod_ts),
+    };
+    Record { mod_ts, start_ts, create_ts, version, lease_id, value }
+}
+
+/// Removes a transaction's lock, and leaves a record that stops what comes late.
+pub(crate) fn roll_back(memory: &mut Memory, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
+    memory.locks.remove(batch, key);
+    if let LockKind::Write { value: RecordValue::Reference { .. }, .. } = lock.kind {
+        batch.delete(ColumnFamily::Value, keys::value(key, lock.start_ts));
+    }
+    Outcome::RolledBack.write(batch, key, lock.start_ts);
+}

@@ -1,0 +1,238 @@
+//! Lock records: what a transaction over ranges leaves at a key until it is decided.
+//!
+//! ```text
+//! lock   escaped key   ->   01  kind:1  start_ts:8  min_commit_ts:8  alive_until_ms:8
+//!                           for_update_ts:8  primary length:2  primary  [body]
+//!
+//! kind 0, delete         body: nothing
+//! kind 1, put inline     body: lease id:8, value
+//! kind 2, put elsewhere  body: lease id:8, length:8
+//! kind 3, pessimistic    body: nothing
+//! ```
+//!
+//! All numbers are big-endian. Locks are few and live briefly, so the record is plain rather than
+//! small. A long value goes to the value family at once, under the transaction's start_ts: where its
+//! version will look for it, so that committing moves no value.
+
+use bytes::Bytes;
+use rangedb_proto::v1::KeyLocked;
+use rangedb_storage::{ColumnFamily, Error, Reader, RecordValue, Result, keys};
+
+use crate::read::ReadAt;
+
+const FORMAT: u8 = 1;
+const DELETE: u8 = 0;
+const PUT_INLINE: u8 = 1;
+const PUT_ELSEWHERE: u8 = 2;
+const PESSIMISTIC: u8 = 3;
+
+/// An uncommitted write, or the reservation of one.
+///
+/// Invariant: `min_commit_ts > start_ts`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Lock {
+    /// Tells whose lock it is.
+    pub(crate) start_ts: u64,
+    /// Readers below this were told that they need not wait: the transaction commits here or later.
+    pub(crate) min_commit_ts: u64,
+    /// Oracle's milliseconds up to which the transaction lives without a heartbeat. Only what
+    /// stands at the primary counts.
+    pub(crate) alive_until_ms: u64,
+    /// A pessimistic lock was taken over versions up to here.
+    pub(crate) for_update_ts: u64,
+    /// The key whose lock decides the transaction.
+    pub(crate) primary: Bytes,
+    pub(crate) kind: LockKind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum LockKind {
+    /// The key's next version. The lease id of a deleted one is 0.
+    Write { value: RecordValue, lease_id: u64 },
+    /// Nothing is written yet, but nobody else may write.
+    Pessimistic,
+}
+
+impl Lock {
+    /// The lock at the key, whoever holds it.
+    pub(crate) fn read(reader: &dyn Reader, key: &[u8]) -> Result<Option<Self>> {
+        match reader.get(ColumnFamily::Lock, &keys::lock(key))? {
+            None => Ok(None),
+            Some(stored) => Self::decode(&stored).map(Some),
+        }
+    }
+
+    pub(crate) fn is_pessimistic(&self) -> bool {
+        self.kind == LockKind::Pessimistic
+    }
+
+    /// Whether a read has to know what becomes of the transaction: it may commit a version that the
+    /// read would have to show. A pessimistic lock has none to commit.
+    pub(crate) fn hides_a_version(&self, at: ReadAt) -> bool {
+        let soon_enough = match at {
+            ReadAt::Latest => true,
+            ReadAt::Timestamp(ts) => self.min_commit_ts <= ts.0,
+        };
+        soon_enough && !self.is_pessimistic()
+    }
+
+    /// What one is told who finds the lock in the way.
+    pub(crate) fn in_the_way(&self, key: impl Into<Bytes>) -> KeyLocked {
+        KeyLocked {
+            key: key.into(),
+            primary: self.primary.clone(),
+            start_ts: self.start_ts,
+            alive_until_ms: self.alive_until_ms,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        assert!(
+            self.min_commit_ts > self.start_ts,
+            "a lock of {} that may commit at {}",
+            self.start_ts,
+            self.min_commit_ts
+        );
+        let (kind, inline): (u8, &[u8]) = match &self.kind {
+            LockKind::Write { value: RecordValue::Deleted, .. } => (DELETE, &[]),
+            LockKind::Write { value: RecordValue::Inline(value), .. } => (PUT_INLINE, value),
+            LockKind::Write { value: RecordValue::Reference { .. }, .. } => (PUT_ELSEWHERE, &[]),
+            LockKind::Pessimistic => (PESSIMISTIC, &[]),
+        };
+        let primary_bytes = u16::try_from(self.primary.len()).expect("keys are shorter");
+        let mut out = vec![FORMAT, kind];
+        for number in [self.start_ts, self.min_commit_ts, self.alive_until_ms, self.for_update_ts] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&primary_bytes.to_be_bytes());
+        out.extend_from_slice(&self.primary);
+        if let LockKind::Write { value, lease_id } = &self.kind
+            && *value != RecordValue::Deleted
+        {
+            out.extend_from_slice(&lease_id.to_be_bytes());
+            if let RecordValue::Reference { bytes } = value {
+                out.extend_from_slice(&bytes.to_be_bytes());
+            }
+            out.extend_from_slice(inline);
+        }
+        out.into()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it is not what [`Lock::encode`] made.
+    pub(crate) fn decode(stored: &[u8]) -> Result<Self> {
+        decode(stored)
+            .ok_or_else(|| Error::corrupt(format!("lock record \"{}\"", stored.escape_ascii())))
+    }
+}
+
+fn decode(stored: &[u8]) -> Option<Lock> {
+    let [FORMAT, kind, rest @ ..] = stored else { return None };
+    let mut rest = rest;
+    let start_ts = take_number(&mut rest)?;
+    let min_commit_ts = take_number(&mut rest).filter(|ts| *ts > start_ts)?;
+    let alive_until_ms = take_number(&mut rest)?;
+    let for_update_ts = take_number(&mut rest)?;
+    let (length, behind) = rest.split_first_chunk::<2>()?;
+    let (primary, mut rest) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
+    let kind = match *kind {
+        DELETE if rest.is_empty() => LockKind::Write { value: RecordValue::Deleted, lease_id: 0 },
+        PUT_INLINE => {
+            let lease_id = take_number(&mut rest)?;
+            let value = RecordValue::of(&Bytes::copy_from_slice(rest));
+            matches!(value, RecordValue::Inline(_))
+                .then_some(LockKind::Write { value, lease_id })?
+        }
+        PUT_ELSEWHERE => {
+            let lease_id = take_number(&mut rest)?;
+            let bytes = take_number(&mut rest)?;
+            let value = RecordValue::Reference { bytes };
+            rest.is_empty().then_some(LockKind::Write { value, lease_id })?
+        }
+        PESSIMISTIC if rest.is_empty() => LockKind::Pessimistic,
+        _ => return None,
+    };
+    let primary = Bytes::copy_from_slice(primary);
+    Some(Lock { start_ts, min_commit_ts, alive_until_ms, for_update_ts, primary, kind })
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(u64::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(kind: LockKind) -> Lock {
+        Lock {
+            start_ts: 5,
+            min_commit_ts: 9,
+            alive_until_ms: 1_000,
+            for_update_ts: 7,
+            primary: "p".into(),
+            kind,
+        }
+    }
+
+    fn locks() -> [Lock; 5] {
+        let put = |value| lock(LockKind::Write { value, lease_id: 3 });
+        [
+            lock(LockKind::Write { value: RecordValue::Deleted, lease_id: 0 }),
+            put(RecordValue::Inline(Bytes::new())),
+            put(RecordValue::Inline("value".into())),
+            put(RecordValue::Reference { bytes: 600 }),
+            lock(LockKind::Pessimistic),
+        ]
+    }
+
+    #[test]
+    fn records_are_as_the_storage_format_draws_them() {
+        let stored = locks()[2].encode();
+        let head =
+            b"\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x07";
+        let body = b"\0\x01p\0\0\0\0\0\0\0\x03value";
+        assert_eq!(stored, [&head[..], body].concat());
+    }
+
+    #[test]
+    fn records_come_back_and_cut_ones_are_corrupt() {
+        for lock in locks() {
+            let stored = lock.encode();
+            assert_eq!(Lock::decode(&stored).unwrap(), lock);
+            // A cut inline value is a shorter value: the engine's checksums are for that.
+            let inline = matches!(&lock.kind,
+                LockKind::Write { value: RecordValue::Inline(value), .. } if !value.is_empty());
+            let whole = if inline { stored.len() - "value".len() } else { stored.len() };
+            for cut in 0..whole {
+                assert!(Lock::decode(&stored[..cut]).is_err(), "{lock:?} cut to {cut}");
+            }
+            let is_put_inline = stored[1] == PUT_INLINE;
+            let longer = [&stored[..], b"x"].concat();
+            assert_eq!(Lock::decode(&longer).is_ok(), is_put_inline, "{lock:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_formats_and_kinds_are_corrupt() {
+        let stored = locks()[0].encode();
+        for (place, byte) in [(0, 2), (1, 4)] {
+            let mut other = stored.to_vec();
+            other[place] = byte;
+            assert!(Lock::decode(&other).is_err(), "byte {place} is {byte}");
+        }
+    }
+
+    #[test]
+    fn a_read_waits_for_writes_that_may_commit_at_or_below_it() {
+        let at = |ts| ReadAt::Timestamp(rangedb_proto::Timestamp(ts));
+        let write = &locks()[0];
+        assert!(write.hides_a_version(ReadAt::Latest));
+        assert!(write.hides_a_version(at(9)));
+        assert!(!write.hides_a_version(at(8)));
+        assert!(!locks()[4].hides_a_version(ReadAt::Latest));
+    }
+}
