@@ -1,0 +1,47 @@
+//! A whole cluster in one thread, from one seed.
+//!
+//! # What is simulated and what is not
+//!
+//! The code under test is the code of production: stores, machines, the node's logic with its
+//! control plane, and clients, all unchanged behind their seams. Simulated are time, the network, the
+//! disks (`MemLog` and `MemState`, which forget in a crash what was not durable), clocks, threads
+//! and processes. Everything random is drawn from one generator and everything that happens stands
+//! in one queue, so a seed always gives the same run, to the byte (`trace.rs`).
+//!
+//! # A run
+//!
+//! 1. A plan is drawn: the cluster's shape, its settings, the load and which faults there are
+//!    (`plan.rs`).
+//! 2. Safety: clients work while faults strike (`faults.rs`). Nothing acknowledged may be lost,
+//!    nothing wrong may be answered; it may all stand still.
+//! 3. Liveness: everything is mended. Within a bound the cluster must serve again, be fully
+//!    replicated and agree (`run.rs`).
+//! 4. The histories are judged (`check.rs` and one file for each property).
+//!
+//! # What is left out
+//!
+//! The shell around the node's logic: threads, sockets, files, forming a cluster, and the bounds of
+//! production's queues. Tests of real processes look at those.
+
+pub mod check;
+mod clock;
+mod disk;
+mod executor;
+mod faults;
+mod history;
+mod joining;
+mod machine;
+mod net;
+mod network;
+mod occurrence;
+mod plan;
+mod process;
+mod run;
+mod schedule;
+mod snapshots;
+mod trace;
+mod workload;
+mod world;
+
+pub use run::{Failure, Report, simulate};
+pub use trace::Lines;

@@ -1,0 +1,87 @@
+//! What must hold, one property per file. Checks that can be made while the world runs are fed as
+//! things happen; those that need whole histories run at the end.
+
+pub mod applies_agree;
+pub mod batches;
+pub mod committed;
+pub mod counters;
+pub mod leader_per_term;
+pub mod linearizable;
+pub mod ranges_cover;
+pub mod replicas_equal;
+pub mod snapshot_reads;
+pub mod timestamps;
+pub mod versions;
+
+use std::sync::{Arc, Mutex};
+
+use protobuf::Message as _;
+use raft_proto::eraftpb;
+use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
+
+/// Fed while the world runs.
+#[derive(Default)]
+pub struct Checks {
+    pub leaders: leader_per_term::LeaderPerTerm,
+    pub applies: applies_agree::AppliesAgree,
+    pub committed: committed::Committed,
+    pub timestamps: timestamps::Timestamps,
+}
+
+/// What is wrong, for people.
+pub type Verdict = Result<(), String>;
+
+#[derive(Default)]
+struct State {
+    checks: Checks,
+    /// The first property that did not hold.
+    violation: Option<String>,
+}
+
+/// The checks, shared by all who see something. Keeps the first violation.
+#[derive(Clone, Default)]
+pub struct Watch(Arc<Mutex<State>>);
+
+impl Watch {
+    pub fn note(&self, look: impl FnOnce(&mut Checks) -> Verdict) {
+        let mut state = self.0.lock().expect("no panic holds it");
+        if let Err(wrong) = look(&mut state.checks) {
+            state.violation.get_or_insert(wrong);
+        }
+    }
+
+    /// Something that is wrong by itself.
+    pub fn violated(&self, wrong: impl Into<String>) {
+        self.note(|_| Err(wrong.into()));
+    }
+
+    pub fn violation(&self) -> Option<String> {
+        self.0.lock().expect("no panic holds it").violation.clone()
+    }
+}
+
+/// The raft message in an envelope.
+pub fn raft_message(envelope: &RaftEnvelope) -> Option<eraftpb::Message> {
+    let Some(Body::Message(bytes)) = &envelope.body else { return None };
+    eraftpb::Message::parse_from_bytes(bytes).ok()
+}
+
+/// An envelope on one line.
+pub fn describe_envelope(envelope: &RaftEnvelope) -> String {
+    let node = |replica: Option<rangedb_proto::v1::Replica>| replica.map_or(0, |r| r.node_id);
+    let (from, to) = (node(envelope.from), node(envelope.to));
+    let head = format!("r{} n{from} -> n{to}", envelope.range_id);
+    let Some(m) = raft_message(envelope) else {
+        return format!("{head} {:?}", envelope.body);
+    };
+    format!(
+        "{head} {:?} term {} log {}@{} commit {} entries {} {}",
+        m.get_msg_type(),
+        m.term,
+        m.index,
+        m.log_term,
+        m.commit,
+        m.entries.len(),
+        if m.reject { "reject" } else { "" }
+    )
+}

@@ -1,0 +1,57 @@
+//! What is committed never changes: an entry that one replica has applied is the same, term and
+//! bytes, in every log that holds one at its place, and stays so through crashes. As every log is
+//! compared with the same table, logs match each other too.
+
+use std::collections::BTreeMap;
+
+use raft_proto::eraftpb::Entry;
+
+use super::Verdict;
+use crate::sim::trace::Trace;
+
+/// Term and hash of an entry.
+type Print = (u64, u64);
+
+#[derive(Default)]
+pub struct Committed {
+    entries: BTreeMap<(u64, u64), (Print, usize)>,
+}
+
+impl Committed {
+    /// The log of a replica at `slot` holds this entry, and the replica has applied it.
+    pub fn holds(&mut self, range: u64, slot: usize, entry: &Entry) -> Verdict {
+        let mut content = Trace::default();
+        content.word(entry.get_entry_type() as u64);
+        content.bytes(&entry.data);
+        content.bytes(&entry.context);
+        let print = (entry.term, content.hash());
+        let (known, by) = *self.entries.entry((range, entry.index)).or_insert((print, slot));
+        if known == print {
+            return Ok(());
+        }
+        Err(format!(
+            "committed entry {} of range {range} differs: term {} hash {:x} on node-{by}, \
+             term {} hash {:x} on node-{slot}",
+            entry.index, known.0, known.1, print.0, print.1
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64, data: &'static [u8]) -> Entry {
+        Entry { index, term, data: data.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn equal_logs_pass_and_another_term_or_other_bytes_are_caught() {
+        let mut committed = Committed::default();
+        assert_eq!(committed.holds(1, 0, &entry(5, 2, b"a")), Ok(()));
+        assert_eq!(committed.holds(1, 1, &entry(5, 2, b"a")), Ok(()));
+        assert_eq!(committed.holds(2, 1, &entry(5, 3, b"b")), Ok(()));
+        assert!(committed.holds(1, 1, &entry(5, 3, b"a")).is_err());
+        assert!(committed.holds(1, 2, &entry(5, 2, b"b")).is_err());
+    }
+}

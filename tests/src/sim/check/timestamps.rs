@@ -1,0 +1,85 @@
+//! Timestamps are unique and ordered by real time: one that was asked for after another had come is
+//! above it.
+
+use std::collections::BTreeMap;
+
+use rangedb_proto::v1::TimestampsReply;
+
+use super::Verdict;
+
+#[derive(Default)]
+pub struct Timestamps {
+    /// First to last of every reply that came.
+    handed_out: BTreeMap<u64, u64>,
+    /// When something was known, and the highest timestamp known by then; both ascend.
+    known: Vec<(u64, u64)>,
+}
+
+impl Timestamps {
+    /// A reply came to a request made at `asked`. Both moments are stamps of the schedule.
+    pub fn received(&mut self, asked: u64, received: u64, reply: &TimestampsReply) -> Verdict {
+        let (last, count) = (reply.last, u64::from(reply.count));
+        let first = last + 1 - count;
+        let before = self.handed_out.range(..=last).next_back();
+        if let Some((other_first, other_last)) = before.filter(|(_, other)| **other >= first) {
+            return Err(format!(
+                "timestamps {first}..={last} overlap {other_first}..={other_last}, which were \
+                 handed out too"
+            ));
+        }
+        self.handed_out.insert(first, last);
+        let known = self.known_at(asked);
+        if known >= first {
+            return Err(format!(
+                "timestamps {first}..={last} were asked for when {known} was known already"
+            ));
+        }
+        self.learn(received, last);
+        Ok(())
+    }
+
+    fn known_at(&self, moment: u64) -> u64 {
+        let end = self.known.partition_point(|(at, _)| *at < moment);
+        end.checked_sub(1).map_or(0, |last| self.known[last].1)
+    }
+
+    fn learn(&mut self, at: u64, timestamp: u64) {
+        let highest = self.known.last().map_or(0, |(_, highest)| *highest);
+        if timestamp > highest {
+            self.known.push((at, timestamp));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(last: u64, count: u32) -> TimestampsReply {
+        TimestampsReply { last, count }
+    }
+
+    #[test]
+    fn disjoint_replies_in_order_pass() {
+        let mut timestamps = Timestamps::default();
+        assert_eq!(timestamps.received(1, 4, &reply(10, 3)), Ok(()));
+        // Asked before the first had come: may be below it.
+        assert_eq!(timestamps.received(2, 5, &reply(7, 2)), Ok(()));
+        assert_eq!(timestamps.received(6, 7, &reply(11, 1)), Ok(()));
+    }
+
+    #[test]
+    fn a_timestamp_handed_out_twice_is_caught() {
+        let mut timestamps = Timestamps::default();
+        assert_eq!(timestamps.received(1, 4, &reply(10, 3)), Ok(()));
+        assert!(timestamps.received(2, 5, &reply(8, 1)).is_err());
+        assert!(timestamps.received(2, 5, &reply(12, 3)).is_err());
+    }
+
+    #[test]
+    fn a_timestamp_below_one_that_had_come_is_caught() {
+        let mut timestamps = Timestamps::default();
+        assert_eq!(timestamps.received(1, 4, &reply(10, 3)), Ok(()));
+        assert!(timestamps.received(5, 6, &reply(7, 1)).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! What of a node outlives its process: the engines, the log writes that were on their way, and the
+//! identity of the data directory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rangedb_proto::v1::{Formation, NodeDescriptor};
+use rangedb_storage::{LogBatch, LogChange, LogEngine, MemLog, MemState, Result};
+
+use super::schedule::{MILLISECOND, Micros};
+
+/// Who the directory belongs to, as the IDENTITY file says.
+#[derive(Clone)]
+pub struct Identity {
+    pub cluster_id: u64,
+    pub node_id: u64,
+    /// How the cluster was founded, if this directory was there.
+    pub formation: Option<Formation>,
+    /// Stores were opened on it: nothing in it is new any more.
+    pub opened: bool,
+    /// Nodes as last heard of.
+    pub known_nodes: Vec<NodeDescriptor>,
+}
+
+/// How long the disk takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    pub sync_max: Micros,
+    pub flush_max: Micros,
+}
+
+impl Speed {
+    pub const GOOD: Speed = Speed { sync_max: 2 * MILLISECOND, flush_max: 20 * MILLISECOND };
+}
+
+/// A pass's log writes, not yet durable.
+pub struct Append {
+    pub shard: usize,
+    pub token: u64,
+    pub batch: LogBatch,
+}
+
+pub struct Disk {
+    pub directory_id: u64,
+    pub identity: Option<Identity>,
+    pub log: Arc<MemLog>,
+    pub state: Arc<MemState>,
+    pub speed: Speed,
+    /// Handed to the log writer, in order.
+    appends: VecDeque<Append>,
+    /// How many of them the sync under way covers; 0 if none is.
+    syncing: usize,
+}
+
+impl Disk {
+    pub fn new(directory_id: u64, speed: Speed) -> Self {
+        Disk {
+            directory_id,
+            identity: None,
+            log: Arc::default(),
+            state: Arc::default(),
+            speed,
+            appends: VecDeque::new(),
+            syncing: 0,
+        }
+    }
+
+    /// Queues log writes. True if a sync is to begin for them.
+    pub fn append(&mut self, append: Append) -> bool {
+        self.appends.push_back(append);
+        self.syncing == 0
+    }
+
+    /// Everything that waits goes into one sync. False if nothing waits.
+    pub fn begin_sync(&mut self) -> bool {
+        self.syncing = self.appends.len();
+        self.syncing > 0
+    }
+
+    /// The sync is finished: what it covered is durable. Returns the last token of each shard.
+    pub fn finish_sync(&mut self, shards: usize) -> Result<Vec<Option<u64>>> {
+        let mut tokens = vec![None; shards];
+        for append in self.appends.drain(..self.syncing) {
+            self.log.append(append.batch)?;
+            tokens[append.shard] = Some(append.token);
+        }
+        self.syncing = 0;
+        Ok(tokens)
+    }
+
+    /// Whether log writes are on their way that throw away all there is of a range.
+    pub fn is_replacing(&self, range: u64) -> bool {
+        let replaces = |change: &LogChange| match change {
+            LogChange::Reset { range_id, .. } | LogChange::Destroy { range_id } => {
+                *range_id == range
+            }
+            _ => false,
+        };
+        self.appends.iter().any(|append| append.batch.changes.iter().any(replaces))
+    }
+
+    /// The process ends: some first ones of the log writes on their way survive, and so do some of
+    /// the state's batches that were not flushed.
+    pub fn crash(&mut self, rng: &mut fastrand::Rng) -> Result<()> {
+        let survive = rng.usize(0..=self.appends.len());
+        for append in self.appends.drain(..survive) {
+            self.log.append(append.batch)?;
+        }
+        self.appends.clear();
+        self.syncing = 0;
+        self.log.crash();
+        self.state.crash(rng);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reset(range_id: u64) -> Append {
+        let changes = vec![LogChange::Reset { range_id, index: 5, term: 1 }];
+        Append { shard: 0, token: range_id, batch: LogBatch { changes } }
+    }
+
+    #[test]
+    fn a_crash_keeps_a_prefix_of_what_was_on_its_way_and_all_that_was_synced() {
+        let mut lengths = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let mut disk = Disk::new(1, Speed::GOOD);
+            assert!(disk.append(reset(1)));
+            assert!(disk.begin_sync());
+            for range in 2..=5 {
+                assert!(!disk.append(reset(range)));
+            }
+            assert_eq!(disk.finish_sync(1).unwrap(), [Some(1)]);
+            disk.crash(&mut fastrand::Rng::with_seed(seed)).unwrap();
+            let survived = disk.log.ranges().unwrap();
+            assert_eq!(survived, (1..=survived.len() as u64).collect::<Vec<_>>());
+            lengths.insert(survived.len());
+        }
+        assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+}

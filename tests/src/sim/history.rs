@@ -1,0 +1,105 @@
+//! What clients asked and what they were told, with the order in which it came about.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a key holds: the number in its value, or nothing.
+pub type Value = Option<u64>;
+
+/// What was asked of one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    Read,
+    /// None deletes.
+    Write(Value),
+    CompareAndSwap {
+        expected: Value,
+        new: u64,
+    },
+}
+
+/// What was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    Value(Value),
+    /// With what stood there before, if that was asked.
+    Written(Option<Value>),
+    Swapped,
+    /// With what stood there instead.
+    Mismatch(Value),
+}
+
+/// One operation on one key. What certainly did not happen is not in a history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operation {
+    pub client: usize,
+    pub input: Input,
+    /// Stamp of the schedule when it began.
+    pub called: u64,
+    /// Stamp when the answer came, and the answer; none if the outcome is not known.
+    pub returned: Option<(u64, Output)>,
+}
+
+/// A version of a key as somebody saw it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub key: String,
+    pub value: u64,
+    pub mod_ts: u64,
+    pub create_ts: u64,
+    pub version: u64,
+}
+
+/// A read at a timestamp.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotRead {
+    pub key: String,
+    pub at: u64,
+    /// Value and commit timestamp.
+    pub found: Option<(u64, u64)>,
+}
+
+/// A write that was acknowledged with its commit timestamp.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Acknowledged {
+    pub key: String,
+    pub value: Value,
+    pub commit_ts: u64,
+}
+
+/// Reads of both keys of a pair at one timestamp.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairRead {
+    pub at: u64,
+    pub values: [Value; 2],
+}
+
+/// Increments of one counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Increments {
+    pub acknowledged: u64,
+    pub unknown: u64,
+}
+
+#[derive(Default)]
+pub struct Records {
+    pub operations: Vec<(String, Operation)>,
+    pub seen: Vec<Seen>,
+    pub snapshot_reads: Vec<SnapshotRead>,
+    pub acknowledged: Vec<Acknowledged>,
+    /// Keys of deletes with an unknown outcome: what was there may be gone.
+    pub unknown_deletes: std::collections::BTreeSet<String>,
+    pub pair_reads: Vec<PairRead>,
+    pub counters: std::collections::BTreeMap<String, Increments>,
+    /// Operations that certainly did not happen.
+    pub refused: u64,
+}
+
+/// Shared by all clients.
+#[derive(Clone, Default)]
+pub struct History(Arc<Mutex<Records>>);
+
+impl History {
+    pub fn records(&self) -> MutexGuard<'_, Records> {
+        self.0.lock().expect("no panic holds it")
+    }
+}

@@ -1,0 +1,36 @@
+//! A node without an identity asks the cluster to take it in, again and again, as production does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rangedb_client::net::Net;
+use rangedb_proto::v1::{JoinCluster, request, response};
+
+use super::net::{SimNet, peer_address};
+use super::occurrence::Occurrence;
+use super::process::descriptor;
+
+/// How long a node may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Between two rounds over all peers, at most.
+const PAUSE_MAX_MS: u64 = 1000;
+
+/// Ends once a peer has this directory admitted; the world starts the node then.
+pub async fn join(net: Arc<SimNet>, slot: usize, directory_id: u64) {
+    loop {
+        for peer in (0..net.slots).filter(|peer| *peer != slot) {
+            let node = Some(descriptor(slot, directory_id));
+            let request = request::Body::Join(JoinCluster { node });
+            let answer = net.call(&peer_address(peer), request, ANSWER_MAX).await;
+            if let Ok(response::Body::Join(reply)) = answer
+                && reply.node_id != 0
+            {
+                let (cluster_id, node_id) = (reply.cluster_id, reply.node_id);
+                net.schedule.after(1, net.host, Occurrence::Joined { cluster_id, node_id });
+                return;
+            }
+        }
+        net.sleep(Duration::from_millis(net.random_below(PAUSE_MAX_MS))).await;
+    }
+}

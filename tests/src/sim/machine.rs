@@ -1,0 +1,51 @@
+//! The machine of a range with an onlooker: what it is given and what it answers is compared with
+//! what the other replicas, and its own earlier lives, were given and answered.
+
+use bytes::Bytes;
+use rangedb_proto::RangeId;
+use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
+use rangedb_txn::TxnMachine;
+
+use super::check::Watch;
+use super::trace::Trace;
+
+pub struct WatchedMachine {
+    machine: TxnMachine,
+    range: RangeId,
+    slot: usize,
+    watch: Watch,
+    /// Entry of the last command, and how many of its commands were applied.
+    place: (u64, usize),
+}
+
+impl WatchedMachine {
+    pub fn new(range: RangeId, slot: usize, watch: Watch) -> Self {
+        WatchedMachine { machine: TxnMachine::new(), range, slot, watch, place: (0, 0) }
+    }
+}
+
+impl StateMachine for WatchedMachine {
+    fn load(&mut self, state: &dyn Reader, start_key: &[u8], end_key: &[u8]) -> Result<()> {
+        self.place = (0, 0);
+        self.machine.load(state, start_key, end_key)
+    }
+
+    fn apply(
+        &mut self,
+        context: &ApplyContext<'_>,
+        command: &[u8],
+        batch: &mut Batch<'_>,
+    ) -> Result<Bytes> {
+        let reply = self.machine.apply(context, command, batch)?;
+        let (index, count) = self.place;
+        self.place = if index == context.index { (index, count + 1) } else { (context.index, 1) };
+        let hash = |bytes: &[u8]| {
+            let mut trace = Trace::default();
+            trace.bytes(bytes);
+            trace.hash()
+        };
+        let step = (self.place, hash(command), hash(&reply));
+        self.watch.note(|checks| checks.applies.applied(self.range, self.slot, step));
+        Ok(reply)
+    }
+}

@@ -1,0 +1,208 @@
+//! [`Net`] inside the world: calls over the simulated network, sleep on the host's own clock.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use rangedb_client::net::{BoxFuture, CallError, Net};
+use rangedb_proto::v1::{request, response};
+
+use super::check::Watch;
+use super::clock::Clock;
+use super::executor::Sleep;
+use super::occurrence::{Host, Occurrence};
+use super::schedule::{MILLISECOND, Micros, Schedule};
+
+const PEER_PORT: &str = "8080";
+const CLIENT_PORT: &str = "8081";
+
+/// Until a broken connection is noticed, at most.
+const BREAK_NOTICED_MAX: Micros = 20 * MILLISECOND;
+
+pub fn peer_address(slot: usize) -> String {
+    format!("node-{slot}:{PEER_PORT}")
+}
+
+pub fn client_address(slot: usize) -> String {
+    format!("node-{slot}:{CLIENT_PORT}")
+}
+
+/// The slot that an address names.
+pub fn slot_of(address: &str) -> Option<usize> {
+    address.strip_prefix("node-")?.split_once(':')?.0.parse().ok()
+}
+
+type CallResult = Result<response::Body, CallError>;
+
+#[derive(Default)]
+struct CallState {
+    result: Option<CallResult>,
+    waker: Option<Waker>,
+}
+
+/// A call that waits for its result.
+#[derive(Clone, Default)]
+pub struct PendingCall(Arc<Mutex<CallState>>);
+
+impl PendingCall {
+    pub fn complete(&self, result: CallResult) {
+        let waker = {
+            let mut state = self.0.lock().expect("no panic holds it");
+            state.result.get_or_insert(result);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Future for PendingCall {
+    type Output = CallResult;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
+        let mut state = self.0.lock().expect("no panic holds it");
+        match state.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// The callee's end of a call. Dropped without an answer, the connection is broken.
+pub struct Responder {
+    call: PendingCall,
+    schedule: Schedule,
+    caller: Host,
+    /// Places of the callee and the caller.
+    link: (usize, usize),
+    answered: bool,
+}
+
+impl Responder {
+    /// Sends an answer, which may be lost.
+    pub fn answer(mut self, body: response::Body) {
+        self.answered = true;
+        let answer = Occurrence::Return { call: self.call.clone(), result: Ok(body) };
+        self.schedule.send(self.link.0, self.link.1, self.caller, answer);
+    }
+
+    /// The request was refused before it was read; the caller may learn it.
+    pub fn refuse(mut self, reason: &str) {
+        self.answered = true;
+        let result = Err(CallError::NotSent(reason.to_owned()));
+        let answer = Occurrence::Return { call: self.call.clone(), result };
+        self.schedule.send(self.link.0, self.link.1, self.caller, answer);
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if !self.answered {
+            let (from, to) = self.link;
+            if self.schedule.network(|network, _| network.is_cut(from, to)) {
+                // Nobody says so; the caller's time runs out.
+                return;
+            }
+            let result = Err(CallError::Lost("the connection broke".to_owned()));
+            let noticed = self.schedule.between(0, BREAK_NOTICED_MAX);
+            let call = self.call.clone();
+            self.schedule.after(noticed, self.caller, Occurrence::Return { call, result });
+        }
+    }
+}
+
+/// The world as one host's code sees it.
+pub struct SimNet {
+    pub host: Host,
+    pub clock: Clock,
+    pub schedule: Schedule,
+    pub watch: Watch,
+    /// Nodes in the world: clients' places in the network come behind them.
+    pub slots: usize,
+}
+
+impl SimNet {
+    async fn call_slot(
+        &self,
+        slot: usize,
+        request: request::Body,
+        timeout: Duration,
+    ) -> CallResult {
+        let timeout_us = timeout.as_micros() as Micros;
+        let call = PendingCall::default();
+        let from = self.host.place(self.slots);
+        let responder = Responder {
+            call: call.clone(),
+            schedule: self.schedule.clone(),
+            caller: self.host,
+            link: (slot, from),
+            answered: false,
+        };
+        if self.schedule.network(|network, _| network.is_cut(from, slot)) {
+            self.no_connection(timeout_us, responder);
+        } else {
+            let request = Occurrence::Call { request, timeout_us, responder };
+            self.schedule.send(from, slot, Host::Slot(slot), request);
+        }
+        match select(call, self.sleep(timeout)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(CallError::Lost("no answer in time".to_owned())),
+        }
+    }
+
+    /// Half of the time there was a connection, on which the request disappears; else none can be
+    /// made, which takes its time.
+    fn no_connection(&self, timeout_us: Micros, mut responder: Responder) {
+        responder.answered = true;
+        let noticed = self.schedule.between(1, 2 * timeout_us.max(1));
+        let result = Err(CallError::NotSent("no connection".to_owned()));
+        let call = responder.call.clone();
+        self.schedule.after(noticed, self.host, Occurrence::Return { call, result });
+    }
+}
+
+impl Net for SimNet {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'a, CallResult> {
+        Box::pin(async move {
+            let Some(slot) = slot_of(address) else {
+                return Err(CallError::NotSent(format!("no host is called {address}")));
+            };
+            let wanted = matches!(request, request::Body::Timestamps(_));
+            let asked = self.schedule.stamp();
+            let result = self.call_slot(slot, request, timeout).await;
+            if let (true, Ok(response::Body::Timestamps(reply))) = (wanted, &result) {
+                let received = self.schedule.stamp();
+                self.watch.note(|checks| checks.timestamps.received(asked, received, reply));
+            }
+            result
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let micros = self.clock.until(duration.as_micros() as Micros);
+        Box::pin(Sleep::new(&self.schedule, self.host, micros))
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.duration(self.schedule.now())
+    }
+
+    fn random_below(&self, bound: u64) -> u64 {
+        self.schedule.random(|rng| rng.u64(0..bound))
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.schedule.after(0, self.host, Occurrence::Spawn(task));
+    }
+}

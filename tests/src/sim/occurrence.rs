@@ -1,0 +1,209 @@
+//! Everything that can happen in the simulated world, and to whom.
+
+use std::sync::Weak;
+
+use prost::Message;
+use rangedb_client::net::{BoxFuture, CallError};
+use rangedb_proto::v1::{self, RaftEnvelope, raft_envelope::Body, request, response};
+use rangedb_raftstore::{Effect, Event};
+
+use super::executor::{TaskId, Timer};
+use super::net::{PendingCall, Responder};
+use super::snapshots::Part;
+use super::trace::Trace;
+
+/// Whom something happens to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Host {
+    /// The one who injects faults and looks at everything.
+    World,
+    Client(usize),
+    /// Whichever process runs at the place by then.
+    Slot(usize),
+    /// This process and no later one at the same place.
+    Process {
+        slot: usize,
+        life: u64,
+    },
+}
+
+impl Host {
+    /// Its place in the network: nodes first, clients behind them.
+    pub fn place(self, slots: usize) -> usize {
+        match self {
+            Host::Slot(slot) | Host::Process { slot, .. } => slot,
+            Host::Client(client) => slots + client,
+            Host::World => unreachable!("the world does not send messages"),
+        }
+    }
+}
+
+/// What goes wrong, or right again.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fault {
+    Crash,
+    Restart {
+        slot: usize,
+    },
+    /// Crash, and the disk is replaced by an empty one.
+    Wipe,
+    Pause,
+    Resume {
+        slot: usize,
+    },
+    Partition,
+    Mend,
+    TransferLeader,
+    SlowDisk,
+    WallClockJump,
+}
+
+pub enum Occurrence {
+    Spawn(BoxFuture<'static, ()>),
+    Poll(TaskId),
+    Timer(Weak<Timer>),
+    Tick {
+        shard: usize,
+    },
+    /// A store has mail.
+    Pass {
+        shard: usize,
+    },
+    /// Effects of a pass that was cut off in the middle by a pause.
+    Perform {
+        shard: usize,
+        effects: Vec<Effect>,
+    },
+    /// The log writer's sync is finished.
+    Synced,
+    Flushed {
+        shard: usize,
+        token: u64,
+    },
+    Raft {
+        cluster_id: u64,
+        envelope: RaftEnvelope,
+    },
+    /// For a store, from its own process's surroundings.
+    Store {
+        range: rangedb_proto::RangeId,
+        event: Event,
+    },
+    Call {
+        request: request::Body,
+        timeout_us: u64,
+        responder: Responder,
+    },
+    Return {
+        call: PendingCall,
+        result: Result<response::Body, CallError>,
+    },
+    Snapshot(Box<Part>),
+    /// The cluster has admitted the directory.
+    Joined {
+        cluster_id: u64,
+        node_id: u64,
+    },
+    Fault(Fault),
+    /// Time for the checks that compare nodes with each other.
+    Compare,
+}
+
+impl Occurrence {
+    /// Hashes what happens.
+    pub fn trace(&self, trace: &mut Trace) {
+        match self {
+            Occurrence::Spawn(_) => trace.word(1),
+            Occurrence::Poll(task) => {
+                trace.word(2);
+                trace.word(*task);
+            }
+            Occurrence::Timer(_) => trace.word(3),
+            Occurrence::Tick { shard } => trace.word(0x400 + *shard as u64),
+            Occurrence::Pass { shard } => trace.word(0x500 + *shard as u64),
+            Occurrence::Perform { shard, effects } => {
+                trace.word(0x600 + *shard as u64);
+                trace.word(effects.len() as u64);
+            }
+            Occurrence::Synced => trace.word(7),
+            Occurrence::Flushed { shard, token } => {
+                trace.word(0x800 + *shard as u64);
+                trace.word(*token);
+            }
+            Occurrence::Raft { envelope, .. } => {
+                trace.word(9);
+                trace.word(envelope.range_id);
+                match &envelope.body {
+                    Some(Body::Message(bytes)) => trace.bytes(bytes),
+                    _ => trace.bytes(&envelope.encode_to_vec()),
+                }
+            }
+            Occurrence::Store { range, .. } => {
+                trace.word(10);
+                trace.word(range.0);
+            }
+            Occurrence::Call { request, timeout_us, .. } => {
+                trace.word(11);
+                trace.word(*timeout_us);
+                let request = v1::Request { body: Some(request.clone()), ..Default::default() };
+                trace.bytes(&request.encode_to_vec());
+            }
+            Occurrence::Return { result, .. } => {
+                trace.word(12);
+                match result {
+                    Ok(body) => {
+                        let response = v1::Response { id: 0, body: Some(body.clone()) };
+                        trace.bytes(&response.encode_to_vec());
+                    }
+                    Err(CallError::NotSent(reason) | CallError::Lost(reason)) => {
+                        trace.bytes(reason.as_bytes());
+                    }
+                }
+            }
+            Occurrence::Snapshot(part) => {
+                trace.word(13);
+                trace.word(part.transfer);
+            }
+            Occurrence::Joined { node_id, .. } => {
+                trace.word(15);
+                trace.word(*node_id);
+            }
+            Occurrence::Fault(fault) => trace.bytes(format!("{fault:?}").as_bytes()),
+            Occurrence::Compare => trace.word(14),
+        }
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        match self {
+            Occurrence::Spawn(_) => "spawn".into(),
+            Occurrence::Poll(task) => format!("poll {task}"),
+            Occurrence::Timer(_) => "timer".into(),
+            Occurrence::Tick { shard } => format!("tick {shard}"),
+            Occurrence::Pass { shard } => format!("pass {shard}"),
+            Occurrence::Perform { shard, effects } => {
+                format!("perform {} effects of a cut-off pass of store {shard}", effects.len())
+            }
+            Occurrence::Synced => "synced".into(),
+            Occurrence::Flushed { shard, token } => format!("flushed {token} of store {shard}"),
+            Occurrence::Raft { envelope, .. } => super::check::describe_envelope(envelope),
+            Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),
+            Occurrence::Call { request, .. } => format!("call {}", shortened(request)),
+            Occurrence::Return { result, .. } => format!("return {}", shortened(result)),
+            Occurrence::Snapshot(part) => part.describe(),
+            Occurrence::Joined { node_id, .. } => format!("joined as node {node_id}"),
+            Occurrence::Fault(fault) => format!("FAULT {fault:?}"),
+            Occurrence::Compare => "compare".into(),
+        }
+    }
+}
+
+/// Values are padded; the beginning says enough.
+fn shortened(what: &impl std::fmt::Debug) -> String {
+    let mut text = format!("{what:?}");
+    if let Some((cut, _)) = text.char_indices().nth(300) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! What a seed makes of its world: how large it is, how it is set, what is asked of it and what goes
+//! wrong. Swarm style: each seed draws which faults there are at all, so that some runs are ruled by
+//! one kind and no fault always covers another.
+
+use rangedb_raftstore::Config;
+
+use super::disk::Speed;
+use super::network::Weather;
+use super::occurrence::Fault;
+use super::schedule::{MILLISECOND, Micros, SECOND};
+
+/// Everything that is drawn before the world begins.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shape: Shape,
+    /// Stores on each node.
+    pub stores: usize,
+    pub config: Config,
+    pub weather: Weather,
+    pub disk: Speed,
+    /// Clocks run this many microseconds in a million wrong, at most.
+    pub drift: u32,
+    /// How far the times of day are apart in the beginning, at most.
+    pub skew_millis: i64,
+    pub mailbox_full: u32,
+    pub stalls: u32,
+    /// Kinds of faults, each with the mean time between two.
+    pub faults: Vec<(Fault, Micros)>,
+    /// How long a node is down or stands still, at most.
+    pub outage_max: Micros,
+    /// Until everything is mended.
+    pub safety_phase: Micros,
+    pub load: Load,
+}
+
+/// The cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Nodes that it is founded on.
+    pub founders: usize,
+    /// Nodes that join later.
+    pub joiners: usize,
+}
+
+impl Shape {
+    pub fn nodes(self) -> usize {
+        self.founders + self.joiners
+    }
+}
+
+/// What clients do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    pub clients: usize,
+    /// Between two operations of a client, at most.
+    pub pause_max: Micros,
+    pub timeout_max: Micros,
+    /// Bytes that values are longer than they need to be, at most.
+    pub padding_max: usize,
+    /// Weights of the kinds of operations, in the order of [`super::workload::Kind::ALL`].
+    pub weights: [u32; 9],
+}
+
+impl Plan {
+    pub fn draw(rng: &mut fastrand::Rng) -> Plan {
+        let shape = match rng.u32(0..100) {
+            0..60 => Shape { founders: 3, joiners: 0 },
+            60..75 => Shape { founders: 5, joiners: 0 },
+            75..90 => Shape { founders: 1, joiners: 2 },
+            90..95 => Shape { founders: 3, joiners: 1 },
+            _ => Shape { founders: 1, joiners: 0 },
+        };
+        Plan {
+            shape,
+            stores: rng.usize(1..=2),
+            config: config(rng),
+            weather: weather(rng),
+            disk: disk(rng),
+            drift: if rng.bool() { 50_000 } else { 100 },
+            skew_millis: if rng.bool() { 2_000 } else { 5 },
+            mailbox_full: if rng.u32(0..4) == 0 { 100 } else { 0 },
+            stalls: if rng.u32(0..3) == 0 { rng.u32(1..=50) } else { 0 },
+            faults: faults(rng, shape),
+            outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
+            safety_phase: rng.u64(10..=40) * SECOND,
+            load: load(rng),
+        }
+    }
+}
+
+fn config(rng: &mut fastrand::Rng) -> Config {
+    let mut config = Config { lease_reads: rng.u32(0..5) != 0, ..Config::default() };
+    if rng.bool() {
+        // Truncation goes by 64 KiB; with less kept, followers that were away need snapshots.
+        config.flush_log_bytes = *choose(rng, &[4 << 10, 32 << 10, 128 << 10]);
+        config.log_keep_bytes = *choose(rng, &[0, 32 << 10, 128 << 10]);
+    }
+    if rng.bool() {
+        config.entry_cache_bytes = 4 << 10;
+    }
+    if rng.u32(0..4) == 0 {
+        config.message_bytes_max = 8 << 10;
+        config.inflight_messages_max = 4;
+        config.entry_bytes_max = 4 << 10;
+        config.apply_bytes_max = 8 << 10;
+    }
+    if rng.u32(0..8) == 0 {
+        config.queue_bytes_max = 16 << 10;
+        config.message_bytes_max = 8 << 10;
+        config.uncommitted_bytes_max = 32 << 10;
+    }
+    config
+}
+
+fn weather(rng: &mut fastrand::Rng) -> Weather {
+    let sometimes = |rng: &mut fastrand::Rng, most: u32| {
+        if rng.bool() { rng.u32(1..=most) } else { 0 }
+    };
+    Weather {
+        delay_min: 50,
+        delay_max: *choose(rng, &[500, 2 * MILLISECOND, 20 * MILLISECOND]),
+        lost: sometimes(rng, 500),
+        repeated: sometimes(rng, 500),
+        strayed: sometimes(rng, 300),
+        stray_delay: *choose(rng, &[50 * MILLISECOND, SECOND, 10 * SECOND]),
+        overtaking: rng.bool(),
+    }
+}
+
+fn disk(rng: &mut fastrand::Rng) -> Speed {
+    let sync_max = *choose(rng, &[MILLISECOND, 5 * MILLISECOND, 30 * MILLISECOND]);
+    let flush_max = *choose(rng, &[10 * MILLISECOND, 200 * MILLISECOND, 3 * SECOND]);
+    Speed { sync_max, flush_max }
+}
+
+fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
+    let mut faults = Vec::new();
+    for fault in [
+        Fault::Crash,
+        Fault::Pause,
+        Fault::Partition,
+        Fault::TransferLeader,
+        Fault::SlowDisk,
+        Fault::WallClockJump,
+    ] {
+        if rng.bool() {
+            let mean = *choose(rng, &[700 * MILLISECOND, 2 * SECOND, 6 * SECOND]);
+            faults.push((fault, mean));
+        }
+    }
+    // A second lost disk before the first is made good may lose data, and rightly so. While a
+    // cluster grows, its founder's disk is the only one there is.
+    if shape.founders >= 3 && rng.u32(0..4) == 0 {
+        faults.push((Fault::Wipe, 10 * SECOND));
+    }
+    faults
+}
+
+fn load(rng: &mut fastrand::Rng) -> Load {
+    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2];
+    for weight in &mut weights {
+        if rng.u32(0..4) == 0 {
+            *weight = 0;
+        }
+    }
+    // There is always something to be lost.
+    weights[0] = weights[0].max(2);
+    Load {
+        clients: rng.usize(1..=5),
+        pause_max: *choose(rng, &[5 * MILLISECOND, 50 * MILLISECOND, 300 * MILLISECOND]),
+        timeout_max: *choose(rng, &[SECOND, 4 * SECOND, 8 * SECOND]),
+        padding_max: *choose(rng, &[0, 700, 4096]),
+        weights,
+    }
+}
+
+fn choose<'a, T>(rng: &mut fastrand::Rng, among: &'a [T]) -> &'a T {
+    &among[rng.usize(0..among.len())]
+}

@@ -1,0 +1,415 @@
+//! One running node: the stores, the node's logic, and the performing of effects that in production
+//! is done by threads (driver, log writer, flusher, transport, snapshots).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
+use rangedb_proto::{NodeId, RangeId};
+use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store};
+use rangedb_server::board::Board;
+use rangedb_server::handle::{EventSink, StoreHandle};
+use rangedb_server::node::{Node, NodeParts};
+use rangedb_storage::StateEngine;
+
+use super::check::Watch;
+use super::clock::{Clock, TimeOfDay};
+use super::disk::{Append, Disk};
+use super::executor::Executor;
+use super::machine::WatchedMachine;
+use super::net::{Responder, SimNet, client_address, peer_address, slot_of};
+use super::occurrence::{Host, Occurrence};
+use super::schedule::{Micros, Schedule};
+use super::snapshots::{self, Incoming, Part};
+
+/// A store looks at its mail within this time.
+const MAIL_DELAY_MAX: Micros = 60;
+
+/// A tick comes this late at most; never early.
+const TICK_LATE_MAX: Micros = 5_000;
+
+/// What a store's queue holds while its pass is under way.
+#[derive(Default)]
+struct Mail {
+    events: VecDeque<Event>,
+    pass_scheduled: bool,
+}
+
+/// The queue of one store.
+struct Mailbox {
+    mail: Mutex<Mail>,
+    schedule: Schedule,
+    host: Host,
+    shard: usize,
+    /// Of 10,000 requests, how many find the queue full.
+    full: u32,
+}
+
+impl Mailbox {
+    fn put(&self, event: Event) {
+        let schedule_pass = {
+            let mut mail = self.mail.lock().expect("no panic holds it");
+            mail.events.push_back(event);
+            !std::mem::replace(&mut mail.pass_scheduled, true)
+        };
+        if schedule_pass {
+            self.schedule_pass();
+        }
+    }
+
+    fn schedule_pass(&self) {
+        let delay = self.schedule.between(1, MAIL_DELAY_MAX);
+        self.schedule.after(delay, self.host, Occurrence::Pass { shard: self.shard });
+    }
+
+    fn take(&self) -> VecDeque<Event> {
+        let mut mail = self.mail.lock().expect("no panic holds it");
+        mail.pass_scheduled = false;
+        std::mem::take(&mut mail.events)
+    }
+}
+
+impl EventSink for Mailbox {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        let may_be_refused =
+            matches!(event, Event::Propose { .. } | Event::Read { .. } | Event::Operate { .. });
+        if may_be_refused && self.schedule.random(|rng| rng.u32(0..10_000) < self.full) {
+            return Err(event);
+        }
+        self.put(event);
+        Ok(())
+    }
+}
+
+/// What every life of a node has in common.
+#[derive(Clone)]
+pub struct Site {
+    pub slot: usize,
+    pub slots: usize,
+    pub clock: Clock,
+    pub time_of_day: TimeOfDay,
+    pub stores: usize,
+    pub config: Config,
+    pub schedule: Schedule,
+    pub watch: Watch,
+    /// Of 10,000 requests to a store, how many find its queue full.
+    pub mailbox_full: u32,
+    /// Of 10,000 passes, in how many the process stands still between the pass and its effects.
+    pub stalls: u32,
+}
+
+impl Site {
+    pub fn net(&self, host: Host) -> Arc<SimNet> {
+        Arc::new(SimNet {
+            host,
+            clock: self.clock,
+            schedule: self.schedule.clone(),
+            watch: self.watch.clone(),
+            slots: self.slots,
+        })
+    }
+
+    pub fn now(&self) -> Monotonic {
+        self.clock.read(self.schedule.now())
+    }
+}
+
+/// See the module's head.
+pub struct Process {
+    host: Host,
+    pub site: Site,
+    pub cluster_id: u64,
+    pub node_id: u64,
+    stores: Vec<Store>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    pub handle: StoreHandle,
+    pub board: Arc<Board>,
+    pub node: Arc<Node>,
+    incoming: Incoming,
+}
+
+impl Process {
+    /// Opens the disk, which must have an identity, and starts the node.
+    pub fn start(site: Site, host: Host, disk: &mut Disk) -> rangedb_storage::Result<Process> {
+        let schedule = site.schedule.clone();
+        let identity = disk.identity.as_mut().expect("a node without an identity joins first");
+        let found = identity.formation.is_some() && !identity.opened;
+        identity.opened = true;
+        let identity = identity.clone();
+        let mut stores = Vec::new();
+        for index in 0..site.stores as u64 {
+            let options = Options {
+                node: NodeId(identity.node_id),
+                shard: Shard { index, count: site.stores as u64 },
+                config: site.config.clone(),
+                seed: schedule.random(|rng| rng.u64(..)),
+            };
+            let (slot, watch) = (site.slot, site.watch.clone());
+            let machines = Box::new(move |range| {
+                Box::new(WatchedMachine::new(range, slot, watch.clone())) as Box<_>
+            });
+            let mut store = Store::open(options, disk.log.clone(), disk.state.clone(), machines)?;
+            if found {
+                store.found();
+            }
+            stores.push(store);
+        }
+        let mailboxes: Vec<_> = (0..site.stores)
+            .map(|shard| {
+                let mail = Mutex::new(Mail { events: VecDeque::new(), pass_scheduled: true });
+                let full = site.mailbox_full;
+                Arc::new(Mailbox { mail, schedule: schedule.clone(), host, shard, full })
+            })
+            .collect();
+        let sinks = mailboxes.iter().map(|mailbox| mailbox.clone() as Arc<dyn EventSink>);
+        let handle = StoreHandle::new(sinks.collect());
+        let board = Arc::new(Board::new(site.stores));
+        let node = Node::new(NodeParts {
+            cluster_id: identity.cluster_id,
+            descriptor: NodeDescriptor {
+                node_id: identity.node_id,
+                ..descriptor(site.slot, disk.directory_id)
+            },
+            formation: identity.formation,
+            stores: handle.clone(),
+            board: board.clone(),
+            net: site.net(host),
+            clock: Arc::new(site.time_of_day.clone()),
+            known_nodes: identity.known_nodes,
+            seeds: (0..site.slots).map(peer_address).collect(),
+        });
+        let process = Process {
+            host,
+            cluster_id: identity.cluster_id,
+            node_id: identity.node_id,
+            stores,
+            mailboxes,
+            handle,
+            board,
+            node,
+            incoming: Incoming::default(),
+            site,
+        };
+        for shard in 0..process.stores.len() {
+            process.board.publish(shard, &process.stores[shard]);
+            process.mailboxes[shard].schedule_pass();
+            process.schedule_tick(shard);
+        }
+        process.node.start();
+        Ok(process)
+    }
+
+    pub fn stores(&self) -> &[Store] {
+        &self.stores
+    }
+
+    /// A tick of one store: time passes, and what is to be seen of it is published.
+    pub fn tick(
+        &mut self,
+        shard: usize,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<Option<Stall>> {
+        self.schedule_tick(shard);
+        self.stores[shard].step(Event::Tick);
+        let stalled = self.pass(shard, disk)?;
+        self.board.publish(shard, &self.stores[shard]);
+        if let Some(identity) = &mut disk.identity {
+            identity.known_nodes = self.node.address_book();
+        }
+        Ok(stalled)
+    }
+
+    fn schedule_tick(&self, shard: usize) {
+        let late = self.site.schedule.between(0, TICK_LATE_MAX);
+        let delay = self.site.clock.until(self.site.config.tick_us) + late;
+        self.site.schedule.after(delay, self.host, Occurrence::Tick { shard });
+    }
+
+    /// One pass over the mail of a store. If the process is to stand still in the middle of it, its
+    /// effects are handed back.
+    pub fn pass(
+        &mut self,
+        shard: usize,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<Option<Stall>> {
+        let store = &mut self.stores[shard];
+        self.mailboxes[shard].take().into_iter().for_each(|event| store.step(event));
+        let effects = store.flush(self.site.now())?;
+        if store.has_work() {
+            let mut mail = self.mailboxes[shard].mail.lock().expect("no panic holds it");
+            if !std::mem::replace(&mut mail.pass_scheduled, true) {
+                drop(mail);
+                self.mailboxes[shard].schedule_pass();
+            }
+        }
+        let stalls = self.site.stalls;
+        if !effects.is_empty() && self.site.schedule.random(|rng| rng.u32(0..10_000) < stalls) {
+            return Ok(Some(Stall { shard, effects }));
+        }
+        self.perform(shard, effects, disk)?;
+        Ok(None)
+    }
+
+    pub fn perform(
+        &mut self,
+        shard: usize,
+        effects: Vec<Effect>,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<()> {
+        for effect in effects {
+            let Some(effect) = self.handle.complete(effect, self.site.now()) else { continue };
+            match effect {
+                Effect::Send(envelope) => self.send(envelope),
+                Effect::Append { token, batch } => {
+                    if disk.append(Append { shard, token, batch }) {
+                        self.begin_sync(disk);
+                    }
+                }
+                Effect::Flush { token } => {
+                    let delay = self.site.schedule.between(1, disk.speed.flush_max);
+                    let flushed = Occurrence::Flushed { shard, token };
+                    self.site.schedule.after(delay, self.host, flushed);
+                }
+                Effect::SendSnapshot { envelope, reader, span } => {
+                    let to = envelope.to.unwrap_or_default();
+                    let Some(slot) = self.slot_of_node(to.node_id) else {
+                        let range = RangeId(envelope.range_id);
+                        let to = rangedb_proto::ReplicaId(to.replica_id);
+                        self.put(range, Event::SnapshotSent { range, to, delivered: false });
+                        continue;
+                    };
+                    let ends = (self.host, slot);
+                    let schedule = &self.site.schedule;
+                    snapshots::send(schedule, ends, self.cluster_id, envelope, reader, span)?;
+                }
+                effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
+                    if let Effect::NeedFence { range, term } = effect {
+                        let node = self.node_id;
+                        self.site.watch.note(|checks| checks.leaders.leads(range.0, term, node));
+                    }
+                    self.node.on_effect(effect);
+                }
+                Effect::Reply { .. } | Effect::ReadReady { .. } => {
+                    unreachable!("answers are given to whoever waits")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_sync(&self, disk: &mut Disk) {
+        if disk.begin_sync() {
+            let delay = self.site.schedule.between(1, disk.speed.sync_max);
+            self.site.schedule.after(delay, self.host, Occurrence::Synced);
+        }
+    }
+
+    /// The log writer's sync is finished.
+    pub fn synced(&mut self, disk: &mut Disk) -> rangedb_storage::Result<()> {
+        let tokens = disk.finish_sync(self.stores.len())?;
+        for (mailbox, token) in self.mailboxes.iter().zip(tokens) {
+            if let Some(token) = token {
+                mailbox.put(Event::Persisted { token });
+            }
+        }
+        self.begin_sync(disk);
+        Ok(())
+    }
+
+    pub fn flushed(
+        &mut self,
+        shard: usize,
+        token: u64,
+        disk: &Disk,
+    ) -> rangedb_storage::Result<()> {
+        disk.state.flush()?;
+        self.mailboxes[shard].put(Event::Flushed { token });
+        Ok(())
+    }
+
+    fn send(&self, envelope: RaftEnvelope) {
+        let to = envelope.to.unwrap_or_default();
+        self.site.watch.note(|checks| checks.leaders.sent(&envelope));
+        let Some(slot) = self.slot_of_node(to.node_id) else { return };
+        let schedule = &self.site.schedule;
+        let message = |envelope| Occurrence::Raft { cluster_id: self.cluster_id, envelope };
+        let from = self.site.slot;
+        if schedule.network(|network, rng| network.repeats(rng)) {
+            schedule.send(from, slot, Host::Slot(slot), message(envelope.clone()));
+        }
+        schedule.send(from, slot, Host::Slot(slot), message(envelope));
+    }
+
+    /// Where a node is, as far as this one knows.
+    fn slot_of_node(&self, node_id: u64) -> Option<usize> {
+        slot_of(&self.node.address_of(node_id)?.peer_address)
+    }
+
+    /// A raft message of another node.
+    pub fn receive(&self, cluster_id: u64, envelope: RaftEnvelope) {
+        let is_mine = envelope.to.is_some_and(|to| to.node_id == self.node_id);
+        if is_mine && cluster_id == self.cluster_id {
+            self.put(RangeId(envelope.range_id), Event::Message(envelope));
+        }
+    }
+
+    /// A part of a snapshot.
+    pub fn receive_part(&mut self, part: &Part, disk: &Disk) {
+        let range = RangeId(part.envelope.range_id);
+        let schedule = self.site.schedule.clone();
+        let is_mine = part.envelope.to.is_some_and(|to| to.node_id == self.node_id);
+        if !is_mine || part.cluster_id != self.cluster_id {
+            return part.report_broken(&schedule);
+        }
+        match self.incoming.take(part, &*disk.state) {
+            Ok(None) => {}
+            Ok(Some(staged)) => {
+                let envelope = part.envelope.clone();
+                self.put(range, Event::SnapshotReceived { envelope, staged });
+                part.report(&schedule, true, schedule.between(100, 10_000));
+            }
+            Err(reason) => {
+                schedule.remark(|| format!("snapshot {} broke off: {reason}", part.transfer));
+                part.report_broken(&schedule);
+            }
+        }
+    }
+
+    /// An event that no queue may refuse.
+    pub fn put(&self, range: RangeId, event: Event) {
+        self.mailboxes[(range.0 % self.mailboxes.len() as u64) as usize].put(event);
+    }
+
+    /// A request over the network.
+    pub fn answer(
+        &self,
+        executor: &mut Executor,
+        request: request::Body,
+        timeout_us: Micros,
+        responder: Responder,
+    ) {
+        let node = self.node.clone();
+        let answering = async move {
+            let answer = node.handle(request, Duration::from_micros(timeout_us)).await;
+            responder.answer(answer);
+        };
+        executor.spawn(&self.site.schedule, self.host, Box::pin(answering));
+    }
+}
+
+/// Effects of a pass after which the process stood still.
+pub struct Stall {
+    pub shard: usize,
+    pub effects: Vec<Effect>,
+}
+
+/// How a node describes itself before it has an id.
+pub fn descriptor(slot: usize, directory_id: u64) -> NodeDescriptor {
+    NodeDescriptor {
+        peer_address: peer_address(slot),
+        client_address: client_address(slot),
+        directory_id,
+        ..Default::default()
+    }
+}

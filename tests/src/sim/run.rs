@@ -1,0 +1,368 @@
+//! One run: a safety phase, a liveness phase, and the judgement.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use futures::StreamExt;
+use rangedb_client::Timestamp;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
+use rangedb_raftstore::RangeStatus;
+
+use super::check::{self, Verdict};
+use super::history::{Operation, Records, Value};
+use super::occurrence::Host;
+use super::schedule::{MILLISECOND, Micros, SECOND};
+use super::trace::Lines;
+use super::workload;
+use super::world::World;
+
+/// Within this time after everything was mended, the cluster must serve, be fully replicated and
+/// agree. An election takes up to two seconds, a step of the scheduler half of one; a cluster that
+/// grows takes some twenty steps.
+const LIVENESS_BOUND: Micros = 60 * SECOND;
+
+/// Between two looks at whether what is waited for has come.
+const LOOK_EVERY: Micros = 20 * MILLISECOND;
+
+/// Snapshot reads that are repeated at the end.
+const REREAD_MAX: usize = 60;
+
+/// What was wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The code under test panicked.
+    Crash(String),
+    /// It did not come back to work.
+    Liveness(String),
+    /// It did what it must never do.
+    Safety(String),
+}
+
+/// What a run was like.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub seed: u64,
+    pub trace_hash: u64,
+    pub simulated: Duration,
+    pub occurrences: u64,
+    pub crashes: u64,
+    pub elections: usize,
+    pub commands: usize,
+    pub snapshots: u64,
+    pub operations: usize,
+    pub unknown: usize,
+    pub refused: u64,
+    /// Keys whose histories were too entangled to judge.
+    pub undecided_keys: usize,
+    pub failure: Option<Failure>,
+}
+
+thread_local! {
+    /// The last panic of this thread, with its place.
+    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Panics are findings: they are kept for the report instead of being printed.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let simulating = SIMULATING.with(|simulating| simulating.get());
+            if simulating {
+                PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
+            } else {
+                default(info);
+            }
+        }));
+    });
+}
+
+thread_local! {
+    static SIMULATING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs the world of a seed to its end. Lines of the trace go to `lines`, if it is given.
+pub fn simulate(seed: u64, lines: Option<Lines>) -> Report {
+    keep_panics();
+    SIMULATING.with(|simulating| simulating.set(true));
+    let mut world = World::new(seed, lines);
+    let outcome = catch_unwind(AssertUnwindSafe(|| Run { world: &mut world, undecided: 0 }.run()));
+    SIMULATING.with(|simulating| simulating.set(false));
+    let (undecided_keys, failure) = match outcome {
+        Ok(done) => done,
+        Err(_) => {
+            let what = PANIC.with(|panic| panic.borrow_mut().take()).unwrap_or_default();
+            (0, Some(Failure::Crash(what)))
+        }
+    };
+    let report = report(seed, &world, undecided_keys, failure);
+    if matches!(report.failure, Some(Failure::Crash(_))) {
+        // Its locks may be poisoned: taking it apart could panic again.
+        std::mem::forget(world);
+    }
+    report
+}
+
+fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failure>) -> Report {
+    let mut counts = (0, 0);
+    world.watch.note(|checks| {
+        counts = (checks.leaders.elections(), checks.applies.commands());
+        Ok(())
+    });
+    let stores = world.slots.iter().filter_map(|slot| slot.process.as_ref());
+    let stores = stores.flat_map(|process| process.stores());
+    let records = world.common.history.records();
+    Report {
+        seed,
+        trace_hash: world.schedule.trace_hash(),
+        simulated: Duration::from_micros(world.schedule.now()),
+        occurrences: world.schedule.occurrences(),
+        crashes: world.crashes,
+        elections: counts.0,
+        commands: counts.1,
+        snapshots: stores.map(|store| store.counters().snapshots_received).sum(),
+        operations: records.operations.len(),
+        unknown: records.operations.iter().filter(|(_, op)| op.returned.is_none()).count(),
+        refused: records.refused,
+        undecided_keys,
+        failure,
+    }
+}
+
+struct Run<'a> {
+    world: &'a mut World,
+    undecided: usize,
+}
+
+type Step = Result<(), Failure>;
+
+impl Run<'_> {
+    fn run(mut self) -> (usize, Option<Failure>) {
+        let failure = self.phases().err();
+        (self.undecided, failure)
+    }
+
+    fn phases(&mut self) -> Step {
+        let end = self.world.plan.safety_phase;
+        self.run_until(end, |world| world.schedule.now() >= end)?;
+        self.world.schedule.remark(|| "--- everything is mended ---".to_owned());
+        self.world.heal().map_err(|error| Failure::Safety(error.to_string()))?;
+
+        let deadline = self.world.schedule.now() + LIVENESS_BOUND;
+        self.wait_for_writes(deadline)?;
+        self.wait_until(deadline, "every range is fully replicated", is_fully_replicated)?;
+        self.world.stop_clients();
+        let stopped = |world: &World| world.common.active.load(Ordering::Relaxed) == 0;
+        self.wait_until(deadline, "every client's operation ends", stopped)?;
+        let directory = self.read_everything(deadline)?;
+        self.wait_until(deadline, "all replicas stand at the same entry", agrees)?;
+        self.safety(self.world.compare())?;
+        self.safety(check::ranges_cover::check(&directory))?;
+        self.judge()
+    }
+
+    /// Lets things happen until it is so. False if the time is up.
+    fn run_until(
+        &mut self,
+        deadline: Micros,
+        is_so: impl Fn(&World) -> bool,
+    ) -> Result<bool, Failure> {
+        let mut look_at = 0;
+        loop {
+            let now = self.world.schedule.now();
+            if now >= look_at {
+                if is_so(self.world) {
+                    return Ok(true);
+                }
+                look_at = now + LOOK_EVERY;
+            }
+            if now > deadline {
+                return Ok(false);
+            }
+            assert!(self.world.step(), "ticks go on for ever");
+            if let Some(wrong) = self.world.watch.violation() {
+                return Err(Failure::Safety(wrong));
+            }
+        }
+    }
+
+    fn wait_until(&mut self, deadline: Micros, what: &str, is_so: impl Fn(&World) -> bool) -> Step {
+        if self.run_until(deadline, is_so)? {
+            return Ok(());
+        }
+        let replicas = self.world.replicas();
+        let line = |(slot, s): &(usize, RangeStatus)| {
+            format!(
+                "\n    node-{slot} r{} replica {} term {} leader {} leads {} fenced {} applied {} \
+                 commit {} last {} members {:?}",
+                s.descriptor.range_id,
+                s.replica.replica_id,
+                s.term,
+                s.leader_replica_id,
+                s.leads,
+                s.fenced,
+                s.applied_index,
+                s.commit_index,
+                s.last_index,
+                s.descriptor
+                    .replicas
+                    .iter()
+                    .map(|r| (r.replica_id, r.node_id, r.role))
+                    .collect::<Vec<_>>()
+            )
+        };
+        let state: String = replicas.iter().map(line).collect();
+        Err(Failure::Liveness(format!("in time it should be that {what}, but:{state}")))
+    }
+
+    /// One write in every user range.
+    fn wait_for_writes(&mut self, deadline: Micros) -> Step {
+        let done = Arc::new(AtomicUsize::new(0));
+        let keys: Vec<String> =
+            workload::registers().filter(|key| key.ends_with("register-0")).collect();
+        let wanted = keys.len();
+        for key in keys {
+            let worker = self.world.worker(0);
+            let done = done.clone();
+            self.world.spawn(Host::Client(0), async move {
+                let acknowledged = || worker.common.history.records().acknowledged.len();
+                let before = acknowledged();
+                while acknowledged() == before {
+                    worker.put(&key).await;
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        self.wait_until(deadline, "writes succeed in every user range", move |_| {
+            done.load(Ordering::Relaxed) == wanted
+        })
+    }
+
+    /// Reads every key once more, repeats snapshot reads, and returns the directory.
+    fn read_everything(&mut self, deadline: Micros) -> Result<Vec<RangeDescriptor>, Failure> {
+        let worker = self.world.worker(0);
+        let done = Arc::new(AtomicBool::new(false));
+        let directory = Arc::new(Mutex::new(Vec::new()));
+        let (finished, found) = (done.clone(), directory.clone());
+        let again: Vec<(String, u64)> = {
+            let records = self.world.common.history.records();
+            let step = records.snapshot_reads.len().div_ceil(REREAD_MAX).max(1);
+            let reads = records.snapshot_reads.iter().step_by(step);
+            reads.map(|read| (read.key.clone(), read.at)).collect()
+        };
+        self.world.spawn(Host::Client(0), async move {
+            for key in workload::all_keys() {
+                while worker.get(&key).await.is_none() {}
+            }
+            for (key, at) in again {
+                while worker.get_at(&key, Timestamp(at)).await.is_none() {}
+            }
+            let admin = worker.client.admin();
+            let mut partitions = std::pin::pin!(admin.partitions());
+            while let Some(Ok(partition)) = partitions.next().await {
+                let descriptor = partition.report.and_then(|report| report.descriptor);
+                found.lock().expect("no panic holds it").extend(descriptor);
+            }
+            finished.store(true, Ordering::Relaxed);
+        });
+        self.wait_until(deadline, "everything can be read", move |_| done.load(Ordering::Relaxed))?;
+        let directory = directory.lock().expect("no panic holds it").clone();
+        Ok(directory)
+    }
+
+    fn safety(&self, verdict: Verdict) -> Step {
+        verdict.map_err(Failure::Safety)
+    }
+
+    /// What whole histories show.
+    fn judge(&mut self) -> Step {
+        let history = self.world.common.history.clone();
+        let records = history.records();
+        self.safety(check::versions::check(&records.seen, &records.acknowledged))?;
+        self.safety(check::snapshot_reads::check(
+            &records.snapshot_reads,
+            &records.acknowledged,
+            &records.unknown_deletes,
+        ))?;
+        self.safety(check::batches::check(&records.pair_reads))?;
+        let by_key = by_key(&records);
+        for (key, operations) in &by_key {
+            match check::linearizable::check(key, operations) {
+                Ok(check::linearizable::Search::Complete) => {}
+                Ok(check::linearizable::Search::GaveUp) => self.undecided += 1,
+                Err(wrong) => return Err(Failure::Safety(wrong)),
+            }
+        }
+        for (key, increments) in &records.counters {
+            let last = by_key.get(&**key).and_then(|operations| last_read(operations));
+            let stands_at = last.unwrap_or_default().unwrap_or_default();
+            self.safety(check::counters::check(key, *increments, stands_at))?;
+        }
+        Ok(())
+    }
+}
+
+fn by_key(records: &Records) -> BTreeMap<&str, Vec<Operation>> {
+    let mut by_key: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
+    for (key, operation) in &records.operations {
+        by_key.entry(key).or_default().push(*operation);
+    }
+    by_key
+}
+
+/// What the last operation on a key found: everything is read at the end.
+fn last_read(operations: &[Operation]) -> Option<Value> {
+    match operations.last()?.returned? {
+        (_, super::history::Output::Value(value)) => Some(value),
+        _ => None,
+    }
+}
+
+/// Whether every range has as many voters as it should, all on running nodes, and no others.
+fn is_fully_replicated(world: &World) -> bool {
+    let wanted = world.slots.len().min(3);
+    let running: Vec<u64> = world
+        .slots
+        .iter()
+        .filter_map(|slot| slot.process.as_ref().map(|process| process.node_id))
+        .collect();
+    let leaders: Vec<RangeStatus> =
+        world.replicas().into_iter().map(|(_, status)| status).filter(|s| s.leads).collect();
+    let ranges = rangedb_server::founding::FIRST_FREE_RANGE_ID - 1;
+    running.len() == world.slots.len()
+        && (1..=ranges).all(|range| {
+            let leader = leaders.iter().filter(|s| s.descriptor.range_id == range);
+            let leader = leader.max_by_key(|status| status.term);
+            leader.is_some_and(|status| {
+                let replicas = &status.descriptor.replicas;
+                replicas.len() == wanted
+                    && !status.descriptor.in_joint_change()
+                    && replicas.iter().all(|replica| {
+                        replica.role() == ReplicaRole::Voter && running.contains(&replica.node_id)
+                    })
+            })
+        })
+}
+
+/// Whether of every range all members, and nobody else, hold a replica, and all at the same entry.
+fn agrees(world: &World) -> bool {
+    let mut ranges: BTreeMap<u64, Vec<(u64, RangeStatus)>> = BTreeMap::new();
+    for (slot, status) in world.replicas() {
+        let node = world.slots[slot].process.as_ref().map_or(0, |process| process.node_id);
+        ranges.entry(status.descriptor.range_id).or_default().push((node, status));
+    }
+    ranges.values().all(|replicas| {
+        let first = &replicas[0].1;
+        replicas.len() == first.descriptor.replicas.len()
+            && replicas.iter().all(|(node, status)| {
+                first.descriptor.replica_on(*node).is_some()
+                    && status.applied_index == first.applied_index
+                    && status.descriptor == first.descriptor
+            })
+    })
+}

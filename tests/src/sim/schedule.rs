@@ -1,0 +1,143 @@
+//! Time and chance: the one queue of everything that is going to happen, and the one generator that
+//! everything random is drawn from. Shared by all who make things happen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::network::Network;
+use super::occurrence::{Host, Occurrence};
+use super::trace::Trace;
+
+/// Virtual time in microseconds since the world began.
+pub type Micros = u64;
+
+pub const MILLISECOND: Micros = 1_000;
+pub const SECOND: Micros = 1_000_000;
+
+struct Inner {
+    now: Micros,
+    /// Orders what happens at the same time: first scheduled, first come.
+    turns: u64,
+    queue: BTreeMap<(Micros, u64), (Host, Occurrence)>,
+    rng: fastrand::Rng,
+    trace: Trace,
+    network: Network,
+    /// The world has ended; nothing is taken in any more.
+    closed: bool,
+}
+
+/// See the module's head. Cheap to clone.
+///
+/// Its lock is never held while foreign code runs: a waker or a destructor may schedule something.
+#[derive(Clone)]
+pub struct Schedule(Arc<Mutex<Inner>>);
+
+impl Schedule {
+    pub fn new(rng: fastrand::Rng, network: Network, trace: Trace) -> Self {
+        let (now, turns, queue) = (0, 0, BTreeMap::new());
+        Schedule(Arc::new(Mutex::new(Inner {
+            now,
+            turns,
+            queue,
+            rng,
+            trace,
+            network,
+            closed: false,
+        })))
+    }
+
+    pub fn now(&self) -> Micros {
+        self.lock().now
+    }
+
+    /// A number above all that were given before: orders events of one instant.
+    pub fn stamp(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.turns += 1;
+        inner.turns
+    }
+
+    pub fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.lock().rng)
+    }
+
+    /// A time between the two.
+    pub fn between(&self, low: Micros, high: Micros) -> Micros {
+        self.random(|rng| rng.u64(low..=high))
+    }
+
+    pub fn network<T>(&self, use_it: impl FnOnce(&mut Network, &mut fastrand::Rng) -> T) -> T {
+        let inner = &mut *self.lock();
+        use_it(&mut inner.network, &mut inner.rng)
+    }
+
+    /// At a time, or now if that is past.
+    pub fn at(&self, at: Micros, host: Host, occurrence: Occurrence) {
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            drop(occurrence);
+            return;
+        }
+        inner.turns += 1;
+        let place = (at.max(inner.now), inner.turns);
+        inner.queue.insert(place, (host, occurrence));
+    }
+
+    pub fn after(&self, delay: Micros, host: Host, occurrence: Occurrence) {
+        self.at(self.now() + delay, host, occurrence);
+    }
+
+    /// Sends something over the network: as many times, and as late, as the network has it. False if
+    /// it is lost.
+    pub fn send(&self, from: usize, to: usize, host: Host, occurrence: Occurrence) -> bool {
+        let now = self.now();
+        let Some(at) = self.network(|network, rng| network.arrival(rng, now, from, to)) else {
+            return false;
+        };
+        self.at(at, host, occurrence);
+        true
+    }
+
+    /// What happens next; time moves on to it.
+    pub fn next(&self) -> Option<(Host, Occurrence)> {
+        let inner = &mut *self.lock();
+        let ((at, _), (host, occurrence)) = inner.queue.pop_first()?;
+        inner.now = at;
+        Some((host, occurrence))
+    }
+
+    /// Notes in the trace that something happens to somebody.
+    pub fn trace(&self, host: Host, occurrence: &Occurrence) {
+        let inner = &mut *self.lock();
+        inner.trace.occurrence(inner.now, || format!("{host:?} {}", occurrence.describe()));
+        occurrence.trace(&mut inner.trace);
+    }
+
+    pub fn remark(&self, line: impl FnOnce() -> String) {
+        let inner = &mut *self.lock();
+        inner.trace.remark(inner.now, line);
+    }
+
+    pub fn trace_hash(&self) -> u64 {
+        self.lock().trace.hash()
+    }
+
+    pub fn occurrences(&self) -> u64 {
+        self.lock().trace.occurrences()
+    }
+
+    /// Drops everything that was going to happen: what is scheduled holds whoever scheduled it.
+    pub fn close(&self) {
+        let queue = {
+            let mut inner = self.lock();
+            inner.closed = true;
+            std::mem::take(&mut inner.queue)
+        };
+        drop(queue);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no panic holds it")
+    }
+}

@@ -1,0 +1,138 @@
+//! Range snapshots on their way: chunks over the network, one after the other, staged at the far
+//! end. A part that is lost breaks the stream off, and the sender hears of it.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use protobuf::Message as _;
+use raft_proto::eraftpb;
+use rangedb_proto::v1::{RaftEnvelope, SnapshotMeta, raft_envelope::Body};
+use rangedb_proto::{RangeId, ReplicaId};
+use rangedb_raftstore::Event;
+use rangedb_storage::{
+    Chunk, ChunkReader, ChunkReceiver, Reader, Result, SnapshotTotals, Span, StagedSnapshot,
+    StateEngine, keys,
+};
+use std::sync::Arc;
+
+use super::occurrence::{Host, Occurrence};
+use super::schedule::{MILLISECOND, Micros, Schedule};
+
+/// Between two parts of a stream, at most: a chunk is read, sent and staged meanwhile.
+const PART_EVERY_MAX: Micros = 50 * MILLISECOND;
+
+/// Until the sender notices that a stream is broken, at most.
+const BREAK_NOTICED_MAX: Micros = 1000 * MILLISECOND;
+
+/// One message of a stream.
+pub struct Part {
+    pub transfer: u64,
+    pub cluster_id: u64,
+    pub envelope: RaftEnvelope,
+    pub content: Content,
+    /// Who sends.
+    sender: Host,
+    first: bool,
+}
+
+pub enum Content {
+    Chunk(Chunk),
+    Trailer(SnapshotTotals),
+}
+
+impl Part {
+    pub fn describe(&self) -> String {
+        let what = match &self.content {
+            Content::Chunk(chunk) => format!("{} records", chunk.records.len()),
+            Content::Trailer(totals) => format!("end, {} records", totals.records),
+        };
+        let to = self.envelope.to.unwrap_or_default();
+        format!("snapshot {} of r{} to {to:?}: {what}", self.transfer, self.envelope.range_id)
+    }
+
+    /// Tells the sender what became of the stream.
+    pub fn report(&self, schedule: &Schedule, delivered: bool, delay: Micros) {
+        let range = RangeId(self.envelope.range_id);
+        let to = ReplicaId(self.envelope.to.unwrap_or_default().replica_id);
+        let event = Event::SnapshotSent { range, to, delivered };
+        schedule.after(delay, self.sender, Occurrence::Store { range, event });
+    }
+
+    pub fn report_broken(&self, schedule: &Schedule) {
+        self.report(schedule, false, schedule.between(1, BREAK_NOTICED_MAX));
+    }
+}
+
+/// Sends a range's records, part by part. The reader does not move, so all parts may be made now.
+pub fn send(
+    schedule: &Schedule,
+    (sender, to_slot): (Host, usize),
+    cluster_id: u64,
+    envelope: RaftEnvelope,
+    reader: Arc<dyn Reader>,
+    span: Span,
+) -> Result<()> {
+    let transfer = schedule.stamp();
+    let mut chunks = ChunkReader::new(reader, span);
+    let mut contents = Vec::new();
+    while let Some(chunk) = chunks.next_chunk()? {
+        contents.push(Content::Chunk(chunk));
+    }
+    contents.push(Content::Trailer(chunks.finish()));
+    let from = sender.place(0);
+    let mut at = schedule.now();
+    let mut first = true;
+    for content in contents {
+        at += schedule.between(1, PART_EVERY_MAX);
+        let envelope = envelope.clone();
+        let part = Part { transfer, cluster_id, envelope, content, sender, first };
+        first = false;
+        let arrival = schedule.network(|network, rng| network.arrival(rng, at, from, to_slot));
+        let Some(arrival) = arrival else {
+            part.report_broken(schedule);
+            return Ok(());
+        };
+        // A stream keeps its order.
+        at = at.max(arrival);
+        schedule.at(at, Host::Slot(to_slot), Occurrence::Snapshot(Box::new(part)));
+    }
+    Ok(())
+}
+
+/// Streams that a process is receiving.
+#[derive(Default)]
+pub struct Incoming(BTreeMap<u64, ChunkReceiver>);
+
+impl Incoming {
+    /// Takes a part in. Returns the whole once it is there; an error breaks the stream off.
+    pub fn take(
+        &mut self,
+        part: &Part,
+        state: &dyn StateEngine,
+    ) -> std::result::Result<Option<StagedSnapshot>, String> {
+        if part.first {
+            let span = span_of(&part.envelope).ok_or("a snapshot without a description")?;
+            let staging = state.stage().map_err(|error| error.to_string())?;
+            self.0.insert(part.transfer, ChunkReceiver::new(staging, span));
+        }
+        let mut receiver = self.0.remove(&part.transfer).ok_or("its beginning is not known")?;
+        match &part.content {
+            Content::Chunk(chunk) => {
+                receiver.add(chunk).map_err(|error| error.to_string())?;
+                self.0.insert(part.transfer, receiver);
+                Ok(None)
+            }
+            Content::Trailer(totals) => {
+                receiver.finish(*totals).map(Some).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+fn span_of(envelope: &RaftEnvelope) -> Option<Span> {
+    let Some(Body::Message(bytes)) = &envelope.body else { return None };
+    let message = eraftpb::Message::parse_from_bytes(bytes).ok()?;
+    let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
+    let range = meta.descriptor?;
+    Some(keys::data_span(&range.start_key, &range.end_key))
+}

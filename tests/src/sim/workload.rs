@@ -1,0 +1,415 @@
+//! What clients do to the cluster, through the same [`Client`] that users have, and how they note
+//! down what they were told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_client::{
+    Batch, Client, DeleteOptions, Error, KeyValue, PutOptions, RangeOptions, Test, Timestamp,
+};
+
+use super::check::Watch;
+use super::executor::Sleep;
+use super::history::{
+    Acknowledged, History, Input, Operation, Output, PairRead, Seen, SnapshotRead, Value,
+};
+use super::occurrence::Host;
+use super::plan::Load;
+use super::schedule::Schedule;
+
+/// The first user range ends before `_/`, the last begins behind it.
+const PREFIXES: [&str; 2] = ["/", "x/"];
+
+/// Few, so that clients meet.
+const REGISTERS: usize = 3;
+
+/// Kinds of operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Put,
+    Get,
+    Delete,
+    CompareAndSwap,
+    PairBatch,
+    Increment,
+    SnapshotRead,
+    Scan,
+    SnapshotScan,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 9] = [
+        Kind::Put,
+        Kind::Get,
+        Kind::Delete,
+        Kind::CompareAndSwap,
+        Kind::PairBatch,
+        Kind::Increment,
+        Kind::SnapshotRead,
+        Kind::Scan,
+        Kind::SnapshotScan,
+    ];
+}
+
+pub fn registers() -> impl Iterator<Item = String> {
+    PREFIXES.iter().flat_map(|prefix| (0..REGISTERS).map(move |n| format!("{prefix}register-{n}")))
+}
+
+pub fn counters() -> impl Iterator<Item = String> {
+    PREFIXES.iter().map(|prefix| format!("{prefix}counter"))
+}
+
+/// Keys that are only written together.
+pub fn pairs() -> impl Iterator<Item = [String; 2]> {
+    PREFIXES.iter().map(|prefix| [format!("{prefix}pair-a"), format!("{prefix}pair-b")])
+}
+
+/// Every key there may be.
+pub fn all_keys() -> impl Iterator<Item = String> {
+    registers().chain(counters()).chain(pairs().flatten())
+}
+
+/// What all clients share.
+#[derive(Clone)]
+pub struct Common {
+    pub schedule: Schedule,
+    pub watch: Watch,
+    pub history: History,
+    pub load: Load,
+    pub stop: Arc<AtomicBool>,
+    /// Clients that have not ended.
+    pub active: Arc<AtomicUsize>,
+    /// The last number that was written.
+    pub numbers: Arc<AtomicU64>,
+}
+
+/// What came of an operation that was not answered with success.
+enum Failure {
+    Refused,
+    Unknown,
+}
+
+pub struct Worker {
+    pub me: usize,
+    pub client: Client,
+    pub common: Common,
+}
+
+impl Worker {
+    /// Operations until all are to stop.
+    pub async fn run(self) {
+        while !self.common.stop.load(Ordering::Relaxed) {
+            self.one_operation().await;
+            let pause = self.common.schedule.between(0, self.common.load.pause_max);
+            Sleep::new(&self.common.schedule, Host::Client(self.me), pause).await;
+        }
+        self.common.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn one_operation(&self) {
+        match self.draw_kind() {
+            Kind::Put => self.put(&self.draw(registers())).await,
+            Kind::Get => drop(self.get(&self.draw(registers())).await),
+            Kind::Delete => self.delete(&self.draw(registers())).await,
+            Kind::CompareAndSwap => self.compare_and_swap(&self.draw(registers())).await,
+            Kind::PairBatch => self.write_pair(&self.draw(pairs())).await,
+            Kind::Increment => self.increment(&self.draw(counters())).await,
+            Kind::SnapshotRead => self.read_snapshot().await,
+            Kind::Scan => self.scan().await,
+            Kind::SnapshotScan => self.scan_snapshot().await,
+        }
+    }
+
+    pub async fn put(&self, key: &str) {
+        let number = self.next_number();
+        let return_previous = self.common.schedule.random(|rng| rng.bool());
+        let options = PutOptions { return_previous, ..PutOptions::default() };
+        let called = self.stamp();
+        let result = self.client().put_with(key.to_owned(), self.value(number), options).await;
+        let output = match result {
+            Ok(written) => {
+                let previous = written.previous.as_ref().map(|kv| self.see(kv));
+                self.acknowledge(key, Some(number), written.commit_ts);
+                Ok(Output::Written(return_previous.then_some(previous)))
+            }
+            Err(error) => Err(self.failure("put", error)),
+        };
+        self.record(key, Input::Write(Some(number)), called, output);
+    }
+
+    pub async fn get(&self, key: &str) -> Option<Value> {
+        let called = self.stamp();
+        let result = self.client().get(key.to_owned()).await;
+        let output = match result {
+            Ok(found) => Ok(Output::Value(found.as_ref().map(|kv| self.see(kv)))),
+            Err(error) => Err(self.failure("get", error)),
+        };
+        let value = if let Ok(Output::Value(value)) = &output { Some(*value) } else { None };
+        self.record(key, Input::Read, called, output);
+        value
+    }
+
+    async fn delete(&self, key: &str) {
+        let options = DeleteOptions { return_previous: true, ..DeleteOptions::default() };
+        let called = self.stamp();
+        let output = match self.client().delete_with(key.to_owned(), options).await {
+            Ok(deleted) => {
+                let previous = deleted.previous.as_ref().map(|kv| self.see(kv));
+                if deleted.existed != previous.is_some() {
+                    self.common.watch.violated(format!("a delete contradicts itself: {deleted:?}"));
+                }
+                self.acknowledge(key, None, deleted.commit_ts);
+                Ok(Output::Written(Some(previous)))
+            }
+            Err(error) => Err(self.failure("delete", error)),
+        };
+        if matches!(output, Err(Failure::Unknown)) {
+            self.common.history.records().unknown_deletes.insert(key.to_owned());
+        }
+        self.record(key, Input::Write(None), called, output);
+    }
+
+    async fn compare_and_swap(&self, key: &str) {
+        let Some(expected) = self.get(key).await else { return };
+        self.swap(key, expected, self.next_number()).await;
+    }
+
+    /// None: not known whether it happened.
+    async fn swap(&self, key: &str, expected: Value, new: u64) -> Option<bool> {
+        let called = self.stamp();
+        // Found as it stands, padding included.
+        let test = match expected {
+            None => Test::Absent,
+            Some(number) => Test::Value(self.value(number)),
+        };
+        let options = PutOptions { conditions: vec![test], ..PutOptions::default() };
+        let output = match self.client().put_with(key.to_owned(), self.value(new), options).await {
+            Ok(written) => {
+                self.acknowledge(key, Some(new), written.commit_ts);
+                Ok(Output::Swapped)
+            }
+            Err(Error::Conflict { actual, .. }) => {
+                Ok(Output::Mismatch(actual.as_deref().map(|kv| self.see(kv))))
+            }
+            Err(error) => Err(self.failure("compare and swap", error)),
+        };
+        let swapped = match &output {
+            Ok(output) => Some(*output == Output::Swapped),
+            Err(Failure::Refused) => Some(false),
+            Err(Failure::Unknown) => None,
+        };
+        self.record(key, Input::CompareAndSwap { expected, new }, called, output);
+        swapped
+    }
+
+    async fn increment(&self, key: &str) {
+        let Some(found) = self.get(key).await else { return };
+        let swapped = self.swap(key, found, found.unwrap_or(0) + 1).await;
+        let mut records = self.common.history.records();
+        let increments = records.counters.entry(key.to_owned()).or_default();
+        increments.acknowledged += u64::from(swapped == Some(true));
+        increments.unknown += u64::from(swapped.is_none());
+    }
+
+    async fn write_pair(&self, keys: &[String; 2]) {
+        let number = self.next_number();
+        let [first, second] = keys.clone();
+        let batch = Batch::new().put(first, self.value(number)).put(second, self.value(number));
+        let called = self.stamp();
+        let result = self.client().batch(batch).await;
+        let commit_ts = result.map(|committed| committed.commit_ts);
+        let commit_ts = commit_ts.map_err(|error| self.failure("batch", error));
+        for key in keys {
+            let output = match &commit_ts {
+                Ok(commit_ts) => {
+                    self.acknowledge(key, Some(number), *commit_ts);
+                    Ok(Output::Written(None))
+                }
+                Err(Failure::Refused) => Err(Failure::Refused),
+                Err(Failure::Unknown) => Err(Failure::Unknown),
+            };
+            self.record(key, Input::Write(Some(number)), called, output);
+        }
+    }
+
+    async fn timestamp(&self) -> Option<Timestamp> {
+        match self.client().timestamp().await {
+            Ok(timestamp) => Some(timestamp),
+            Err(error) => {
+                self.failure("timestamp", error);
+                None
+            }
+        }
+    }
+
+    async fn read_snapshot(&self) {
+        let Some(at) = self.timestamp().await else { return };
+        let [first, second] = self.draw(pairs());
+        let before = self.get_at(&first, at).await;
+        self.get_at(&self.draw(registers()), at).await;
+        let after = self.get_at(&second, at).await;
+        if let (Some(first), Some(second)) = (before, after) {
+            let read = PairRead { at: at.0, values: [first, second] };
+            self.common.history.records().pair_reads.push(read);
+        }
+    }
+
+    /// Reads at a timestamp. None: no answer.
+    pub async fn get_at(&self, key: &str, at: Timestamp) -> Option<Value> {
+        match self.client().get_at(key.to_owned(), at).await {
+            Ok(found) => Some(self.note_snapshot(key, at, found.as_ref())),
+            Err(error) => {
+                self.failure("get_at", error);
+                None
+            }
+        }
+    }
+
+    fn note_snapshot(&self, key: &str, at: Timestamp, found: Option<&KeyValue>) -> Value {
+        let found = found.map(|kv| (self.see(kv), kv.mod_ts.0));
+        let read = SnapshotRead { key: key.to_owned(), at: at.0, found };
+        self.common.history.records().snapshot_reads.push(read);
+        found.map(|(value, _)| value)
+    }
+
+    /// All keys, page by page; each is read at some moment of the scan.
+    async fn scan(&self) {
+        let prefix = *self.draw(PREFIXES.iter());
+        let reverse = self.common.schedule.random(|rng| rng.bool());
+        let options = RangeOptions::prefix(prefix);
+        let options = if reverse { options.reverse() } else { options };
+        let called = self.stamp();
+        let Some(rows) = self.rows(options, reverse).await else { return };
+        for key in all_keys().filter(|key| key.starts_with(prefix)) {
+            let row = rows.iter().find(|row| row.key == key);
+            let value = row.map(|row| self.see(row));
+            self.record(&key, Input::Read, called, Ok(Output::Value(value)));
+        }
+    }
+
+    async fn scan_snapshot(&self) {
+        let Some(at) = self.timestamp().await else { return };
+        let Some(rows) = self.rows(RangeOptions::new("", "").at(at), false).await else { return };
+        let mut found = std::collections::BTreeMap::new();
+        for key in all_keys() {
+            let row = rows.iter().find(|row| row.key == key);
+            found.insert(key.clone(), self.note_snapshot(&key, at, row));
+        }
+        for [first, second] in pairs() {
+            let read = PairRead { at: at.0, values: [found[&first], found[&second]] };
+            self.common.history.records().pair_reads.push(read);
+        }
+    }
+
+    async fn rows(&self, options: RangeOptions, reverse: bool) -> Option<Vec<KeyValue>> {
+        let mut rows: Vec<KeyValue> = Vec::new();
+        let mut scan = self.client().range(options);
+        while let Some(row) = scan.next().await {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    self.failure("scan", error);
+                    return None;
+                }
+            }
+        }
+        if reverse {
+            rows.reverse();
+        }
+        if !rows.is_sorted_by(|a, b| a.key < b.key) {
+            self.common.watch.violated("the rows of a scan are not in order");
+        }
+        Some(rows)
+    }
+
+    fn draw_kind(&self) -> Kind {
+        let weights = self.common.load.weights;
+        let mut drawn = self.common.schedule.random(|rng| rng.u32(0..weights.iter().sum()));
+        for (kind, weight) in Kind::ALL.into_iter().zip(weights) {
+            if drawn < weight {
+                return kind;
+            }
+            drawn -= weight;
+        }
+        unreachable!("a number below the sum of the weights falls on one of them")
+    }
+
+    fn draw<T>(&self, among: impl Iterator<Item = T>) -> T {
+        let mut among: Vec<T> = among.collect();
+        let place = self.common.schedule.random(|rng| rng.usize(0..among.len()));
+        among.swap_remove(place)
+    }
+
+    fn client(&self) -> Client {
+        let most = self.common.load.timeout_max;
+        let timeout = self.common.schedule.between(most / 8, most);
+        self.client.with_timeout(Duration::from_micros(timeout))
+    }
+
+    fn stamp(&self) -> u64 {
+        self.common.schedule.stamp()
+    }
+
+    fn next_number(&self) -> u64 {
+        self.common.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The value that stands for a number: always the same, so that conditions can ask for it.
+    fn value(&self, number: u64) -> Bytes {
+        let mut value = format!("{number}:").into_bytes();
+        let padding =
+            number.wrapping_mul(0x9e37_79b9) as usize % (self.common.load.padding_max + 1);
+        value.resize(value.len() + padding, b'.');
+        value.into()
+    }
+
+    /// Notes a version down. Returns the number in its value.
+    fn see(&self, kv: &KeyValue) -> u64 {
+        let digits = kv.value.split(|byte| *byte == b':').next().unwrap_or_default();
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        let number = number.filter(|number| self.value(*number) == kv.value);
+        let Some(value) = number else {
+            self.common.watch.violated(format!("a value that nobody wrote: {kv:?}"));
+            return 0;
+        };
+        let key = String::from_utf8_lossy(&kv.key).into_owned();
+        let (mod_ts, create_ts) = (kv.mod_ts.0, kv.create_ts.0);
+        let seen = Seen { key, value, mod_ts, create_ts, version: kv.version };
+        self.common.history.records().seen.push(seen);
+        value
+    }
+
+    fn acknowledge(&self, key: &str, value: Value, commit_ts: Timestamp) {
+        let acknowledged = Acknowledged { key: key.to_owned(), value, commit_ts: commit_ts.0 };
+        self.common.history.records().acknowledged.push(acknowledged);
+    }
+
+    fn record(&self, key: &str, input: Input, called: u64, output: Result<Output, Failure>) {
+        let returned = match output {
+            Ok(output) => Some((self.stamp(), output)),
+            Err(Failure::Unknown) => None,
+            Err(Failure::Refused) => return,
+        };
+        let operation = Operation { client: self.me, input, called, returned };
+        self.common.schedule.remark(|| format!("{key} {operation:?}"));
+        self.common.history.records().operations.push((key.to_owned(), operation));
+    }
+
+    /// Sorts errors into those that say what happened and those that do not. Faults of the world
+    /// explain no others.
+    fn failure(&self, what: &str, error: Error) -> Failure {
+        match error {
+            Error::Undetermined(_) => Failure::Unknown,
+            Error::Unavailable(_) | Error::TooBusy { .. } => {
+                self.common.history.records().refused += 1;
+                Failure::Refused
+            }
+            other => {
+                self.common.watch.violated(format!("{what} failed in a way of its own: {other}"));
+                Failure::Unknown
+            }
+        }
+    }
+}

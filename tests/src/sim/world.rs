@@ -1,0 +1,474 @@
+//! The world: nodes at their places, clients, and one thing happening after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rangedb_client::{Client, Config as ClientConfig};
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{Formation, NodeDescriptor};
+use rangedb_raftstore::{Event, RangeStatus};
+use rangedb_server::founding::founding_ranges;
+use rangedb_storage::{LogEngine, keys, state_hash};
+
+use super::check::replicas_equal::{self, ReplicaState};
+use super::check::{Verdict, Watch};
+use super::clock::{Clock, TimeOfDay};
+use super::disk::{Disk, Identity};
+use super::executor::Executor;
+use super::history::History;
+use super::joining::join;
+use super::net::client_address;
+use super::network::Network;
+use super::occurrence::{Fault, Host, Occurrence};
+use super::plan::Plan;
+use super::process::{Process, Site, Stall, descriptor};
+use super::schedule::{Micros, SECOND, Schedule};
+use super::trace::{Lines, Trace};
+use super::workload::{Common, Worker};
+
+/// Between two looks at whether replicas are equal; each hashes everything there is.
+const COMPARE_EVERY: Micros = 5 * SECOND;
+
+/// Of 100 calls to a node that is down, how many are refused at once; of the others it seems that the
+/// connection broke.
+const REFUSED_BY_DOWN: u32 = 80;
+
+const REPLICATION_FACTOR: u32 = 3;
+
+/// A place for a node.
+pub struct Slot {
+    pub site: Site,
+    pub disk: Disk,
+    /// Counts processes at this place.
+    pub life: u64,
+    /// Up: has a process, or is asking to join.
+    pub up: bool,
+    pub process: Option<Process>,
+    /// While the process stands still: what happens to it afterwards.
+    pub held: Option<VecDeque<(Host, Occurrence)>>,
+    /// Committed entries that were looked at, by range.
+    looked_at: BTreeMap<u64, u64>,
+}
+
+impl Slot {
+    fn host(&self) -> Host {
+        Host::Process { slot: self.site.slot, life: self.life }
+    }
+}
+
+/// See the module's head.
+pub struct World {
+    pub plan: Plan,
+    pub schedule: Schedule,
+    pub watch: Watch,
+    pub slots: Vec<Slot>,
+    pub common: Common,
+    pub faults_on: bool,
+    pub wiped: bool,
+    pub crashes: u64,
+    executor: Executor,
+}
+
+impl World {
+    pub fn new(seed: u64, lines: Option<Lines>) -> World {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng);
+        let clocks: Vec<(Clock, i64)> = (0..plan.shape.nodes())
+            .map(|_| {
+                let skew = rng.i64(-plan.skew_millis..=plan.skew_millis);
+                (Clock::draw(&mut rng, plan.drift), skew)
+            })
+            .collect();
+        let directories: Vec<u64> = clocks.iter().map(|_| rng.u64(1..)).collect();
+        let cluster_id = rng.u64(1..);
+        let network = Network::new(plan.weather.clone());
+        let schedule = Schedule::new(rng, network, Trace::new(lines));
+        let watch = Watch::default();
+        schedule.remark(|| format!("{plan:?}"));
+
+        let slots = clocks.into_iter().zip(directories).enumerate();
+        let slots = slots.map(|(slot, ((clock, skew), directory))| Slot {
+            site: Site {
+                slot,
+                slots: plan.shape.nodes(),
+                clock,
+                time_of_day: TimeOfDay::new(schedule.clone(), skew),
+                stores: plan.stores,
+                config: plan.config.clone(),
+                schedule: schedule.clone(),
+                watch: watch.clone(),
+                mailbox_full: plan.mailbox_full,
+                stalls: plan.stalls,
+            },
+            disk: Disk::new(directory, plan.disk),
+            life: 0,
+            up: false,
+            process: None,
+            held: None,
+            looked_at: BTreeMap::new(),
+        });
+        let common = Common {
+            schedule: schedule.clone(),
+            watch: watch.clone(),
+            history: History::default(),
+            load: plan.load,
+            stop: Arc::new(AtomicBool::new(false)),
+            active: Arc::new(AtomicUsize::new(plan.load.clients)),
+            numbers: Arc::new(AtomicU64::new(0)),
+        };
+        let mut world = World {
+            slots: slots.collect(),
+            schedule,
+            watch,
+            common,
+            faults_on: true,
+            wiped: false,
+            crashes: 0,
+            executor: Executor::default(),
+            plan,
+        };
+        world.found(cluster_id);
+        world.begin();
+        world
+    }
+
+    /// Writes the founding state to the founders' disks, as the forming of a cluster does.
+    fn found(&mut self, cluster_id: u64) {
+        let founders = self.plan.shape.founders;
+        let nodes = self.slots[..founders].iter().zip(1..).map(|(slot, node_id)| NodeDescriptor {
+            node_id,
+            ..descriptor(slot.site.slot, slot.disk.directory_id)
+        });
+        let replication_factor = REPLICATION_FACTOR;
+        let formation = Formation { cluster_id, nodes: nodes.collect(), replication_factor };
+        for (slot, node_id) in self.slots[..founders].iter_mut().zip(1..) {
+            let mut ranges = founding_ranges(&formation);
+            ranges.retain(|range| range.replica_on(node_id).is_some());
+            rangedb_raftstore::bootstrap(&*slot.disk.log, &*slot.disk.state, &ranges)
+                .expect("an empty disk takes the founding state");
+            slot.disk.identity = Some(Identity {
+                cluster_id,
+                node_id,
+                formation: Some(formation.clone()),
+                opened: false,
+                known_nodes: Vec::new(),
+            });
+        }
+    }
+
+    /// Schedules what sets everything going.
+    fn begin(&mut self) {
+        let schedule = self.schedule.clone();
+        let (founders, safety) = (self.plan.shape.founders, self.plan.safety_phase);
+        for slot in 0..self.slots.len() {
+            let latest = if slot < founders { SECOND } else { safety / 2 };
+            let at = schedule.between(0, latest);
+            schedule.at(at, Host::World, Occurrence::Fault(Fault::Restart { slot }));
+        }
+        for (fault, mean) in self.plan.faults.clone() {
+            let at = schedule.between(SECOND, SECOND + 2 * mean);
+            schedule.at(at, Host::World, Occurrence::Fault(fault));
+        }
+        schedule.at(COMPARE_EVERY, Host::World, Occurrence::Compare);
+        for client in 0..self.plan.load.clients {
+            let worker = self.worker(client);
+            self.executor.spawn(&schedule, Host::Client(client), Box::pin(worker.run()));
+        }
+    }
+
+    /// A client at a place of its own. What it does is up to the caller.
+    pub fn worker(&self, me: usize) -> Worker {
+        let host = Host::Client(me);
+        let net = Site { clock: Clock::TRUE, ..self.slots[0].site.clone() }.net(host);
+        let mut addresses: Vec<String> = (0..self.slots.len()).map(client_address).collect();
+        self.schedule.random(|rng| rng.shuffle(&mut addresses));
+        let config = ClientConfig::new(addresses).timeout(Duration::from_secs(5));
+        let client = Client::with_net(net, config).expect("addresses are valid");
+        Worker { me, client, common: self.common.clone() }
+    }
+
+    pub fn spawn(&mut self, host: Host, task: impl Future<Output = ()> + Send + 'static) {
+        let schedule = self.schedule.clone();
+        self.executor.spawn(&schedule, host, Box::pin(task));
+    }
+
+    /// The next thing happens. False if nothing is left to happen.
+    pub fn step(&mut self) -> bool {
+        let Some((host, occurrence)) = self.schedule.next() else { return false };
+        if let Host::Process { slot, life } = host
+            && self.slots[slot].life != life
+        {
+            return true;
+        }
+        if let Host::Process { slot, .. } | Host::Slot(slot) = host
+            && let Some(held) = &mut self.slots[slot].held
+        {
+            held.push_back((host, occurrence));
+            return true;
+        }
+        self.schedule.trace(host, &occurrence);
+        if let Err(error) = self.happen(host, occurrence) {
+            self.watch.violated(format!("{host:?}: {error}"));
+        }
+        true
+    }
+
+    fn happen(&mut self, host: Host, occurrence: Occurrence) -> rangedb_storage::Result<()> {
+        match occurrence {
+            Occurrence::Spawn(task) => {
+                self.executor.spawn(&self.schedule, host, task);
+                return Ok(());
+            }
+            Occurrence::Poll(task) => {
+                self.executor.poll(task);
+                return Ok(());
+            }
+            Occurrence::Timer(timer) => {
+                if let Some(timer) = timer.upgrade() {
+                    timer.fire();
+                }
+                return Ok(());
+            }
+            Occurrence::Return { call, result } => {
+                call.complete(result);
+                return Ok(());
+            }
+            Occurrence::Fault(fault) => return self.fault(fault),
+            Occurrence::Compare => {
+                let verdict = self.compare();
+                self.watch.note(|_| verdict);
+                self.schedule.after(COMPARE_EVERY, Host::World, Occurrence::Compare);
+                return Ok(());
+            }
+            _ => {}
+        }
+        match host {
+            Host::Slot(slot) | Host::Process { slot, .. } => self.happen_at(slot, occurrence),
+            Host::World | Host::Client(_) => unreachable!("nothing else happens to {host:?}"),
+        }
+    }
+
+    fn happen_at(&mut self, at: usize, occurrence: Occurrence) -> rangedb_storage::Result<()> {
+        let schedule = &self.schedule;
+        let slot = &mut self.slots[at];
+        if let Occurrence::Joined { cluster_id, node_id } = occurrence {
+            let (formation, known_nodes) = (None, Vec::new());
+            let identity = Identity { cluster_id, node_id, formation, opened: false, known_nodes };
+            slot.disk.identity = Some(identity);
+            let host = slot.host();
+            slot.process = Some(Process::start(slot.site.clone(), host, &mut slot.disk)?);
+            return Ok(());
+        }
+        let Some(process) = &mut slot.process else {
+            self.nobody_there(occurrence);
+            return Ok(());
+        };
+        let disk = &mut slot.disk;
+        let stalled = match occurrence {
+            Occurrence::Tick { shard } => {
+                let stalled = process.tick(shard, disk)?;
+                let stopped = process.node.stopped();
+                look_at_log(&self.watch, slot, shard)?;
+                if let Some(reason) = stopped {
+                    self.on_stopped(at, &reason)?;
+                    return Ok(());
+                }
+                stalled
+            }
+            Occurrence::Pass { shard } => process.pass(shard, disk)?,
+            Occurrence::Perform { shard, effects } => {
+                process.perform(shard, effects, disk)?;
+                None
+            }
+            Occurrence::Synced => {
+                process.synced(disk)?;
+                None
+            }
+            Occurrence::Flushed { shard, token } => {
+                process.flushed(shard, token, disk)?;
+                None
+            }
+            Occurrence::Raft { cluster_id, envelope } => {
+                process.receive(cluster_id, envelope);
+                None
+            }
+            Occurrence::Store { range, event } => {
+                process.put(range, event);
+                None
+            }
+            Occurrence::Call { request, timeout_us, responder } => {
+                process.answer(&mut self.executor, request, timeout_us, responder);
+                None
+            }
+            Occurrence::Snapshot(part) => {
+                process.receive_part(&part, disk);
+                None
+            }
+            _ => unreachable!("handled before it came to a node"),
+        };
+        if let Some(Stall { shard, effects }) = stalled {
+            let pause = schedule.between(1, self.plan.outage_max);
+            let host = self.slots[at].host();
+            self.pause(at, pause);
+            let held = self.slots[at].held.as_mut().expect("just paused");
+            held.push_front((host, Occurrence::Perform { shard, effects }));
+        }
+        Ok(())
+    }
+
+    /// The control plane told the node to end. A supervisor would start it again.
+    fn on_stopped(&mut self, slot: usize, reason: &str) -> rangedb_storage::Result<()> {
+        self.schedule.remark(|| format!("node-{slot} was told to stop: {reason}"));
+        self.crash(slot)?;
+        let restart = Occurrence::Fault(Fault::Restart { slot });
+        self.schedule.after(SECOND, Host::World, restart);
+        Ok(())
+    }
+
+    /// Something reached a place where no node runs.
+    fn nobody_there(&mut self, occurrence: Occurrence) {
+        let refuses = self.schedule.random(|rng| rng.u32(0..100) < REFUSED_BY_DOWN);
+        match occurrence {
+            Occurrence::Call { responder, .. } if refuses => {
+                responder.refuse("connection refused");
+            }
+            Occurrence::Raft { envelope, .. } => {
+                let (from, to) =
+                    (envelope.from.unwrap_or_default(), envelope.to.unwrap_or_default());
+                let node = rangedb_proto::NodeId(to.node_id);
+                let sender = self.slots.iter().filter_map(|slot| slot.process.as_ref());
+                let sender = sender.filter(|process| process.node_id == from.node_id);
+                let range = rangedb_proto::RangeId(envelope.range_id);
+                for process in sender {
+                    process.put(range, Event::Unreachable(node));
+                }
+            }
+            Occurrence::Snapshot(part) => part.report_broken(&self.schedule),
+            _ => {}
+        }
+    }
+
+    /// Starts the node at a place, unless it is up.
+    pub fn start(&mut self, at: usize) -> rangedb_storage::Result<()> {
+        let slot = &mut self.slots[at];
+        if slot.up {
+            return Ok(());
+        }
+        slot.up = true;
+        slot.life += 1;
+        slot.looked_at.clear();
+        let host = slot.host();
+        if slot.disk.identity.is_some() {
+            slot.process = Some(Process::start(slot.site.clone(), host, &mut slot.disk)?);
+        } else {
+            let joining = join(slot.site.net(host), at, slot.disk.directory_id);
+            self.spawn(host, joining);
+        }
+        Ok(())
+    }
+
+    /// The process ends without a warning, if there is one.
+    pub fn crash(&mut self, at: usize) -> rangedb_storage::Result<()> {
+        let slot = &mut self.slots[at];
+        if !slot.up {
+            return Ok(());
+        }
+        self.crashes += 1;
+        let host = slot.host();
+        slot.up = false;
+        slot.life += 1;
+        let (process, held) = (slot.process.take(), slot.held.take());
+        self.executor.end(host);
+        drop(process);
+        // What was on its way to the process, and not from within it, finds nobody there.
+        for (host, occurrence) in held.into_iter().flatten() {
+            if matches!(host, Host::Slot(_)) {
+                self.nobody_there(occurrence);
+            }
+        }
+        let crash = &mut fastrand::Rng::with_seed(self.schedule.random(|rng| rng.u64(..)));
+        self.slots[at].disk.crash(crash)
+    }
+
+    /// The process stands still for a while: nothing runs, nothing is read.
+    pub fn pause(&mut self, at: usize, duration: Micros) {
+        let slot = &mut self.slots[at];
+        if slot.up && slot.held.is_none() {
+            slot.held = Some(VecDeque::new());
+            let resume = Occurrence::Fault(Fault::Resume { slot: at });
+            self.schedule.after(duration, Host::World, resume);
+        }
+    }
+
+    pub fn resume(&mut self, at: usize) {
+        for (host, occurrence) in self.slots[at].held.take().into_iter().flatten() {
+            self.schedule.after(0, host, occurrence);
+        }
+    }
+
+    /// Every replica of a running node, with its place.
+    pub fn replicas(&self) -> Vec<(usize, RangeStatus)> {
+        let processes = self.slots.iter().filter_map(|slot| Some((slot, slot.process.as_ref()?)));
+        let mut replicas = Vec::new();
+        for (slot, process) in processes {
+            let statuses = process.stores().iter().flat_map(|store| store.status());
+            replicas.extend(statuses.map(|status| (slot.site.slot, status)));
+        }
+        replicas
+    }
+
+    /// Compares replicas of a range that stand at the same entry.
+    pub fn compare(&self) -> Verdict {
+        let mut by_range: BTreeMap<u64, Vec<ReplicaState>> = BTreeMap::new();
+        for (slot, status) in self.replicas() {
+            let descriptor = &status.descriptor;
+            if descriptor.replicas.is_empty() {
+                continue;
+            }
+            let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
+            let state = &*self.slots[slot].disk.state;
+            let hash = state_hash(state, &span).map_err(|error| error.to_string())?;
+            let replica = ReplicaState { slot, applied_index: status.applied_index, hash };
+            by_range.entry(descriptor.range_id).or_default().push(replica);
+        }
+        by_range.iter().try_for_each(|(range, replicas)| replicas_equal::check(*range, replicas))
+    }
+
+    /// Clients end after the operation they are at.
+    pub fn stop_clients(&self) {
+        self.common.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for World {
+    /// Tasks hold the schedule, which holds what wakes them.
+    fn drop(&mut self) {
+        self.executor.clear();
+        self.slots.clear();
+        self.schedule.close();
+    }
+}
+
+/// Compares committed entries that came to a log since the last look with those of other logs.
+fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage::Result<()> {
+    let Some(process) = &slot.process else { return Ok(()) };
+    for status in process.stores()[shard].status() {
+        let range = status.descriptor.range_id;
+        let stored = slot.disk.log.state(range)?;
+        let Some(stored) = stored.filter(|_| !slot.disk.is_replacing(range)) else { continue };
+        let looked_at = slot.looked_at.entry(range).or_default();
+        let low = (*looked_at).max(stored.truncated_index) + 1;
+        let high = status.applied_index.min(stored.last_index) + 1;
+        if low >= high {
+            continue;
+        }
+        for entry in slot.disk.log.entries(range, low, high, u64::MAX)? {
+            let at = slot.site.slot;
+            watch.note(|checks| checks.committed.holds(range, at, &entry));
+        }
+        *looked_at = high - 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The simulator, as a test: seeds that once found something, new ones, and some of them twice.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rangedb_tests::sim::{Report, simulate};
+
+/// Seeds of one run: some 15 seconds on two cores.
+const SEEDS: u64 = 400;
+
+/// Seeds that are run a second time.
+const SEEDS_TWICE: u64 = 20;
+
+/// Runs all seeds on all cores and hands each report to the caller's function.
+fn run_all(seeds: &[u64], each: impl Fn(&Report) + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    each(&simulate(*seed, None));
+                }
+            });
+        }
+    });
+}
+
+fn assert_all_pass(seeds: &[u64]) {
+    let failed = Mutex::new(Vec::new());
+    run_all(seeds, |report| {
+        if let Some(failure) = &report.failure {
+            let again = "cargo run --release --workspace --bin sim -- --verbose --seed";
+            let line = format!("{again} {}\n{failure:?}", report.seed);
+            failed.lock().expect("no panic holds it").push(line);
+        }
+    });
+    let failed = failed.into_inner().expect("no panic holds it");
+    assert!(failed.is_empty(), "{} seeds failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Lines of `tests/seeds/*.txt`: a seed, and what it found.
+fn seeds_with_a_story() -> Vec<u64> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
+    let mut seeds = Vec::new();
+    for file in std::fs::read_dir(directory).expect("the seeds are there") {
+        let path = file.expect("the directory can be read").path();
+        let text = std::fs::read_to_string(&path).expect("a list of seeds is text");
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let seed = line.split_whitespace().next().and_then(|word| word.parse().ok());
+            seeds.push(seed.unwrap_or_else(|| panic!("no seed in {}: {line}", path.display())));
+        }
+    }
+    seeds
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    assert_all_pass(&seeds_with_a_story());
+}
+
+#[test]
+fn clusters_keep_their_promises_under_faults_and_come_back_to_work() {
+    assert_all_pass(&(1..=SEEDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_seed_run_twice_gives_the_same_trace() {
+    let seeds: Vec<u64> = (1..=SEEDS_TWICE).collect();
+    let hashes = Mutex::new(std::collections::BTreeMap::new());
+    let twice: Vec<u64> = seeds.iter().chain(&seeds).copied().collect();
+    run_all(&twice, |report| {
+        let mut hashes = hashes.lock().expect("no panic holds it");
+        let first = *hashes.entry(report.seed).or_insert(report.trace_hash);
+        assert_eq!(first, report.trace_hash, "seed {} went two ways", report.seed);
+    });
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    assert_ne!(simulate(1, None).trace_hash, simulate(2, None).trace_hash);
+}
