@@ -1,10 +1,17 @@
 //! Dropping a prefix of the log, only once a finished flush covers it (design D3), and not so far
 //! that every follower that stumbles needs a snapshot. Each replica decides for itself: any of them
-//! may lead next.
+//! may lead next. A leader also keeps what its followers are still to be sent.
 
+use raft::ProgressState;
 use rangedb_storage::{LogChange, Result};
 
 use super::Peer;
+
+/// Bytes of log that a leader keeps for followers that answer but have not got them yet; those that
+/// are further back begin again with a snapshot. As much as a busy range writes while a large
+/// snapshot is on its way: dropped sooner, the follower would find the entries behind its snapshot
+/// gone, need another one, and never catch up.
+const UNSENT_BYTES_MAX: u64 = 1 << 30;
 
 impl Peer {
     /// Whether enough log was written since the last flush to want another.
@@ -22,12 +29,31 @@ impl Peer {
     /// A flush that covers entries up to `flushed` is finished.
     pub fn truncate(&mut self, flushed: u64) -> Result<Option<LogChange>> {
         let keep = self.config.log_keep_bytes;
+        let needed = self.followers_need();
         let log = self.log();
         let Some(index) = log.size().index_keeping(keep) else { return Ok(None) };
-        let index = index.min(flushed);
+        let given_up = log.size().index_keeping(UNSENT_BYTES_MAX).unwrap_or(0);
+        let index = index.min(flushed).min(needed.max(given_up));
         if index <= log.truncated().index {
             return Ok(None);
         }
         log.truncate(index).map(Some)
+    }
+
+    /// The highest index that no follower which answers needs any more, as far as raft tells.
+    fn followers_need(&self) -> u64 {
+        if !self.is_raft_leader() {
+            return u64::MAX;
+        }
+        let followers = self.raw.raft.prs().iter();
+        let answering =
+            followers.filter(|(id, _)| **id != self.me.replica_id && self.is_heard(**id));
+        let has = answering.map(|(_, progress)| match progress.state {
+            ProgressState::Snapshot => progress.pending_snapshot,
+            // Behind a snapshot that was delivered, nothing is matched yet.
+            ProgressState::Probe => progress.matched.max(progress.next_idx.saturating_sub(1)),
+            ProgressState::Replicate => progress.matched,
+        });
+        has.min().unwrap_or(u64::MAX)
     }
 }
