@@ -27,7 +27,7 @@ cluster: build ## Run three nodes on loopback with their data in ./cluster; Ctrl
 
 # The build comes first because tests run the real binary, which `cargo test` does not make.
 .PHONY: test
-test: build ## Run every test, those of the documentation included
+test: setup-test build ## Run every test, those of the documentation included
 	cargo test --release --workspace --no-fail-fast
 
 .PHONY: check
@@ -46,8 +46,10 @@ fix: setup-lint ## Apply the formatter and the lints' own corrections
 build: setup ## Build the one binary, rangedb
 	cargo build --release --workspace
 
-.PHONY: setup setup-lint
+.PHONY: setup setup-test setup-lint
 setup: ## Install what the build needs and the machine lacks
 	@.ci/setup
+setup-test:
+	@.ci/setup test
 setup-lint:
 	@.ci/setup lint

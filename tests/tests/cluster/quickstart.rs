@@ -10,7 +10,8 @@ async fn the_quickstart_of_the_sdk_runs_against_a_cluster() {
     let cluster = Cluster::started(3).await;
     // `cargo test` builds examples beside the binary.
     let example = rangedb().with_file_name("examples").join("quickstart");
-    assert!(example.exists(), "{} is not there: run `make test`", example.display());
+    let how = "`cargo build --release --workspace --examples` makes it, and so does `make test`";
+    assert!(example.exists(), "{} is not there: {how}", example.display());
     let mut command = Command::new(example);
     command.env("RANGEDB_ENDPOINTS", cluster.endpoints());
     let output = tokio::process::Command::from(command).output().await.unwrap();
