@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::{Span, View, check_command_bytes, check_value};
 
-/// Operations under conditions, all or nothing. All keys must lie in one range.
+/// Operations under conditions, all or nothing, wherever the keys lie. If that is one range, a batch
+/// takes one round; over several it is a transaction.
 ///
 /// Operations are applied in order, and a later one sees what an earlier one wrote. Conditions see
 /// the state before the batch.
@@ -89,8 +90,9 @@ impl Batch {
         self
     }
 
-    /// The command and the spans that it touches, if every part is allowed. Its timestamp is 0.
-    pub(crate) fn into_command(self, view: View) -> Result<(v1::CommitOneRange, Vec<Span>)> {
+    /// The command and the least span that holds all it touches, if every part is allowed. Its
+    /// timestamp is 0.
+    pub(crate) fn into_command(self, view: View) -> Result<(v1::CommitOneRange, Span)> {
         if self.is_empty() {
             return Err(Error::invalid("operations", "a batch has at least one operation"));
         }
@@ -105,9 +107,10 @@ impl Batch {
         for condition in &self.conditions {
             view.check_key(&condition.key)?;
             bytes += condition.bytes();
-            spans.push(key_span(&condition.key));
+            spans.push(Span::of_key(&condition.key));
         }
         check_command_bytes(bytes)?;
+        let hull = spans.into_iter().reduce(Span::hull).expect("at least one operation");
         let command = v1::CommitOneRange {
             start_ts: 0,
             conditions: self.conditions.into_iter().map(v1::Condition::from).collect(),
@@ -115,7 +118,7 @@ impl Batch {
             return_previous: self.return_previous,
             ..Default::default()
         };
-        Ok((command, spans))
+        Ok((command, hull))
     }
 }
 
@@ -125,11 +128,11 @@ fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> 
         operation::Body::Put(put) => {
             view.check_key(&put.key)?;
             check_value(&put.value)?;
-            Ok((key_span(&put.key), put.value.len()))
+            Ok((Span::of_key(&put.key), put.value.len()))
         }
         operation::Body::Delete(delete) => {
             view.check_key(&delete.key)?;
-            Ok((key_span(&delete.key), 0))
+            Ok((Span::of_key(&delete.key), 0))
         }
         operation::Body::DeleteRange(range) => {
             let span = Span::new(range.start_key.clone(), range.end_key.clone());
@@ -138,10 +141,6 @@ fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> 
             Ok((span, end_bytes))
         }
     }
-}
-
-fn key_span(key: &Bytes) -> Span {
-    Span::new(key.clone(), [key, &b"\0"[..]].concat())
 }
 
 /// How a single put is made.

@@ -1,4 +1,4 @@
-//! [`Client`]: reads and one-range commits.
+//! [`Client`]: reads, and writes that are one request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,16 @@ use crate::key_value::KeyValue;
 use crate::keys::View;
 use crate::net::SharedNet;
 use crate::range::{RangeOptions, RangeStream};
-use crate::retry::Effect;
+use crate::one_range;
+use crate::resolve::Resolver;
 use crate::router::Place;
 use crate::sender::{Sender, unexpected_answer};
-use crate::span_check::check_one_range;
 use crate::timestamps::Timestamps;
+use crate::transaction::over_ranges;
 
 /// Reads of [`Client::get_many`] that are under way at once: enough to fill the batches of a few
 /// nodes, few enough that one caller cannot fill a node's queue.
-const GET_MANY_CONCURRENCY: usize = 64;
+pub(crate) const GET_MANY_CONCURRENCY: usize = 64;
 
 /// A connection to a cluster. Clones are cheap and share everything but the timeout.
 ///
@@ -39,7 +40,8 @@ const GET_MANY_CONCURRENCY: usize = 64;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) sender: Arc<Sender>,
-    timestamps: Timestamps,
+    pub(crate) timestamps: Timestamps,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) timeout: Duration,
     pub(crate) view: View,
 }
@@ -60,7 +62,8 @@ impl Client {
         config.check()?;
         let sender = Arc::new(Sender::new(net, &config));
         let timestamps = Timestamps::new(sender.clone());
-        Ok(Client { sender, timestamps, timeout: config.timeout, view: View::User })
+        let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
+        Ok(Client { sender, timestamps, resolver, timeout: config.timeout, view: View::User })
     }
 
     /// The same client with another time for each request.
@@ -163,34 +166,18 @@ impl Client {
         self.put_with(key, new, options).await
     }
 
-    /// Applies all of a batch or nothing. All its keys must lie in one range; a batch over more is
-    /// refused before anything is sent.
+    /// Applies all of a batch or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] if a condition does not hold. [`Error::TooLarge`] if a delete of a span
+    /// that lies in several ranges finds more than [`crate::DELETE_RANGE_KEYS_MAX`] keys.
     pub async fn batch(&self, batch: Batch) -> Result<Committed> {
         let deadline = self.deadline();
-        let (command, spans) = batch.into_command(self.view)?;
-        let operations = command.operations.len();
-        let place = Place::Key(&spans[0].start);
-        let descriptor = self.sender.locate(place, deadline).await?;
-        check_one_range(&self.sender, &descriptor, &spans, deadline).await?;
-        let start_ts = self.timestamps.next(deadline).await?.0;
-        let command = v1::CommitOneRange { start_ts, ..command };
-        let build = |descriptor: &RangeDescriptor| {
-            // The range may have split since.
-            if !spans.iter().all(|span| descriptor.covers(&span.start, &span.end)) {
-                let reason = "the range split while the batch was on its way".to_owned();
-                return Err(Error::Unavailable(reason));
-            }
-            let range = Some(header(descriptor));
-            Ok(request::Body::Write(v1::Write { range, commit: Some(command.clone()) }))
-        };
-        let answer = self.sender.to_range(place, Effect::Recognised, deadline, &build).await?;
-        match answer {
-            (_, response::Body::Write(v1::WriteReply { committed: Some(committed) }))
-                if committed.results.len() == operations =>
-            {
-                Ok(committed.into())
-            }
-            _ => Err(Error::Undetermined(unexpected_answer("the range's leader").to_string())),
+        let (command, hull) = batch.into_command(self.view)?;
+        match one_range::commit(self, command.clone(), &hull, deadline).await? {
+            Some(committed) => Ok(committed.into()),
+            None => over_ranges::commit_batch(self, &command, deadline).await,
         }
     }
 
@@ -201,19 +188,19 @@ impl Client {
         Ok((committed.commit_ts, result))
     }
 
-    async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
+    /// The key's value at `read_ts` or (0) the newest.
+    pub(crate) async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
         self.view.check_key(&key)?;
-        let build = |descriptor: &RangeDescriptor| {
-            let range = Some(header(descriptor));
+        let build = |descriptor: &RangeDescriptor, passed: &[u64]| {
             Ok(request::Body::PointRead(v1::PointRead {
-                range,
+                range: Some(header(descriptor)),
                 key: key.clone(),
                 read_ts,
-                ..Default::default()
+                pass_locks_of: passed.to_vec(),
             }))
         };
-        let place = Place::Key(&key);
-        match self.sender.to_range(place, Effect::Read, self.deadline(), &build).await? {
+        let answer = self.resolver.read(Place::Key(&key), read_ts, self.deadline(), &build);
+        match answer.await? {
             (_, response::Body::PointRead(reply)) => Ok(reply.kv.map(KeyValue::from)),
             _ => Err(unexpected_answer("the range's leader")),
         }

@@ -23,6 +23,39 @@ pub enum Error {
         /// What stood at the key when the condition was checked; none if the key had no value.
         actual: Option<Box<KeyValue>>,
     },
+    /// Another transaction wrote what this one read or writes, and nothing was written. Begin again.
+    #[error(
+        "key `{}` was written at {winner_commit_ts} by the transaction that began at \
+         {winner_start_ts}",
+        key.escape_ascii()
+    )]
+    WriteConflict {
+        key: Bytes,
+        winner_start_ts: u64,
+        winner_commit_ts: u64,
+    },
+    /// The transaction was rolled back by somebody who took its client for dead; nothing of it was
+    /// written. Begin again.
+    #[error("the transaction was rolled back at key `{}`", key.escape_ascii())]
+    Aborted { key: Bytes },
+    /// Another transaction holds the key, and did so as long as this request could wait. Nothing was
+    /// written.
+    #[error(
+        "key `{}` is locked by the transaction that began at {start_ts}",
+        key.escape_ascii()
+    )]
+    Locked {
+        key: Bytes,
+        /// Who holds it.
+        start_ts: u64,
+        /// The key whose lock decides the holder's fate.
+        primary: Bytes,
+        /// Oracle's milliseconds until which the lock lives without a heartbeat.
+        alive_until_ms: u64,
+    },
+    /// More than a transaction may hold. Never works in one; nothing of it was written.
+    #[error("too large: {what} over the limit of {limit}")]
+    TooLarge { what: String, limit: u64 },
     /// Nobody could do it in time, and it certainly did not happen. May work later.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -72,7 +105,17 @@ impl Error {
     /// Whether the same request may be sent again as it is: it certainly did not happen, and the
     /// reason may pass by itself.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::TooBusy { .. })
+        matches!(self, Error::Unavailable(_) | Error::TooBusy { .. } | Error::Locked { .. })
+    }
+
+    /// Whether a transaction failed because of another one: begun anew, it may succeed. What was
+    /// read has to be read again. False for [`Error::Conflict`], where the caller's own condition
+    /// does not hold.
+    pub fn is_transaction_conflict(&self) -> bool {
+        matches!(
+            self,
+            Error::WriteConflict { .. } | Error::Aborted { .. } | Error::Locked { .. }
+        )
     }
 
     pub(crate) fn invalid(argument: &str, message: impl Into<String>) -> Self {
@@ -84,10 +127,41 @@ impl Error {
     }
 }
 
+/// In the place of a condition's number: two transactions conflict, no condition failed. `actual`
+/// then is no row but the winner, its start in `create_ts` and its commit in `mod_ts`; absent, the
+/// transaction was rolled back.
+const NO_CONDITION: u32 = u32::MAX;
+
+impl From<v1::KeyLocked> for Error {
+    fn from(lock: v1::KeyLocked) -> Self {
+        let v1::KeyLocked { key, primary, start_ts, alive_until_ms } = lock;
+        Error::Locked { key, start_ts, primary, alive_until_ms }
+    }
+}
+
+impl From<v1::WriteConflict> for Error {
+    fn from(conflict: v1::WriteConflict) -> Self {
+        let v1::WriteConflict { key, winner_start_ts, winner_commit_ts } = conflict;
+        Error::WriteConflict { key, winner_start_ts, winner_commit_ts }
+    }
+}
+
 impl From<v1::Error> for Error {
     fn from(error: v1::Error) -> Self {
         let message = error.message;
         match error.kind {
+            Some(Kind::Conflict(conflict)) if conflict.condition_index == NO_CONDITION => {
+                let key = conflict.key;
+                match conflict.actual {
+                    None => Error::Aborted { key },
+                    Some(winner) => Error::WriteConflict {
+                        key,
+                        winner_start_ts: winner.create_ts,
+                        winner_commit_ts: winner.mod_ts,
+                    },
+                }
+            }
+            Some(Kind::KeyLocked(lock)) => lock.into(),
             Some(Kind::Conflict(conflict)) => Error::Conflict {
                 key: conflict.key,
                 condition_index: conflict.condition_index as usize,
@@ -115,8 +189,7 @@ impl From<v1::Error> for Error {
                 | Kind::DeadlineExceeded(_)
                 | Kind::NotLeader(_)
                 | Kind::StaleEpoch(_)
-                | Kind::RangeNotFound(_)
-                | Kind::KeyLocked(_),
+                | Kind::RangeNotFound(_),
             ) => Error::Unavailable(message),
             // A newer server's kind of error: nothing is known about what happened.
             None => Error::Undetermined(message),
@@ -135,6 +208,21 @@ impl From<Error> for v1::Error {
                 let conflict = v1::Conflict { condition_index, key, actual };
                 v1::Error::new(Kind::Conflict(conflict), display)
             }
+            Error::WriteConflict { key, winner_start_ts, winner_commit_ts } => {
+                let winner = v1::KeyValue {
+                    key: key.clone(),
+                    create_ts: winner_start_ts,
+                    mod_ts: winner_commit_ts,
+                    ..Default::default()
+                };
+                between_transactions(key, Some(winner), display)
+            }
+            Error::Aborted { key } => between_transactions(key, None, display),
+            Error::Locked { key, start_ts, primary, alive_until_ms } => {
+                let lock = v1::KeyLocked { key, primary, start_ts, alive_until_ms };
+                v1::Error::new(Kind::KeyLocked(lock), display)
+            }
+            Error::TooLarge { .. } => v1::Error::invalid("transaction", display),
             Error::Unavailable(message) => v1::Error::unavailable(message),
             Error::TooBusy { message, retry_after } => {
                 let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
@@ -153,5 +241,38 @@ impl From<Error> for v1::Error {
                 v1::Error::new(Kind::Corruption(v1::Corruption { file }), message)
             }
         }
+    }
+}
+
+fn between_transactions(key: Bytes, winner: Option<v1::KeyValue>, message: String) -> v1::Error {
+    let conflict = v1::Conflict { condition_index: NO_CONDITION, key, actual: winner };
+    v1::Error::new(Kind::Conflict(conflict), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stops_a_transaction_survives_the_way_over_the_wire() {
+        let key = Bytes::from_static(b"k");
+        let primary = Bytes::from_static(b"p");
+        let all = [
+            Error::WriteConflict { key: key.clone(), winner_start_ts: 3, winner_commit_ts: 5 },
+            Error::Aborted { key: key.clone() },
+            Error::Locked { key: key.clone(), start_ts: 3, primary, alive_until_ms: 7 },
+            Error::Conflict { key, condition_index: 0, actual: None },
+        ];
+        for error in all {
+            assert_eq!(Error::from(v1::Error::from(error.clone())), error);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_names_the_limit_on_the_wire_too() {
+        let error = Error::TooLarge { what: "12 keys".to_owned(), limit: 10 };
+        let there = Error::from(v1::Error::from(error));
+        assert!(matches!(&there, Error::Invalid { .. }), "{there:?}");
+        assert!(there.to_string().contains("12 keys over the limit of 10"), "{there}");
     }
 }

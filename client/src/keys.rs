@@ -29,6 +29,20 @@ impl Span {
         Span { start: start.into(), end: end.into() }
     }
 
+    /// Just the key.
+    pub fn of_key(key: &Bytes) -> Self {
+        Span::new(key.clone(), [key, &b"\0"[..]].concat())
+    }
+
+    /// The least span that holds both.
+    pub fn hull(self, other: Span) -> Span {
+        let end = match self.end.is_empty() || other.end.is_empty() {
+            true => Bytes::new(),
+            false => self.end.max(other.end),
+        };
+        Span { start: self.start.min(other.start), end }
+    }
+
     pub fn is_empty(&self) -> bool {
         !self.end.is_empty() && self.end <= self.start
     }

@@ -38,6 +38,7 @@ mod admin;
 mod backoff;
 mod batch;
 mod client;
+mod command;
 mod condition;
 mod config;
 mod endpoints;
@@ -46,13 +47,15 @@ pub mod grpc;
 mod key_value;
 mod keys;
 pub mod net;
+mod one_range;
 mod range;
+mod resolve;
 mod retry;
 mod router;
 mod sender;
-mod span_check;
 pub mod status;
 mod timestamps;
+mod transaction;
 
 pub use admin::Admin;
 pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written};
@@ -63,3 +66,8 @@ pub use error::{Error, Result};
 pub use key_value::KeyValue;
 pub use range::{RangeOptions, RangeStream};
 pub use rangedb_proto::{Timestamp, v1};
+pub use transaction::{
+    DELETE_RANGE_KEYS_MAX, Isolation, TRANSACTION_ATTEMPTS_MAX, TRANSACTION_BYTES_MAX,
+    TRANSACTION_KEYS_MAX, TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX, Transaction,
+    TransactionOptions, TransactionRange,
+};

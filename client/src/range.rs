@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::net::BoxFuture;
-use crate::retry::Effect;
 use crate::router::Place;
 use crate::sender::unexpected_answer;
 
@@ -34,11 +33,11 @@ const PAGE_BYTES: u64 = 1024 * 1024;
 /// others. A span wholly under `_/` is refused.
 #[derive(Clone, Debug)]
 pub struct RangeOptions {
-    span: Span,
-    limit: Option<u64>,
-    reverse: bool,
-    keys_only: bool,
-    read_ts: u64,
+    pub(crate) span: Span,
+    pub(crate) limit: Option<u64>,
+    pub(crate) reverse: bool,
+    pub(crate) keys_only: bool,
+    pub(crate) read_ts: u64,
 }
 
 impl RangeOptions {
@@ -184,7 +183,7 @@ impl Stream for RangeStream {
 
 /// One page of a span: from its start, or from its end if the scan goes backwards.
 async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) -> Result<Page> {
-    let build = |descriptor: &RangeDescriptor| {
+    let build = |descriptor: &RangeDescriptor, passed: &[u64]| {
         let part = part_in(descriptor, &span);
         Ok(request::Body::Scan(v1::Scan {
             range: Some(header(descriptor)),
@@ -195,12 +194,12 @@ async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) ->
             reverse: options.reverse,
             keys_only: options.keys_only,
             read_ts: options.read_ts,
-            ..Default::default()
+            pass_locks_of: passed.to_vec(),
         }))
     };
     let place = if options.reverse { Place::Below(&span.end) } else { Place::Key(&span.start) };
     let deadline = client.deadline();
-    let answer = client.sender.to_range(place, Effect::Read, deadline, &build).await?;
+    let answer = client.resolver.read(place, options.read_ts, deadline, &build).await?;
     let (descriptor, response::Body::Scan(reply)) = answer else {
         return Err(unexpected_answer("the range's leader"));
     };

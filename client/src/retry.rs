@@ -141,6 +141,26 @@ impl<'a> Retry<'a> {
         Ok(None)
     }
 
+    /// What stood in the way is gone, or may be passed: the same node may be asked again at once.
+    pub fn unblocked(&mut self) {
+        self.asked.clear();
+    }
+
+    /// Something stands in the way that needs time: asked again after a pause.
+    pub async fn blocked(&mut self, reason: Error) {
+        self.last = reason;
+        self.pause(Duration::ZERO).await;
+    }
+
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// Whether an answer was lost of a request that changes something.
+    pub fn may_have_happened(&self) -> bool {
+        self.may_have_happened
+    }
+
     /// Everybody was asked in vain: the same again after a pause. Keeps the reason.
     pub fn round_over<T>(&self) -> Outcome<T> {
         Outcome::Later { at_least: Duration::ZERO, reason: self.last.clone() }
@@ -153,8 +173,12 @@ impl<'a> Retry<'a> {
         self.rerouted_since_pause = false;
     }
 
-    fn end(&self, error: Error) -> Error {
-        if self.may_have_happened {
+    /// How the request ends if this is the last thing that is known.
+    ///
+    /// A write conflict stands whatever became of lost attempts: had one been applied, the range
+    /// would have recognised this one; and one that arrives later meets the same newer version.
+    pub fn end(&self, error: Error) -> Error {
+        if self.may_have_happened && !matches!(error, Error::WriteConflict { .. }) {
             return Error::Undetermined(format!("an answer was lost, and since then: {error}"));
         }
         error

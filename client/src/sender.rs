@@ -25,6 +25,13 @@ pub(crate) const CONTROL_KEY: &[u8] = b"_/cluster/";
 /// A request for the range that a descriptor describes; an error ends it.
 pub(crate) type Build<'a> = &'a (dyn Fn(&RangeDescriptor) -> Result<request::Body> + Sync);
 
+/// What the leader of a range said.
+pub(crate) enum Reached {
+    Answer(response::Body),
+    /// Nothing was done: an uncommitted write is in the way, for the caller to judge.
+    Locked(v1::KeyLocked),
+}
+
 pub(crate) struct Sender {
     pub net: SharedNet,
     pub router: Router,
@@ -37,18 +44,17 @@ impl Sender {
         Sender { net, router: Router::new(config.address_kind), endpoints }
     }
 
-    /// Asks the leader of the range at a place. Returns the range's descriptor at that time too.
+    /// Asks the leader of the range at a place. Returns the range's descriptor at that time too. The
+    /// caller keeps `retry`: what an earlier attempt may have done counts after a lock was met, too.
     pub async fn to_range(
         &self,
         place: Place<'_>,
-        effect: Effect,
-        deadline: Duration,
         build: Build<'_>,
-    ) -> Result<(Arc<RangeDescriptor>, response::Body)> {
-        let mut retry = Retry::new(&*self.net, effect, deadline);
+        retry: &mut Retry<'_>,
+    ) -> Result<(Arc<RangeDescriptor>, Reached)> {
         loop {
             retry.check_time()?;
-            let outcome = self.ask_range(place, effect, build, &mut retry).await;
+            let outcome = self.ask_range(place, build, retry).await;
             if let Some(answer) = retry.after(outcome).await? {
                 return Ok(answer);
             }
@@ -100,10 +106,9 @@ impl Sender {
     async fn ask_range(
         &self,
         place: Place<'_>,
-        effect: Effect,
         build: Build<'_>,
         retry: &mut Retry<'_>,
-    ) -> Outcome<(Arc<RangeDescriptor>, response::Body)> {
+    ) -> Outcome<(Arc<RangeDescriptor>, Reached)> {
         let (descriptor, target) = match self.way_to(place, retry).await {
             Ok(way) => way,
             Err(outcome) => return outcome,
@@ -122,13 +127,17 @@ impl Sender {
         };
         retry.asked.insert(target.address.clone());
         match self.net.call(&target.address, body, timeout).await {
+            Ok(response::Body::Error(v1::Error { kind: Some(Kind::KeyLocked(lock)), .. })) => {
+                self.router.leads(&descriptor, target.node_id);
+                Outcome::Answer((descriptor, Reached::Locked(lock)))
+            }
             Ok(response::Body::Error(error)) => {
                 self.learn(&descriptor, &target, &error);
-                outcome_of(error, effect)
+                outcome_of(error, retry.effect())
             }
             Ok(answer) => {
                 self.router.leads(&descriptor, target.node_id);
-                Outcome::Answer((descriptor, answer))
+                Outcome::Answer((descriptor, Reached::Answer(answer)))
             }
             Err(error) => {
                 self.router.turned_away(&descriptor, target.node_id);

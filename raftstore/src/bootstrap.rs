@@ -27,6 +27,7 @@ pub fn bootstrap(
             applied_index: FIRST_INDEX,
             applied_term: FIRST_TERM,
             snapshot_index: FIRST_INDEX,
+            ..Default::default()
         };
         let key = keys::range_state(range.range_id);
         states.put(ColumnFamily::Meta, key, first.encode_to_vec());

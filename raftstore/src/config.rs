@@ -26,7 +26,7 @@ pub struct Config {
     pub apply_bytes_max: u64,
     /// Bytes of the newest entries that a replica keeps in memory, besides those not yet durable.
     pub entry_cache_bytes: usize,
-    /// Bytes of log written since the last flush after which a flush is asked for.
+    /// Bytes of log that a store's ranges together write since the last flush before they want one.
     pub flush_log_bytes: u64,
     /// Bytes of log kept behind a flush for followers that lag; further back they get a snapshot.
     pub log_keep_bytes: u64,

@@ -2,6 +2,7 @@
 //! `impl Peer` in a file of its own below `peer/`; here are the fields and how they are read.
 
 mod apply;
+mod departure;
 mod destroy;
 mod install;
 mod operate;
@@ -52,7 +53,7 @@ struct Persisting {
 /// One replica of one range.
 ///
 /// Invariants:
-/// - `me` stands in the descriptor, or the descriptor is empty because no snapshot came yet;
+/// - `me` stands in the descriptor, unless it has departed, or no snapshot came yet;
 /// - a message in `persisting` leaves only after its ready is durable;
 /// - `proposals` hold requests only while this replica led when it took them.
 pub(crate) struct Peer {
@@ -75,6 +76,10 @@ pub(crate) struct Peer {
     /// Ticks since a leader was last heard of.
     leaderless_ticks: usize,
     disk_full: bool,
+    /// Where the newest applied membership change stands in the log, at the latest.
+    membership_index: u64,
+    /// Replicas that left and have not been told yet.
+    departing: Vec<Replica>,
     ticks: u64,
     /// Who was last heard of when, by replica id. Before its first snapshot, a replica knows the
     /// others from here alone.
@@ -147,6 +152,8 @@ impl Peer {
             staged: None,
             leaderless_ticks: 0,
             disk_full: false,
+            membership_index: applied_index,
+            departing: Vec::new(),
             ticks: 0,
             heard: BTreeMap::new(),
         };

@@ -8,7 +8,7 @@
 //! - entries above `durable_index` are all cached.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use prost::Message;
@@ -62,7 +62,8 @@ pub(crate) struct RaftLog {
     /// As of the newest applied entry.
     pub descriptor: Arc<RangeDescriptor>,
     /// raft-rs asks through a shared reference.
-    taken: RefCell<Option<TakenSnapshot>>,
+    /// By the replica that wants it.
+    taken: RefCell<BTreeMap<u64, TakenSnapshot>>,
     /// Bytes appended since the last flush was asked for, and where they stand, for truncation.
     size: LogSize,
 }
@@ -97,7 +98,7 @@ impl RaftLog {
             applied,
             snapshot_index: from.snapshot_index,
             descriptor: Arc::new(from.descriptor.unwrap_or_default()),
-            taken: RefCell::new(None),
+            taken: RefCell::default(),
             size: LogSize::default(),
         };
         let mut changes = Vec::new();
@@ -219,8 +220,8 @@ impl RaftLog {
     }
 
     /// The reader that goes with a snapshot which raft was given, if it is still the newest.
-    pub fn take_snapshot(&self, index: u64) -> Option<TakenSnapshot> {
-        self.taken.borrow_mut().take_if(|taken| taken.index == index)
+    pub fn take_snapshot(&self, to: u64, index: u64) -> Option<TakenSnapshot> {
+        self.taken.borrow_mut().remove(&to).filter(|taken| taken.index == index)
     }
 
     pub fn size(&mut self) -> &mut LogSize {
@@ -315,7 +316,7 @@ impl raft::Storage for RaftLog {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let temporarily = || raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
         // A learner promoted in the middle of a joint change would have to finish it from a
         // snapshot; the change is over in a moment.
@@ -323,7 +324,8 @@ impl raft::Storage for RaftLog {
             return Err(temporarily());
         }
         let reader = self.state.snapshot();
-        *self.taken.borrow_mut() = Some(TakenSnapshot { index: self.applied.index, reader });
+        let taken = TakenSnapshot { index: self.applied.index, reader };
+        self.taken.borrow_mut().insert(to, taken);
         let meta = SnapshotMeta {
             descriptor: Some((*self.descriptor).clone()),
             format_version: SNAPSHOT_FORMAT_VERSION,

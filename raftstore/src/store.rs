@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use prost::Message as _;
-use rangedb_proto::v1::{RangeReport, RangeState, Replica};
+use rangedb_proto::v1::{RangeReport, RangeState, Replica, ReplicaRole};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::{
     ColumnFamily, Direction, Error as StorageError, LogBatch, LogChange, LogEngine, Result,
@@ -264,7 +264,8 @@ impl Store {
             peer.tick(pass);
         }
         self.touch_all();
-        if let Some(effect) = self.flushing.begin_if_wanted(self.peers.values_mut()) {
+        let log_bytes = self.shared.config.flush_log_bytes;
+        if let Some(effect) = self.flushing.begin_if_wanted(log_bytes, self.peers.values_mut()) {
             pass.effects.push(effect);
         }
     }
@@ -284,8 +285,9 @@ impl Store {
     }
 
     fn on_flushed(&mut self, token: u64) -> Result<()> {
-        for (range, flushed) in self.flushing.finish(token) {
-            if let Some(peer) = self.peers.get_mut(&range) {
+        for ((range, replica), flushed) in self.flushing.finish(token) {
+            let peer = self.peers.get_mut(&range).filter(|peer| peer.replica_id() == replica);
+            if let Some(peer) = peer {
                 self.log_changes.extend(peer.truncate(flushed)?);
             }
         }
@@ -297,9 +299,14 @@ impl Store {
         if pass.log.is_empty() && pass.persisting.is_empty() {
             return;
         }
+        let readies = std::mem::take(&mut pass.persisting);
+        if let Some(last) = self.appending.back_mut().filter(|_| pass.log.is_empty()) {
+            // Nothing to write: it only has to wait for what was written before.
+            last.readies.extend(readies);
+            return;
+        }
         self.last_token += 1;
         let token = self.last_token;
-        let readies = std::mem::take(&mut pass.persisting);
         self.appending.push_back(Appending { token, readies });
         let batch = std::mem::take(&mut pass.log);
         pass.effects.push(Effect::Append { token, batch });
@@ -350,7 +357,15 @@ impl Store {
         let node = self.shared.node;
         let descriptor = stored.descriptor.clone().unwrap_or_default();
         let range = RangeId(descriptor.range_id);
-        let me: Replica = *descriptor.replica_on(node.0).ok_or_else(|| {
+        let named = match stored.replica_id {
+            0 => descriptor.replica_on(node.0).copied(),
+            id => Some(descriptor.replica(id).copied().unwrap_or(Replica {
+                replica_id: id,
+                node_id: node.0,
+                role: ReplicaRole::OutgoingVoter.into(),
+            })),
+        };
+        let me = named.filter(|replica| replica.node_id == node.0).ok_or_else(|| {
             StorageError::corrupt(format!(
                 "range {range} is stored here without a replica on {node}"
             ))

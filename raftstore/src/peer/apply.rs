@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use raft::eraftpb::{Entry, EntryType};
 use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{LogEntry, MembershipChange, RangeDescriptor, RangeState};
+use rangedb_proto::v1::{LogEntry, MembershipChange, RangeDescriptor, RangeState, ReplicaRole};
 use rangedb_storage::{ApplyContext, ColumnFamily, Error as StorageError, Result, keys};
 
 use super::{Leading, Peer};
@@ -45,7 +45,13 @@ impl Peer {
         }
         let state = self.range_state();
         pass.batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+        let in_log = self.raw.raft.raft_log.last_index();
         self.raw.advance_apply_to(last.index);
+        if self.is_raft_leader() && self.raw.raft.raft_log.last_index() > in_log {
+            // raft-rs appended the step out of the joint configuration, and would send it only with
+            // the next heartbeat.
+            self.raw.raft.bcast_append();
+        }
         Ok(())
     }
 
@@ -56,6 +62,7 @@ impl Peer {
             applied_index: applied.index,
             applied_term: applied.term,
             snapshot_index: self.raw.store().snapshot_index,
+            replica_id: self.me.replica_id,
         }
     }
 
@@ -153,38 +160,34 @@ impl Peer {
             "range {}: raft's configuration {conf:?} differs from the descriptor's {expected:?}",
             self.range
         );
-        self.adopt(after, pass);
+        self.adopt(after, entry.index, pass);
         self.answer_operation(entry.index, entry.term, Ok(bytes::Bytes::new()), pass);
         self.answer_proposed(entry, Vec::new(), pass);
         Ok(())
     }
 
-    /// Takes on a descriptor; a replica that no longer stands in it is destroyed after the pass.
-    fn adopt(&mut self, after: RangeDescriptor, pass: &mut Pass<'_>) {
+    /// Takes on the descriptor that a membership change at `index` leads to.
+    fn adopt(&mut self, after: RangeDescriptor, index: u64, pass: &mut Pass<'_>) {
         let before = self.descriptor().clone();
         pass.structural = true;
         self.heard.retain(|id, _| after.replica(*id).is_some());
         self.log().descriptor = Arc::new(after);
+        self.membership_index = index;
         match self.descriptor().replica(self.me.replica_id).copied() {
             Some(me) => self.me = me,
-            None => {
+            // A learner decides nothing. A voter may still be needed: see `departure.rs`.
+            None if self.me.role() == ReplicaRole::Learner => {
                 pass.removed.insert(self.range);
             }
+            None => {}
         }
-        if self.is_leader() {
-            // Those who left hear nothing more from raft.
-            for gone in &before.replicas {
-                if self.descriptor().replica(gone.replica_id).is_none() {
-                    self.tell_removed(*gone, pass);
-                }
-            }
-        }
+        self.note_departures(&before.replicas);
     }
 
     /// Follows raft's role, and reports it once it can be acted upon.
     pub fn note_role(&mut self, pass: &mut Pass<'_>) {
         let term = self.term();
-        let leads = self.is_raft_leader();
+        let leads = self.is_raft_leader() && !self.has_departed();
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
             self.leading = None;
             pass.effects.push(Effect::SteppedDown { range: self.range });

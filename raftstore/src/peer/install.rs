@@ -80,6 +80,7 @@ impl Peer {
             applied_index: at.index,
             applied_term: at.term,
             snapshot_index: at.index,
+            replica_id: self.me.replica_id,
         };
         let mut meta = WriteBatch::default();
         meta.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());

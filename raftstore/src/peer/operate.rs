@@ -137,6 +137,9 @@ impl Peer {
         change: Change,
         pass: &mut Pass<'_>,
     ) -> Result<(), Error> {
+        if self.disk_full {
+            return Err(Error::DiskFull(self.range));
+        }
         if self.raw.raft.has_pending_conf() || self.descriptor().in_joint_change() {
             return Err(Error::Refused("another membership change is under way".into()));
         }

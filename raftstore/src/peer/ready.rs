@@ -89,7 +89,7 @@ impl Peer {
                 pass.effects.push(Effect::Send(envelope));
                 continue;
             }
-            match self.log().take_snapshot(index) {
+            match self.log().take_snapshot(to.replica_id, index) {
                 Some(taken) => {
                     let span = self.span();
                     pass.effects.push(Effect::SendSnapshot {

@@ -28,7 +28,7 @@ impl Peer {
             return;
         }
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if is_vote && self.answer_if_removed(from, pass) {
+        if is_vote && self.on_check(from, false, pass) {
             return;
         }
         let transfer = message.context[..] == *TRANSFER_CONTEXT;

@@ -18,6 +18,7 @@ impl Peer {
         self.rejitter();
         self.vote_embargo_ticks = self.vote_embargo_ticks.saturating_sub(1);
         self.tick_reads();
+        self.tick_departure(pass);
         if self.is_raft_leader() {
             self.leaderless_ticks = 0;
             return;

@@ -14,10 +14,9 @@ use super::Peer;
 const UNSENT_BYTES_MAX: u64 = 1 << 30;
 
 impl Peer {
-    /// Whether enough log was written since the last flush to want another.
-    pub fn wants_flush(&mut self) -> bool {
-        let bytes_max = self.config.flush_log_bytes;
-        self.log().size().since_flush() >= bytes_max
+    /// Bytes of log written since the last flush was asked for.
+    pub fn log_since_flush(&mut self) -> u64 {
+        self.log().size().since_flush()
     }
 
     /// The applied index that a flush begun now covers.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rangedb_proto::RangeId;
+use rangedb_proto::{RangeId, ReplicaId};
 
 use crate::Effect;
 use crate::peer::Peer;
@@ -12,28 +12,33 @@ use crate::peer::Peer;
 pub(super) struct Flushing {
     last_token: u64,
     /// The flush under way, with what it will cover. One at a time: a second would wait for it.
-    under_way: Option<(u64, BTreeMap<RangeId, u64>)>,
+    under_way: Option<(u64, Covered)>,
 }
 
+/// Applied indexes by replica: another replica of the range, made meanwhile, is not covered.
+type Covered = BTreeMap<(RangeId, ReplicaId), u64>;
+
 impl Flushing {
-    /// Begins a flush if some range has written enough log since the last one.
+    /// Begins a flush if the ranges together have written `log_bytes` of log since the last one.
     pub fn begin_if_wanted<'a>(
         &mut self,
+        log_bytes: u64,
         peers: impl Iterator<Item = &'a mut Peer>,
     ) -> Option<Effect> {
         let mut peers: Vec<_> = peers.collect();
-        let wanted = peers.iter_mut().any(|peer| peer.wants_flush());
-        if !wanted || self.under_way.is_some() {
+        let written: u64 = peers.iter_mut().map(|peer| peer.log_since_flush()).sum();
+        if written < log_bytes || self.under_way.is_some() {
             return None;
         }
         self.last_token += 1;
-        let covered = peers.into_iter().map(|peer| (peer.range, peer.flush_begins())).collect();
+        let covers = |peer: &mut Peer| ((peer.range, peer.replica_id()), peer.flush_begins());
+        let covered = peers.into_iter().map(covers).collect();
         self.under_way = Some((self.last_token, covered));
         Some(Effect::Flush { token: self.last_token })
     }
 
     /// The applied indexes that the finished flush covers.
-    pub fn finish(&mut self, token: u64) -> BTreeMap<RangeId, u64> {
+    pub fn finish(&mut self, token: u64) -> Covered {
         let finished = self.under_way.take_if(|(under_way, _)| *under_way == token);
         finished.map(|(_, covered)| covered).unwrap_or_default()
     }

@@ -39,9 +39,9 @@ impl Store {
                     self.destroy(range, pass);
                 }
             }
-            Body::Check(_) => {
-                if let Some(peer) = self.peers.get(&range) {
-                    peer.answer_if_removed(from, pass);
+            Body::Check(check) => {
+                if let Some(peer) = self.peers.get_mut(&range) {
+                    peer.on_check(from, check.forwarded, pass);
                 }
             }
         }
@@ -79,10 +79,10 @@ impl Store {
         if to.node_id != self.shared.node.0 || !self.shard.holds(range) {
             return Ok(None);
         }
-        if let Some(peer) = self.peers.get(&range) {
+        if let Some(peer) = self.peers.get_mut(&range) {
             let mine = peer.me.replica_id;
             if to.replica_id < mine {
-                peer.answer_if_removed(from, pass);
+                peer.on_check(from, false, pass);
                 return Ok(None);
             }
             if to.replica_id > mine {

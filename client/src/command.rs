@@ -1,0 +1,83 @@
+//! One command of a transaction over ranges, on its way to one range. Every such command is
+//! recognised by its start timestamp, so sending it twice does what sending it once does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply, request, response};
+
+use crate::client::header;
+use crate::error::{Error, Result};
+use crate::retry::Retry;
+use crate::router::Place;
+use crate::sender::{Reached, Sender, unexpected_answer};
+
+/// The command for the range that a descriptor describes; none if its keys do not fit that range.
+pub(crate) type BuildCommand<'a> = &'a (dyn Fn(&RangeDescriptor) -> Option<command::Body> + Sync);
+
+pub(crate) enum Reply {
+    /// From the range as it was then.
+    From(Arc<RangeDescriptor>, command_reply::Body),
+    /// The keys no longer lie in one range; nothing was sent under the new shape.
+    Regroup,
+}
+
+/// Sends the command to the range that holds `key` until there is a reply of substance.
+///
+/// # Errors
+///
+/// As every request; and where the range refuses the command as such. If `retry` is of
+/// [`crate::retry::Effect::Recognised`], `Undetermined` once an answer was lost.
+pub(crate) async fn send(
+    sender: &Sender,
+    key: &[u8],
+    build: BuildCommand<'_>,
+    retry: &mut Retry<'_>,
+) -> Result<Reply> {
+    let outgrown = AtomicBool::new(false);
+    let build = |descriptor: &RangeDescriptor| match build(descriptor) {
+        Some(body) => Ok(request::Body::TransactionCommand(v1::TransactionCommand {
+            range: Some(header(descriptor)),
+            command: Some(v1::Command { body: Some(body) }),
+        })),
+        None => {
+            outgrown.store(true, Ordering::Relaxed);
+            Err(Error::Unavailable("the range changed its shape".to_owned()))
+        }
+    };
+    loop {
+        let (descriptor, reply) = match sender.to_range(Place::Key(key), &build, retry).await {
+            Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
+                return Ok(Reply::Regroup);
+            }
+            Err(error) => return Err(error),
+            Ok((descriptor, Reached::Locked(lock))) => {
+                (descriptor, Some(command_reply::Body::Locked(lock)))
+            }
+            Ok((descriptor, Reached::Answer(response::Body::TransactionCommand(reply)))) => {
+                (descriptor, reply.reply.and_then(|reply| reply.body))
+            }
+            Ok((_, Reached::Answer(_))) => return Err(unexpected_reply(retry)),
+        };
+        match reply {
+            Some(command_reply::Body::EpochChanged(_)) => {
+                let reason = "the range changed its shape while the command was in its log";
+                retry.blocked(Error::Unavailable(reason.to_owned())).await;
+            }
+            Some(command_reply::Body::TooOld(old)) => {
+                let message = "the range no longer remembers commands of that time".to_owned();
+                return Err(retry.end(Error::TooOld { message, floor_ts: old.floor_ts }));
+            }
+            Some(command_reply::Body::Invalid(reason)) => {
+                return Err(retry.end(Error::invalid("transaction", reason)));
+            }
+            Some(body) => return Ok(Reply::From(descriptor, body)),
+            None => return Err(unexpected_reply(retry)),
+        }
+    }
+}
+
+/// For a reply that does not belong to its command. What the command did is not known.
+pub(crate) fn unexpected_reply(retry: &Retry<'_>) -> Error {
+    retry.end(unexpected_answer("the range's leader"))
+}

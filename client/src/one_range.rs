@@ -1,0 +1,74 @@
+//! A commit whose keys lie in one range: one command, one round.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{self, RangeDescriptor, request, response};
+
+use crate::client::{Client, header};
+use crate::error::{Error, Result};
+use crate::keys::Span;
+use crate::retry::{Effect, Retry};
+use crate::router::Place;
+use crate::sender::{Reached, unexpected_answer};
+
+/// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
+/// None: it does not, and certainly nothing was done. The command's timestamp is taken here, after
+/// all that it waited for.
+///
+/// A lock in the way is waited for until the deadline. The command holds none itself, so nobody can
+/// be waiting for it in turn.
+pub(crate) async fn commit(
+    client: &Client,
+    command: v1::CommitOneRange,
+    hull: &Span,
+    deadline: Duration,
+) -> Result<Option<v1::Committed>> {
+    let place = Place::Key(&hull.start);
+    let descriptor = client.sender.locate(place, deadline).await?;
+    if !descriptor.covers(&hull.start, &hull.end) {
+        return Ok(None);
+    }
+    let operations = command.operations.len();
+    let start_ts = client.timestamps.next(deadline).await?.0;
+    let command = v1::CommitOneRange { start_ts, ..command };
+    let outgrown = AtomicBool::new(false);
+    let build = |descriptor: &RangeDescriptor| {
+        if !descriptor.covers(&hull.start, &hull.end) {
+            outgrown.store(true, Ordering::Relaxed);
+            return Err(Error::Unavailable("the range split on the way".to_owned()));
+        }
+        let range = Some(header(descriptor));
+        Ok(request::Body::Write(v1::Write { range, commit: Some(command.clone()) }))
+    };
+    let mut retry = Retry::new(&*client.sender.net, Effect::Recognised, deadline);
+    loop {
+        let answer = client.sender.to_range(place, &build, &mut retry).await;
+        let lock = match answer {
+            Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok((_, Reached::Locked(lock))) => lock,
+            Ok((_, Reached::Answer(answer))) => return committed(answer, operations).map(Some),
+        };
+        let cleared = client.resolver.clear(&lock, deadline).await;
+        if cleared.map_err(|error| retry.end(error))? {
+            retry.unblocked();
+        } else {
+            retry.blocked(lock.into()).await;
+        }
+    }
+}
+
+fn committed(answer: response::Body, operations: usize) -> Result<v1::Committed> {
+    match answer {
+        response::Body::Write(v1::WriteReply { committed: Some(committed) })
+            if committed.results.len() == operations =>
+        {
+            Ok(committed)
+        }
+        _ => Err(Error::Undetermined(unexpected_answer("the range's leader").to_string())),
+    }
+}

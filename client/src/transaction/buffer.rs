@@ -1,0 +1,165 @@
+//! What a transaction has written and nobody else sees yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{self, operation};
+
+use super::chunks::Item;
+use crate::error::{Error, Result};
+use crate::key_value::KeyValue;
+use crate::keys::Span;
+
+/// Bytes of keys and values that one transaction may write. They wait in the client's memory, and
+/// locks of that size are what a crashed client may leave to others to clear.
+pub const TRANSACTION_BYTES_MAX: usize = 100 * 1024 * 1024;
+
+/// Keys that one transaction may write, for the same reason.
+pub const TRANSACTION_KEYS_MAX: usize = 1_000_000;
+
+/// The last word of a transaction about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    Put { value: Bytes, lease_id: u64 },
+    Delete,
+}
+
+impl Write {
+    fn bytes(&self) -> usize {
+        match self {
+            Write::Put { value, .. } => value.len(),
+            Write::Delete => 0,
+        }
+    }
+
+    /// As the transaction itself reads it: no commit has given it a version or timestamps yet.
+    pub fn row(&self, key: &Bytes) -> Option<KeyValue> {
+        match self {
+            Write::Delete => None,
+            Write::Put { value, lease_id } => Some(KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+                version: 0,
+                create_ts: Timestamp::ZERO,
+                mod_ts: Timestamp::ZERO,
+                lease: (*lease_id != 0).then_some(*lease_id),
+            }),
+        }
+    }
+}
+
+/// A write on its way to its range.
+#[derive(Clone, Debug)]
+pub(crate) struct Mutation {
+    pub key: Bytes,
+    pub write: Write,
+}
+
+impl Mutation {
+    pub fn operation(&self) -> v1::Operation {
+        let key = self.key.clone();
+        let body = match &self.write {
+            Write::Put { value, lease_id } => {
+                operation::Body::Put(v1::Put { key, value: value.clone(), lease_id: *lease_id })
+            }
+            Write::Delete => operation::Body::Delete(v1::Delete { key }),
+        };
+        v1::Operation { body: Some(body) }
+    }
+}
+
+impl Item for Mutation {
+    fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    fn bytes(&self) -> usize {
+        self.key.len() + self.write.bytes()
+    }
+}
+
+/// Invariant: `bytes` are those of all keys and values in `writes`.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    writes: BTreeMap<Bytes, Write>,
+    bytes: usize,
+}
+
+impl Buffer {
+    pub fn get(&self, key: &[u8]) -> Option<&Write> {
+        self.writes.get(key)
+    }
+
+    /// Replaces what the transaction wrote to the key before. On an error nothing changes.
+    pub fn set(&mut self, key: Bytes, write: Write) -> Result<()> {
+        let before = self.writes.get(&key);
+        let freed = before.map_or(0, |before| key.len() + before.bytes());
+        let bytes = self.bytes - freed + key.len() + write.bytes();
+        if bytes > TRANSACTION_BYTES_MAX {
+            let what = format!("a transaction that writes {bytes} bytes");
+            return Err(Error::TooLarge { what, limit: TRANSACTION_BYTES_MAX as u64 });
+        }
+        if before.is_none() && self.writes.len() == TRANSACTION_KEYS_MAX {
+            let what = format!("a transaction that writes {} keys", TRANSACTION_KEYS_MAX + 1);
+            return Err(Error::TooLarge { what, limit: TRANSACTION_KEYS_MAX as u64 });
+        }
+        self.bytes = bytes;
+        self.writes.insert(key, write);
+        Ok(())
+    }
+
+    /// What was written in a span, in key order.
+    pub fn in_span(&self, span: &Span) -> VecDeque<(Bytes, Write)> {
+        if span.is_empty() {
+            return VecDeque::new();
+        }
+        let end = match span.end.is_empty() {
+            true => Bound::Unbounded,
+            false => Bound::Excluded(&span.end[..]),
+        };
+        let writes = self.writes.range::<[u8], _>((Bound::Included(&span.start[..]), end));
+        writes.map(|(key, write)| (key.clone(), write.clone())).collect()
+    }
+
+    /// Every write, in key order.
+    pub fn into_mutations(self) -> Vec<Mutation> {
+        self.writes.into_iter().map(|(key, write)| Mutation { key, write }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(bytes: usize) -> Write {
+        Write::Put { value: vec![b'v'; bytes].into(), lease_id: 0 }
+    }
+
+    #[test]
+    fn the_last_write_to_a_key_counts_and_so_do_its_bytes() {
+        let mut buffer = Buffer::default();
+        let large = TRANSACTION_BYTES_MAX - 1;
+        buffer.set("k".into(), put(large)).unwrap();
+        let error = buffer.set("l".into(), Write::Delete).unwrap_err();
+        assert!(error.to_string().contains(&TRANSACTION_BYTES_MAX.to_string()), "{error}");
+        buffer.set("k".into(), put(large - 1)).unwrap();
+        buffer.set("l".into(), Write::Delete).unwrap();
+        buffer.set("k".into(), Write::Delete).unwrap();
+        assert_eq!(buffer.bytes, 2);
+        assert_eq!(buffer.get(b"k"), Some(&Write::Delete));
+    }
+
+    #[test]
+    fn one_key_too_many_is_refused_and_the_others_stay_open() {
+        let mut buffer = Buffer::default();
+        let key = |at: usize| Bytes::from(at.to_be_bytes().to_vec());
+        for at in 0..TRANSACTION_KEYS_MAX {
+            buffer.set(key(at), Write::Delete).unwrap();
+        }
+        let error = buffer.set(key(TRANSACTION_KEYS_MAX), Write::Delete).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { limit, .. } if limit == 1_000_000), "{error}");
+        buffer.set(key(0), put(1)).unwrap();
+    }
+}

@@ -1,0 +1,152 @@
+//! Parts of a transaction, cut into commands: each for one range, of bounded size, few at a time.
+//!
+//! Ranges change while a transaction is under way. Whoever sends a chunk finds out (its request is
+//! never sent to a range that does not hold all of it) and gives it back, to be cut anew.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::RangeDescriptor;
+
+use crate::error::Result;
+use crate::net::BoxFuture;
+use crate::router::Place;
+use crate::sender::Sender;
+
+/// Bytes of one chunk: large enough that its round trip is no longer its cost, small enough that a
+/// large transaction does not hold up the log that it shares with others. A single larger item makes
+/// a chunk of its own.
+const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
+/// Items of one chunk: a quarter of what a range takes in a command, for the same reason.
+const CHUNK_ITEMS_MAX: usize = 4096;
+
+/// Chunks of one transaction that are under way at once; with their bytes, the window of a large one.
+const CHUNKS_IN_FLIGHT: usize = 8;
+
+/// Something that belongs to a key.
+pub(crate) trait Item: Sized {
+    fn key(&self) -> &Bytes;
+
+    /// Bytes that it adds to a command.
+    fn bytes(&self) -> usize;
+
+    /// Whether the two may stand in the same command.
+    fn goes_with(&self, _other: &Self) -> bool {
+        true
+    }
+
+    /// Whether all of it lies in the range.
+    fn is_in(&self, range: &RangeDescriptor) -> bool {
+        range.contains(self.key())
+    }
+
+    /// The part in the range that holds its key, and the rest behind it.
+    fn cut(self, _range: &RangeDescriptor) -> (Self, Option<Self>) {
+        (self, None)
+    }
+}
+
+impl Item for Bytes {
+    fn key(&self) -> &Bytes {
+        self
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What became of a chunk.
+pub(crate) enum Sent<T, R> {
+    Done(R),
+    /// Its range changed; here are its items.
+    Regroup(Vec<T>),
+}
+
+/// Sends items, which are in key order, chunk by chunk. Ends with the first error; what is under way
+/// then is given up.
+pub(crate) async fn send_all<'a, T, R, F>(
+    sender: &Sender,
+    items: Vec<T>,
+    deadline: Duration,
+    send: impl Fn(Vec<T>) -> F,
+) -> Result<Vec<R>>
+where
+    T: Item + Send + 'a,
+    R: Send + 'a,
+    F: Future<Output = Result<Sent<T, R>>> + Send + 'a,
+{
+    let mut results = Vec::new();
+    let mut left = items;
+    while !left.is_empty() {
+        let chunks = group(sender, left, deadline).await?;
+        left = Vec::new();
+        let sends: Vec<BoxFuture<'a, Result<Sent<T, R>>>> =
+            chunks.into_iter().map(|chunk| Box::pin(send(chunk)) as BoxFuture<'a, _>).collect();
+        let mut sends = stream::iter(sends).buffer_unordered(CHUNKS_IN_FLIGHT);
+        while let Some(sent) = sends.try_next().await? {
+            match sent {
+                Sent::Done(result) => results.push(result),
+                Sent::Regroup(items) => left.extend(items),
+            }
+        }
+        left.sort_by(|a, b| a.key().cmp(b.key()));
+    }
+    Ok(results)
+}
+
+/// Cuts items, which are in key order, by the ranges as far as they are known.
+async fn group<T: Item>(
+    sender: &Sender,
+    items: Vec<T>,
+    deadline: Duration,
+) -> Result<Vec<Vec<T>>> {
+    let mut chunks: Vec<Vec<T>> = Vec::new();
+    let mut range: Option<Arc<RangeDescriptor>> = None;
+    let mut chunk: Vec<T> = Vec::new();
+    let mut room = CHUNK_BYTES_MAX;
+    let mut left: VecDeque<T> = items.into();
+    while let Some(item) = left.pop_front() {
+        let known = range.as_ref().filter(|range| range.contains(item.key()));
+        let fits = known.is_some()
+            && item.bytes() <= room
+            && chunk.len() < CHUNK_ITEMS_MAX
+            && chunk.last().is_none_or(|last| item.goes_with(last));
+        let holder = match known {
+            Some(range) => range.clone(),
+            None => sender.locate(Place::Key(item.key()), deadline).await?,
+        };
+        if !fits {
+            chunks.push(std::mem::take(&mut chunk));
+            room = CHUNK_BYTES_MAX;
+        }
+        let (item, rest) = item.cut(&holder);
+        room = room.saturating_sub(item.bytes());
+        chunk.push(item);
+        if let Some(rest) = rest {
+            left.push_front(rest);
+        }
+        range = Some(holder);
+    }
+    chunks.push(chunk);
+    chunks.retain(|chunk| !chunk.is_empty());
+    Ok(chunks)
+}
+
+/// The first items of a sorted slice that one command to this range may name.
+pub(crate) fn first_chunk<'a, T: Item>(items: &'a [T], range: &RangeDescriptor) -> &'a [T] {
+    let mut room = CHUNK_BYTES_MAX;
+    let fits = |item: &&T| {
+        let fits = item.is_in(range) && item.bytes() <= room;
+        room = room.saturating_sub(item.bytes());
+        fits
+    };
+    let count = items.iter().take(CHUNK_ITEMS_MAX).take_while(fits).count();
+    &items[..count]
+}

@@ -1,0 +1,161 @@
+//! Ends of a transaction: which way a commit takes, and what is left to undo without one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rangedb_proto::v1::{self, condition};
+use rangedb_proto::{COMMAND_BYTES_MAX, Timestamp};
+
+use super::buffer::Mutation;
+use super::chunks::Item;
+use super::locking::Locks;
+use super::prewrite::Part;
+use super::read_set::Check;
+use super::rollback::Abandoned;
+use super::two_phase::{TwoPhase, parts_in_order};
+use super::{Inner, State};
+use crate::error::Result;
+use crate::keys::Span;
+use crate::one_range;
+
+/// Operations, conditions and checks in the command of a one-range commit: what a range accepts. A
+/// transaction with more goes through two phases, in chunks.
+const ONE_RANGE_ITEMS_MAX: usize = 16 * 1024;
+
+impl Inner {
+    pub(super) async fn commit(self: &Arc<Self>) -> Result<Timestamp> {
+        let State { buffer, reads, locks, conditions, .. } = self.end()?;
+        let writes = buffer.into_mutations();
+        if writes.is_empty() && locks.primary.is_none() {
+            return Ok(Timestamp(self.start_ts));
+        }
+        let isolation = self.options.isolation;
+        let mut checks = isolation.validated(reads, self.start_ts);
+        if locks.primary.is_none() {
+            let checked = isolation.checked_in_one_range(&checks, &writes, self.start_ts);
+            if let Some(commit_ts) = self.commit_one_range(&writes, &conditions, &checked).await? {
+                return Ok(commit_ts);
+            }
+        }
+        // What a condition said must still be so at the commit timestamp, as if it had been read.
+        checks.extend(conditions.iter().map(|condition| Check {
+            span: Span::of_key(&condition.key),
+            read_ts: self.start_ts,
+        }));
+        self.commit_two_phase(writes, conditions, checks, locks).await
+    }
+
+    /// None: the keys lie in several ranges, or are too many for one command.
+    async fn commit_one_range(
+        &self,
+        writes: &[Mutation],
+        conditions: &[v1::Condition],
+        checks: &[Check],
+    ) -> Result<Option<Timestamp>> {
+        let items = writes.len() + conditions.len() + checks.len();
+        let bytes = writes.iter().map(Item::bytes).sum::<usize>()
+            + conditions.iter().map(condition_bytes).sum::<usize>()
+            + checks.iter().map(Item::bytes).sum::<usize>();
+        if items > ONE_RANGE_ITEMS_MAX || bytes > COMMAND_BYTES_MAX {
+            return Ok(None);
+        }
+        let written = writes.iter().map(|write| Span::of_key(&write.key));
+        let conditioned = conditions.iter().map(|condition| Span::of_key(&condition.key));
+        let checked = checks.iter().map(|check| check.span.clone());
+        let spans = written.chain(conditioned).chain(checked);
+        let hull = spans.reduce(Span::hull).expect("a transaction that writes has a key");
+        let command = v1::CommitOneRange {
+            start_ts: 0,
+            conditions: conditions.to_vec(),
+            operations: writes.iter().map(Mutation::operation).collect(),
+            return_previous: false,
+            reads: checks.iter().map(Check::to_wire).collect(),
+        };
+        let deadline = self.client.deadline();
+        let committed = one_range::commit(&self.client, command, &hull, deadline).await?;
+        Ok(committed.map(|committed| Timestamp(committed.commit_ts)))
+    }
+
+    async fn commit_two_phase(
+        &self,
+        writes: Vec<Mutation>,
+        conditions: Vec<v1::Condition>,
+        mut checks: Vec<Check>,
+        locks: Locks,
+    ) -> Result<Timestamp> {
+        let is_written = |key: &Bytes| writes.binary_search_by(|w| w.key.cmp(key)).is_ok();
+        let mut locked_only = Vec::new();
+        for (key, seen) in &locks.keys {
+            if !is_written(key) {
+                locked_only.push(key.clone());
+                if *seen > 0 {
+                    checks.push(Check { span: Span::of_key(key), read_ts: *seen });
+                }
+            }
+        }
+        checks.sort_by(|a, b| a.span.start.cmp(&b.span.start));
+        // A key that is written decides: of one that is only locked, no version would tell later
+        // that the transaction committed.
+        let locked_primary = locks.primary.clone().filter(|key| is_written(key));
+        let first_written = writes.first().map(|write| write.key.clone());
+        let primary = locked_primary.or(first_written).or(locks.primary.clone());
+        let seen = locks.keys.values().copied().max().unwrap_or(0);
+        let part = |mutation: Mutation| {
+            let is_locked = locks.keys.get(&mutation.key).is_some_and(|seen| *seen > 0);
+            Part::Write { for_update_ts: if is_locked { seen } else { 0 }, mutation }
+        };
+        let conditions = conditions.into_iter().enumerate();
+        let conditions = conditions.map(|(index, condition)| Part::Condition { index, condition });
+        let parts = parts_in_order(writes.into_iter().map(part).chain(conditions).collect());
+        let two_phase = TwoPhase {
+            client: self.client.clone(),
+            start_ts: self.start_ts,
+            clock: self.clock,
+            deadline: self.client.deadline(),
+            primary: primary.expect("a transaction that wrote or locked has a key"),
+            parts,
+            checks,
+            locked_only,
+        };
+        two_phase.commit().await
+    }
+
+    pub(super) async fn roll_back(self: &Arc<Self>) -> Result<()> {
+        let locks = self.end()?.locks;
+        if let Some(rollback) = locks.rollback(self) {
+            Abandoned::new(rollback).clean_up().await;
+        }
+        Ok(())
+    }
+
+    /// Takes everything out: from here on only the caller knows of the locks, and the heartbeats of
+    /// the first of them go on until it is done.
+    fn end(&self) -> Result<State> {
+        let mut state = self.open()?;
+        let primary = state.locks.primary.clone();
+        let ended = Locks { primary, ..Locks::default() };
+        let left = State { ended: true, locks: ended, ..State::default() };
+        Ok(std::mem::replace(&mut *state, left))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if state.ended {
+            return;
+        }
+        let locks = std::mem::take(&mut state.locks);
+        if let Some(rollback) = locks.rollback(self) {
+            rollback.in_background();
+        }
+    }
+}
+
+fn condition_bytes(condition: &v1::Condition) -> usize {
+    let value = match &condition.test {
+        Some(condition::Test::Value(value)) => value.len(),
+        _ => 0,
+    };
+    condition.key.len() + value
+}

@@ -1,0 +1,121 @@
+//! Undoing what an uncommitted transaction left in the ranges.
+//!
+//! The primary comes first, and the other keys only once its rollback is confirmed: if its commit
+//! was under way when the coordinator gave up, the primary tells, and then nothing may be undone.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
+
+use super::chunks::{Sent, send_all};
+use crate::client::Client;
+use crate::command::{self as commands, Reply, unexpected_reply};
+use crate::error::Result;
+use crate::retry::{Effect, Retry};
+
+/// Time for a rollback. A lock that it did not reach by then has expired.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the caller of a failed commit waits for its rollback: enough for a cluster that is well.
+/// If it takes longer, it goes on in the background.
+const CLEAN_UP_WAIT: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub(crate) struct Rollback {
+    pub client: Client,
+    pub start_ts: u64,
+    pub primary: Bytes,
+    /// Every key that may carry a lock, in key order.
+    pub keys: Vec<Bytes>,
+}
+
+impl Rollback {
+    pub async fn run(&self) -> Result<()> {
+        let deadline = self.client.sender.net.now() + ROLLBACK_TIMEOUT;
+        match self.roll_back(vec![self.primary.clone()], deadline).await? {
+            Sent::Done(Undone::No) => return Ok(()),
+            Sent::Done(Undone::Yes) | Sent::Regroup(_) => {}
+        }
+        let keys = self.keys.iter().filter(|key| **key != self.primary).cloned().collect();
+        let send = |chunk| self.roll_back(chunk, deadline);
+        send_all(&self.client.sender, keys, deadline, send).await.map(|_| ())
+    }
+
+    async fn roll_back(
+        &self,
+        chunk: Vec<Bytes>,
+        deadline: Duration,
+    ) -> Result<Sent<Bytes, Undone>> {
+        let build = |range: &RangeDescriptor| {
+            let fits = chunk.iter().all(|key| range.contains(key));
+            let (start_ts, keys) = (self.start_ts, chunk.clone());
+            fits.then(|| command::Body::RollbackKeys(v1::RollbackKeys { start_ts, keys }))
+        };
+        let sender = &self.client.sender;
+        let mut retry = Retry::new(&*sender.net, Effect::Read, deadline);
+        match commands::send(sender, &chunk[0], &build, &mut retry).await? {
+            Reply::Regroup => Ok(Sent::Regroup(chunk)),
+            Reply::From(_, command_reply::Body::Resolved(_)) => Ok(Sent::Done(Undone::Yes)),
+            Reply::From(_, command_reply::Body::Committed(_)) => Ok(Sent::Done(Undone::No)),
+            Reply::From(..) => Err(unexpected_reply(&retry)),
+        }
+    }
+
+    pub fn in_background(self) {
+        let net = self.client.sender.net.clone();
+        net.spawn(Box::pin(async move {
+            if let Err(error) = self.run().await {
+                tracing::debug!(start_ts = self.start_ts, %error, "locks are left to expire");
+            }
+        }));
+    }
+}
+
+enum Undone {
+    Yes,
+    /// It is committed.
+    No,
+}
+
+/// Rolls back in the background if it is dropped before it is told otherwise.
+pub(crate) struct Abandoned {
+    rollback: Option<Rollback>,
+}
+
+impl Abandoned {
+    pub fn new(rollback: Rollback) -> Self {
+        Abandoned { rollback: Some(rollback) }
+    }
+
+    /// The locks are somebody else's business.
+    pub fn forget(&mut self) {
+        self.rollback = None;
+    }
+
+    /// Rolls back now, and in the background if that takes long.
+    pub async fn clean_up(mut self) {
+        let Some(rollback) = self.rollback.clone() else { return };
+        let net = rollback.client.sender.net.clone();
+        let run = pin!(rollback.run());
+        match select(run, net.sleep(CLEAN_UP_WAIT)).await {
+            Either::Left((Ok(()), _)) => self.forget(),
+            Either::Left((Err(error), _)) => {
+                tracing::debug!(start_ts = rollback.start_ts, %error, "locks are left to expire");
+                self.forget();
+            }
+            Either::Right(_) => {}
+        }
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(rollback) = self.rollback.take() {
+            rollback.in_background();
+        }
+    }
+}
