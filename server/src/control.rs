@@ -24,6 +24,7 @@ mod timestamps;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::channel::oneshot;
 use rangedb_client::net::{BoxFuture, SharedNet};
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, request, response};
@@ -69,8 +70,32 @@ pub struct Control {
 
 impl Control {
     /// Answers a request that is for the control plane.
+    ///
+    /// A change that was begun is carried through even if nobody waits for the answer any more: cut
+    /// off between its commit and the note in memory that follows, it would be unknown here.
     pub fn handle(self: Arc<Self>, body: request::Body) -> BoxFuture<'static, response::Body> {
-        Box::pin(async move { self.answer(body).await.unwrap_or_else(response::Body::Error) })
+        let changes = matches!(
+            body,
+            request::Body::Join(_)
+                | request::Body::Heartbeat(_)
+                | request::Body::RemoveNode(_)
+                | request::Body::ConfigSet(_)
+        );
+        let net = self.around.net.clone();
+        let answering =
+            async move { self.answer(body).await.unwrap_or_else(response::Body::Error) };
+        if !changes {
+            return Box::pin(answering);
+        }
+        let (tell, answer) = oneshot::channel();
+        net.spawn(Box::pin(async move {
+            // Whoever asked may be gone.
+            let _ = tell.send(answering.await);
+        }));
+        Box::pin(async move {
+            let stopping = || v1::Error::undetermined("the node is stopping");
+            answer.await.unwrap_or_else(|_| response::Body::Error(stopping()))
+        })
     }
 
     async fn answer(&self, body: request::Body) -> Result<response::Body, v1::Error> {
