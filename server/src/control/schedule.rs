@@ -81,7 +81,9 @@ impl Planner<'_> {
             return Some(remove(learner));
         }
         if self.report.lagging_replica_ids.contains(&learner.replica_id) {
-            return None;
+            // It may never come back; another node can take its place before it is taken for dead.
+            let waits_for_nobody = !self.view.reachable.contains(&learner.node_id);
+            return waits_for_nobody.then(|| remove(learner));
         }
         let replaced = lost.first();
         if let Some(leader) = replaced.filter(|voter| self.leads(voter)) {
@@ -210,6 +212,16 @@ mod tests {
         let mut report = report(&[1], &[2]);
         report.lagging_replica_ids = vec![2];
         assert_eq!(step(&view(&[1, 2]), &report), None);
+    }
+
+    #[test]
+    fn a_learner_that_lags_on_a_node_that_is_silent_is_dropped() {
+        let mut view = view(&[1, 2]);
+        view.reachable.remove(&2);
+        let mut report = report(&[1], &[2]);
+        report.lagging_replica_ids = vec![2];
+        let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 2 }));
+        assert_eq!(step(&view, &report), expected);
     }
 
     #[test]
