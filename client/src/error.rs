@@ -29,11 +29,7 @@ pub enum Error {
          {winner_start_ts}",
         key.escape_ascii()
     )]
-    WriteConflict {
-        key: Bytes,
-        winner_start_ts: u64,
-        winner_commit_ts: u64,
-    },
+    WriteConflict { key: Bytes, winner_start_ts: u64, winner_commit_ts: u64 },
     /// The transaction was rolled back by somebody who took its client for dead; nothing of it was
     /// written. Begin again.
     #[error("the transaction was rolled back at key `{}`", key.escape_ascii())]
@@ -112,10 +108,7 @@ impl Error {
     /// read has to be read again. False for [`Error::Conflict`], where the caller's own condition
     /// does not hold.
     pub fn is_transaction_conflict(&self) -> bool {
-        matches!(
-            self,
-            Error::WriteConflict { .. } | Error::Aborted { .. } | Error::Locked { .. }
-        )
+        matches!(self, Error::WriteConflict { .. } | Error::Aborted { .. } | Error::Locked { .. })
     }
 
     pub(crate) fn invalid(argument: &str, message: impl Into<String>) -> Self {
@@ -126,11 +119,6 @@ impl Error {
         Error::Corruption { message: message.into(), file: String::new() }
     }
 }
-
-/// In the place of a condition's number: two transactions conflict, no condition failed. `actual`
-/// then is no row but the winner, its start in `create_ts` and its commit in `mod_ts`; absent, the
-/// transaction was rolled back.
-const NO_CONDITION: u32 = u32::MAX;
 
 impl From<v1::KeyLocked> for Error {
     fn from(lock: v1::KeyLocked) -> Self {
@@ -150,17 +138,8 @@ impl From<v1::Error> for Error {
     fn from(error: v1::Error) -> Self {
         let message = error.message;
         match error.kind {
-            Some(Kind::Conflict(conflict)) if conflict.condition_index == NO_CONDITION => {
-                let key = conflict.key;
-                match conflict.actual {
-                    None => Error::Aborted { key },
-                    Some(winner) => Error::WriteConflict {
-                        key,
-                        winner_start_ts: winner.create_ts,
-                        winner_commit_ts: winner.mod_ts,
-                    },
-                }
-            }
+            Some(Kind::WriteConflict(conflict)) => conflict.into(),
+            Some(Kind::TransactionAborted(aborted)) => Error::Aborted { key: aborted.key },
             Some(Kind::KeyLocked(lock)) => lock.into(),
             Some(Kind::Conflict(conflict)) => Error::Conflict {
                 key: conflict.key,
@@ -209,15 +188,13 @@ impl From<Error> for v1::Error {
                 v1::Error::new(Kind::Conflict(conflict), display)
             }
             Error::WriteConflict { key, winner_start_ts, winner_commit_ts } => {
-                let winner = v1::KeyValue {
-                    key: key.clone(),
-                    create_ts: winner_start_ts,
-                    mod_ts: winner_commit_ts,
-                    ..Default::default()
-                };
-                between_transactions(key, Some(winner), display)
+                let conflict = v1::WriteConflict { key, winner_start_ts, winner_commit_ts };
+                v1::Error::new(Kind::WriteConflict(conflict), display)
             }
-            Error::Aborted { key } => between_transactions(key, None, display),
+            Error::Aborted { key } => {
+                let aborted = v1::TransactionAborted { key };
+                v1::Error::new(Kind::TransactionAborted(aborted), display)
+            }
             Error::Locked { key, start_ts, primary, alive_until_ms } => {
                 let lock = v1::KeyLocked { key, primary, start_ts, alive_until_ms };
                 v1::Error::new(Kind::KeyLocked(lock), display)
@@ -242,11 +219,6 @@ impl From<Error> for v1::Error {
             }
         }
     }
-}
-
-fn between_transactions(key: Bytes, winner: Option<v1::KeyValue>, message: String) -> v1::Error {
-    let conflict = v1::Conflict { condition_index: NO_CONDITION, key, actual: winner };
-    v1::Error::new(Kind::Conflict(conflict), message)
 }
 
 #[cfg(test)]

@@ -84,7 +84,12 @@ fn code_of(error: &v1::Error) -> Code {
         Some(Kind::NotFound(_)) => Code::NotFound,
         Some(Kind::FailedPrecondition(_)) => Code::FailedPrecondition,
         // To be tried again by whoever knows what was read before.
-        Some(Kind::Conflict(_) | Kind::KeyLocked(_)) => Code::Aborted,
+        Some(
+            Kind::Conflict(_)
+            | Kind::KeyLocked(_)
+            | Kind::WriteConflict(_)
+            | Kind::TransactionAborted(_),
+        ) => Code::Aborted,
         Some(Kind::TooBusy(_) | Kind::DiskFull(_)) => Code::ResourceExhausted,
         Some(Kind::TooOld(_)) => Code::OutOfRange,
         Some(Kind::Corruption(_)) => Code::DataLoss,

@@ -41,6 +41,7 @@ pub mod logging;
 mod mailbox;
 mod metrics;
 pub mod node;
+mod open_files;
 mod running;
 pub mod server;
 mod service;

@@ -8,7 +8,8 @@
 mod forward;
 mod heartbeat;
 mod leading;
-mod ranges;
+mod reads;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,13 +135,23 @@ impl Node {
     ) -> response::Body {
         use request::Body as Ask;
         use response::Body as Tell;
-        let may_happen_later =
-            !matches!(body, Ask::PointRead(_) | Ask::Scan(_) | Ask::Locate(_) | Ask::Timestamps(_));
+        let may_happen_later = !matches!(
+            body,
+            Ask::PointRead(_)
+                | Ask::Scan(_)
+                | Ask::Validate(_)
+                | Ask::Locate(_)
+                | Ask::Timestamps(_)
+        );
         let answering = async {
             match body {
                 Ask::PointRead(ask) => self.point_read(ask).await.map(Tell::PointRead),
                 Ask::Scan(ask) => self.scan(ask).await.map(Tell::Scan),
                 Ask::Write(ask) => self.write(ask).await.map(Tell::Write),
+                Ask::TransactionCommand(ask) => {
+                    self.transaction_command(ask).await.map(Tell::TransactionCommand)
+                }
+                Ask::Validate(ask) => self.validate(ask).await.map(Tell::Validate),
                 Ask::Forwarded(ask) => self.handle_forwarded(*ask).await,
                 other => self.to_control(other, timeout).await,
             }

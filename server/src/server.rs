@@ -26,6 +26,7 @@ use crate::listen::{ListenError, listen};
 use crate::local_net::LocalNet;
 use crate::metrics::{Metrics, Sources};
 use crate::node::Node;
+use crate::open_files;
 use crate::running::Running;
 use crate::service::{self, Front};
 use crate::status::{self, Status, Stores};
@@ -105,6 +106,7 @@ struct Server {
 
 impl Server {
     async fn open(config: Config) -> Result<Server, StartError> {
+        open_files::raise_limit();
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let host = config.listen_host.as_deref();
         let peer = listen("--peer-address", &config.peer_address, host).await?;

@@ -1,0 +1,141 @@
+//! Commands addressed to a range: checked here, decided by the range's log.
+
+use std::sync::atomic::Ordering;
+
+use prost::Message;
+use rangedb_proto::v1::{
+    self, Command, CommandReply, CommitOneRange, Committed, Conflict, Operation, RangeHeader,
+    TransactionCommand, TransactionCommandReply, Write, WriteReply, command, command_reply,
+    error::Kind, operation,
+};
+use rangedb_proto::{SYSTEM_PREFIX, Timestamp, prefix_end};
+use rangedb_txn::{check_command, is_system_key};
+
+use super::Node;
+use super::reads::range_ref;
+
+/// A command's timestamps may be this far above the highest one that this node has seen; further up,
+/// the oracle is asked. Nodes see a fresh one with every heartbeat, and a timestamp from the future
+/// would push up every later commit of the range.
+const UNSEEN_MS_MAX: u64 = 3_000;
+
+impl Node {
+    pub(super) async fn write(&self, ask: Write) -> Result<WriteReply, v1::Error> {
+        let commit = ask.commit.ok_or_else(|| v1::Error::invalid("commit", "it is missing"))?;
+        let reply = self.command(ask.range, command::Body::CommitOneRange(commit)).await?;
+        committed(reply).map(|committed| WriteReply { committed: Some(committed) })
+    }
+
+    /// One range's part of a transaction; what the range answers is for the coordinator to judge.
+    pub(super) async fn transaction_command(
+        &self,
+        ask: TransactionCommand,
+    ) -> Result<TransactionCommandReply, v1::Error> {
+        let body = ask.command.and_then(|command| command.body);
+        let body = body.ok_or_else(|| v1::Error::invalid("command", "it is missing"))?;
+        let reply = self.command(ask.range, body).await?;
+        Ok(TransactionCommandReply { reply: Some(reply) })
+    }
+
+    async fn command(
+        &self,
+        range: Option<RangeHeader>,
+        body: command::Body,
+    ) -> Result<CommandReply, v1::Error> {
+        let command = Command { body: Some(body) };
+        check_command(&command)?;
+        let body = command.body.as_ref().expect("just put there");
+        refuse_system_keys(body)?;
+        let seen = Timestamp(self.highest_seen.load(Ordering::Relaxed));
+        let newest = newest_timestamp(body);
+        if newest.millis() > seen.millis() + UNSEEN_MS_MAX {
+            self.check_handed_out(newest, "start_ts").await?;
+        }
+        let reply = self.stores.propose(range_ref(range)?, command.encode_to_vec().into()).await?;
+        CommandReply::decode(reply)
+            .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))
+    }
+}
+
+/// The highest timestamp that a command brings with it.
+fn newest_timestamp(body: &command::Body) -> Timestamp {
+    use command::Body;
+    let newest = match body {
+        Body::CommitOneRange(commit) => commit.start_ts,
+        Body::Prewrite(prewrite) => prewrite.start_ts.max(prewrite.for_update_ts),
+        Body::CommitKeys(commit) => commit.start_ts.max(commit.commit_ts),
+        Body::RollbackKeys(rollback) => rollback.start_ts,
+        Body::CheckTransaction(check) => check.start_ts.max(check.now_ts).max(check.push_above_ts),
+        Body::ResolveLocks(resolve) => resolve.start_ts.max(resolve.commit_ts),
+        Body::HeartbeatLock(heartbeat) => heartbeat.start_ts,
+        Body::AcquireLocks(acquire) => acquire.start_ts.max(acquire.for_update_ts),
+    };
+    Timestamp(newest)
+}
+
+/// Only the control plane writes under `_/`, and it does not come this way.
+fn refuse_system_keys(body: &command::Body) -> Result<(), v1::Error> {
+    use command::Body;
+    let refused = match body {
+        Body::CommitOneRange(CommitOneRange { operations, .. }) => {
+            operations.iter().any(is_system_write)
+        }
+        Body::Prewrite(prewrite) => prewrite.operations.iter().any(is_system_write),
+        Body::CommitKeys(commit) => commit.keys.iter().any(|key| is_system_key(key)),
+        Body::RollbackKeys(rollback) => rollback.keys.iter().any(|key| is_system_key(key)),
+        Body::CheckTransaction(check) => is_system_key(&check.primary),
+        Body::ResolveLocks(resolve) => resolve.keys.iter().any(|key| is_system_key(key)),
+        Body::HeartbeatLock(heartbeat) => is_system_key(&heartbeat.primary),
+        Body::AcquireLocks(acquire) => acquire.keys.iter().any(|key| is_system_key(key)),
+    };
+    if refused {
+        return Err(v1::Error::permission_denied("keys under `_/` belong to the system"));
+    }
+    Ok(())
+}
+
+fn is_system_write(operation: &Operation) -> bool {
+    match &operation.body {
+        Some(operation::Body::Put(put)) => is_system_key(&put.key),
+        Some(operation::Body::Delete(delete)) => is_system_key(&delete.key),
+        Some(operation::Body::DeleteRange(range)) => {
+            let below = range.start_key < prefix_end(SYSTEM_PREFIX)[..];
+            below && (range.end_key.is_empty() || range.end_key > *SYSTEM_PREFIX)
+        }
+        None => false,
+    }
+}
+
+fn committed(reply: CommandReply) -> Result<Committed, v1::Error> {
+    use command_reply::Body;
+    let (kind, message) = match reply.body {
+        Some(Body::Committed(committed)) => return Ok(committed),
+        Some(Body::ConditionFailed(failed)) => {
+            let key = failed.actual.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
+            let message = format!("condition {} does not hold", failed.index);
+            let condition_index = failed.index;
+            let conflict = Conflict { condition_index, key, actual: failed.actual };
+            (Kind::Conflict(conflict), message)
+        }
+        Some(Body::WriteConflict(conflict)) => {
+            let key = conflict.key.escape_ascii().to_string();
+            (Kind::WriteConflict(conflict), format!("another transaction wrote {key} first"))
+        }
+        Some(Body::Locked(locked)) => {
+            let message = format!("key {} is locked", locked.key.escape_ascii());
+            (Kind::KeyLocked(locked), message)
+        }
+        Some(Body::TooOld(too_old)) => {
+            (Kind::TooOld(too_old), "the command is older than what is remembered".to_owned())
+        }
+        Some(Body::EpochChanged(_)) => {
+            return Err(v1::Error::too_busy(1, "the range changed its shape"));
+        }
+        Some(Body::Invalid(why)) => return Err(v1::Error::invalid("commit", why)),
+        other => {
+            let message = format!("the range answered a commit by {other:?}");
+            return Err(v1::Error::undetermined(message));
+        }
+    };
+    Err(v1::Error::new(kind, message))
+}
