@@ -34,8 +34,7 @@ pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, 
     // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
     // timestamp, so the first of all is 1.
     let start_ts = old_bound.max(Timestamp(1));
-    commit_bound(&around, start_ts, bound).await?;
-    oracle.extend(bound);
+    oracle.extend(commit_bound(&around, start_ts, bound).await?);
 
     let since = around.net.now();
     let control = Arc::new(Control {

@@ -3,20 +3,26 @@
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, TimestampsReply};
 
-use super::commit::{CommitError, put};
+use super::commit::put;
 use super::{Control, Surroundings, keys};
 
 /// Timestamps in one call at most: what a node gathers in a few milliseconds.
 const COUNT_MAX: u32 = 1 << 16;
 
-/// Makes it durable that timestamps below `bound` may be handed out. `start_ts` must be fresh.
+/// Makes it durable that timestamps below a bound may be handed out, and returns that bound: the
+/// wanted one, or the one of an earlier attempt.
+///
+/// An attempt that was given up may be committed all the same. The next one can carry the same
+/// `start_ts` then, for which the range takes it for the same command, answers it, and does not
+/// apply it.
 pub async fn commit_bound(
     around: &Surroundings,
     start_ts: Timestamp,
     bound: Timestamp,
-) -> Result<(), CommitError> {
+) -> Result<Timestamp, v1::Error> {
     let operation = put(keys::TIMESTAMP_BOUND.into(), bound.to_string());
-    around.commit_control(start_ts, Vec::new(), vec![operation]).await.map(drop)
+    let committed = around.commit_control(start_ts, Vec::new(), vec![operation]).await?;
+    if committed.repeated_command { stored_bound(around).await } else { Ok(bound) }
 }
 
 /// The bound that earlier oracles stayed below.
@@ -68,7 +74,7 @@ impl Control {
             let fresh = oracle.allocate(now_ms, 1);
             (fresh.unwrap_or_else(|| oracle.bound()), bound)
         };
-        commit_bound(&self.around, start_ts, bound).await?;
+        let bound = commit_bound(&self.around, start_ts, bound).await?;
         self.oracle().extend(bound);
         Ok(())
     }
