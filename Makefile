@@ -30,6 +30,15 @@ cluster: build ## Run three nodes on loopback with their data in ./cluster; Ctrl
 test: setup-test build ## Run every test, those of the documentation included
 	cargo test --release --workspace --no-fail-fast
 
+# Prints the seed of each failure, with the command that does it again.
+.PHONY: sim
+sim: build ## Simulate clusters under faults: MINUTES=10 of random seeds, or one with SEED=n
+	@$(CARGO_TARGET_DIR)/release/sim $(if $(SEED),--seed $(SEED) --verbose,--minutes $(or $(MINUTES),10))
+
+.PHONY: bench
+bench: build ## Measure puts and gets next to etcd, from Debian's etcd-server; ARGS="--seconds 10"
+	@$(CARGO_TARGET_DIR)/release/rangedb-bench $(ARGS)
+
 .PHONY: check
 check: setup-lint ## Check formatting, lints and documentation; changes nothing
 	cargo fmt --all --check
