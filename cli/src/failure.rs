@@ -39,7 +39,8 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Failure::KeyNotFound(_) => EXIT_KEY_NOT_FOUND,
-            Failure::Usage(_) | Failure::Request(Error::Invalid { .. }) => EXIT_USAGE,
+            Failure::Usage(_)
+            | Failure::Request(Error::Invalid { .. } | Error::TooLarge { .. }) => EXIT_USAGE,
             _ => EXIT_FAILED,
         }
     }
@@ -84,7 +85,11 @@ struct Coded<'a>(&'a Error);
 impl fmt::Display for Coded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Error::Conflict { .. } => write!(f, "ABORTED: {}", self.0),
+            Error::Conflict { .. }
+            | Error::WriteConflict { .. }
+            | Error::Aborted { .. }
+            | Error::Locked { .. } => write!(f, "ABORTED: {}", self.0),
+            Error::TooLarge { .. } => write!(f, "INVALID_ARGUMENT: {}", self.0),
             Error::Unavailable(message) => write!(f, "UNAVAILABLE: {message}"),
             Error::TooBusy { message, retry_after } => {
                 write!(f, "RESOURCE_EXHAUSTED: {message}; try again in {retry_after:?}")

@@ -17,16 +17,43 @@
 //! recognisable, so a write whose answer was lost can be sent again. If no answer comes in time, the
 //! error says [`Error::Undetermined`], never that the write failed.
 //!
+//! # Transactions
+//!
+//! ```no_run
+#![doc = include_str!("../examples/bank.rs")]
+//! ```
+//!
+//! [`Client::transaction`] runs a closure and begins again when another transaction was in the way;
+//! [`Client::begin`] leaves that to the caller. Single writes and batches whose keys lie in one range
+//! take one round, and so does a transaction whose reads and writes do. Over several ranges the
+//! client coordinates two phases itself (`transaction.rs`). No node keeps a transaction open: what a
+//! client that dies leaves behind are locks, which whoever meets them clears (`resolve.rs`).
+//!
+//! What to do about errors:
+//!
+//! | error | what it means | what to do |
+//! |---|---|---|
+//! | [`Error::WriteConflict`], [`Error::Aborted`], [`Error::Locked`] | another transaction was in the way, nothing was written | begin anew, as [`Client::transaction`] does |
+//! | [`Error::Conflict`] | the caller's own condition does not hold, nothing was written | read and decide again |
+//! | [`Error::TooLarge`] | more than one transaction may hold | split the work |
+//! | [`Error::Unavailable`], [`Error::TooBusy`] | nobody could do it in time, it did not happen | try later |
+//! | [`Error::Undetermined`] | it may have happened, or happen still | read, then decide |
+//!
 //! # What it promises
 //!
 //! * `get` is linearizable: it sees every write that was acknowledged before it began.
 //! * A write that is acknowledged is durable on a quorum and applied.
-//! * A batch is applied whole or not at all; its conditions are checked in the same step.
+//! * A batch is applied whole or not at all, wherever its keys lie; its conditions hold at the moment
+//!   of that.
+//! * Transactions are serializable, in an order that agrees with real time, unless snapshot isolation
+//!   is asked for by name ([`Isolation`]).
+//! * A client that dies holds up nobody for longer than ten seconds, and what it was doing is there
+//!   as a whole or not at all.
 //!
 //! # What is left out
 //!
-//! Transactions over more than one range: a batch that needs one is refused before anything is sent.
-//! Watches and leases' lifetimes. TLS.
+//! Queues for those who wait for a lock, and finding deadlocks among them: both sides wait until
+//! their time is up. Savepoints. Watches and leases' lifetimes. TLS.
 //!
 //! # The world outside
 //!

@@ -43,10 +43,14 @@ type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, &[u64]) -> Result<request::Bo
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    Committed { commit_ts: u64 },
+    Committed {
+        commit_ts: u64,
+    },
     RolledBack,
     /// Not decided; it can only commit from here on.
-    Alive { min_commit_ts: u64 },
+    Alive {
+        min_commit_ts: u64,
+    },
 }
 
 pub(crate) struct Resolver {
@@ -109,6 +113,20 @@ impl Resolver {
     /// What became of the transaction that holds the lock. A living one is pushed above
     /// `push_above_ts`, unless that is 0.
     async fn fate(
+        &self,
+        lock: &v1::KeyLocked,
+        push_above_ts: u64,
+        deadline: Duration,
+    ) -> Result<Fate> {
+        let fate = self.ask_for_fate(lock, push_above_ts, deadline).await;
+        // Out of time, the lock is what it was spent on.
+        fate.map_err(|error| match self.sender.net.now() >= deadline {
+            true => lock.clone().into(),
+            false => error,
+        })
+    }
+
+    async fn ask_for_fate(
         &self,
         lock: &v1::KeyLocked,
         push_above_ts: u64,

@@ -58,8 +58,8 @@ pub use buffer::{TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX};
 pub use isolation::Isolation;
 pub use merged_range::TransactionRange;
 pub use over_ranges::DELETE_RANGE_KEYS_MAX;
-pub use retrying::TRANSACTION_ATTEMPTS_MAX;
 pub use read_set::{TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX};
+pub use retrying::TRANSACTION_ATTEMPTS_MAX;
 
 /// How a transaction is run. The default: serializable, optimistic, reading and writing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub(crate) struct Inner {
     start_ts: u64,
     clock: OracleClock,
     state: Mutex<State>,
+    /// Held while a key is being locked.
+    locking: futures::lock::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -123,8 +125,8 @@ impl Client {
             None => client.timestamp().await?,
         };
         let clock = OracleClock::new(start_ts, &*client.sender.net);
-        let state = Mutex::default();
-        let inner = Inner { client, options, start_ts: start_ts.0, clock, state };
+        let (state, locking) = (Mutex::default(), Default::default());
+        let inner = Inner { client, options, start_ts: start_ts.0, clock, state, locking };
         Ok(Transaction { inner: Arc::new(inner), managed: false })
     }
 }

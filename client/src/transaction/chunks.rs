@@ -36,11 +36,6 @@ pub(crate) trait Item: Sized {
     /// Bytes that it adds to a command.
     fn bytes(&self) -> usize;
 
-    /// Whether the two may stand in the same command.
-    fn goes_with(&self, _other: &Self) -> bool {
-        true
-    }
-
     /// Whether all of it lies in the range.
     fn is_in(&self, range: &RangeDescriptor) -> bool {
         range.contains(self.key())
@@ -102,11 +97,7 @@ where
 }
 
 /// Cuts items, which are in key order, by the ranges as far as they are known.
-async fn group<T: Item>(
-    sender: &Sender,
-    items: Vec<T>,
-    deadline: Duration,
-) -> Result<Vec<Vec<T>>> {
+async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> Result<Vec<Vec<T>>> {
     let mut chunks: Vec<Vec<T>> = Vec::new();
     let mut range: Option<Arc<RangeDescriptor>> = None;
     let mut chunk: Vec<T> = Vec::new();
@@ -114,10 +105,7 @@ async fn group<T: Item>(
     let mut left: VecDeque<T> = items.into();
     while let Some(item) = left.pop_front() {
         let known = range.as_ref().filter(|range| range.contains(item.key()));
-        let fits = known.is_some()
-            && item.bytes() <= room
-            && chunk.len() < CHUNK_ITEMS_MAX
-            && chunk.last().is_none_or(|last| item.goes_with(last));
+        let fits = known.is_some() && item.bytes() <= room && chunk.len() < CHUNK_ITEMS_MAX;
         let holder = match known {
             Some(range) => range.clone(),
             None => sender.locate(Place::Key(item.key()), deadline).await?,

@@ -26,22 +26,24 @@ impl Inner {
     pub(super) async fn commit(self: &Arc<Self>) -> Result<Timestamp> {
         let State { buffer, reads, locks, conditions, .. } = self.end()?;
         let writes = buffer.into_mutations();
-        if writes.is_empty() && locks.primary.is_none() {
+        if writes.is_empty() && locks.keys.is_empty() {
             return Ok(Timestamp(self.start_ts));
         }
         let isolation = self.options.isolation;
         let mut checks = isolation.validated(reads, self.start_ts);
-        if locks.primary.is_none() {
+        if locks.keys.is_empty() {
             let checked = isolation.checked_in_one_range(&checks, &writes, self.start_ts);
             if let Some(commit_ts) = self.commit_one_range(&writes, &conditions, &checked).await? {
                 return Ok(commit_ts);
             }
         }
         // What a condition said must still be so at the commit timestamp, as if it had been read.
-        checks.extend(conditions.iter().map(|condition| Check {
-            span: Span::of_key(&condition.key),
-            read_ts: self.start_ts,
-        }));
+        checks.extend(
+            conditions.iter().map(|condition| Check {
+                span: Span::of_key(&condition.key),
+                read_ts: self.start_ts,
+            }),
+        );
         self.commit_two_phase(writes, conditions, checks, locks).await
     }
 
@@ -94,19 +96,11 @@ impl Inner {
             }
         }
         checks.sort_by(|a, b| a.span.start.cmp(&b.span.start));
-        // A key that is written decides: of one that is only locked, no version would tell later
-        // that the transaction committed.
-        let locked_primary = locks.primary.clone().filter(|key| is_written(key));
         let first_written = writes.first().map(|write| write.key.clone());
-        let primary = locked_primary.or(first_written).or(locks.primary.clone());
-        let seen = locks.keys.values().copied().max().unwrap_or(0);
-        let part = |mutation: Mutation| {
-            let is_locked = locks.keys.get(&mutation.key).is_some_and(|seen| *seen > 0);
-            Part::Write { for_update_ts: if is_locked { seen } else { 0 }, mutation }
-        };
+        let primary = locks.primary.or(first_written);
         let conditions = conditions.into_iter().enumerate();
         let conditions = conditions.map(|(index, condition)| Part::Condition { index, condition });
-        let parts = parts_in_order(writes.into_iter().map(part).chain(conditions).collect());
+        let parts = parts_in_order(writes.into_iter().map(Part::Write).chain(conditions).collect());
         let two_phase = TwoPhase {
             client: self.client.clone(),
             start_ts: self.start_ts,
@@ -132,9 +126,8 @@ impl Inner {
     /// the first of them go on until it is done.
     fn end(&self) -> Result<State> {
         let mut state = self.open()?;
-        let primary = state.locks.primary.clone();
-        let ended = Locks { primary, ..Locks::default() };
-        let left = State { ended: true, locks: ended, ..State::default() };
+        let locks = state.locks.still_to_be_kept();
+        let left = State { ended: true, locks, ..State::default() };
         Ok(std::mem::replace(&mut *state, left))
     }
 }

@@ -30,7 +30,12 @@ impl Isolation {
     /// What the command of a one-range commit has to check. It has no other way to find that
     /// somebody else wrote one of its keys since: under snapshot isolation, where reads are not
     /// checked, the written keys are, or updates would be lost.
-    pub(crate) fn checked_in_one_range(self, validated: &[Check], writes: &[Mutation], read_ts: u64) -> Vec<Check> {
+    pub(crate) fn checked_in_one_range(
+        self,
+        validated: &[Check],
+        writes: &[Mutation],
+        read_ts: u64,
+    ) -> Vec<Check> {
         match self {
             Isolation::Serializable => validated.to_vec(),
             Isolation::Snapshot => writes

@@ -1,11 +1,12 @@
 //! Pessimistic locks: a key is locked before the transaction commits, so that nobody else writes it.
 //!
-//! The first key that is locked is the primary of these locks, kept alive by a task in the
-//! background. A lock that is lost all the same (the client was cut off for longer than it lives) is
-//! noticed at commit: a rollback record refuses the prewrite of the key, and keys that were locked
-//! but not written are validated.
+//! The first key that is locked is the transaction's primary, named by all its locks and kept alive
+//! by a task in the background. A lock that is lost all the same (the client was cut off for longer
+//! than it lives) is noticed at commit: a rollback record refuses the prewrite of the key, and keys
+//! that were locked but not written are validated.
 //!
-//! A lock of another transaction is waited for by asking again with growing pauses.
+//! A transaction locks one key after the other, so that its primary is settled before a second lock
+//! names it. A lock of another transaction is waited for by asking again with growing pauses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -13,29 +14,38 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
+use super::Inner;
 use super::heartbeat::{HEARTBEAT_EVERY, beat};
 use super::rollback::Rollback;
-use super::Inner;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
+use crate::net::SharedNet;
 use crate::retry::{Effect, Retry};
 
 /// What a transaction has locked before its commit.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Locks {
+    /// None: no lock was confirmed yet, nor is one being asked for.
     pub primary: Option<Bytes>,
-    /// The timestamp up to which a key's versions were seen when it was locked. 0: the lock was asked
-    /// for, and nobody knows whether it is there.
+    /// When each key was locked: none of its versions up to that timestamp is a conflict. 0: the lock
+    /// was asked for, and whether it is there is not known.
     pub keys: BTreeMap<Bytes, u64>,
+    /// A task refreshes the primary.
+    beating: bool,
 }
 
 impl Locks {
     /// For the rollback; none if nothing was ever locked.
     pub fn rollback(&self, inner: &Inner) -> Option<Rollback> {
-        let primary = self.primary.clone()?;
-        let keys = self.keys.keys().cloned().collect();
+        let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
+        let primary = self.primary.clone().or_else(|| keys.first().cloned())?;
         Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts, primary, keys })
+    }
+
+    /// What the heartbeats need while the transaction ends.
+    pub fn still_to_be_kept(&self) -> Locks {
+        Locks { primary: self.primary.clone(), beating: self.beating, keys: BTreeMap::new() }
     }
 }
 
@@ -44,12 +54,47 @@ impl Inner {
     pub(super) async fn lock_key(self: &Arc<Self>, key: &Bytes) -> Result<Option<KeyValue>> {
         self.client.view.check_key(key)?;
         self.check_writable()?;
+        let _one_at_a_time = self.locking.lock().await;
+        let primary = self.begin_lock(key)?;
+        let acquired = self.acquire(key, &primary).await;
+        let mut state = self.open()?;
+        match acquired {
+            Ok((current, for_update_ts)) => {
+                // Of two times the first is right: nothing has changed since.
+                let seen = state.locks.keys.entry(key.clone()).or_insert(0);
+                *seen = if *seen == 0 { for_update_ts } else { *seen };
+                Ok(current)
+            }
+            Err(error) => {
+                // Perhaps it is locked; it is never going to be a primary.
+                if state.locks.keys.get(&primary) == Some(&0) {
+                    state.locks.primary = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that the key may be locked from now on, and returns the primary.
+    fn begin_lock(self: &Arc<Self>, key: &Bytes) -> Result<Bytes> {
+        let mut state = self.open()?;
+        state.locks.keys.entry(key.clone()).or_insert(0);
+        if !state.locks.beating {
+            state.locks.beating = true;
+            let net = &self.client.sender.net;
+            net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone())));
+        }
+        Ok(state.locks.primary.get_or_insert_with(|| key.clone()).clone())
+    }
+
+    /// Returns the key's newest value and the timestamp up to which that is known.
+    async fn acquire(&self, key: &Bytes, primary: &Bytes) -> Result<(Option<KeyValue>, u64)> {
         let net = &*self.client.sender.net;
         let wait = self.options.lock_wait.unwrap_or(self.client.timeout);
         let deadline = net.now().saturating_add(wait);
-        let primary = self.begin_lock(key)?;
         let mut retry = Retry::new(net, Effect::Read, deadline);
         loop {
+            retry.check_time()?;
             let for_update_ts = self.client.timestamps.next(deadline).await?.0;
             let acquire = v1::AcquireLocks {
                 start_ts: self.start_ts,
@@ -61,12 +106,9 @@ impl Inner {
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
             match commands::send(&self.client.sender, key, &build, &mut retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {
-                    let mut state = self.open()?;
-                    // Of two timestamps the lower is right: nothing has changed since the first.
-                    let seen = state.locks.keys.entry(key.clone()).or_insert(0);
-                    *seen = if *seen == 0 { for_update_ts } else { *seen };
                     let current = acquired.current.into_iter().next();
-                    return Ok(current.filter(|kv| kv.version > 0).map(KeyValue::from));
+                    let current = current.filter(|kv| kv.version > 0).map(KeyValue::from);
+                    return Ok((current, for_update_ts));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
                     match self.client.resolver.clear(&lock, deadline).await? {
@@ -74,7 +116,7 @@ impl Inner {
                         false => retry.blocked(lock.into()).await,
                     }
                 }
-                // Committed since for_update_ts was taken.
+                // Committed since the timestamp was taken.
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
                     retry.blocked(conflict.into()).await;
                 }
@@ -85,32 +127,19 @@ impl Inner {
             }
         }
     }
-
-    /// Notes that the key may be locked from now on, and returns the primary.
-    fn begin_lock(self: &Arc<Self>, key: &Bytes) -> Result<Bytes> {
-        let mut state = self.open()?;
-        state.locks.keys.entry(key.clone()).or_insert(0);
-        if let Some(primary) = &state.locks.primary {
-            return Ok(primary.clone());
-        }
-        state.locks.primary = Some(key.clone());
-        let net = &self.client.sender.net;
-        net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone())));
-        Ok(key.clone())
-    }
 }
 
 /// Heartbeats until the transaction is gone.
-async fn keep_locks(transaction: Weak<Inner>, net: crate::net::SharedNet) {
+async fn keep_locks(transaction: Weak<Inner>, net: SharedNet) {
     loop {
         net.sleep(HEARTBEAT_EVERY).await;
         // Held no longer than this: whoever drops the transaction must not have to wait.
-        let Some((sender, primary, start_ts, clock)) = transaction.upgrade().and_then(|inner| {
-            let primary = inner.state.lock().unwrap().locks.primary.clone()?;
-            Some((inner.client.sender.clone(), primary, inner.start_ts, inner.clock))
-        }) else {
-            return;
-        };
-        beat(&sender, &primary, start_ts, clock).await;
+        let Some(inner) = transaction.upgrade() else { return };
+        let (sender, start_ts, clock) = (inner.client.sender.clone(), inner.start_ts, inner.clock);
+        let primary = inner.state.lock().unwrap().locks.primary.clone();
+        drop(inner);
+        if let Some(primary) = primary {
+            beat(&sender, &primary, start_ts, clock).await;
+        }
     }
 }

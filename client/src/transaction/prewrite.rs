@@ -13,12 +13,7 @@ use crate::retry::{Effect, Retry};
 /// What a prewrite carries about one key.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    Write {
-        mutation: Mutation,
-        /// Up to where versions do not conflict, because the transaction locked the key when it had
-        /// seen them. 0: the key is not locked yet.
-        for_update_ts: u64,
-    },
+    Write(Mutation),
     Condition {
         /// Its place among the caller's.
         index: usize,
@@ -29,14 +24,14 @@ pub(crate) enum Part {
 impl Item for Part {
     fn key(&self) -> &Bytes {
         match self {
-            Part::Write { mutation, .. } => &mutation.key,
+            Part::Write(mutation) => &mutation.key,
             Part::Condition { condition, .. } => &condition.key,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Part::Write { mutation, .. } => mutation.bytes(),
+            Part::Write(mutation) => mutation.bytes(),
             Part::Condition { condition, .. } => {
                 let value = match &condition.test {
                     Some(v1::condition::Test::Value(value)) => value.len(),
@@ -44,21 +39,6 @@ impl Item for Part {
                 };
                 condition.key.len() + value
             }
-        }
-    }
-
-    /// A command has one `for_update_ts`. It must not reach keys that are not locked: there, a newer
-    /// version is a lost update.
-    fn goes_with(&self, other: &Self) -> bool {
-        self.for_update_ts() == other.for_update_ts()
-    }
-}
-
-impl Part {
-    fn for_update_ts(&self) -> u64 {
-        match self {
-            Part::Write { for_update_ts, .. } => *for_update_ts,
-            Part::Condition { .. } => 0,
         }
     }
 }
@@ -109,7 +89,7 @@ impl TwoPhase {
         let mut operations = Vec::new();
         for part in chunk {
             match part {
-                Part::Write { mutation, .. } => operations.push(mutation.operation()),
+                Part::Write(mutation) => operations.push(mutation.operation()),
                 Part::Condition { condition, .. } => conditions.push(condition.clone()),
             }
         }
@@ -119,7 +99,9 @@ impl TwoPhase {
             conditions,
             operations,
             alive_until_ms: self.clock.alive_until_ms(&*self.client.sender.net),
-            for_update_ts: chunk[0].for_update_ts(),
+            // A key that is locked already needs none, and for any other it would hide a version that
+            // the transaction has not seen.
+            for_update_ts: 0,
         }
     }
 }
@@ -128,7 +110,7 @@ impl TwoPhase {
 fn condition_failed(chunk: &[Part], failed: v1::ConditionFailed) -> Error {
     let mut conditions = chunk.iter().filter_map(|part| match part {
         Part::Condition { index, condition } => Some((*index, &condition.key)),
-        Part::Write { .. } => None,
+        Part::Write(_) => None,
     });
     match conditions.nth(failed.index as usize) {
         Some((condition_index, key)) => Error::Conflict {

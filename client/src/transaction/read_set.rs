@@ -45,7 +45,8 @@ impl ReadSet {
         loop {
             let up_to = if end.is_empty() { Bound::Unbounded } else { Bound::Included(&end) };
             let touching = self.spans.range::<Bytes, _>((Bound::Included(&start), up_to)).next();
-            let Some((key, reach)) = touching.map(|(key, reach)| (key.clone(), reach.clone())) else {
+            let Some((key, reach)) = touching.map(|(key, reach)| (key.clone(), reach.clone()))
+            else {
                 break;
             };
             self.spans.remove(&key);
@@ -177,11 +178,8 @@ mod tests {
 
     #[test]
     fn a_check_is_cut_at_the_end_of_a_range() {
-        let range = RangeDescriptor {
-            start_key: "b".into(),
-            end_key: "d".into(),
-            ..Default::default()
-        };
+        let range =
+            RangeDescriptor { start_key: "b".into(), end_key: "d".into(), ..Default::default() };
         let check = |start: &'static str, end: &'static str| Check {
             span: Span::new(start, end),
             read_ts: 1,

@@ -40,11 +40,7 @@ impl Client {
     }
 
     /// As [`Client::transaction`], with options.
-    pub async fn transaction_with<T, F, R>(
-        &self,
-        options: TransactionOptions,
-        run: F,
-    ) -> Result<T>
+    pub async fn transaction_with<T, F, R>(&self, options: TransactionOptions, run: F) -> Result<T>
     where
         F: Fn(Transaction) -> R,
         R: Future<Output = Result<T>>,

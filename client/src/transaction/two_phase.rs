@@ -61,7 +61,8 @@ pub(crate) struct TwoPhase {
     pub start_ts: u64,
     pub clock: OracleClock,
     pub deadline: Duration,
-    /// One of the written keys; if nothing is written, one of the locked keys.
+    /// The first key that was locked before the commit, which those locks name; else one of the
+    /// written keys.
     pub primary: Bytes,
     /// Writes and conditions, in key order.
     pub parts: Vec<Part>,
@@ -197,9 +198,6 @@ impl TwoPhase {
     /// The decision.
     async fn commit_primary(&self, commit_ts: u64) -> Result<Primary> {
         let keys = self.keys_from_primary();
-        if keys.is_empty() {
-            return Ok(Primary::Committed(0));
-        }
         let build = |range: &RangeDescriptor| {
             let keys = first_chunk(&keys, range).to_vec();
             let commit = v1::CommitKeys { start_ts: self.start_ts, commit_ts, keys };
@@ -222,17 +220,20 @@ impl TwoPhase {
         }
     }
 
-    /// The written keys, the primary first, then those behind it and at last those before it.
+    /// The primary first, then the written keys behind it and at last those before it.
     fn keys_from_primary(&self) -> Vec<Bytes> {
         let mut keys: Vec<Bytes> = self.written().cloned().collect();
-        let at = keys.iter().position(|key| *key == self.primary).unwrap_or(0);
+        if let Err(at) = keys.binary_search(&self.primary) {
+            keys.insert(at, self.primary.clone());
+        }
+        let at = keys.binary_search(&self.primary).expect("it is among them");
         keys.rotate_left(at);
         keys
     }
 
     fn written(&self) -> impl Iterator<Item = &Bytes> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Write { mutation, .. } => Some(&mutation.key),
+            Part::Write(mutation) => Some(&mutation.key),
             Part::Condition { .. } => None,
         })
     }
@@ -241,14 +242,16 @@ impl TwoPhase {
     fn finish_in_background(self, commit_ts: u64, committed: usize) {
         let mut keys = self.keys_from_primary().split_off(committed);
         keys.sort();
-        if keys.is_empty() && self.locked_only.is_empty() {
+        let locked_only = self.locked_only.iter().filter(|key| **key != self.primary);
+        let locked_only: Vec<Bytes> = locked_only.cloned().collect();
+        if keys.is_empty() && locked_only.is_empty() {
             return;
         }
         let net = self.client.sender.net.clone();
         net.spawn(Box::pin(async move {
             let deadline = self.client.sender.net.now() + REST_TIMEOUT;
             // Apart from each other: a lock that somebody took for dead must not keep the writes.
-            for keys in [keys, self.locked_only.clone()] {
+            for keys in [keys, locked_only] {
                 let send = |chunk| self.commit_chunk(chunk, commit_ts, deadline);
                 let sent = send_all(&self.client.sender, keys, deadline, send).await;
                 if let Err(error) = sent {
