@@ -1,7 +1,11 @@
-//! What a batch may hold, and what is refused before anything is sent.
+//! What a batch may hold, what is refused before anything is sent, and batches over ranges.
+
+use std::time::Duration;
 
 use crate::fake::{Cluster, Range};
-use rangedb_client::{Batch, Client, DeleteOptions, Error, PutOptions};
+use futures::future::join_all;
+use rangedb_client::net::Net;
+use rangedb_client::{Batch, Client, Condition, DeleteOptions, Error, PutOptions, Test};
 
 fn refused(cluster: &Cluster, client: &Client, batch: Batch) -> Error {
     cluster.run(client.get("k")).unwrap();
@@ -13,48 +17,142 @@ fn refused(cluster: &Cluster, client: &Client, batch: Batch) -> Error {
     error
 }
 
-#[test]
-fn a_batch_over_two_ranges_is_refused_whole() {
-    let cluster = Cluster::new();
-    let client = cluster.client();
-    let error = refused(&cluster, &client, Batch::new().put("a", "1").put("z", "2"));
-    let message = error.to_string();
-    assert!(matches!(error, Error::Invalid { .. }), "{message}");
-    assert!(message.contains("the batch covers keys of 2 ranges"), "{message}");
-    assert!(cluster.state.lock().unwrap().data.is_empty());
+fn rows(cluster: &Cluster) -> Vec<(String, String)> {
+    let state = cluster.state.lock().unwrap();
+    assert!(state.store.locks.is_empty(), "a lock was left");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    state.store.rows.values().map(|kv| (text(&kv.key), text(&kv.value))).collect()
+}
+
+/// Runs until what was spawned has settled.
+fn settle(cluster: &Cluster) {
+    cluster.run(cluster.sleep(Duration::from_secs(1)));
 }
 
 #[test]
-fn a_delete_range_over_a_boundary_is_refused() {
-    let cluster = Cluster::new();
+fn a_batch_over_two_ranges_happens_at_one_timestamp() {
+    let cluster = Cluster::with_seed(1);
     let client = cluster.client();
-    for (start, end) in [("a", "n"), ("a", "")] {
-        let error = refused(&cluster, &client, Batch::new().delete_range(start, end));
-        assert!(error.to_string().contains("2 ranges"), "{error}");
+    cluster.run(async {
+        let batch = Batch::new().put("a", "1").put("z", "2");
+        let committed = client.batch(batch).await.unwrap();
+        assert_eq!(committed.results.len(), 2);
+        for key in ["a", "z"] {
+            assert_eq!(client.get(key).await.unwrap().unwrap().mod_ts, committed.commit_ts);
+        }
+        cluster.sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(rows(&cluster), [("a".into(), "1".into()), ("z".into(), "2".into())]);
+}
+
+#[test]
+fn a_batch_over_ranges_with_a_failing_condition_applies_nothing() {
+    for condition in [Condition::exists("b"), Condition::value("x", "other")] {
+        let cluster = Cluster::with_seed(1);
+        let client = cluster.client();
+        cluster.run(client.put("x", "1")).unwrap();
+        let key = condition.key.clone();
+        let batch =
+            Batch::new().when(Condition::exists("x")).when(condition).put("a", "1").put("z", "2");
+        let error = cluster.run(client.batch(batch)).unwrap_err();
+        match error {
+            Error::Conflict { key: failed, condition_index, .. } => {
+                assert_eq!((failed, condition_index), (key, 1));
+            }
+            other => panic!("{other}"),
+        }
+        settle(&cluster);
+        assert_eq!(rows(&cluster), [("x".into(), "1".into())]);
     }
-    cluster.fill(["n".to_owned(), "o".to_owned(), "b".to_owned()]);
-    let batch = Batch::new().delete_range("m", "");
-    let committed = cluster.run(client.batch(batch)).unwrap();
-    assert_eq!(committed.results[0].deleted, 2);
-    assert_eq!(cluster.state.lock().unwrap().data.len(), 1);
 }
 
 #[test]
-fn a_batch_whose_range_splits_on_the_way_writes_nothing() {
-    let cluster = Cluster::new();
+fn a_condition_is_checked_in_a_range_where_nothing_is_written() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(client.put("A", "1")).unwrap();
+    let batch = |test| Batch::new().when(Condition::new("A", test)).put("a", "1").put("z", "2");
+    cluster.run(client.batch(batch(Test::Absent))).unwrap_err();
+    cluster.run(client.batch(batch(Test::Exists))).unwrap();
+}
+
+#[test]
+fn a_batch_over_ranges_answers_as_one_in_a_range_does() {
+    let batch = |moved: &str| {
+        Batch::new()
+            .put("b", "2")
+            .delete("b")
+            .put("b", "3")
+            .put("c", "1")
+            .delete(moved.to_owned())
+            .delete("absent")
+            .delete_range("d", "e")
+            .return_previous()
+    };
+    let mut answers = Vec::new();
+    // The same keys, but for one that lies in the other range in the second run.
+    for moved in ["k", "z"] {
+        let cluster = Cluster::with_seed(1);
+        let client = cluster.client();
+        cluster.fill(["b", moved, "d1", "d2"].map(str::to_owned));
+        let committed = cluster.run(client.batch(batch(moved))).unwrap();
+        let answer = committed.results.iter().map(|result| {
+            let previous = result.previous.clone().map(|previous| {
+                let own = previous.mod_ts == committed.commit_ts;
+                (previous.version, own, previous.create_ts == committed.commit_ts)
+            });
+            (result.deleted, previous)
+        });
+        answers.push(answer.collect::<Vec<_>>());
+        settle(&cluster);
+        assert_eq!(rows(&cluster), [("b".into(), "3".into()), ("c".into(), "1".into())]);
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn a_delete_range_over_a_boundary_deletes_on_both_sides() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.fill(["b", "l", "m", "n", "z"].map(str::to_owned));
+    let committed = cluster.run(client.batch(Batch::new().delete_range("l", "y"))).unwrap();
+    assert_eq!(committed.results[0].deleted, 3);
+    settle(&cluster);
+    let left: Vec<String> = rows(&cluster).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, ["b", "z"]);
+}
+
+#[test]
+fn a_batch_whose_range_splits_on_the_way_goes_over_both() {
+    let cluster = Cluster::with_seed(1);
     let client = cluster.client();
     cluster.run(client.get("z")).unwrap();
-    // The client still believes in one range when it checks the batch.
+    // The client still believes in one range when it looks where the batch lies.
     cluster.change(|state| {
         state.ranges[3] = Range::new(4, "m", "t", 2, &[1, 2, 3], 1);
         state.ranges.push(Range::new(9, "t", "", 2, &[1, 2, 3], 1));
     });
-    let batch = || Batch::new().put("n", "1").put("z", "2");
-    let error = cluster.run(client.batch(batch())).unwrap_err();
-    assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    let error = cluster.run(client.batch(batch())).unwrap_err();
-    assert!(matches!(error, Error::Invalid { .. }), "{error}");
-    assert!(cluster.state.lock().unwrap().data.is_empty());
+    cluster.run(client.batch(Batch::new().put("n", "1").put("z", "2"))).unwrap();
+    settle(&cluster);
+    assert_eq!(rows(&cluster), [("n".into(), "1".into()), ("z".into(), "2".into())]);
+}
+
+#[test]
+fn batches_that_write_the_same_keys_in_two_ranges_all_succeed() {
+    for seed in 0..20 {
+        let cluster = Cluster::with_seed(seed);
+        let clients: Vec<Client> = (0..6).map(|_| cluster.client()).collect();
+        let batches = clients.iter().enumerate().map(|(at, client)| {
+            let batch = Batch::new().put("a", format!("{at}")).put("z", format!("{at}"));
+            client.batch(batch)
+        });
+        for outcome in cluster.run(join_all(batches)) {
+            outcome.unwrap();
+        }
+        settle(&cluster);
+        let rows = rows(&cluster);
+        assert_eq!(rows[0].1, rows[1].1, "seed {seed}");
+    }
 }
 
 #[test]

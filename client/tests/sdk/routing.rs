@@ -313,7 +313,8 @@ fn a_refusal_after_a_lost_answer_is_not_taken_for_the_outcome() {
             cluster.sleep(SECOND / 2).await;
             cluster.change(|state| {
                 state.applied.clear();
-                state.write_row("k".into(), "3".into(), 1);
+                let later = (1, state.store.last_commit + 1);
+                state.store.write(&"k".into(), Some("3".into()), later);
             });
         };
         join(swap, forget).await.0.unwrap_err()

@@ -36,6 +36,10 @@ impl Clock {
         self.state.lock().unwrap().now
     }
 
+    pub fn seed(&self, seed: u64) {
+        self.state.lock().unwrap().random = seed;
+    }
+
     pub fn random(&self) -> u64 {
         let mut state = self.state.lock().unwrap();
         // Knuth's multiplier: all that jitter needs.

@@ -2,6 +2,8 @@
 //! included, and nothing of how one works. One thread, one seed, every run the same.
 
 mod executor;
+mod mortal;
+mod percolator;
 mod ranges;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +13,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_client::v1::{self, request, response};
-use rangedb_client::{Client, Config};
+use rangedb_client::{Client, Config, Timestamp};
 
 use executor::Clock;
+pub use mortal::Mortal;
+use percolator::Store;
 pub use ranges::Range;
 
 /// One way over the network.
 const LATENCY: Duration = Duration::from_millis(1);
+
+/// The oracle's time when the clock begins.
+const START_MS: u64 = 1_000_000;
 
 /// What a node does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +69,16 @@ pub struct State {
     pub resume_keys: bool,
     /// Rows in one page of a scan.
     pub page_rows: usize,
-    pub data: BTreeMap<Bytes, v1::KeyValue>,
+    pub store: Store,
     pub applied: BTreeMap<u64, v1::Committed>,
     pub oracle: u64,
+    /// The oracle follows the clock, for what expires by it.
+    pub oracle_keeps_time: bool,
+    oracle_least: u64,
+    /// Kinds of requests, as in the log, whose answers are lost.
+    pub kinds_lost: BTreeSet<&'static str>,
+    /// A message takes up to so many microseconds longer than the least.
+    pub jitter: u64,
     pub config_sets: usize,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
@@ -92,9 +106,13 @@ impl Cluster {
             hints: true,
             resume_keys: false,
             page_rows: 3,
-            data: BTreeMap::new(),
+            store: Store::default(),
             applied: BTreeMap::new(),
             oracle: 1000,
+            oracle_keeps_time: false,
+            oracle_least: 0,
+            kinds_lost: BTreeSet::new(),
+            jitter: 0,
             config_sets: 0,
             log: Vec::new(),
         };
@@ -105,6 +123,25 @@ impl Cluster {
     pub fn client(&self) -> Client {
         let config = Config::new([address(1), address(2)]);
         Client::with_net(Arc::new(self.clone()), config).unwrap()
+    }
+
+    /// As `new`, with times of messages and of the oracle that transactions notice.
+    pub fn with_seed(seed: u64) -> Cluster {
+        let cluster = Cluster::new();
+        cluster.clock.seed(seed);
+        cluster.change(|state| {
+            state.oracle_keeps_time = true;
+            state.jitter = 3000;
+        });
+        cluster
+    }
+
+    fn latency(&self) -> Duration {
+        let jitter = self.state.lock().unwrap().jitter;
+        if jitter == 0 {
+            return LATENCY;
+        }
+        LATENCY + Duration::from_micros(self.clock.random() % jitter)
     }
 
     /// Runs a task, and what it spawned, until it ends.
@@ -120,6 +157,11 @@ impl Cluster {
         change(&mut self.state.lock().unwrap());
     }
 
+    /// Answers to requests of this kind, as in the log, are lost from now on.
+    pub fn lose(&self, kind: &'static str) {
+        self.state.lock().unwrap().kinds_lost.insert(kind);
+    }
+
     /// Requests of a kind that arrived, by node; forgets all.
     pub fn take_log(&self, kind: &str) -> Vec<u64> {
         let log = std::mem::take(&mut self.state.lock().unwrap().log);
@@ -130,7 +172,8 @@ impl Cluster {
         let keys: BTreeSet<String> = keys.into_iter().collect();
         let mut state = self.state.lock().unwrap();
         for key in &keys {
-            state.write_row(Bytes::from(key.clone()), Bytes::from(format!("value of {key}")), 1);
+            let value = Bytes::from(format!("value of {key}"));
+            state.store.write(&Bytes::from(key.clone()), Some(value), (1, 1));
         }
         keys
     }
@@ -145,10 +188,14 @@ impl Net for Cluster {
     ) -> BoxFuture<'a, Result<response::Body, CallError>> {
         Box::pin(async move {
             let node: u64 = address[1..].split(':').next().unwrap().parse().unwrap();
-            self.sleep(LATENCY).await;
+            self.sleep(self.latency()).await;
             let mode = self.state.lock().unwrap().modes[&node];
             if mode == Mode::Down {
                 return Err(CallError::NotSent("connection refused".to_owned()));
+            }
+            if self.state.lock().unwrap().oracle_keeps_time {
+                let millis = START_MS + self.now().as_millis() as u64;
+                self.state.lock().unwrap().oracle_least = Timestamp::from_millis(millis).0;
             }
             let (answer, lost) = self.state.lock().unwrap().serve(node, mode, request);
             if lost {
@@ -157,7 +204,7 @@ impl Net for Cluster {
                 self.sleep(silence).await;
                 return Err(CallError::Lost("no answer".to_owned()));
             }
-            self.sleep(LATENCY).await;
+            self.sleep(self.latency()).await;
             Ok(answer.unwrap_or_else(response::Body::Error))
         })
     }

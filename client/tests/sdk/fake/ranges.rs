@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use rangedb_client::v1::{
-    self, CommitOneRange, Epoch, RangeDescriptor, Replica, condition, error::Kind, operation,
-    request, response,
+    self, CommitOneRange, Epoch, RangeDescriptor, Replica, command, condition, error::Kind,
+    operation, request, response,
 };
 use rangedb_proto::RangeDescriptorExt;
 
+use super::percolator::Store;
 use super::{Mode, State, address};
 
 /// A range as it really is.
@@ -54,32 +55,48 @@ impl State {
             Mode::Up | Mode::AnswersLost | Mode::Down | Mode::Confused => {}
         }
         let is_write = matches!(body, request::Body::Write(_) | request::Body::ConfigSet(_));
+        let lost = self.kinds_lost.contains(kind(&body));
         let answer = self.answer(node, body);
         if self.answers_to_lose > 0 && is_write && answer.is_ok() {
             self.answers_to_lose -= 1;
             return (answer, true);
         }
-        (answer, mode == Mode::AnswersLost)
+        (answer, lost || mode == Mode::AnswersLost)
     }
 
     fn answer(&mut self, node: u64, body: request::Body) -> Answer {
         match body {
             request::Body::PointRead(read) => {
                 self.check(node, read.range)?;
-                let kv = self.data.get(&read.key).cloned();
+                self.store.check_read(&read.key, read.read_ts, &read.pass_locks_of)?;
+                let kv = self.store.read(&read.key, read.read_ts);
                 Ok(response::Body::PointRead(v1::PointReadReply { kv }))
             }
             request::Body::Scan(scan) => {
                 self.check(node, scan.range)?;
-                Ok(response::Body::Scan(self.scan(scan)))
+                Ok(response::Body::Scan(self.scan(scan)?))
             }
             request::Body::Write(write) => {
                 self.check(node, write.range)?;
                 let committed = Some(self.commit(write.commit.unwrap())?);
                 Ok(response::Body::Write(v1::WriteReply { committed }))
             }
+            request::Body::TransactionCommand(transaction) => {
+                self.check(node, transaction.range)?;
+                let body = Some(self.store.apply(transaction.command.unwrap().body.unwrap()));
+                let reply = Some(v1::CommandReply { body });
+                Ok(response::Body::TransactionCommand(v1::TransactionCommandReply { reply }))
+            }
+            request::Body::Validate(validate) => {
+                self.check(node, validate.range)?;
+                let v1::Validate { reads, start_ts, commit_ts, .. } = validate;
+                self.store.fence = self.store.fence.max(commit_ts);
+                let conflict = self.store.validate(&reads, start_ts, commit_ts)?;
+                Ok(response::Body::Validate(v1::ValidateReply { conflict }))
+            }
             request::Body::Timestamps(v1::Timestamps { count }) => {
                 self.oracle += u64::from(count);
+                self.oracle = self.oracle.max(self.oracle_least);
                 Ok(response::Body::Timestamps(v1::TimestampsReply { last: self.oracle, count }))
             }
             request::Body::Locate(_) if self.directory_down => {
@@ -143,14 +160,18 @@ impl State {
         v1::LocateReply { ranges, nodes: self.modes.keys().map(node).collect() }
     }
 
-    fn scan(&self, scan: v1::Scan) -> v1::ScanReply {
+    fn scan(&mut self, scan: v1::Scan) -> Result<v1::ScanReply, v1::Error> {
         let inside = |key: &Bytes| {
             *key >= scan.start_key && (scan.end_key.is_empty() || *key < scan.end_key)
         };
-        let mut rows: Vec<v1::KeyValue> =
-            self.data.values().filter(|kv| inside(&kv.key)).cloned().collect();
+        let mut rows: Vec<v1::KeyValue> = Vec::new();
+        let mut keys = self.store.keys(inside);
         if scan.reverse {
-            rows.reverse();
+            keys.reverse();
+        }
+        for key in keys {
+            self.store.check_read(&key, scan.read_ts, &scan.pass_locks_of)?;
+            rows.extend(self.store.read(&key, scan.read_ts));
         }
         let limit = if scan.limit == 0 { usize::MAX } else { scan.limit as usize };
         let page_rows = self.page_rows.min(limit);
@@ -164,7 +185,7 @@ impl State {
         if scan.keys_only {
             rows.iter_mut().for_each(|row| row.value = Bytes::new());
         }
-        v1::ScanReply { kvs: rows, more, resume_key }
+        Ok(v1::ScanReply { kvs: rows, more, resume_key })
     }
 
     /// As a range does at apply: once for each start timestamp.
@@ -172,8 +193,9 @@ impl State {
         if let Some(committed) = self.applied.get(&command.start_ts) {
             return Ok(v1::Committed { repeated_command: true, ..committed.clone() });
         }
+        self.store.check_commit(&command)?;
         for (index, condition) in command.conditions.iter().enumerate() {
-            let actual = self.data.get(&condition.key);
+            let actual = self.store.rows.get(&condition.key);
             if !holds(condition, actual) {
                 let conflict = v1::Conflict {
                     condition_index: index as u32,
@@ -183,15 +205,17 @@ impl State {
                 return Err(v1::Error::new(Kind::Conflict(conflict), "a condition failed"));
             }
         }
-        let commit_ts = command.start_ts;
+        let commit_ts = command.start_ts.max(self.store.fence + 1).max(self.store.last_commit + 1);
+        let ts = (command.start_ts, commit_ts);
+        let store = &mut self.store;
         let results = command.operations.into_iter().map(|operation| {
             let (deleted, previous) = match operation.body.unwrap() {
-                operation::Body::Put(put) => (0, self.write_row(put.key, put.value, commit_ts)),
+                operation::Body::Put(put) => (0, store.write(&put.key, Some(put.value), ts)),
                 operation::Body::Delete(delete) => {
-                    let previous = self.data.remove(&delete.key);
+                    let previous = store.write(&delete.key, None, ts);
                     (u64::from(previous.is_some()), previous)
                 }
-                operation::Body::DeleteRange(range) => (self.delete_rows(&range), None),
+                operation::Body::DeleteRange(range) => (delete_rows(store, &range, ts), None),
             };
             let previous = previous.filter(|_| command.return_previous);
             v1::OperationResult { deleted, previous }
@@ -201,32 +225,18 @@ impl State {
         self.applied.insert(command.start_ts, committed.clone());
         Ok(committed)
     }
-
-    pub fn write_row(&mut self, key: Bytes, value: Bytes, ts: u64) -> Option<v1::KeyValue> {
-        let before = self.data.get(&key);
-        let version = before.map_or(0, |kv| kv.version) + 1;
-        let create_ts = before.map_or(ts, |kv| kv.create_ts);
-        let row = v1::KeyValue {
-            key: key.clone(),
-            value,
-            version,
-            create_ts,
-            mod_ts: ts,
-            ..Default::default()
-        };
-        self.data.insert(key, row)
-    }
-
-    fn delete_rows(&mut self, range: &v1::DeleteRange) -> u64 {
-        let before = self.data.len();
-        self.data.retain(|key, _| {
-            *key < range.start_key || (!range.end_key.is_empty() && *key >= range.end_key)
-        });
-        (before - self.data.len()) as u64
-    }
 }
 
-fn holds(condition: &v1::Condition, actual: Option<&v1::KeyValue>) -> bool {
+fn delete_rows(store: &mut Store, range: &v1::DeleteRange, ts: (u64, u64)) -> u64 {
+    let inside =
+        |key: &Bytes| *key >= range.start_key && (range.end_key.is_empty() || *key < range.end_key);
+    let mut keys = store.keys(inside);
+    keys.retain(|key| store.rows.contains_key(key));
+    keys.iter().for_each(|key| drop(store.write(key, None, ts)));
+    keys.len() as u64
+}
+
+pub fn holds(condition: &v1::Condition, actual: Option<&v1::KeyValue>) -> bool {
     match condition.test.as_ref().unwrap() {
         condition::Test::Exists(exists) => *exists == actual.is_some(),
         condition::Test::Version(version) => *version == actual.map_or(0, |kv| kv.version),
@@ -242,6 +252,19 @@ fn kind(body: &request::Body) -> &'static str {
         request::Body::Write(_) => "write",
         request::Body::Timestamps(_) => "timestamps",
         request::Body::Locate(_) => "locate",
+        request::Body::Validate(_) => "validate",
+        request::Body::TransactionCommand(transaction) => {
+            match transaction.command.as_ref().and_then(|command| command.body.as_ref()).unwrap() {
+                command::Body::Prewrite(_) => "prewrite",
+                command::Body::CommitKeys(_) => "commit",
+                command::Body::RollbackKeys(_) => "rollback",
+                command::Body::CheckTransaction(_) => "check",
+                command::Body::ResolveLocks(_) => "resolve",
+                command::Body::HeartbeatLock(_) => "heartbeat",
+                command::Body::AcquireLocks(_) => "lock",
+                command::Body::CommitOneRange(_) => "write",
+            }
+        }
         _ => "other",
     }
 }
