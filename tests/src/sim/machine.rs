@@ -2,11 +2,15 @@
 //! what the other replicas, and its own earlier lives, were given and answered.
 
 use bytes::Bytes;
+use prost::Message;
 use rangedb_proto::RangeId;
+use rangedb_proto::v1::{Command, CommandReply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 use rangedb_txn::TxnMachine;
 
 use super::check::Watch;
+use super::occurrence::shortened;
+use super::schedule::Schedule;
 use super::trace::Trace;
 
 pub struct WatchedMachine {
@@ -14,13 +18,15 @@ pub struct WatchedMachine {
     range: RangeId,
     slot: usize,
     watch: Watch,
+    schedule: Schedule,
     /// Entry of the last command, and how many of its commands were applied.
     place: (u64, usize),
 }
 
 impl WatchedMachine {
-    pub fn new(range: RangeId, slot: usize, watch: Watch) -> Self {
-        WatchedMachine { machine: TxnMachine::new(), range, slot, watch, place: (0, 0) }
+    pub fn new(range: RangeId, slot: usize, watch: Watch, schedule: Schedule) -> Self {
+        let place = (0, 0);
+        WatchedMachine { machine: TxnMachine::new(), range, slot, watch, schedule, place }
     }
 }
 
@@ -45,6 +51,14 @@ impl StateMachine for WatchedMachine {
             trace.hash()
         };
         let step = (self.place, hash(command), hash(&reply));
+        self.schedule.remark(|| {
+            let command = shortened(&Command::decode(command));
+            let reply = shortened(&CommandReply::decode(reply.clone()));
+            format!(
+                "    node-{} {} applies {:?}: {command} -> {reply}",
+                self.slot, self.range, self.place
+            )
+        });
         self.watch.note(|checks| checks.applies.applied(self.range, self.slot, step));
         Ok(reply)
     }

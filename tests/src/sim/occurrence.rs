@@ -199,7 +199,7 @@ impl Occurrence {
 }
 
 /// Values are padded; the beginning says enough.
-fn shortened(what: &impl std::fmt::Debug) -> String {
+pub fn shortened(what: &impl std::fmt::Debug) -> String {
     let mut text = format!("{what:?}");
     if let Some((cut, _)) = text.char_indices().nth(300) {
         text.truncate(cut);

@@ -145,9 +145,10 @@ impl Process {
                 config: site.config.clone(),
                 seed: schedule.random(|rng| rng.u64(..)),
             };
-            let (slot, watch) = (site.slot, site.watch.clone());
+            let (slot, watch, schedule) = (site.slot, site.watch.clone(), schedule.clone());
             let machines = Box::new(move |range| {
-                Box::new(WatchedMachine::new(range, slot, watch.clone())) as Box<_>
+                let (watch, schedule) = (watch.clone(), schedule.clone());
+                Box::new(WatchedMachine::new(range, slot, watch, schedule)) as Box<_>
             });
             let mut store = Store::open(options, disk.log.clone(), disk.state.clone(), machines)?;
             if found {
