@@ -49,7 +49,7 @@ pub(crate) async fn commit(
             Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
                 return Ok(None);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(with_key(error, &command.conditions)),
             Ok((_, Reached::Locked(lock))) => lock,
             Ok((_, Reached::Answer(answer))) => return committed(answer, operations).map(Some),
         };
@@ -59,6 +59,17 @@ pub(crate) async fn commit(
         } else {
             retry.blocked(lock.into()).await;
         }
+    }
+}
+
+/// The range says which condition failed, and the key only if something stands there.
+fn with_key(error: Error, conditions: &[v1::Condition]) -> Error {
+    match error {
+        Error::Conflict { condition_index, actual, .. } if condition_index < conditions.len() => {
+            let key = conditions[condition_index].key.clone();
+            Error::Conflict { key, condition_index, actual }
+        }
+        error => error,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A transaction whose client dies at any step is there as a whole or not at all, for everybody who
 //! looks, and nobody waits for it longer than a lock lives.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::fake::{Cluster, Mortal};
@@ -86,14 +87,15 @@ fn a_transaction_is_whole_wherever_its_client_dies() {
 
 #[test]
 fn a_commit_that_is_dropped_at_any_moment_is_whole_and_cleaned_up() {
-    for step in 0..60 {
+    let mut outcomes = BTreeSet::new();
+    for step in 0..300 {
         let cluster = Cluster::with_seed(step);
         let client = cluster.client();
         cluster.run(async {
             for key in KEYS {
                 client.put(key, "old").await.unwrap();
             }
-            let given_up = cluster.sleep(Duration::from_micros(500 * step));
+            let given_up = cluster.sleep(Duration::from_micros(300 * step));
             drop(select(pin!(transfer(client.clone())), given_up).await);
             cluster.sleep(Duration::from_secs(1)).await;
             let seen = agreed(&client).await;
@@ -101,10 +103,12 @@ fn a_commit_that_is_dropped_at_any_moment_is_whole_and_cleaned_up() {
             for key in KEYS {
                 client.put(key, seen.clone()).await.unwrap();
             }
+            outcomes.insert(seen);
             assert!(cluster.clock.now() < LOCK_TTL, "its locks went before they expired");
         });
         assert!(cluster.state.lock().unwrap().store.locks.is_empty(), "step {step}");
     }
+    assert_eq!(outcomes.len(), 2, "given up before and after the decision");
 }
 
 #[test]
