@@ -1,3 +1,5 @@
+//! What the router remembers of ranges, and what it forgets.
+
 use rangedb_proto::v1::{Epoch, LocateReply, NodeDescriptor, Replica};
 
 use super::*;
