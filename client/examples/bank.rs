@@ -12,7 +12,7 @@ async fn balance(txn: &Transaction, number: u64) -> Result<u64, Error> {
     Ok(String::from_utf8_lossy(&row.value).parse().expect("a balance is a number"))
 }
 
-/// Moves money if there is enough. The closure may run several times, so all that it does is done
+/// Moves money to another account if there is enough. The closure may run several times, so all that it does is done
 /// through the transaction.
 async fn transfer(client: &Client, from: u64, to: u64, amount: u64) -> Result<bool, Error> {
     let moved = client.transaction(|txn| async move {
@@ -56,7 +56,8 @@ async fn main() -> Result<(), Error> {
         let client = client.clone();
         async move {
             for step in 1..=20 {
-                transfer(&client, worker, (worker + step) % ACCOUNTS, step).await?;
+                let other = (worker + 1 + step % (ACCOUNTS - 1)) % ACCOUNTS;
+                transfer(&client, worker, other, step).await?;
                 assert_eq!(total(&client).await?, ACCOUNTS * 100);
             }
             Ok::<(), Error>(())
