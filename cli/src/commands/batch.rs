@@ -14,7 +14,7 @@ use crate::session::Session;
 
 /// Write many keys at once: all or nothing
 ///
-/// All keys have to lie in one range.
+/// The keys may lie in any number of ranges.
 #[derive(Debug, Subcommand)]
 pub enum Batch {
     Put(BatchPut),

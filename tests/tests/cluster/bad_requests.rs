@@ -1,7 +1,7 @@
 //! Requests that break a rule are refused by the server itself, with the rule, and change nothing.
 
 use bytes::Bytes;
-use rangedb_client::{Batch, Error, RangeOptions};
+use rangedb_client::RangeOptions;
 use rangedb_proto::v1::kv_client::KvClient;
 use rangedb_proto::v1::{BatchRequest, DeleteRequest, Operation, Put, PutRequest, operation};
 use rangedb_proto::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -72,19 +72,6 @@ async fn keys_of_the_system_are_neither_written_nor_read_by_users() {
     cluster.cli(["range", "_/", "_0"]).await.failure(1, "PERMISSION_DENIED");
     let factor = cluster.cli(["admin", "config", "get", "replication_factor"]).await;
     assert_eq!(factor.success(), "3\n");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_over_ranges_is_refused_and_nothing_of_it_is_written() {
-    let cluster = Cluster::started(1).await;
-    let batch = Batch::new().put("/a", "1").put("z", "2");
-    let refused = cluster.client().batch(batch).await.unwrap_err();
-    assert!(matches!(refused, Error::Invalid { .. } | Error::FailedPrecondition(_)), "{refused}");
-    let ran = cluster.cli(["batch", "put", "/a", "1", "z", "2"]).await;
-    assert!(ran.code != 0 && ran.notes.contains("range"), "{ran:?}");
-    assert!(rows(&cluster).await.is_empty());
-    cluster.cli(["batch", "put", "/a", "1", "/b", "2"]).await.success();
-    assert_eq!(rows(&cluster).await, ["/a", "/b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ mod stopping;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;
 
 /// How often to repeat what depends on timing.
 fn repeats(usually: usize, long: usize) -> usize {
