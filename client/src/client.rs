@@ -11,6 +11,7 @@ use rangedb_proto::{
 };
 
 use crate::admin::Admin;
+use crate::background::Background;
 use crate::batch::{
     Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written,
 };
@@ -42,6 +43,7 @@ pub struct Client {
     pub(crate) sender: Arc<Sender>,
     pub(crate) timestamps: Timestamps,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) background: Arc<Background>,
     pub(crate) timeout: Duration,
     pub(crate) view: View,
 }
@@ -60,10 +62,12 @@ impl Client {
     /// As [`Client::connect`], over a world of the caller's.
     pub fn with_net(net: SharedNet, config: Config) -> Result<Client> {
         config.check()?;
+        let background = Arc::new(Background::new(net.clone()));
         let sender = Arc::new(Sender::new(net, &config));
         let timestamps = Timestamps::new(sender.clone());
         let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
-        Ok(Client { sender, timestamps, resolver, timeout: config.timeout, view: View::User })
+        let (timeout, view) = (config.timeout, View::User);
+        Ok(Client { sender, timestamps, resolver, background, timeout, view })
     }
 
     /// The same client with another time for each request.
@@ -75,6 +79,13 @@ impl Client {
     #[doc(hidden)]
     pub fn system(&self) -> Client {
         Client { view: View::System, ..self.clone() }
+    }
+
+    /// Waits, some seconds at most, for what goes on behind requests that were answered: locks of
+    /// committed transactions that are still being turned into values, and rollbacks. A program that
+    /// ends without it loses nothing, but leaves that work to those who meet the locks.
+    pub async fn finish(&self) {
+        self.background.ended().await;
     }
 
     /// Requests about the cluster itself.

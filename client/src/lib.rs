@@ -62,6 +62,7 @@
 //! rest.
 
 mod admin;
+mod background;
 mod backoff;
 mod batch;
 mod client;

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{self, RangeDescriptor, request, response};
+use rangedb_proto::v1::{self, RangeDescriptor, operation, request, response};
 
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
@@ -53,13 +54,23 @@ pub(crate) async fn commit(
             Ok((_, Reached::Locked(lock))) => lock,
             Ok((_, Reached::Answer(answer))) => return committed(answer, operations).map(Some),
         };
-        let cleared = client.resolver.clear(&lock, deadline).await;
+        let cleared = client.resolver.clear(&lock, &written(&command), deadline).await;
         if cleared.map_err(|error| retry.end(error))? {
             retry.unblocked();
         } else {
             retry.blocked(lock.into()).await;
         }
     }
+}
+
+/// Keys that may carry more locks of a transaction that one of them was locked by.
+fn written(command: &v1::CommitOneRange) -> Vec<Bytes> {
+    let key = |operation: &v1::Operation| match &operation.body {
+        Some(operation::Body::Put(put)) => Some(put.key.clone()),
+        Some(operation::Body::Delete(delete)) => Some(delete.key.clone()),
+        _ => None,
+    };
+    command.operations.iter().filter_map(key).collect()
 }
 
 /// The range says which condition failed, and the key only if something stands there.

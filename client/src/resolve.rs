@@ -19,10 +19,12 @@
 //! Fates are remembered, because one transaction leaves many locks. None of what is remembered can
 //! become wrong: the two ends are final, and the least commit timestamp of a living one only rises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{
     self, RangeDescriptor, command, command_reply, request, response, transaction_status::State,
 };
@@ -92,19 +94,29 @@ impl Resolver {
                     }
                 }
                 decided => {
-                    self.finish(&lock, decided, deadline).await?;
+                    self.finish(&lock, &[], decided, deadline).await?;
+                    // Its other locks hide nothing either.
+                    if decided == Fate::RolledBack && !passed.contains(&lock.start_ts) {
+                        passed.push(lock.start_ts);
+                    }
                     retry.unblocked();
                 }
             }
         }
     }
 
-    /// For a writer: true if the lock is gone now, false if its transaction lives.
-    pub async fn clear(&self, lock: &v1::KeyLocked, deadline: Duration) -> Result<bool> {
+    /// For a writer: true if the lock is gone now, false if its transaction lives. Gone are also
+    /// those that the transaction has on `keys`, which the writer would meet next.
+    pub async fn clear(
+        &self,
+        lock: &v1::KeyLocked,
+        keys: &[Bytes],
+        deadline: Duration,
+    ) -> Result<bool> {
         match self.fate(lock, 0, deadline).await? {
             Fate::Alive { .. } => Ok(false),
             decided => {
-                self.finish(lock, decided, deadline).await?;
+                self.finish(lock, keys, decided, deadline).await?;
                 Ok(true)
             }
         }
@@ -160,16 +172,26 @@ impl Resolver {
         Ok(fate)
     }
 
-    /// Does to the lock what was decided of its transaction.
-    async fn finish(&self, lock: &v1::KeyLocked, fate: Fate, deadline: Duration) -> Result<()> {
+    /// Does to the lock, and to those on `others` in the same range, what was decided of their
+    /// transaction.
+    async fn finish(
+        &self,
+        lock: &v1::KeyLocked,
+        others: &[Bytes],
+        fate: Fate,
+        deadline: Duration,
+    ) -> Result<()> {
         let commit_ts = match fate {
             Fate::Committed { commit_ts } => commit_ts,
             Fate::RolledBack => 0,
             Fate::Alive { .. } => return Ok(()),
         };
-        let keys = vec![lock.key.clone()];
-        let resolve = v1::ResolveLocks { start_ts: lock.start_ts, commit_ts, keys };
-        let build = |_: &RangeDescriptor| Some(command::Body::ResolveLocks(resolve.clone()));
+        let keys: BTreeSet<&Bytes> = others.iter().chain([&lock.key]).collect();
+        let build = |range: &RangeDescriptor| {
+            let keys = keys.iter().filter(|key| range.contains(key)).map(|key| (*key).clone());
+            let (start_ts, keys) = (lock.start_ts, keys.collect());
+            Some(command::Body::ResolveLocks(v1::ResolveLocks { start_ts, commit_ts, keys }))
+        };
         let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
         match commands::send(&self.sender, &lock.key, &build, &mut retry).await? {
             Reply::From(_, command_reply::Body::Resolved(_)) => Ok(()),

@@ -111,7 +111,7 @@ impl Inner {
                     return Ok((current, for_update_ts));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
-                    match self.client.resolver.clear(&lock, deadline).await? {
+                    match self.client.resolver.clear(&lock, &[], deadline).await? {
                         true => retry.unblocked(),
                         false => retry.blocked(lock.into()).await,
                     }

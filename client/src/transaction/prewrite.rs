@@ -68,7 +68,8 @@ impl TwoPhase {
                     return Ok(Sent::Done(prewritten.min_commit_ts));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
-                    self.give_way(lock, since, &mut retry).await?;
+                    let keys: Vec<Bytes> = chunk.iter().map(|part| part.key().clone()).collect();
+                    self.give_way(lock, &keys, since, &mut retry).await?;
                 }
                 Reply::From(_, command_reply::Body::ConditionFailed(failed)) => {
                     return Err(condition_failed(&chunk, failed));

@@ -66,8 +66,8 @@ impl Rollback {
     }
 
     pub fn in_background(self) {
-        let net = self.client.sender.net.clone();
-        net.spawn(Box::pin(async move {
+        let background = self.client.background.clone();
+        background.spawn(Box::pin(async move {
             if let Err(error) = self.run().await {
                 tracing::debug!(start_ts = self.start_ts, %error, "locks are left to expire");
             }

@@ -160,7 +160,9 @@ impl TwoPhase {
                         Some(conflict) => Err(conflict.into()),
                     };
                 }
-                Ok((_, Reached::Locked(lock))) => self.give_way(lock, since, &mut retry).await?,
+                Ok((_, Reached::Locked(lock))) => {
+                    self.give_way(lock, &[], since, &mut retry).await?
+                }
                 Ok((_, Reached::Answer(_))) => {
                     return Err(unexpected_answer("the range's leader"));
                 }
@@ -175,14 +177,16 @@ impl TwoPhase {
         }
     }
 
-    /// Another transaction's lock is in the way while this one holds locks of its own.
+    /// Another transaction's lock is in the way while this one holds locks of its own. `keys` may be
+    /// locked by the same one.
     pub(super) async fn give_way(
         &self,
         lock: v1::KeyLocked,
+        keys: &[Bytes],
         since: Duration,
         retry: &mut Retry<'_>,
     ) -> Result<()> {
-        if self.client.resolver.clear(&lock, self.deadline).await? {
+        if self.client.resolver.clear(&lock, keys, self.deadline).await? {
             retry.unblocked();
             return Ok(());
         }
@@ -247,8 +251,8 @@ impl TwoPhase {
         if keys.is_empty() && locked_only.is_empty() {
             return;
         }
-        let net = self.client.sender.net.clone();
-        net.spawn(Box::pin(async move {
+        let background = self.client.background.clone();
+        background.spawn(Box::pin(async move {
             let deadline = self.client.sender.net.now() + REST_TIMEOUT;
             // Apart from each other: a lock that somebody took for dead must not keep the writes.
             for keys in [keys, locked_only] {

@@ -1,10 +1,11 @@
 //! What a transaction reads and writes, how it ends, and what it does about others.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use crate::fake::{Cluster, Mode, Range};
+use crate::fake::{Cluster, Mode, Mortal, Range};
 use futures::StreamExt;
-use futures::future::{join, join_all};
+use futures::future::{join, join_all, select};
 use rangedb_client::net::Net;
 use rangedb_client::{
     Client, Error, Isolation, RangeOptions, TRANSACTION_ATTEMPTS_MAX, Transaction,
@@ -465,4 +466,68 @@ fn snapshot_isolation_does_not_remember_reads() {
         txn.commit().await.unwrap();
     });
     assert_eq!(cluster.take_log("validate"), []);
+}
+
+/// Dies before or after the decision about a thousand keys in each of two ranges.
+fn leave_locks(cluster: &Cluster, decided: bool) {
+    let last = if decided { "commit" } else { "prewrite" };
+    for call in 1.. {
+        cluster.change(|state| state.store = Default::default());
+        cluster.take_log("");
+        let mortal = Mortal::new(cluster, call, true);
+        cluster.run(async {
+            let client = mortal.client();
+            let write = pin!(async {
+                let txn = begin(&client).await;
+                for at in 0..1000 {
+                    txn.put(format!("b{at:04}"), "1").await.unwrap();
+                    txn.put(format!("y{at:04}"), "1").await.unwrap();
+                }
+                txn.commit().await.unwrap();
+            });
+            select(write, pin!(mortal.death())).await;
+        });
+        let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+        if log.last().is_some_and(|(_, kind)| *kind == last) && locks(cluster) >= 1000 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn locks_that_a_client_left_are_cleared_by_the_chunk() {
+    for decided in [false, true] {
+        let cluster = Cluster::with_seed(1);
+        leave_locks(&cluster, decided);
+        let client = cluster.client().with_timeout(20 * SECOND);
+        cluster.take_log("");
+        cluster.run(async {
+            // Until they have expired.
+            cluster.sleep(11 * SECOND).await;
+            let txn = begin(&client).await;
+            for at in 0..1000 {
+                txn.delete(format!("b{at:04}")).await.unwrap();
+                txn.delete(format!("y{at:04}")).await.unwrap();
+            }
+            txn.commit().await.unwrap();
+            client.finish().await;
+        });
+        assert!(cluster.take_log("resolve").len() <= 4);
+        assert_eq!(locks(&cluster), 0);
+    }
+}
+
+#[test]
+fn a_client_that_finishes_leaves_no_lock_of_what_it_committed() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let txn = begin(&client).await;
+        txn.put("a", "1").await.unwrap();
+        txn.put("z", "1").await.unwrap();
+        txn.commit().await.unwrap();
+        assert_eq!(locks(&cluster), 1, "the decision was answered before the rest");
+        client.finish().await;
+        assert_eq!(locks(&cluster), 0);
+    });
 }
