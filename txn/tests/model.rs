@@ -12,11 +12,12 @@ mod support;
 
 use bytes::Bytes;
 use draw::Draw;
-use rangedb_proto::v1::{CommandReply, KeyValue};
-use rangedb_storage::{Direction, Reader, StateEngine};
+use rangedb_proto::v1::{KeyValue, command};
+use rangedb_storage::{Direction, Reader};
 use rangedb_txn::{ReadAt, ScanRequest};
 use state::Model;
-use support::{Entry, Replica, get_unlocked, scan_unlocked};
+use support::logged::Logged;
+use support::{get_unlocked, scan_unlocked};
 
 const START_KEY: &[u8] = b"b";
 const END_KEY: &[u8] = b"y";
@@ -32,11 +33,7 @@ struct Run {
     seed: u64,
     draw: Draw,
     model: Model,
-    replica: Replica,
-    log: Vec<Entry>,
-    replies: Vec<CommandReply>,
-    /// The highest timestamp that was read at.
-    fence: u64,
+    range: Logged,
 }
 
 impl Run {
@@ -45,10 +42,7 @@ impl Run {
             seed,
             draw: Draw::new(seed),
             model: Model::new(START_KEY, END_KEY),
-            replica: Replica::new(START_KEY, END_KEY),
-            log: Vec::new(),
-            replies: Vec::new(),
-            fence: 0,
+            range: Logged::new(seed, START_KEY, END_KEY),
         }
     }
 
@@ -57,36 +51,31 @@ impl Run {
             match self.draw.rng.u32(0..100) {
                 0..60 => self.commit(),
                 60..75 => self.read_one(),
-                75..92 => self.scan_all(),
-                92..95 => self.replica.restart(),
-                95..97 => self.replica.state.flush().unwrap(),
-                _ => self.crash(),
+                75..90 => self.scan_all(),
+                _ => self.range.disturb(&mut self.draw.rng),
             }
         }
-        self.check_second_replica();
+        self.range.check_second_replica(&mut self.draw.rng);
     }
 
     fn commit(&mut self) {
         let commit = self.draw.command();
-        let entry = Entry::new(&commit, self.fence);
-        let reply = self.replica.apply(std::slice::from_ref(&entry)).remove(0);
-        let expected = self.model.commit(&commit, self.fence);
+        let reply = self.range.apply(command::Body::CommitOneRange(commit.clone()));
+        let expected = self.model.commit(&commit, self.range.fence);
         assert_eq!(reply, expected, "seed {}: {commit:?}", self.seed);
-        self.log.push(entry);
-        self.replies.push(reply);
     }
 
     /// A snapshot read raises the fence; no commit may change what it saw.
     fn read_at(&mut self) -> ReadAt {
         let read_ts = if self.draw.rng.bool() { 0 } else { self.draw.rng.u64(1..=self.draw.now()) };
-        self.fence = self.fence.max(read_ts);
+        self.range.fence = self.range.fence.max(read_ts);
         ReadAt::from_read_ts(read_ts)
     }
 
     fn read_one(&mut self) {
         let at = self.read_at();
         let key = self.draw.key();
-        let actual = get_unlocked(&self.replica.state, &key, at);
+        let actual = get_unlocked(&self.range.replica.state, &key, at);
         assert_eq!(actual, self.model.get(&key, at), "seed {}: {key:?} {at:?}", self.seed);
     }
 
@@ -100,31 +89,8 @@ impl Run {
         if request.keys_only {
             expected.iter_mut().for_each(|kv| kv.value = Bytes::new());
         }
-        let actual = scan_pages(&self.replica.state, &request);
+        let actual = scan_pages(&self.range.replica.state, &request);
         assert_eq!(actual, expected, "seed {}: {request:?}", self.seed);
-    }
-
-    /// What was not flushed may be lost; the log brings it back, with the same replies.
-    fn crash(&mut self) {
-        self.replica.state.crash(&mut self.draw.rng);
-        self.replica.restart();
-        let applied = self.replica.applied();
-        let replies = self.replica.apply(&self.log[applied..]);
-        assert_eq!(replies, self.replies[applied..], "seed {}: replay from {applied}", self.seed);
-    }
-
-    fn check_second_replica(&mut self) {
-        let mut second = Replica::new(START_KEY, END_KEY);
-        let mut replies = Vec::new();
-        while replies.len() < self.log.len() {
-            let end = (replies.len() + self.draw.rng.usize(1..20)).min(self.log.len());
-            replies.extend(second.apply(&self.log[replies.len()..end]));
-            if self.draw.rng.u32(0..4) == 0 {
-                second.restart();
-            }
-        }
-        assert_eq!(replies, self.replies, "seed {}", self.seed);
-        assert_eq!(second.records(), self.replica.records(), "seed {}", self.seed);
     }
 }
 

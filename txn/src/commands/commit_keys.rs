@@ -26,6 +26,9 @@ pub(crate) fn apply(
                 check_high_enough(lock.min_commit_ts, commit.commit_ts)?;
                 locked.push((&key[..], lock, found.current));
             }
+            Fate::Committed { commit_ts } if commit_ts != commit.commit_ts => {
+                return Err(Stop::committed(commit_ts));
+            }
             Fate::Committed { .. } => {}
             Fate::RolledBack | Fate::Unknown => return Err(Stop::aborted(key)),
         }

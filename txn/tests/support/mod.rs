@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test takes what it needs")]
 
+pub mod logged;
+
 use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::v1::{

@@ -1,0 +1,187 @@
+//! Answers and stored records, as the scripts write them.
+
+use std::fmt::Write;
+
+use rangedb_proto::v1::transaction_status::State;
+use rangedb_proto::v1::{
+    CommandReply, KeyLocked, KeyValue, TransactionStatus, WriteConflict, command_reply::Body,
+};
+use rangedb_storage::{ColumnFamily, HistoryRecord, Record, RecordValue, encoding, keys};
+use rangedb_txn::{Page, ReadOutcome, ValidateOutcome};
+
+use super::support::Replica;
+
+pub fn show_reply(reply: &CommandReply) -> String {
+    match reply.body.as_ref().unwrap() {
+        Body::Committed(committed) => {
+            let repeated = if committed.repeated_command { ", repeated" } else { "" };
+            let mut out = format!("committed at {}{repeated}\n", committed.commit_ts);
+            for (place, result) in committed.results.iter().enumerate() {
+                if result.deleted > 0 {
+                    writeln!(out, "operation {place}: deleted {}", result.deleted).unwrap();
+                }
+                if let Some(previous) = &result.previous {
+                    writeln!(out, "operation {place}: replaced {}", show(previous)).unwrap();
+                }
+            }
+            out
+        }
+        Body::ConditionFailed(failed) => {
+            let actual = failed.actual.as_ref().map_or("no value".into(), show);
+            format!("condition {} failed: {actual}", failed.index)
+        }
+        Body::Invalid(reason) => format!("invalid: {reason}"),
+        Body::Prewritten(written) => format!("prewritten, commits from {}", written.min_commit_ts),
+        Body::Locked(locked) => show_locked(locked),
+        Body::WriteConflict(conflict) => show_conflict(conflict),
+        Body::Aborted(aborted) => format!("aborted: rolled back at {}", show_bytes(&aborted.key)),
+        Body::TransactionStatus(status) => show_status(status),
+        Body::CommitTooLow(low) => format!("too low: commits from {}", low.min_commit_ts),
+        Body::Resolved(resolved) => format!("resolved {}", resolved.keys),
+        Body::LocksAcquired(acquired) => {
+            let mut out = "locked\n".to_owned();
+            for kv in &acquired.current {
+                match kv.version {
+                    0 => writeln!(out, "{} has no value", show_bytes(&kv.key)).unwrap(),
+                    _ => writeln!(out, "{}", show(kv)).unwrap(),
+                }
+            }
+            out
+        }
+        other => panic!("no command answers {other:?}"),
+    }
+}
+
+pub fn show_locked(locked: &KeyLocked) -> String {
+    let KeyLocked { key, primary, start_ts, alive_until_ms } = locked;
+    let (key, primary) = (show_bytes(key), show_bytes(primary));
+    format!("{key} is locked by {start_ts} (primary {primary}, alive until {alive_until_ms} ms)")
+}
+
+fn show_conflict(conflict: &WriteConflict) -> String {
+    let WriteConflict { key, winner_start_ts, winner_commit_ts } = conflict;
+    let key = show_bytes(key);
+    format!("conflict: {key} was written by {winner_start_ts}, committed at {winner_commit_ts}")
+}
+
+fn show_status(status: &TransactionStatus) -> String {
+    let TransactionStatus { commit_ts, alive_until_ms, min_commit_ts, .. } = status;
+    match status.state() {
+        State::Alive => format!("alive until {alive_until_ms} ms, commits from {min_commit_ts}"),
+        State::Committed => format!("was committed at {commit_ts}"),
+        State::RolledBack => "was rolled back".into(),
+    }
+}
+
+pub fn show_validated(outcome: &ValidateOutcome) -> String {
+    match outcome {
+        ValidateOutcome::Unchanged => "as it was read".into(),
+        ValidateOutcome::Conflict(conflict) => show_conflict(conflict),
+        ValidateOutcome::Locked(locked) => show_locked(locked),
+        ValidateOutcome::TooLong { records_max } => format!("more than {records_max} records"),
+    }
+}
+
+pub fn show_page(outcome: &ReadOutcome<Page>) -> String {
+    let page = match outcome {
+        ReadOutcome::Value(page) => page,
+        ReadOutcome::Locked(locked) => return show_locked(locked),
+    };
+    let mut out = String::new();
+    for kv in &page.kvs {
+        writeln!(out, "{}", show(kv)).unwrap();
+    }
+    match &page.next {
+        Some(key) => writeln!(out, "next page from {}", show_bytes(key)).unwrap(),
+        None => writeln!(out, "no more").unwrap(),
+    }
+    out
+}
+
+pub fn show(kv: &KeyValue) -> String {
+    let KeyValue { version, create_ts, mod_ts, .. } = kv;
+    let lease = if kv.lease_id == 0 { String::new() } else { format!(", lease {}", kv.lease_id) };
+    let (key, value) = (show_bytes(&kv.key), show_bytes(&kv.value));
+    format!("{key} = {value} (version {version}, created {create_ts}, modified {mod_ts}{lease})")
+}
+
+fn show_bytes(bytes: &[u8]) -> String {
+    match bytes {
+        [] => "-".into(),
+        [first, rest @ ..] if bytes.len() > 20 && rest.iter().all(|byte| byte == first) => {
+            format!("{}*{}", first.escape_ascii(), bytes.len())
+        }
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// Every stored record.
+pub fn dump(replica: &Replica) -> String {
+    let mut out = String::new();
+    for (cf, key, value) in replica.records() {
+        let line = match cf {
+            ColumnFamily::Current => {
+                let key = keys::parse_user_key(&key).unwrap();
+                format!("{} {}", show_bytes(&key), show_record(&Record::decode(&value).unwrap()))
+            }
+            ColumnFamily::History => {
+                let (key, _) = keys::parse_history(&key).unwrap();
+                let HistoryRecord { record, end_ts } = HistoryRecord::decode(&value).unwrap();
+                format!("{} {}, until {end_ts}", show_bytes(&key), show_record(&record))
+            }
+            ColumnFamily::Value => {
+                let (key, start_ts) = keys::parse_value(&key).unwrap();
+                format!("{} start {start_ts}: {}", show_bytes(&key), show_bytes(&value))
+            }
+            _ => show_lock_record(&key, &value),
+        };
+        writeln!(out, "{:8}{line}", cf.name()).unwrap();
+    }
+    out
+}
+
+/// By the drawings of the storage format, not by the code that is tested.
+fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
+    let number = |place: usize| u64::from_be_bytes(value[place..place + 8].try_into().unwrap());
+    let (key, behind) = encoding::unescape(stored_key).unwrap();
+    let key = show_bytes(&key);
+    match behind {
+        b"range" => format!("{}: last commit {}", show_bytes(stored_key), number(1)),
+        [b'r', start_ts @ ..] => {
+            let start_ts = u64::from_be_bytes(start_ts.try_into().unwrap());
+            match number(1) {
+                0 => format!("{key} {start_ts} was rolled back"),
+                commit_ts => format!("{key} {start_ts} was committed at {commit_ts}"),
+            }
+        }
+        [] => {
+            let primary_bytes = usize::from(u16::from_be_bytes([value[34], value[35]]));
+            let (primary, body) = value[36..].split_at(primary_bytes);
+            let kind = match value[1] {
+                0 => "deletes".into(),
+                1 => format!("puts {}", show_bytes(&body[8..])),
+                2 => format!("puts [{} bytes apart]", number(36 + primary_bytes + 8)),
+                3 => "locks".into(),
+                other => panic!("no lock is of kind {other}"),
+            };
+            let (start_ts, min_commit_ts, alive) = (number(2), number(10), number(18));
+            let primary = show_bytes(primary);
+            format!(
+                "{key} {start_ts} {kind} (commits from {min_commit_ts}, primary {primary}, \
+                 alive until {alive} ms, for update {})",
+                number(26)
+            )
+        }
+        other => panic!("nothing stands at {other:?}"),
+    }
+}
+
+fn show_record(record: &Record) -> String {
+    let Record { mod_ts, start_ts, create_ts, version, .. } = record;
+    let value = match &record.value {
+        RecordValue::Deleted => return format!("deleted at {mod_ts} (start {start_ts})"),
+        RecordValue::Inline(value) => show_bytes(value),
+        RecordValue::Reference { bytes } => format!("[{bytes} bytes apart]"),
+    };
+    format!("= {value} at {mod_ts} (start {start_ts}, version {version}, created {create_ts})")
+}

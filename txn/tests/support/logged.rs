@@ -1,0 +1,71 @@
+//! A replica with the log of what it applied, so that it can crash.
+
+use rangedb_proto::v1::{CommandReply, command};
+use rangedb_storage::StateEngine;
+
+use super::{Entry, Replica};
+
+pub struct Logged {
+    /// For messages: of the run that this is part of.
+    seed: u64,
+    pub replica: Replica,
+    /// The highest timestamp that was read at.
+    pub fence: u64,
+    bounds: (Vec<u8>, Vec<u8>),
+    log: Vec<Entry>,
+    replies: Vec<CommandReply>,
+}
+
+impl Logged {
+    pub fn new(seed: u64, start_key: &[u8], end_key: &[u8]) -> Self {
+        Logged {
+            seed,
+            replica: Replica::new(start_key, end_key),
+            fence: 0,
+            bounds: (start_key.to_vec(), end_key.to_vec()),
+            log: Vec::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    pub fn apply(&mut self, command: command::Body) -> CommandReply {
+        let entry = Entry::of(command, self.fence);
+        let reply = self.replica.apply(std::slice::from_ref(&entry)).remove(0);
+        self.log.push(entry);
+        self.replies.push(reply.clone());
+        reply
+    }
+
+    /// Now and then a new machine, a flush, or a crash.
+    pub fn disturb(&mut self, rng: &mut fastrand::Rng) {
+        match rng.u32(0..3) {
+            0 => self.replica.restart(),
+            1 => self.replica.state.flush().unwrap(),
+            _ => self.crash(rng),
+        }
+    }
+
+    /// What was not flushed may be lost; the log brings it back, with the same replies.
+    fn crash(&mut self, rng: &mut fastrand::Rng) {
+        self.replica.state.crash(rng);
+        self.replica.restart();
+        let applied = self.replica.applied();
+        let replies = self.replica.apply(&self.log[applied..]);
+        assert_eq!(replies, self.replies[applied..], "seed {}: from {applied}", self.seed);
+    }
+
+    /// Another replica that gets the same log in batches of other sizes has the same bytes.
+    pub fn check_second_replica(&self, rng: &mut fastrand::Rng) {
+        let mut second = Replica::new(&self.bounds.0, &self.bounds.1);
+        let mut replies = Vec::new();
+        while replies.len() < self.log.len() {
+            let end = (replies.len() + rng.usize(1..20)).min(self.log.len());
+            replies.extend(second.apply(&self.log[replies.len()..end]));
+            if rng.u32(0..4) == 0 {
+                second.restart();
+            }
+        }
+        assert_eq!(replies, self.replies, "seed {}", self.seed);
+        assert_eq!(second.records(), self.replica.records(), "seed {}", self.seed);
+    }
+}

@@ -1,0 +1,54 @@
+//! Transactions over two ranges, by naive coordinators whose steps interleave at random while
+//! requests and replies get lost, come twice, or come late, and machines restart and crash.
+//!
+//! At the end all locks are resolved, and what is stored must be explained: each transaction is
+//! there whole or not at all, as its client was told; each read at a timestamp saw what was committed
+//! up to it, and nobody's update was lost; and each serializable transaction read what one would have
+//! read that ran alone at its commit timestamp.
+
+#[path = "transactions/cluster.rs"]
+mod cluster;
+#[path = "transactions/coordinator.rs"]
+mod coordinator;
+#[path = "transactions/history.rs"]
+mod history;
+#[path = "transactions/plan.rs"]
+mod plan;
+mod support;
+
+use cluster::Cluster;
+use coordinator::Coordinator;
+use history::History;
+
+/// Transactions that are under way at once.
+const CLIENTS: usize = 5;
+
+#[test]
+fn transactions_over_two_ranges_are_atomic_and_serializable() {
+    let mut seen = history::Counts::default();
+    for seed in 0..150 {
+        seen += run(seed);
+    }
+    // A run in which nothing happens proves nothing.
+    seen.assert_each_at_least(100);
+}
+
+fn run(seed: u64) -> history::Counts {
+    let mut cluster = Cluster::new(seed);
+    let mut clients: Vec<Coordinator> = Vec::new();
+    let mut done = Vec::new();
+    for _ in 0..1500 {
+        cluster.pass_time();
+        while clients.len() < CLIENTS {
+            clients.push(Coordinator::begin(&mut cluster));
+        }
+        let place = cluster.rng.usize(0..CLIENTS);
+        if clients[place].step(&mut cluster) {
+            done.push(clients.swap_remove(place).into_record());
+        }
+    }
+    done.extend(clients.into_iter().map(Coordinator::into_record));
+    cluster.settle();
+    cluster.check_replicas();
+    History::new(seed, &cluster, done).check()
+}

@@ -1,0 +1,198 @@
+//! Two ranges, an oracle, and a network that loses, repeats and delays.
+
+use bytes::Bytes;
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::transaction_status::State;
+use rangedb_proto::v1::{
+    AcquireLocks, CheckTransaction, KeyLocked, ResolveLocks, RollbackKeys, Validate, command,
+    command_reply,
+};
+use rangedb_storage::Direction;
+use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, ValidateOutcome, scan, validate};
+
+use super::plan::KEYS;
+use super::support::logged::Logged;
+
+/// How long a lock lives, in the oracle's milliseconds: now and then less than a transaction takes.
+pub const ALIVE_MS: u64 = 400;
+
+/// Where the second range begins.
+const BOUND: &[u8] = b"m";
+
+/// Requests that are kept to be delivered late.
+const LATE_MAX: usize = 20;
+
+pub struct Cluster {
+    pub rng: fastrand::Rng,
+    pub ranges: [Logged; 2],
+    oracle: Timestamp,
+    is_faulty: bool,
+    late: Vec<(usize, command::Body)>,
+}
+
+/// What became of a transaction whose lock was in the way.
+pub enum Obstacle {
+    Alive,
+    Gone,
+    Unknown,
+}
+
+pub fn range_of(key: &[u8]) -> usize {
+    usize::from(key >= BOUND)
+}
+
+impl Cluster {
+    pub fn new(seed: u64) -> Self {
+        Cluster {
+            rng: fastrand::Rng::with_seed(seed),
+            ranges: [Logged::new(seed, b"", BOUND), Logged::new(seed, BOUND, b"")],
+            oracle: Timestamp::from_millis(1_000),
+            is_faulty: true,
+            late: Vec::new(),
+        }
+    }
+
+    /// A new timestamp.
+    pub fn timestamp(&mut self) -> u64 {
+        self.oracle = self.oracle.next();
+        self.oracle.0
+    }
+
+    pub fn alive_until_ms(&self) -> u64 {
+        self.oracle.millis() + ALIVE_MS
+    }
+
+    /// What happens between the steps of transactions.
+    pub fn pass_time(&mut self) {
+        if self.rng.u32(0..10) == 0 {
+            self.oracle = Timestamp::from_millis(self.oracle.millis() + self.rng.u64(1..100));
+        }
+        if self.rng.u32(0..20) == 0 {
+            let range = self.rng.usize(0..2);
+            self.ranges[range].disturb(&mut self.rng);
+        }
+        if self.rng.u32(0..10) == 0 && !self.late.is_empty() {
+            let (range, command) = self.late.swap_remove(self.rng.usize(0..self.late.len()));
+            self.ranges[range].apply(command);
+        }
+    }
+
+    /// Sends a command to a range. `None`: no answer came; it may have been applied, or may still be.
+    pub fn send(&mut self, range: usize, command: command::Body) -> Option<command_reply::Body> {
+        let fault = if self.is_faulty { self.rng.u32(0..100) } else { 0 };
+        if (70..82).contains(&fault) && self.late.len() < LATE_MAX {
+            self.late.push((range, command.clone()));
+        }
+        if (76..86).contains(&fault) {
+            return None;
+        }
+        let reply = match fault {
+            86..92 => {
+                self.ranges[range].apply(command.clone());
+                self.ranges[range].apply(command)
+            }
+            _ => self.ranges[range].apply(command),
+        };
+        (fault < 94).then(|| reply.body.unwrap())
+    }
+
+    /// All rows of a span of one range at a timestamp, as far as no lock is in the way.
+    pub fn read(
+        &mut self,
+        (start, end): (Bytes, Bytes),
+        read_ts: u64,
+        passed: &[u64],
+    ) -> Result<Vec<(Bytes, Bytes)>, KeyLocked> {
+        let range = &mut self.ranges[range_of(&start)];
+        range.fence = range.fence.max(read_ts);
+        let mut request = ScanRequest {
+            start,
+            end,
+            limit: self.rng.u64(0..3),
+            bytes_max: 0,
+            direction: Direction::Forward,
+            keys_only: false,
+            at: ReadAt::Timestamp(Timestamp(read_ts)),
+            locks: Locks::InTheWay { but_of: passed.to_vec() },
+        };
+        let mut rows = Vec::new();
+        loop {
+            match scan(&range.replica.state, &request).unwrap() {
+                ReadOutcome::Locked(locked) => return Err(locked),
+                ReadOutcome::Value(Page { kvs, next }) => {
+                    rows.extend(kvs.into_iter().map(|kv| (kv.key, kv.value)));
+                    match next {
+                        None => return Ok(rows),
+                        Some(next) => request.start = next,
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn validate(&mut self, range: usize, request: &Validate) -> ValidateOutcome {
+        let range = &mut self.ranges[range];
+        range.fence = range.fence.max(request.commit_ts);
+        validate(&range.replica.state, request).unwrap()
+    }
+
+    /// Asks what became of the transaction in the way, and makes room if it has ended.
+    pub fn resolve(&mut self, locked: &KeyLocked, push_above_ts: u64) -> Obstacle {
+        let now_ts = self.timestamp();
+        let check = CheckTransaction {
+            primary: locked.primary.clone(),
+            start_ts: locked.start_ts,
+            now_ts,
+            push_above_ts,
+        };
+        let primary = range_of(&locked.primary);
+        let commit_ts = match self.send(primary, command::Body::CheckTransaction(check)) {
+            None => return Obstacle::Unknown,
+            Some(command_reply::Body::TransactionStatus(status)) => match status.state() {
+                State::Alive => return Obstacle::Alive,
+                State::Committed => status.commit_ts,
+                State::RolledBack => 0,
+            },
+            other => panic!("{other:?}"),
+        };
+        let keys = vec![locked.key.clone()];
+        let resolve = ResolveLocks { start_ts: locked.start_ts, commit_ts, keys };
+        match self.send(range_of(&locked.key), command::Body::ResolveLocks(resolve)) {
+            None => Obstacle::Unknown,
+            Some(command_reply::Body::Resolved(_)) => Obstacle::Gone,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Everything that is under way arrives, and everything that is undecided is decided: by one that
+    /// wants to write every key.
+    pub fn settle(&mut self) {
+        for (range, command) in std::mem::take(&mut self.late) {
+            self.ranges[range].apply(command);
+        }
+        self.is_faulty = false;
+        self.oracle = Timestamp::from_millis(self.oracle.millis() + 2 * ALIVE_MS);
+        for key in KEYS.map(Bytes::from_static) {
+            let (start_ts, range, keys) = (self.timestamp(), range_of(&key), vec![key.clone()]);
+            let acquire = AcquireLocks {
+                start_ts,
+                primary: key,
+                keys: keys.clone(),
+                for_update_ts: start_ts,
+                alive_until_ms: 0,
+            };
+            while let Some(command_reply::Body::Locked(locked)) =
+                self.send(range, command::Body::AcquireLocks(acquire.clone()))
+            {
+                self.resolve(&locked, 0);
+            }
+            self.send(range, command::Body::RollbackKeys(RollbackKeys { start_ts, keys }));
+        }
+    }
+
+    pub fn check_replicas(&mut self) {
+        for range in &self.ranges {
+            range.check_second_replica(&mut self.rng);
+        }
+    }
+}

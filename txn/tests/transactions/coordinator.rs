@@ -1,0 +1,355 @@
+//! A coordinator that does one thing at a time, and gives up easily.
+
+use bytes::Bytes;
+use rangedb_proto::v1::command::Body as Ask;
+use rangedb_proto::v1::command_reply::Body as Answer;
+use rangedb_proto::v1::transaction_status::State;
+use rangedb_proto::v1::{
+    AcquireLocks, CheckTransaction, CommitKeys, CommitOneRange, HeartbeatLock, Prewrite, ReadCheck,
+    RollbackKeys, Validate,
+};
+use rangedb_txn::ValidateOutcome;
+
+use super::cluster::{Cluster, Obstacle, range_of};
+use super::plan::{Kind, Plan};
+
+/// What a transaction did, for the judge.
+#[derive(Debug)]
+pub struct Record {
+    pub start_ts: u64,
+    pub plan: Plan,
+    pub reads: Vec<Read>,
+    /// Nobody else's version of a key that it writes may be committed between this and its own.
+    pub conflicts_from: u64,
+    pub told: Told,
+}
+
+#[derive(Debug)]
+pub struct Read {
+    pub start: Bytes,
+    /// Exclusive. Empty: just the key at `start`.
+    pub end: Bytes,
+    pub read_ts: u64,
+    /// It came with a lock: it is what was there while the lock stood.
+    pub locked: bool,
+    pub rows: Vec<(Bytes, Bytes)>,
+}
+
+/// What the client was told of the outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    Committed(u64),
+    Aborted,
+    Undetermined,
+}
+
+/// What is to be done next; the lists hold the ranges where it is not done yet.
+#[derive(Clone, Debug)]
+enum Stage {
+    Lock { todo: Vec<usize>, for_update_ts: u64 },
+    Read { done: usize },
+    CommitOneRange,
+    Prewrite { todo: Vec<usize>, min_commit_ts: u64 },
+    Validate { todo: Vec<usize>, commit_ts: u64 },
+    CommitPrimary { commit_ts: u64 },
+    AskPrimary { commit_ts: u64 },
+    CommitSecondaries { commit_ts: u64 },
+    RollBack { todo: Vec<usize> },
+    Done,
+}
+
+pub struct Coordinator {
+    record: Record,
+    /// Transactions that are known to commit above what this one reads at.
+    passed: Vec<u64>,
+    stage: Stage,
+}
+
+impl Coordinator {
+    pub fn begin(cluster: &mut Cluster) -> Self {
+        let start_ts = cluster.timestamp();
+        let plan = Plan::draw(&mut cluster.rng, start_ts);
+        let stage = match plan.kind {
+            Kind::Pessimistic => {
+                Stage::Lock { todo: plan.ranges(), for_update_ts: cluster.timestamp() }
+            }
+            Kind::OneRange | Kind::TwoPhase => Stage::Read { done: 0 },
+        };
+        let told = Told::Aborted;
+        let record = Record { start_ts, plan, reads: Vec::new(), conflicts_from: start_ts, told };
+        Coordinator { record, passed: Vec::new(), stage }
+    }
+
+    pub fn into_record(self) -> Record {
+        self.record
+    }
+
+    /// Does the next thing. True if there is nothing left to do, or the coordinator died.
+    pub fn step(&mut self, cluster: &mut Cluster) -> bool {
+        self.stage = match self.stage.clone() {
+            Stage::Lock { todo, for_update_ts } => self.lock(cluster, todo, for_update_ts),
+            Stage::Read { done } => self.read(cluster, done),
+            Stage::CommitOneRange => self.commit_one_range(cluster),
+            Stage::Prewrite { todo, min_commit_ts } => self.prewrite(cluster, todo, min_commit_ts),
+            Stage::Validate { todo, commit_ts } => self.validate(cluster, todo, commit_ts),
+            Stage::CommitPrimary { commit_ts } => self.commit_primary(cluster, commit_ts),
+            Stage::AskPrimary { commit_ts } => self.ask_primary(cluster, commit_ts),
+            Stage::CommitSecondaries { commit_ts } => self.commit_secondaries(cluster, commit_ts),
+            Stage::RollBack { todo } => self.roll_back(cluster, todo),
+            Stage::Done => Stage::Done,
+        };
+        matches!(self.stage, Stage::Done) || cluster.rng.u32(0..100) == 0
+    }
+
+    fn lock(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, for_update_ts: u64) -> Stage {
+        let Some(range) = todo.last().copied() else { return Stage::Read { done: 0 } };
+        let keys = self.record.plan.keys(range);
+        let ask = AcquireLocks {
+            start_ts: self.record.start_ts,
+            primary: self.record.plan.primary.clone(),
+            keys,
+            for_update_ts,
+            alive_until_ms: cluster.alive_until_ms(),
+        };
+        self.record.conflicts_from = self.record.conflicts_from.max(for_update_ts);
+        match cluster.send(range, Ask::AcquireLocks(ask)) {
+            Some(Answer::LocksAcquired(acquired)) => {
+                for kv in acquired.current {
+                    let value = (kv.version > 0).then_some((kv.key.clone(), kv.value));
+                    let rows = value.into_iter().collect();
+                    let (start, end, read_ts) = (kv.key, Bytes::new(), for_update_ts);
+                    self.record.reads.push(Read { start, end, read_ts, locked: true, rows });
+                }
+                todo.pop();
+                Stage::Lock { todo, for_update_ts }
+            }
+            Some(Answer::WriteConflict(_)) => {
+                Stage::Lock { todo, for_update_ts: cluster.timestamp() }
+            }
+            Some(Answer::Locked(locked)) => {
+                cluster.resolve(&locked, 0);
+                self.again_or_not(cluster, Stage::Lock { todo, for_update_ts })
+            }
+            None => self.again_or_not(cluster, Stage::Lock { todo, for_update_ts }),
+            Some(Answer::Aborted(_)) => self.rolling_back(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&mut self, cluster: &mut Cluster, done: usize) -> Stage {
+        let plan = &self.record.plan;
+        let Some((start, end)) = plan.reads.get(done).cloned() else {
+            return match plan.kind {
+                _ if plan.writes.is_empty() => Stage::Done,
+                Kind::OneRange => Stage::CommitOneRange,
+                Kind::TwoPhase | Kind::Pessimistic => {
+                    Stage::Prewrite { todo: plan.ranges(), min_commit_ts: 0 }
+                }
+            };
+        };
+        let read_ts = self.record.start_ts;
+        let until =
+            if end.is_empty() { [&start[..], b"\x00"].concat().into() } else { end.clone() };
+        // Its own pessimistic locks are no obstacle.
+        match cluster.read((start.clone(), until), read_ts, &self.passed) {
+            Ok(rows) => {
+                self.record.reads.push(Read { start, end, read_ts, locked: false, rows });
+                Stage::Read { done: done + 1 }
+            }
+            Err(locked) => {
+                if let Obstacle::Alive = cluster.resolve(&locked, read_ts) {
+                    self.passed.push(locked.start_ts);
+                }
+                Stage::Read { done }
+            }
+        }
+    }
+
+    fn commit_one_range(&mut self, cluster: &mut Cluster) -> Stage {
+        let Record { plan, start_ts, .. } = &self.record;
+        let range = range_of(&plan.primary);
+        let commit = CommitOneRange {
+            start_ts: *start_ts,
+            conditions: Vec::new(),
+            operations: plan.operations(range),
+            return_previous: cluster.rng.bool(),
+            reads: match plan.serializable {
+                true => self.checks(range),
+                // Under snapshot isolation, that nobody else wrote what it writes.
+                false => self.write_checks(),
+            },
+        };
+        // Whatever the answers say: a copy that is on the way may do what the others did not.
+        self.record.told = Told::Undetermined;
+        match cluster.send(range, Ask::CommitOneRange(commit)) {
+            Some(Answer::Committed(committed)) => {
+                self.record.told = Told::Committed(committed.commit_ts);
+                Stage::Done
+            }
+            Some(Answer::Locked(locked)) => {
+                cluster.resolve(&locked, 0);
+                self.again_or(cluster, Stage::CommitOneRange, Stage::Done)
+            }
+            Some(Answer::WriteConflict(_)) => Stage::Done,
+            None => self.again_or(cluster, Stage::CommitOneRange, Stage::Done),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prewrite(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, least: u64) -> Stage {
+        let Some(place) = (!todo.is_empty()).then(|| cluster.rng.usize(0..todo.len())) else {
+            let commit_ts = cluster.timestamp();
+            assert!(commit_ts >= least, "promises are made of timestamps that were handed out");
+            return self.committing(commit_ts);
+        };
+        let (plan, range) = (&self.record.plan, todo[place]);
+        let is_pessimistic = plan.kind == Kind::Pessimistic;
+        let ask = Prewrite {
+            start_ts: self.record.start_ts,
+            primary: plan.primary.clone(),
+            conditions: Vec::new(),
+            operations: plan.operations(range),
+            alive_until_ms: cluster.alive_until_ms(),
+            for_update_ts: if is_pessimistic { self.record.conflicts_from } else { 0 },
+        };
+        let again = Stage::Prewrite { todo: todo.clone(), min_commit_ts: least };
+        match cluster.send(range, Ask::Prewrite(ask)) {
+            Some(Answer::Prewritten(prewritten)) => {
+                todo.remove(place);
+                Stage::Prewrite { todo, min_commit_ts: least.max(prewritten.min_commit_ts) }
+            }
+            Some(Answer::Locked(locked)) => {
+                cluster.resolve(&locked, 0);
+                self.again_or_not(cluster, again)
+            }
+            Some(Answer::WriteConflict(_) | Answer::Aborted(_)) => self.rolling_back(),
+            None => self.again_or_not(cluster, again),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn committing(&self, commit_ts: u64) -> Stage {
+        match self.record.plan.serializable {
+            true => Stage::Validate { todo: vec![0, 1], commit_ts },
+            false => Stage::CommitPrimary { commit_ts },
+        }
+    }
+
+    fn validate(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, commit_ts: u64) -> Stage {
+        let Some(range) = todo.pop() else { return Stage::CommitPrimary { commit_ts } };
+        let start_ts = self.record.start_ts;
+        let request = Validate { range: None, start_ts, commit_ts, reads: self.checks(range) };
+        match cluster.validate(range, &request) {
+            ValidateOutcome::Unchanged => Stage::Validate { todo, commit_ts },
+            ValidateOutcome::Conflict(_) => self.rolling_back(),
+            ValidateOutcome::Locked(locked) => {
+                cluster.resolve(&locked, commit_ts);
+                todo.push(range);
+                self.again_or_not(cluster, Stage::Validate { todo, commit_ts })
+            }
+            ValidateOutcome::TooLong { .. } => panic!("there are few keys"),
+        }
+    }
+
+    fn commit_primary(&mut self, cluster: &mut Cluster, commit_ts: u64) -> Stage {
+        let start_ts = self.record.start_ts;
+        let primary = self.record.plan.primary.clone();
+        let range = range_of(&primary);
+        if cluster.rng.u32(0..4) == 0 {
+            let alive_until_ms = cluster.alive_until_ms();
+            let heartbeat = HeartbeatLock { primary, start_ts, alive_until_ms };
+            cluster.send(range, Ask::HeartbeatLock(heartbeat));
+        }
+        // From here on it may be committed.
+        self.record.told = Told::Undetermined;
+        let keys = self.record.plan.keys(range);
+        match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
+            Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
+            Some(Answer::CommitTooLow(_)) => self.committing(cluster.timestamp()),
+            Some(Answer::Aborted(_)) => self.rolling_back(),
+            None => match cluster.rng.bool() {
+                true => Stage::AskPrimary { commit_ts },
+                false => Stage::CommitPrimary { commit_ts },
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask_primary(&mut self, cluster: &mut Cluster, commit_ts: u64) -> Stage {
+        let primary = self.record.plan.primary.clone();
+        let range = range_of(&primary);
+        let (start_ts, now_ts) = (self.record.start_ts, cluster.timestamp());
+        let check = CheckTransaction { primary, start_ts, now_ts, push_above_ts: 0 };
+        match cluster.send(range, Ask::CheckTransaction(check)) {
+            Some(Answer::TransactionStatus(status)) => match status.state() {
+                State::Alive => Stage::CommitPrimary { commit_ts },
+                State::Committed => self.decided(status.commit_ts),
+                State::RolledBack => self.rolling_back(),
+            },
+            None => self.again_or(cluster, Stage::AskPrimary { commit_ts }, Stage::Done),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn decided(&mut self, commit_ts: u64) -> Stage {
+        self.record.told = Told::Committed(commit_ts);
+        Stage::CommitSecondaries { commit_ts }
+    }
+
+    fn commit_secondaries(&mut self, cluster: &mut Cluster, commit_ts: u64) -> Stage {
+        let start_ts = self.record.start_ts;
+        for range in self.record.plan.ranges().into_iter().skip(1) {
+            let keys = self.record.plan.keys(range);
+            match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
+                None => {}
+                Some(Answer::Committed(committed)) => assert_eq!(committed.commit_ts, commit_ts),
+                other => panic!("{start_ts} was committed at {commit_ts}, not {other:?}"),
+            }
+        }
+        Stage::Done
+    }
+
+    fn rolling_back(&mut self) -> Stage {
+        self.record.told = Told::Aborted;
+        Stage::RollBack { todo: self.record.plan.ranges() }
+    }
+
+    fn roll_back(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>) -> Stage {
+        let Some(range) = todo.pop() else { return Stage::Done };
+        let (start_ts, keys) = (self.record.start_ts, self.record.plan.keys(range));
+        match cluster.send(range, Ask::RollbackKeys(RollbackKeys { start_ts, keys })) {
+            None | Some(Answer::Resolved(_)) => Stage::RollBack { todo },
+            other => panic!("{start_ts} was given up, not {other:?}"),
+        }
+    }
+
+    /// What it read in the range, to be checked.
+    fn checks(&self, range: usize) -> Vec<ReadCheck> {
+        let own = self.record.reads.iter().filter(|read| range_of(&read.start) == range);
+        let check = |read: &Read| ReadCheck {
+            start_key: read.start.clone(),
+            end_key: read.end.clone(),
+            read_ts: read.read_ts,
+        };
+        own.map(check).collect()
+    }
+
+    fn write_checks(&self) -> Vec<ReadCheck> {
+        let Record { plan, start_ts, .. } = &self.record;
+        let check = |key: &Bytes| ReadCheck {
+            start_key: key.clone(),
+            end_key: Bytes::new(),
+            read_ts: *start_ts,
+        };
+        plan.writes.keys().map(check).collect()
+    }
+
+    fn again_or_not(&mut self, cluster: &mut Cluster, again: Stage) -> Stage {
+        let otherwise = self.rolling_back();
+        self.again_or(cluster, again, otherwise)
+    }
+
+    fn again_or(&self, cluster: &mut Cluster, again: Stage, otherwise: Stage) -> Stage {
+        if cluster.rng.u32(0..5) > 0 { again } else { otherwise }
+    }
+}

@@ -1,0 +1,195 @@
+//! What is stored in the end, and whether the transactions explain it.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use bytes::Bytes;
+use rangedb_storage::{ColumnFamily, HistoryRecord, Reader, Record as Stored, RecordValue, keys};
+
+use super::cluster::Cluster;
+use super::coordinator::{Read, Record, Told};
+use super::plan::Kind;
+
+/// What was met in a run.
+#[derive(Default)]
+pub struct Counts(BTreeMap<&'static str, usize>);
+
+impl Counts {
+    fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub fn assert_each_at_least(&self, least: usize) {
+        for what in ["one range", "two phases", "pessimistic", "aborted", "undetermined, done"] {
+            let times = self.0.get(what).copied().unwrap_or_default();
+            assert!(times >= least, "{what}: {times} of {:?}", self.0);
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        for (what, times) in other.0 {
+            *self.0.entry(what).or_default() += times;
+        }
+    }
+}
+
+struct Version {
+    mod_ts: u64,
+    start_ts: u64,
+    /// The key's version number; 0 of a deleted one.
+    number: u64,
+    value: Option<Bytes>,
+}
+
+pub struct History {
+    seed: u64,
+    /// From the oldest to the newest.
+    versions: BTreeMap<Bytes, Vec<Version>>,
+    records: Vec<Record>,
+}
+
+impl History {
+    pub fn new(seed: u64, cluster: &Cluster, records: Vec<Record>) -> Self {
+        let mut versions: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
+        for range in &cluster.ranges {
+            for (cf, key, stored) in range.replica.records() {
+                let (key, record) = match cf {
+                    ColumnFamily::Current => {
+                        (keys::parse_user_key(&key).unwrap(), Stored::decode(&stored).unwrap())
+                    }
+                    ColumnFamily::History => {
+                        let (key, _) = keys::parse_history(&key).unwrap();
+                        (key, HistoryRecord::decode(&stored).unwrap().record)
+                    }
+                    ColumnFamily::Lock => {
+                        let is_lock = keys::parse_user_key(&key).is_ok();
+                        assert!(!is_lock, "seed {seed}: a lock at {key:?} was not resolved");
+                        continue;
+                    }
+                    _ => continue,
+                };
+                let value = match &record.value {
+                    RecordValue::Deleted => None,
+                    RecordValue::Inline(value) => Some(value.clone()),
+                    RecordValue::Reference { .. } => {
+                        let position = keys::value(&key, record.start_ts);
+                        range.replica.state.get(ColumnFamily::Value, &position).unwrap()
+                    }
+                };
+                let Stored { mod_ts, start_ts, version: number, .. } = record;
+                versions.entry(key).or_default().push(Version { mod_ts, start_ts, number, value });
+            }
+        }
+        versions.values_mut().for_each(|list| list.sort_by_key(|version| version.mod_ts));
+        History { seed, versions, records }
+    }
+
+    pub fn check(&self) -> Counts {
+        let mut counts = Counts::default();
+        for record in &self.records {
+            let commit_ts = self.check_whole(record);
+            self.check_reads(record, commit_ts);
+            if let Some(commit_ts) = commit_ts {
+                self.check_no_lost_update(record, commit_ts);
+            }
+            match (commit_ts, record.plan.kind, record.told) {
+                (Some(_), _, Told::Undetermined) => counts.count("undetermined, done"),
+                (Some(_), Kind::OneRange, _) => counts.count("one range"),
+                (Some(_), Kind::TwoPhase, _) => counts.count("two phases"),
+                (Some(_), Kind::Pessimistic, _) => counts.count("pessimistic"),
+                (None, ..) => counts.count("aborted"),
+            }
+        }
+        self.check_version_numbers();
+        counts
+    }
+
+    /// All of a transaction's writes are there, at one timestamp, or none. Returns the timestamp.
+    fn check_whole(&self, record: &Record) -> Option<u64> {
+        let Record { start_ts, plan, told, .. } = record;
+        let mut committed = Vec::new();
+        for (key, list) in &self.versions {
+            for version in list.iter().filter(|version| version.start_ts == *start_ts) {
+                let written = plan.writes.get(key);
+                assert_eq!(written, Some(&version.value), "seed {}: {record:?}", self.seed);
+                committed.push(version.mod_ts);
+            }
+        }
+        let commit_ts = committed.first().copied();
+        let whole = committed.is_empty() || committed.len() == plan.writes.len();
+        let at_once = committed.iter().all(|ts| Some(*ts) == commit_ts);
+        assert!(whole && at_once, "seed {}: {committed:?} of {record:?}", self.seed);
+        match told {
+            Told::Committed(told) => assert_eq!(commit_ts, Some(*told), "seed {}", self.seed),
+            Told::Aborted => assert_eq!(commit_ts, None, "seed {}: {record:?}", self.seed),
+            Told::Undetermined => {}
+        }
+        commit_ts
+    }
+
+    /// What was read at a timestamp is what was committed up to it. A serializable transaction would
+    /// have read the same just below its commit timestamp: this is replaying all in that order.
+    fn check_reads(&self, record: &Record, commit_ts: Option<u64>) {
+        for read in &record.reads {
+            let at = |ts: u64| self.rows(read, ts);
+            if !read.locked || commit_ts.is_some() {
+                assert_eq!(read.rows, at(read.read_ts), "seed {}: {read:?} {record:?}", self.seed);
+            }
+            if let (Some(commit_ts), true) = (commit_ts, record.plan.serializable) {
+                let rows = at(commit_ts - 1);
+                assert_eq!(read.rows, rows, "seed {}: {commit_ts} {record:?}", self.seed);
+                // Nor is there another's write at the very same timestamp.
+                let alike = self.written_at(read, commit_ts).all(|by| by == record.start_ts);
+                assert!(alike, "seed {}: {commit_ts} {record:?}", self.seed);
+            }
+        }
+    }
+
+    /// First committer wins, at every isolation level but for one-range commits that read nothing.
+    fn check_no_lost_update(&self, record: &Record, commit_ts: u64) {
+        if record.plan.kind == Kind::OneRange && record.plan.serializable {
+            return;
+        }
+        for key in record.plan.writes.keys() {
+            for version in &self.versions[key] {
+                let between = record.conflicts_from < version.mod_ts && version.mod_ts < commit_ts;
+                assert!(!between, "seed {}: {key:?} {commit_ts} {record:?}", self.seed);
+            }
+        }
+    }
+
+    fn check_version_numbers(&self) {
+        for (key, list) in &self.versions {
+            let mut last = 0;
+            for version in list {
+                let expected = if version.value.is_some() { last + 1 } else { 0 };
+                assert_eq!(version.number, expected, "seed {}: {key:?}", self.seed);
+                last = version.number;
+            }
+            let rising = list.windows(2).all(|pair| pair[0].mod_ts < pair[1].mod_ts);
+            assert!(rising, "seed {}: {key:?}", self.seed);
+        }
+    }
+
+    fn inside<'a>(&'a self, read: &'a Read) -> impl Iterator<Item = (&'a Bytes, &'a Vec<Version>)> {
+        self.versions.iter().filter(|(key, _)| match read.end.is_empty() {
+            true => read.start == **key,
+            false => read.start <= **key && **key < read.end,
+        })
+    }
+
+    fn rows(&self, read: &Read, ts: u64) -> Vec<(Bytes, Bytes)> {
+        let visible = |list: &Vec<Version>| {
+            let newest = list.iter().rev().find(|version| version.mod_ts <= ts)?;
+            newest.value.clone()
+        };
+        self.inside(read).filter_map(|(key, list)| Some((key.clone(), visible(list)?))).collect()
+    }
+
+    fn written_at<'a>(&'a self, read: &'a Read, ts: u64) -> impl Iterator<Item = u64> + 'a {
+        let versions = self.inside(read).flat_map(|(_, list)| list);
+        versions.filter(move |version| version.mod_ts == ts).map(|version| version.start_ts)
+    }
+}
