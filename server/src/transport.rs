@@ -39,11 +39,18 @@ impl Directory {
         assert!(self.0.set(Arc::downgrade(node)).is_ok(), "a process is one node");
     }
 
-    /// None of a node that is not known, or no longer part of the cluster: another one may have its
-    /// address now.
+    /// None of a node that is not known, or that was removed and whose address another one has now.
+    /// Without such a successor, a removed node is talked to: it still leads ranges until others
+    /// have taken them over.
     pub fn find(&self, node_id: u64) -> Option<NodeDescriptor> {
-        let node = self.0.get()?.upgrade()?.address_of(node_id)?;
-        (node.state() != NodeState::NodeRemoved).then_some(node)
+        let this = self.0.get()?.upgrade()?;
+        let node = this.address_of(node_id)?;
+        let succeeds = |other: &NodeDescriptor| {
+            other.peer_address == node.peer_address && other.node_id > node_id
+        };
+        let is_removed = node.state() == NodeState::NodeRemoved;
+        let replaced = is_removed && this.address_book().iter().any(succeeds);
+        (!replaced).then_some(node)
     }
 }
 

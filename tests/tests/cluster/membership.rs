@@ -51,9 +51,19 @@ async fn replicas_of_a_removed_node_are_made_again_and_the_node_ends() {
     assert!(dry.contains("nothing was changed"), "{dry}");
     cli::run(&rest, remove.iter().chain(&["--confirm"])).await.success();
 
+    until("no range has a replica on the removed node", MOVED, async || {
+        let status = cluster.status().await.map_err(|error| error.to_string())?;
+        let nodes = status.nodes.iter().filter_map(|status| status.node.as_ref());
+        let removed = nodes.clone().find(|node| node.peer_address == address);
+        let removed = removed.ok_or("it is not listed")?.node_id;
+        let partitions = cluster.partitions().await.map_err(|error| error.to_string())?;
+        let descriptors = partitions.iter().filter_map(|p| p.report.as_ref()?.descriptor.as_ref());
+        let mut replicas = descriptors.flat_map(|descriptor| &descriptor.replicas);
+        check(replicas.all(|replica| replica.node_id != removed), "one is there still")
+    })
+    .await;
     cluster.replicated(3, MOVED).await;
-    let from = 0;
-    let (status, said) = cluster.nodes[leader].ended(from).await;
+    let (status, said) = cluster.nodes[leader].ended(0).await;
     assert!(!status.success(), "{status}");
     assert!(said.contains("removed"), "{said}");
     load.progress(100).await;
