@@ -81,7 +81,7 @@ impl Client {
         Client { view: View::System, ..self.clone() }
     }
 
-    /// Waits, some seconds at most, for what goes on behind requests that were answered: locks of
+    /// Waits for what goes on behind requests that were answered: locks of
     /// committed transactions that are still being turned into values, and rollbacks. A program that
     /// ends without it loses nothing, but leaves that work to those who meet the locks.
     pub async fn finish(&self) {

@@ -127,6 +127,14 @@ async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> R
     Ok(chunks)
 }
 
+/// Time for so many items, if each chunk may take `chunk_timeout` and all come one after the other:
+/// what is done behind a transaction may take as long as the transaction is large.
+pub(crate) fn time_for(items: usize, chunk_timeout: Duration) -> Duration {
+    // Items that are large, each a chunk of its own, are few.
+    let chunks = items / CHUNK_ITEMS_MAX + 2 * CHUNKS_IN_FLIGHT;
+    chunk_timeout.saturating_mul(u32::try_from(chunks).unwrap_or(u32::MAX))
+}
+
 /// The first items of a sorted slice that one command to this range may name.
 pub(crate) fn first_chunk<'a, T: Item>(items: &'a [T], range: &RangeDescriptor) -> &'a [T] {
     let mut room = CHUNK_BYTES_MAX;

@@ -11,13 +11,13 @@ use futures::future::{Either, select};
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
-use super::chunks::{Sent, send_all};
+use super::chunks::{Sent, send_all, time_for};
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::Result;
 use crate::retry::{Effect, Retry};
 
-/// Time for a rollback. A lock that it did not reach by then has expired.
+/// Time for each chunk of a rollback. If one does not get through, the locks behind it expire.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the caller of a failed commit waits for its rollback: enough for a cluster that is well.
@@ -35,27 +35,25 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub async fn run(&self) -> Result<()> {
-        let deadline = self.client.sender.net.now() + ROLLBACK_TIMEOUT;
-        match self.roll_back(vec![self.primary.clone()], deadline).await? {
+        match self.roll_back(vec![self.primary.clone()]).await? {
             Sent::Done(Undone::No) => return Ok(()),
             Sent::Done(Undone::Yes) | Sent::Regroup(_) => {}
         }
-        let keys = self.keys.iter().filter(|key| **key != self.primary).cloned().collect();
-        let send = |chunk| self.roll_back(chunk, deadline);
+        let keys = self.keys.iter().filter(|key| **key != self.primary).cloned();
+        let keys: Vec<Bytes> = keys.collect();
+        let deadline = self.client.sender.net.now() + time_for(keys.len(), ROLLBACK_TIMEOUT);
+        let send = |chunk| self.roll_back(chunk);
         send_all(&self.client.sender, keys, deadline, send).await.map(|_| ())
     }
 
-    async fn roll_back(
-        &self,
-        chunk: Vec<Bytes>,
-        deadline: Duration,
-    ) -> Result<Sent<Bytes, Undone>> {
+    async fn roll_back(&self, chunk: Vec<Bytes>) -> Result<Sent<Bytes, Undone>> {
         let build = |range: &RangeDescriptor| {
             let fits = chunk.iter().all(|key| range.contains(key));
             let (start_ts, keys) = (self.start_ts, chunk.clone());
             fits.then(|| command::Body::RollbackKeys(v1::RollbackKeys { start_ts, keys }))
         };
         let sender = &self.client.sender;
+        let deadline = sender.net.now() + ROLLBACK_TIMEOUT;
         let mut retry = Retry::new(&*sender.net, Effect::Read, deadline);
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),

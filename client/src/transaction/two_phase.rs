@@ -30,7 +30,7 @@ use rangedb_proto::v1::{
 };
 use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
-use super::chunks::{Item, Sent, first_chunk, send_all};
+use super::chunks::{Item, Sent, first_chunk, send_all, time_for};
 use super::heartbeat::{OracleClock, keep_alive};
 use super::prewrite::Part;
 use super::read_set::Check;
@@ -50,8 +50,8 @@ const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
 /// up from its last commit and may be ahead by a few.
 const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
-/// Time for the locks that are left when the transaction is decided. Whoever meets one of them later
-/// finishes it.
+/// Time for each chunk of locks that are left when the transaction is decided. If one does not get
+/// through, the rest are left too: whoever meets one of them later finishes it.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything that is known when a transaction begins to commit.
@@ -253,10 +253,11 @@ impl TwoPhase {
         }
         let background = self.client.background.clone();
         background.spawn(Box::pin(async move {
-            let deadline = self.client.sender.net.now() + REST_TIMEOUT;
             // Apart from each other: a lock that somebody took for dead must not keep the writes.
             for keys in [keys, locked_only] {
-                let send = |chunk| self.commit_chunk(chunk, commit_ts, deadline);
+                let net = &self.client.sender.net;
+                let deadline = net.now() + time_for(keys.len(), REST_TIMEOUT);
+                let send = |chunk| self.commit_chunk(chunk, commit_ts);
                 let sent = send_all(&self.client.sender, keys, deadline, send).await;
                 if let Err(error) = sent {
                     let start_ts = self.start_ts;
@@ -266,18 +267,14 @@ impl TwoPhase {
         }));
     }
 
-    async fn commit_chunk(
-        &self,
-        chunk: Vec<Bytes>,
-        commit_ts: u64,
-        deadline: Duration,
-    ) -> Result<Sent<Bytes, ()>> {
+    async fn commit_chunk(&self, chunk: Vec<Bytes>, commit_ts: u64) -> Result<Sent<Bytes, ()>> {
         let build = |range: &RangeDescriptor| {
             let fits = chunk.iter().all(|key| range.contains(key));
             let (start_ts, keys) = (self.start_ts, chunk.clone());
             fits.then(|| command::Body::CommitKeys(v1::CommitKeys { start_ts, commit_ts, keys }))
         };
         let sender = &self.client.sender;
+        let deadline = sender.net.now() + REST_TIMEOUT;
         let mut retry = Retry::new(&*sender.net, Effect::Read, deadline);
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
