@@ -45,9 +45,12 @@ pub struct BatchDelete {
 impl Batch {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
         match self {
-            Batch::Put(put) => put.run(session).await,
-            Batch::Delete(delete) => delete.run(session).await,
+            Batch::Put(put) => put.run(session).await?,
+            Batch::Delete(delete) => delete.run(session).await?,
         }
+        // Answered already; but locks that are left would hold up those who read the keys next.
+        session.client.finish().await;
+        Ok(())
     }
 }
 
