@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rangedb_tests::sim::{Report, simulate};
 
-/// Seeds of one run: some 15 seconds on two cores.
-const SEEDS: u64 = 400;
+/// Seeds of one run: half a minute on two cores.
+const SEEDS: u64 = 800;
 
 /// Seeds that are run a second time.
 const SEEDS_TWICE: u64 = 20;

@@ -6,6 +6,7 @@ pub mod batches;
 pub mod committed;
 pub mod counters;
 pub mod leader_per_term;
+pub mod lease_reads;
 pub mod linearizable;
 pub mod ranges_cover;
 pub mod replicas_equal;
@@ -23,6 +24,7 @@ use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
 #[derive(Default)]
 pub struct Checks {
     pub leaders: leader_per_term::LeaderPerTerm,
+    pub lease_reads: lease_reads::LeaseReads,
     pub applies: applies_agree::AppliesAgree,
     pub committed: committed::Committed,
     pub timestamps: timestamps::Timestamps,

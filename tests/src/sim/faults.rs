@@ -2,6 +2,8 @@
 
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
+use rangedb_raftstore::RangeStatus;
+use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::Result;
 
 use super::disk::{Disk, Speed};
@@ -12,6 +14,12 @@ use super::world::World;
 
 /// Of 100 crashes, how many take all nodes down at once.
 const ALL_AT_ONCE: u32 = 10;
+
+/// Of 100 leaders that are told to hand over, how many hear nothing any more a moment later.
+const DEAF_AFTER_TRANSFER: u32 = 30;
+
+/// A process that restarts at once is back within this time.
+const RESTART_AT_ONCE_MAX: Micros = 50 * MILLISECOND;
 
 /// A slow disk's sync and flush, at most.
 const SLOW: Speed = Speed { sync_max: 800 * MILLISECOND, flush_max: 10 * SECOND };
@@ -42,6 +50,10 @@ impl World {
                 self.pause(slot, pause);
             }
             Fault::Partition => self.partition(),
+            Fault::Isolate => self.isolate_leader(),
+            Fault::Estrange => self.estrange(),
+            Fault::Deafen { slot, others } => return self.deafen(*slot, others),
+            Fault::Forget { leader, follower } => return self.forget(*leader, *follower),
             Fault::TransferLeader => self.transfer_leader(),
             Fault::SlowDisk => {
                 let slot = self.any_slot();
@@ -159,6 +171,82 @@ impl World {
         self.schedule.after(outage, Host::World, Occurrence::Fault(Fault::Mend));
     }
 
+    /// A leader's connections to the other nodes break; clients reach all of them.
+    fn isolate_leader(&mut self) {
+        if let Some((leader, _)) = self.any_leader() {
+            self.cut_off(leader);
+            let mend = Occurrence::Fault(Fault::Mend);
+            self.schedule.after(self.outage(), Host::World, mend);
+        }
+    }
+
+    fn cut_off(&mut self, slot: usize) {
+        let others: Vec<usize> = (0..self.slots.len()).filter(|other| *other != slot).collect();
+        self.schedule.network(|network, _| {
+            for other in others {
+                network.cut(slot, other);
+                network.cut(other, slot);
+            }
+        });
+    }
+
+    /// Two followers are needed: one that is kept away, and one that keeps its promise meanwhile. Of
+    /// the control range, because it is often read and seldom written: who misses a write cannot
+    /// lead any more.
+    fn estrange(&mut self) {
+        let leads_control =
+            |status: &RangeStatus| status.leads && status.descriptor.range_id == CONTROL_RANGE_ID;
+        let leader = self.replicas().into_iter().find(|(_, status)| leads_control(status));
+        let Some((leader, status)) = leader else { return };
+        let followers = self.replicas().into_iter().filter(|(slot, other)| {
+            *slot != leader && other.descriptor.range_id == status.descriptor.range_id
+        });
+        let followers: Vec<usize> = followers.map(|(slot, _)| slot).collect();
+        let [first, second] = followers[..] else { return };
+        self.schedule.network(|network, _| {
+            network.mend();
+            network.cut(leader, first);
+            network.cut(first, leader);
+        });
+        let delay = self.schedule.between(SECOND, 3 * SECOND);
+        let forget = Fault::Forget { leader, follower: second };
+        self.schedule.after(delay, Host::World, Occurrence::Fault(forget));
+    }
+
+    fn forget(&mut self, leader: usize, follower: usize) -> Result<()> {
+        self.cut_off(leader);
+        self.crash(follower)?;
+        let restart = Occurrence::Fault(Fault::Restart { slot: follower });
+        self.schedule.after(self.schedule.between(1, RESTART_AT_ONCE_MAX), Host::World, restart);
+        let mend = Occurrence::Fault(Fault::Mend);
+        self.schedule.after(self.schedule.between(SECOND, 4 * SECOND), Host::World, mend);
+        Ok(())
+    }
+
+    fn deafen(&mut self, slot: usize, others: &[usize]) -> Result<()> {
+        self.schedule.network(|network, _| {
+            others.iter().for_each(|other| network.cut(*other, slot));
+        });
+        let mend = Occurrence::Fault(Fault::Mend);
+        self.schedule.after(self.outage(), Host::World, mend);
+        Ok(())
+    }
+
+    /// A range's leader, of a user's range if there is one: those are read.
+    fn any_leader(&self) -> Option<(usize, RangeStatus)> {
+        let leaders: Vec<_> =
+            self.replicas().into_iter().filter(|(_, status)| status.leads).collect();
+        let users = |status: &RangeStatus| {
+            status.descriptor.start_key.is_empty() || status.descriptor.end_key.is_empty()
+        };
+        let read: Vec<_> = leaders.iter().filter(|(_, status)| users(status)).collect();
+        let all: Vec<_> = leaders.iter().collect();
+        let among = if read.is_empty() { all } else { read };
+        let place =
+            (!among.is_empty()).then(|| self.schedule.random(|rng| rng.usize(0..among.len())));
+        place.map(|place| among[place].clone())
+    }
+
     /// As an operator would: some range's leader is told to hand over.
     fn transfer_leader(&mut self) {
         let leaders: Vec<_> =
@@ -166,11 +254,19 @@ impl World {
         if leaders.is_empty() {
             return;
         }
-        let (slot, status) = &leaders[self.schedule.random(|rng| rng.usize(0..leaders.len()))];
+        let place = self.schedule.random(|rng| rng.usize(0..leaders.len()));
+        let (leader, status) = &leaders[place];
+        if self.schedule.random(|rng| rng.u32(0..100) < DEAF_AFTER_TRANSFER) {
+            // It has told its successor, and hears nothing of what that does.
+            let others = (0..self.slots.len()).filter(|other| other != leader);
+            let cut = self.schedule.between(MILLISECOND, 10 * MILLISECOND);
+            let deafen = Fault::Deafen { slot: *leader, others: others.collect() };
+            self.schedule.after(cut, Host::World, Occurrence::Fault(deafen));
+        }
         let body = Some(Body::TransferLeader(TransferLeader { to_replica_id: 0 }));
         let epoch = Some(status.descriptor.epoch());
         let operation = RangeOperation { range_id: status.descriptor.range_id, epoch, body };
-        let slot = &self.slots[*slot];
+        let slot = &self.slots[*leader];
         let Some(process) = &slot.process else { return };
         let handle = process.handle.clone();
         let host = Host::Process { slot: slot.site.slot, life: slot.life };

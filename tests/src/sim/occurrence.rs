@@ -53,7 +53,22 @@ pub enum Fault {
     },
     Partition,
     Mend,
+    /// A leader loses the other nodes, and no client.
+    Isolate,
+    /// A follower is kept from its leader until it would like to lead.
+    Estrange,
+    /// Then the leader is isolated too, and the last follower that is bound to it by a promise
+    /// restarts.
+    Forget {
+        leader: usize,
+        follower: usize,
+    },
     TransferLeader,
+    /// Hears nothing of other nodes.
+    Deafen {
+        slot: usize,
+        others: Vec<usize>,
+    },
     SlowDisk,
     WallClockJump,
 }

@@ -139,6 +139,8 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::Crash,
         Fault::Pause,
         Fault::Partition,
+        Fault::Isolate,
+        Fault::Estrange,
         Fault::TransferLeader,
         Fault::SlowDisk,
         Fault::WallClockJump,

@@ -1,7 +1,7 @@
 //! One running node: the stores, the node's logic, and the performing of effects that in production
 //! is done by threads (driver, log writer, flusher, transport, snapshots).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -237,6 +237,7 @@ impl Process {
         let store = &mut self.stores[shard];
         self.mailboxes[shard].take().into_iter().for_each(|event| store.step(event));
         let effects = store.flush(self.site.now())?;
+        look_at_leadership(store, &effects, self.node_id, &self.site.watch);
         if store.has_work() {
             let mut mail = self.mailboxes[shard].mail.lock().expect("no panic holds it");
             if !std::mem::replace(&mut mail.pass_scheduled, true) {
@@ -268,6 +269,9 @@ impl Process {
                     }
                 }
                 Effect::Flush { token } => {
+                    // It covers what was written before it began, and not what comes until it ends.
+                    // Lost by a crash meanwhile, it would leave what some earlier crash could have.
+                    disk.state.flush()?;
                     let delay = self.site.schedule.between(1, disk.speed.flush_max);
                     let flushed = Occurrence::Flushed { shard, token };
                     self.site.schedule.after(delay, self.host, flushed);
@@ -285,10 +289,6 @@ impl Process {
                     snapshots::send(schedule, ends, self.cluster_id, envelope, reader, span)?;
                 }
                 effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
-                    if let Effect::NeedFence { range, term } = effect {
-                        let node = self.node_id;
-                        self.site.watch.note(|checks| checks.leaders.leads(range.0, term, node));
-                    }
                     self.node.on_effect(effect);
                 }
                 Effect::Reply { .. } | Effect::ReadReady { .. } => {
@@ -318,15 +318,8 @@ impl Process {
         Ok(())
     }
 
-    pub fn flushed(
-        &mut self,
-        shard: usize,
-        token: u64,
-        disk: &Disk,
-    ) -> rangedb_storage::Result<()> {
-        disk.state.flush()?;
+    pub fn flushed(&self, shard: usize, token: u64) {
         self.mailboxes[shard].put(Event::Flushed { token });
-        Ok(())
     }
 
     fn send(&self, envelope: RaftEnvelope) {
@@ -396,6 +389,32 @@ impl Process {
             responder.answer(answer);
         };
         executor.spawn(&self.site.schedule, self.host, Box::pin(answering));
+    }
+}
+
+/// Tells the checks who leads, and who serves reads because it believes to.
+fn look_at_leadership(store: &Store, effects: &[Effect], node: u64, watch: &Watch) {
+    for effect in effects {
+        if let Effect::NeedFence { range, term } = effect {
+            watch.note(|checks| {
+                checks.lease_reads.leads(range.0, *term, node);
+                checks.leaders.leads(range.0, *term, node)
+            });
+        }
+    }
+    let leased = |effect: &Effect| match effect {
+        Effect::ReadReady { lease_until: Some(_), descriptor, .. } => Some(descriptor.range_id),
+        _ => None,
+    };
+    let ranges: BTreeSet<u64> = effects.iter().filter_map(leased).collect();
+    if ranges.is_empty() {
+        return;
+    }
+    for status in store.status() {
+        let range = status.descriptor.range_id;
+        if ranges.contains(&range) {
+            watch.note(|checks| checks.lease_reads.served(range, status.term, node));
+        }
     }
 }
 

@@ -287,7 +287,7 @@ impl World {
                 None
             }
             Occurrence::Flushed { shard, token } => {
-                process.flushed(shard, token, disk)?;
+                process.flushed(shard, token);
                 None
             }
             Occurrence::Raft { cluster_id, envelope } => {
