@@ -68,6 +68,8 @@ pub struct Node {
     control_address: Mutex<Option<String>>,
     /// The highest timestamp known to have been handed out.
     highest_seen: AtomicU64,
+    /// The highest timestamp that a command brought along: the oracle handed it to a client.
+    highest_named: AtomicU64,
     disk: Mutex<DiskSpace>,
     stopped: Mutex<Option<String>>,
 }
@@ -117,6 +119,7 @@ impl Node {
             book: Mutex::new(known.map(|node| (node.node_id, node)).collect()),
             control_address: Mutex::new(None),
             highest_seen: AtomicU64::new(0),
+            highest_named: AtomicU64::new(0),
             disk: Mutex::default(),
             stopped: Mutex::new(None),
         })

@@ -51,9 +51,32 @@ impl Node {
         if newest.millis() > seen.millis() + UNSEEN_MS_MAX {
             self.check_handed_out(newest, "start_ts").await?;
         }
+        self.highest_named.fetch_max(newest.0, Ordering::Relaxed);
         let reply = self.stores.propose(range_ref(range)?, command.encode_to_vec().into()).await?;
-        CommandReply::decode(reply)
-            .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))
+        let reply = CommandReply::decode(reply)
+            .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
+        if let Some(command_reply::Body::Committed(committed)) = &reply.body {
+            self.let_oracle_pass(Timestamp(committed.commit_ts)).await?;
+        }
+        Ok(reply)
+    }
+
+    /// Waits until the oracle hands out timestamps above a commit. A one-range commit can be pushed
+    /// ahead of it by its neighbours in the log; acknowledged then, it would be missed by a
+    /// transaction that begins afterwards. The oracle's clock gets there within a millisecond.
+    async fn let_oracle_pass(&self, commit_ts: Timestamp) -> Result<(), v1::Error> {
+        let named = self.highest_named.load(Ordering::Relaxed);
+        let mut newest = self.highest_seen.load(Ordering::Relaxed).max(named);
+        while newest < commit_ts.0 {
+            let fresh = self.gateway.timestamp().await.map_err(|error| {
+                v1::Error::undetermined(format!(
+                    "it is committed, and the oracle is silent: {error}"
+                ))
+            })?;
+            self.saw(fresh.0);
+            newest = fresh.0;
+        }
+        Ok(())
     }
 }
 

@@ -382,6 +382,8 @@ impl Worker {
     }
 
     fn acknowledge(&self, key: &str, value: Value, commit_ts: Timestamp) {
+        let at = self.stamp();
+        self.common.watch.note(|checks| checks.timestamps.acknowledged(at, commit_ts.0));
         let acknowledged = Acknowledged { key: key.to_owned(), value, commit_ts: commit_ts.0 };
         self.common.history.records().acknowledged.push(acknowledged);
     }

@@ -1,5 +1,5 @@
 //! Timestamps are unique and ordered by real time: one that was asked for after another had come is
-//! above it.
+//! above it, and above every commit that had been acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -38,6 +38,12 @@ impl Timestamps {
         Ok(())
     }
 
+    /// A client was told of a commit.
+    pub fn acknowledged(&mut self, at: u64, commit_ts: u64) -> Verdict {
+        self.learn(at, commit_ts);
+        Ok(())
+    }
+
     fn known_at(&self, moment: u64) -> u64 {
         let end = self.known.partition_point(|(at, _)| *at < moment);
         end.checked_sub(1).map_or(0, |last| self.known[last].1)
@@ -66,6 +72,14 @@ mod tests {
         // Asked before the first had come: may be below it.
         assert_eq!(timestamps.received(2, 5, &reply(7, 2)), Ok(()));
         assert_eq!(timestamps.received(6, 7, &reply(11, 1)), Ok(()));
+    }
+
+    #[test]
+    fn a_timestamp_below_an_acknowledged_commit_is_caught() {
+        let mut timestamps = Timestamps::default();
+        assert_eq!(timestamps.acknowledged(3, 20), Ok(()));
+        assert_eq!(timestamps.received(2, 5, &reply(19, 1)), Ok(()));
+        assert!(timestamps.received(4, 6, &reply(20, 1)).is_err());
     }
 
     #[test]
