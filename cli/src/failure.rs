@@ -88,7 +88,8 @@ impl fmt::Display for Coded<'_> {
             Error::Conflict { .. }
             | Error::WriteConflict { .. }
             | Error::Aborted { .. }
-            | Error::Locked { .. } => write!(f, "ABORTED: {}", self.0),
+            | Error::Locked { .. }
+            | Error::Deadlock { .. } => write!(f, "ABORTED: {}", self.0),
             Error::TooLarge { .. } => write!(f, "INVALID_ARGUMENT: {}", self.0),
             Error::Unavailable(message) => write!(f, "UNAVAILABLE: {message}"),
             Error::TooBusy { message, retry_after } => {

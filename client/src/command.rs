@@ -39,6 +39,7 @@ pub(crate) async fn send(
         Some(body) => Ok(request::Body::TransactionCommand(v1::TransactionCommand {
             range: Some(header(descriptor)),
             command: Some(v1::Command { body: Some(body) }),
+            lock_wait_ms: 0,
         })),
         None => {
             outgrown.store(true, Ordering::Relaxed);

@@ -49,6 +49,13 @@ pub enum Error {
         /// Oracle's milliseconds until which the lock lives without a heartbeat.
         alive_until_ms: u64,
     },
+    /// This transaction waits for another's lock, that one for the next, and so on around to this one.
+    /// Roll it back and begin again; the others then go on.
+    #[error("deadlock: {}", show_cycle(cycle))]
+    Deadlock {
+        /// Each waits for the next one's lock, the last for the first's. This transaction is the first.
+        cycle: Vec<LockWait>,
+    },
     /// More than a transaction may hold. Never works in one; nothing of it was written.
     #[error("too large: {what} over the limit of {limit}")]
     TooLarge { what: String, limit: u64 },
@@ -108,7 +115,13 @@ impl Error {
     /// read has to be read again. False for [`Error::Conflict`], where the caller's own condition
     /// does not hold.
     pub fn is_transaction_conflict(&self) -> bool {
-        matches!(self, Error::WriteConflict { .. } | Error::Aborted { .. } | Error::Locked { .. })
+        matches!(
+            self,
+            Error::WriteConflict { .. }
+                | Error::Aborted { .. }
+                | Error::Locked { .. }
+                | Error::Deadlock { .. }
+        )
     }
 
     pub(crate) fn invalid(argument: &str, message: impl Into<String>) -> Self {
@@ -118,6 +131,36 @@ impl Error {
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Error::Corruption { message: message.into(), file: String::new() }
     }
+}
+
+/// A transaction that waits for another's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockWait {
+    pub waiter_start_ts: u64,
+    pub holder_start_ts: u64,
+    pub key: Bytes,
+}
+
+impl From<v1::LockWait> for LockWait {
+    fn from(wait: v1::LockWait) -> Self {
+        let v1::LockWait { waiter_start_ts, holder_start_ts, key } = wait;
+        LockWait { waiter_start_ts, holder_start_ts, key }
+    }
+}
+
+impl From<LockWait> for v1::LockWait {
+    fn from(wait: LockWait) -> Self {
+        let LockWait { waiter_start_ts, holder_start_ts, key } = wait;
+        v1::LockWait { waiter_start_ts, holder_start_ts, key }
+    }
+}
+
+fn show_cycle(cycle: &[LockWait]) -> String {
+    let waits = cycle.iter().map(|wait| {
+        let (waiter, holder) = (wait.waiter_start_ts, wait.holder_start_ts);
+        format!("{waiter} waits for `{}` of {holder}", wait.key.escape_ascii())
+    });
+    waits.collect::<Vec<_>>().join(", ")
 }
 
 impl From<v1::KeyLocked> for Error {
@@ -141,6 +184,10 @@ impl From<v1::Error> for Error {
             Some(Kind::WriteConflict(conflict)) => conflict.into(),
             Some(Kind::TransactionAborted(aborted)) => Error::Aborted { key: aborted.key },
             Some(Kind::KeyLocked(lock)) => lock.into(),
+            Some(Kind::Deadlock(deadlock)) => {
+                let cycle = deadlock.cycle.into_iter().map(LockWait::from).collect();
+                Error::Deadlock { cycle }
+            }
             Some(Kind::Conflict(conflict)) => Error::Conflict {
                 key: conflict.key,
                 condition_index: conflict.condition_index as usize,
@@ -199,6 +246,10 @@ impl From<Error> for v1::Error {
                 let lock = v1::KeyLocked { key, primary, start_ts, alive_until_ms };
                 v1::Error::new(Kind::KeyLocked(lock), display)
             }
+            Error::Deadlock { cycle } => {
+                let cycle = cycle.into_iter().map(v1::LockWait::from).collect();
+                v1::Error::new(Kind::Deadlock(v1::Deadlock { cycle }), display)
+            }
             Error::TooLarge { .. } => v1::Error::invalid("transaction", display),
             Error::Unavailable(message) => v1::Error::unavailable(message),
             Error::TooBusy { message, retry_after } => {
@@ -232,6 +283,9 @@ mod tests {
         let all = [
             Error::WriteConflict { key: key.clone(), winner_start_ts: 3, winner_commit_ts: 5 },
             Error::Aborted { key: key.clone() },
+            Error::Deadlock {
+                cycle: vec![LockWait { waiter_start_ts: 3, holder_start_ts: 4, key: key.clone() }],
+            },
             Error::Locked { key: key.clone(), start_ts: 3, primary, alive_until_ms: 7 },
             Error::Conflict { key, condition_index: 0, actual: None },
         ];

@@ -33,7 +33,7 @@
 //!
 //! | error | what it means | what to do |
 //! |---|---|---|
-//! | [`Error::WriteConflict`], [`Error::Aborted`], [`Error::Locked`] | another transaction was in the way, nothing was written | begin anew, as [`Client::transaction`] does |
+//! | [`Error::WriteConflict`], [`Error::Aborted`], [`Error::Locked`], [`Error::Deadlock`] | another transaction was in the way, nothing was written | begin anew, as [`Client::transaction`] does |
 //! | [`Error::Conflict`] | the caller's own condition does not hold, nothing was written | read and decide again |
 //! | [`Error::TooLarge`] | more than one transaction may hold | split the work |
 //! | [`Error::Unavailable`], [`Error::TooBusy`] | nobody could do it in time, it did not happen | try later |
@@ -90,7 +90,7 @@ pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOp
 pub use client::Client;
 pub use condition::{Condition, Test};
 pub use config::{AddressKind, Config, TIMEOUT_DEFAULT};
-pub use error::{Error, Result};
+pub use error::{Error, LockWait, Result};
 pub use key_value::KeyValue;
 pub use range::{RangeOptions, RangeStream};
 pub use rangedb_proto::{Timestamp, v1};

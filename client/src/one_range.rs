@@ -41,7 +41,11 @@ pub(crate) async fn commit(
             return Err(Error::Unavailable("the range split on the way".to_owned()));
         }
         let range = Some(header(descriptor));
-        Ok(request::Body::Write(v1::Write { range, commit: Some(command.clone()) }))
+        Ok(request::Body::Write(v1::Write {
+            range,
+            commit: Some(command.clone()),
+            lock_wait_ms: 0,
+        }))
     };
     let mut retry = Retry::new(&*client.sender.net, Effect::Recognised, deadline);
     loop {

@@ -156,6 +156,7 @@ impl Resolver {
             start_ts: lock.start_ts,
             now_ts,
             push_above_ts,
+            met_alive_until_ms: 0,
         };
         let build = |_: &RangeDescriptor| Some(command::Body::CheckTransaction(check.clone()));
         let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
@@ -190,7 +191,12 @@ impl Resolver {
         let build = |range: &RangeDescriptor| {
             let keys = keys.iter().filter(|key| range.contains(key)).map(|key| (*key).clone());
             let (start_ts, keys) = (lock.start_ts, keys.collect());
-            Some(command::Body::ResolveLocks(v1::ResolveLocks { start_ts, commit_ts, keys }))
+            Some(command::Body::ResolveLocks(v1::ResolveLocks {
+                start_ts,
+                commit_ts,
+                keys,
+                ..Default::default()
+            }))
         };
         let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
         match commands::send(&self.sender, &lock.key, &build, &mut retry).await? {

@@ -88,7 +88,8 @@ fn code_of(error: &v1::Error) -> Code {
             Kind::Conflict(_)
             | Kind::KeyLocked(_)
             | Kind::WriteConflict(_)
-            | Kind::TransactionAborted(_),
+            | Kind::TransactionAborted(_)
+            | Kind::Deadlock(_),
         ) => Code::Aborted,
         Some(Kind::TooBusy(_) | Kind::DiskFull(_)) => Code::ResourceExhausted,
         Some(Kind::TooOld(_)) => Code::OutOfRange,

@@ -117,6 +117,10 @@ impl Control {
             | Ask::Write(_)
             | Ask::TransactionCommand(_)
             | Ask::Validate(_)
+            | Ask::ListLocks(_)
+            | Ask::LockWaits(_)
+            | Ask::HoldFloor(_)
+            | Ask::GarbageStatus(_)
             | Ask::Forwarded(_) => {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }

@@ -10,7 +10,7 @@ use rangedb_proto::v1::{
 };
 
 use crate::limits::{
-    check_bytes, check_condition, check_count, check_key, check_operation, check_read,
+    check_bytes, check_condition, check_count, check_key, check_operation, check_read, check_span,
     check_timestamp,
 };
 
@@ -31,7 +31,7 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
         }
         Some(Body::RollbackKeys(RollbackKeys { start_ts, keys })) => check_keys(*start_ts, keys),
         Some(Body::CheckTransaction(check)) => check_check_transaction(check),
-        Some(Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys })) => {
+        Some(Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys, .. })) => {
             if *commit_ts != 0 {
                 check_commit_ts(*start_ts, *commit_ts)?;
             }
@@ -47,6 +47,11 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
             check_key(primary)?;
             check_timestamp("for_update_ts", *for_update_ts)?;
             check_keys(*start_ts, keys)
+        }
+        Some(Body::CheckSecondaries(check)) => check_keys(check.start_ts, &check.keys),
+        Some(Body::CollectGarbage(collect)) => {
+            check_timestamp("floor_ts", collect.floor_ts)?;
+            check_span("collect-garbage", &collect.start_key, &collect.end_key).map(|_| ())
         }
     }
 }

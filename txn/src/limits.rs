@@ -131,7 +131,7 @@ pub(crate) fn check_read(read: &ReadCheck) -> Result<usize, Error> {
     check_span("read", &read.start_key, &read.end_key)
 }
 
-fn check_span(what: &str, start: &[u8], end: &[u8]) -> Result<usize, Error> {
+pub(crate) fn check_span(what: &str, start: &[u8], end: &[u8]) -> Result<usize, Error> {
     check_length("start_key", "key", start.len(), KEY_BYTES_MAX)?;
     check_length("end_key", "key", end.len(), END_KEY_BYTES_MAX)?;
     if !end.is_empty() && first_key(start) >= end {

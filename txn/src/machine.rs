@@ -72,5 +72,8 @@ fn evaluate(
         Body::ResolveLocks(resolve) => resolve_locks::apply(context, memory, resolve, batch),
         Body::HeartbeatLock(heartbeat) => heartbeat_lock::apply(context, memory, heartbeat, batch),
         Body::AcquireLocks(acquire) => acquire_locks::apply(context, memory, acquire, batch),
+        Body::CheckSecondaries(_) | Body::CollectGarbage(_) => {
+            Err(Stop::invalid("a command of a later version"))
+        }
     }
 }

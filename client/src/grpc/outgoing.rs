@@ -61,7 +61,8 @@ impl Outgoing {
             self.state.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
         exchange.ok()?;
         let timeout_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
-        Some((v1::Request { id, timeout_ms, body: Some(self.body) }, self.answer))
+        let traceparent = String::new();
+        Some((v1::Request { id, timeout_ms, traceparent, body: Some(self.body) }, self.answer))
     }
 
     /// It could not be sent.

@@ -103,6 +103,7 @@ impl TwoPhase {
             // A key that is locked already needs none, and for any other it would hide a version that
             // the transaction has not seen.
             for_update_ts: 0,
+            ..Default::default()
         }
     }
 }

@@ -142,6 +142,7 @@ impl TwoPhase {
             start_ts: self.start_ts,
             commit_ts,
             reads: reads.clone(),
+            pass_locks_of: Vec::new(),
         };
         let fits = |range: &RangeDescriptor| chunk.iter().all(|check| check.is_in(range));
         let build = |range: &RangeDescriptor| match fits(range) {

@@ -53,6 +53,7 @@ impl Peer {
             applied_index: self.applied().index,
             log_entries: self.raw.store().entries_kept(),
             in_joint_change: self.descriptor().in_joint_change(),
+            unlocked_below_ts: 0,
         })
     }
 }

@@ -71,6 +71,7 @@ impl Control {
             nodes: state.nodes.values().cloned().collect(),
             config: config.collect::<BTreeMap<_, _>>(),
             timestamp,
+            ..Default::default()
         })
     }
 

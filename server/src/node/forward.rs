@@ -53,7 +53,7 @@ impl Node {
                 break;
             }
             asked.insert(address.clone());
-            let forwarded = Request { id: 0, timeout_ms: 0, body: Some(body.clone()) };
+            let forwarded = Request { body: Some(body.clone()), ..Default::default() };
             let forwarded = request::Body::Forwarded(Box::new(forwarded));
             match self.net.call(&address, forwarded, left.min(ATTEMPT_MAX)).await {
                 Ok(response::Body::Error(error)) if is_not_leader(&error) => {

@@ -92,6 +92,8 @@ fn newest_timestamp(body: &command::Body) -> Timestamp {
         Body::ResolveLocks(resolve) => resolve.start_ts.max(resolve.commit_ts),
         Body::HeartbeatLock(heartbeat) => heartbeat.start_ts,
         Body::AcquireLocks(acquire) => acquire.start_ts.max(acquire.for_update_ts),
+        Body::CheckSecondaries(check) => check.start_ts,
+        Body::CollectGarbage(collect) => collect.floor_ts.max(collect.collect_below_ts),
     };
     Timestamp(newest)
 }
@@ -110,6 +112,9 @@ fn refuse_system_keys(body: &command::Body) -> Result<(), v1::Error> {
         Body::ResolveLocks(resolve) => resolve.keys.iter().any(|key| is_system_key(key)),
         Body::HeartbeatLock(heartbeat) => is_system_key(&heartbeat.primary),
         Body::AcquireLocks(acquire) => acquire.keys.iter().any(|key| is_system_key(key)),
+        Body::CheckSecondaries(check) => check.keys.iter().any(|key| is_system_key(key)),
+        // Only the node itself collects, and it does not come this way.
+        Body::CollectGarbage(_) => true,
     };
     if refused {
         return Err(v1::Error::permission_denied("keys under `_/` belong to the system"));

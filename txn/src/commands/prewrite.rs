@@ -60,7 +60,7 @@ pub(crate) fn apply(
 }
 
 fn reply(min_commit_ts: u64) -> command_reply::Body {
-    command_reply::Body::Prewritten(Prewritten { min_commit_ts })
+    command_reply::Body::Prewritten(Prewritten { min_commit_ts, ..Default::default() })
 }
 
 /// The least timestamp to commit at, if every write stands there already.

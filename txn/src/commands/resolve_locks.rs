@@ -37,5 +37,5 @@ pub(crate) fn apply(
             undecided::roll_back(memory, batch, key, lock);
         }
     }
-    Ok(command_reply::Body::Resolved(Resolved { keys }))
+    Ok(command_reply::Body::Resolved(Resolved { keys, ..Default::default() }))
 }

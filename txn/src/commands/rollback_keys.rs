@@ -34,5 +34,8 @@ pub(crate) fn apply(
             None => Outcome::RolledBack.write(batch, key, start_ts),
         }
     }
-    Ok(command_reply::Body::Resolved(Resolved { keys: rollback.keys.len() as u64 }))
+    Ok(command_reply::Body::Resolved(Resolved {
+        keys: rollback.keys.len() as u64,
+        ..Default::default()
+    }))
 }
