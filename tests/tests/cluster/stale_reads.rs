@@ -21,7 +21,8 @@ async fn ask_leader(mut node: NodeClient<Channel>, range: RangeHeader, id: u64) 
     let key = Bytes::from_static(KEY.as_bytes());
     let read = PointRead { range: Some(range), key, ..Default::default() };
     let body = Some(request::Body::PointRead(read));
-    let answer = node.call(Request { id, timeout_ms: 10_000, body }).await.ok()?;
+    let answer =
+        node.call(Request { id, timeout_ms: 10_000, body, ..Default::default() }).await.ok()?;
     match answer.into_inner().body? {
         response::Body::PointRead(reply) => Some(reply.kv.expect("the key was written").value),
         _ => None,
