@@ -5,7 +5,8 @@
 //!
 //! What a node decides stands in [`node`], `control`, [`board`] and [`handle`]: bound to no runtime,
 //! clock or socket, so that the simulator runs the very same code. The rest is the shell that
-//! drives it in production, and [`server::run`] puts the two together.
+//! drives it in production, and `server::run` puts the two together. Without the feature `shell`
+//! only the first half is compiled, and no engine on disk: that is how the simulator takes it.
 //!
 //! # Ways through
 //!
@@ -21,31 +22,56 @@
 //! waits. A panic or an engine's error on one of the first three ends the process (`end`).
 
 pub mod board;
-pub mod bootstrap;
-mod clock;
-pub mod config;
 pub mod control;
-mod disk_watch;
-mod driver;
-mod end;
-mod engines;
-mod flusher;
 pub mod founding;
-mod grpc_limits;
 pub mod handle;
-pub mod identity;
-mod listen;
-mod local_net;
-mod log_writer;
-pub mod logging;
-mod mailbox;
-mod metrics;
 pub mod node;
+
+#[cfg(feature = "shell")]
+pub mod bootstrap;
+#[cfg(feature = "shell")]
+mod clock;
+#[cfg(feature = "shell")]
+pub mod config;
+#[cfg(feature = "shell")]
+mod disk_watch;
+#[cfg(feature = "shell")]
+mod driver;
+#[cfg(feature = "shell")]
+mod end;
+#[cfg(feature = "shell")]
+mod engines;
+#[cfg(feature = "shell")]
+mod flusher;
+#[cfg(feature = "shell")]
+mod grpc_limits;
+#[cfg(feature = "shell")]
+pub mod identity;
+#[cfg(feature = "shell")]
+mod listen;
+#[cfg(feature = "shell")]
+mod local_net;
+#[cfg(feature = "shell")]
+mod log_writer;
+#[cfg(feature = "shell")]
+pub mod logging;
+#[cfg(feature = "shell")]
+mod mailbox;
+#[cfg(feature = "shell")]
+mod metrics;
+#[cfg(feature = "shell")]
 mod open_files;
+#[cfg(feature = "shell")]
 mod running;
+#[cfg(feature = "shell")]
 pub mod server;
+#[cfg(feature = "shell")]
 mod service;
+#[cfg(feature = "shell")]
 pub mod signals;
+#[cfg(feature = "shell")]
 mod snapshots;
+#[cfg(feature = "shell")]
 mod status;
+#[cfg(feature = "shell")]
 mod transport;

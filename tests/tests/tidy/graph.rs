@@ -23,7 +23,7 @@ const GRAPH: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that may see everything.
-const FREE: &[&str] = &["rangedb-tests", "rangedb-benches"];
+const FREE: &[&str] = &["rangedb-tests", "rangedb-sim", "rangedb-benches"];
 
 /// Crates that the simulator runs as they are, and what would bring a clock, threads, sockets or
 /// entropy into them. Features that are off by default may (storage's disk, proto's grpc).

@@ -21,7 +21,7 @@ const SLEEPS: &[&str] = &[concat!("thread::", "sleep"), concat!("time::", "sleep
 
 /// Where text goes to people: the command line, programs that measure or simulate, examples, and
 /// build scripts, which speak to cargo by it. Everything else logs.
-const PRINTERS: &[&str] = &["cli/", "benches/", "tests/src/bin/", EXAMPLES];
+const PRINTERS: &[&str] = &["cli/", "benches/", "tests/sim/src/main.rs", EXAMPLES];
 
 /// Shown in the documentation as they stand, which is where they are explained.
 const EXAMPLES: &str = "client/examples/";
@@ -149,6 +149,6 @@ fn sleeping_is_caught_in_tests_alone() {
         let test = code.replace("fn f", "#[cfg(test)]\nfn f");
         let wanted = |at: &str| [format!("{at} sleeps in a test: wait for the condition")];
         assert_eq!(problems(&File::new("server/src/a.rs", &test)), wanted("server/src/a.rs:3"));
-        assert_eq!(problems(&File::new("tests/src/a.rs", &code)), wanted("tests/src/a.rs:2"));
+        assert_eq!(problems(&File::new("tests/tests/a.rs", &code)), wanted("tests/tests/a.rs:2"));
     }
 }

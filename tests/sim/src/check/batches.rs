@@ -2,7 +2,7 @@
 //! at every timestamp.
 
 use super::Verdict;
-use crate::sim::history::PairRead;
+use crate::history::PairRead;
 
 pub fn check(reads: &[PairRead]) -> Verdict {
     for PairRead { at, values: [first, second] } in reads {

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rangedb_tests::sim::{Report, simulate};
+use rangedb_sim::{Report, simulate};
 
 /// Seeds of one run: half a minute on two cores.
 const SEEDS: u64 = 800;
@@ -41,7 +41,7 @@ fn assert_all_pass(seeds: &[u64]) {
 
 /// Lines of `tests/seeds/*.txt`: a seed, and what it found.
 fn seeds_with_a_story() -> Vec<u64> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../seeds");
     let mut seeds = Vec::new();
     for file in std::fs::read_dir(directory).expect("the seeds are there") {
         let path = file.expect("the directory can be read").path();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_storage::{LogBatch, LogChange, LogEngine, MemLog, MemState, Result};
 
-use super::schedule::{MILLISECOND, Micros};
+use crate::schedule::{MILLISECOND, Micros};
 
 /// Who the directory belongs to, as the IDENTITY file says.
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
-use crate::sim::history::{Acknowledged, SnapshotRead};
+use crate::history::{Acknowledged, SnapshotRead};
 
 pub fn check(
     reads: &[SnapshotRead],

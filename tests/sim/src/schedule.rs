@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::network::Network;
-use super::occurrence::{Host, Occurrence};
-use super::trace::Trace;
+use crate::network::Network;
+use crate::occurrence::{Host, Occurrence};
+use crate::trace::Trace;
 
 /// Virtual time in microseconds since the world began.
 pub type Micros = u64;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use rangedb_client::net::BoxFuture;
 
-use super::occurrence::{Host, Occurrence};
-use super::schedule::{Micros, Schedule};
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{Micros, Schedule};
 
 pub type TaskId = u64;
 

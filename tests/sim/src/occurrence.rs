@@ -7,10 +7,10 @@ use rangedb_client::net::{BoxFuture, CallError};
 use rangedb_proto::v1::{self, RaftEnvelope, raft_envelope::Body, request, response};
 use rangedb_raftstore::{Effect, Event};
 
-use super::executor::{TaskId, Timer};
-use super::net::{PendingCall, Responder};
-use super::snapshots::Part;
-use super::trace::Trace;
+use crate::executor::{TaskId, Timer};
+use crate::net::{PendingCall, Responder};
+use crate::snapshots::Part;
+use crate::trace::Trace;
 
 /// Whom something happens to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -201,7 +201,7 @@ impl Occurrence {
             }
             Occurrence::Synced => "synced".into(),
             Occurrence::Flushed { shard, token } => format!("flushed {token} of store {shard}"),
-            Occurrence::Raft { envelope, .. } => super::check::describe_envelope(envelope),
+            Occurrence::Raft { envelope, .. } => crate::check::describe_envelope(envelope),
             Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),
             Occurrence::Call { request, .. } => format!("call {}", shortened(request)),
             Occurrence::Return { result, .. } => format!("return {}", shortened(result)),

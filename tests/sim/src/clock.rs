@@ -8,7 +8,7 @@ use std::time::Duration;
 use rangedb_raftstore::Monotonic;
 use rangedb_server::node::WallClock;
 
-use super::schedule::{Micros, Schedule};
+use crate::schedule::{Micros, Schedule};
 
 /// The time of day when the world begins: some day in 2026.
 const BEGINNING_UNIX_MILLIS: i64 = 1_780_000_000_000;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rangedb_client::net::Net;
 use rangedb_proto::v1::{JoinCluster, request, response};
 
-use super::net::{SimNet, peer_address};
-use super::occurrence::Occurrence;
-use super::process::descriptor;
+use crate::net::{SimNet, peer_address};
+use crate::occurrence::Occurrence;
+use crate::process::descriptor;
 
 /// How long a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

@@ -6,11 +6,11 @@ use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::Result;
 
-use super::disk::{Disk, Speed};
-use super::network::Weather;
-use super::occurrence::{Fault, Host, Occurrence};
-use super::schedule::{MILLISECOND, Micros, SECOND};
-use super::world::World;
+use crate::disk::{Disk, Speed};
+use crate::network::Weather;
+use crate::occurrence::{Fault, Host, Occurrence};
+use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::world::World;
 
 /// Of 100 crashes, how many take all nodes down at once.
 const ALL_AT_ONCE: u32 = 10;

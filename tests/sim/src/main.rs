@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rangedb_tests::sim::{Failure, Lines, Report, simulate};
+use rangedb_sim::{Failure, Lines, Report, simulate};
 
 const USAGE: &str = "usage: sim --seed N [--verbose] [--double]\n       sim --minutes M [--jobs J]\n       sim --from N --count C [--jobs J]";
 

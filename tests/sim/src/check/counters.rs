@@ -2,7 +2,7 @@
 //! acknowledged, none twice, and of those with an unknown outcome some.
 
 use super::Verdict;
-use crate::sim::history::Increments;
+use crate::history::Increments;
 
 pub fn check(key: &str, increments: Increments, stands_at: u64) -> Verdict {
     let Increments { acknowledged, unknown } = increments;

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::Verdict;
-use crate::sim::history::{Input, Operation, Output, Value};
+use crate::history::{Input, Operation, Output, Value};
 
 /// Steps of the search after which it gives up: some seconds. A history of a run takes a few
 /// thousand; what takes more has dozens of overlapping operations with unknown outcomes.

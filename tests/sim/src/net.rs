@@ -9,11 +9,11 @@ use futures::future::{Either, select};
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{request, response};
 
-use super::check::Watch;
-use super::clock::Clock;
-use super::executor::Sleep;
-use super::occurrence::{Host, Occurrence};
-use super::schedule::{MILLISECOND, Micros, Schedule};
+use crate::check::Watch;
+use crate::clock::Clock;
+use crate::executor::Sleep;
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{MILLISECOND, Micros, Schedule};
 
 const PEER_PORT: &str = "8080";
 const CLIENT_PORT: &str = "8081";

@@ -13,15 +13,15 @@ use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Node, NodeParts};
 use rangedb_storage::StateEngine;
 
-use super::check::Watch;
-use super::clock::{Clock, TimeOfDay};
-use super::disk::{Append, Disk};
-use super::executor::Executor;
-use super::machine::WatchedMachine;
-use super::net::{Responder, SimNet, client_address, peer_address, slot_of};
-use super::occurrence::{Host, Occurrence};
-use super::schedule::{Micros, Schedule};
-use super::snapshots::{self, Incoming, Part};
+use crate::check::Watch;
+use crate::clock::{Clock, TimeOfDay};
+use crate::disk::{Append, Disk};
+use crate::executor::Executor;
+use crate::machine::WatchedMachine;
+use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{Micros, Schedule};
+use crate::snapshots::{self, Incoming, Part};
 
 /// A store looks at its mail within this time.
 const MAIL_DELAY_MAX: Micros = 60;

@@ -12,21 +12,21 @@ use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
 use rangedb_storage::{LogEngine, keys, state_hash};
 
-use super::check::replicas_equal::{self, ReplicaState};
-use super::check::{Verdict, Watch};
-use super::clock::{Clock, TimeOfDay};
-use super::disk::{Disk, Identity};
-use super::executor::Executor;
-use super::history::History;
-use super::joining::join;
-use super::net::client_address;
-use super::network::Network;
-use super::occurrence::{Fault, Host, Occurrence};
-use super::plan::Plan;
-use super::process::{Process, Site, Stall, descriptor};
-use super::schedule::{Micros, SECOND, Schedule};
-use super::trace::{Lines, Trace};
-use super::workload::{Common, Worker};
+use crate::check::replicas_equal::{self, ReplicaState};
+use crate::check::{Verdict, Watch};
+use crate::clock::{Clock, TimeOfDay};
+use crate::disk::{Disk, Identity};
+use crate::executor::Executor;
+use crate::history::History;
+use crate::joining::join;
+use crate::net::client_address;
+use crate::network::Network;
+use crate::occurrence::{Fault, Host, Occurrence};
+use crate::plan::Plan;
+use crate::process::{Process, Site, Stall, descriptor};
+use crate::schedule::{Micros, SECOND, Schedule};
+use crate::trace::{Lines, Trace};
+use crate::workload::{Common, Worker};
 
 /// Between two looks at whether replicas are equal; each hashes everything there is.
 const COMPARE_EVERY: Micros = 5 * SECOND;

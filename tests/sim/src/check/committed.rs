@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use raft_proto::eraftpb::Entry;
 
 use super::Verdict;
-use crate::sim::trace::Trace;
+use crate::trace::Trace;
 
 /// Term and hash of an entry.
 type Print = (u64, u64);

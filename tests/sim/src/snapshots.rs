@@ -15,8 +15,8 @@ use rangedb_storage::{
 };
 use std::sync::Arc;
 
-use super::occurrence::{Host, Occurrence};
-use super::schedule::{MILLISECOND, Micros, Schedule};
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{MILLISECOND, Micros, Schedule};
 
 /// Between two parts of a stream, at most: a chunk is read, sent and staged meanwhile.
 const PART_EVERY_MAX: Micros = 50 * MILLISECOND;

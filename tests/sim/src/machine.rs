@@ -8,10 +8,10 @@ use rangedb_proto::v1::{Command, CommandReply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 use rangedb_txn::TxnMachine;
 
-use super::check::Watch;
-use super::occurrence::shortened;
-use super::schedule::Schedule;
-use super::trace::Trace;
+use crate::check::Watch;
+use crate::occurrence::shortened;
+use crate::schedule::Schedule;
+use crate::trace::Trace;
 
 pub struct WatchedMachine {
     machine: TxnMachine,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Verdict;
-use crate::sim::history::{Acknowledged, Seen};
+use crate::history::{Acknowledged, Seen};
 
 pub fn check(seen: &[Seen], acknowledged: &[Acknowledged]) -> Verdict {
     let mut versions: BTreeMap<(&str, u64), &Seen> = BTreeMap::new();

@@ -12,13 +12,13 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
 use rangedb_raftstore::RangeStatus;
 
-use super::check::{self, Verdict};
-use super::history::{Operation, Records, Value};
-use super::occurrence::Host;
-use super::schedule::{MILLISECOND, Micros, SECOND};
-use super::trace::Lines;
-use super::workload;
-use super::world::World;
+use crate::check::{self, Verdict};
+use crate::history::{Operation, Records, Value};
+use crate::occurrence::Host;
+use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::trace::Lines;
+use crate::workload;
+use crate::world::World;
 
 /// Within this time after everything was mended, the cluster must serve, be fully replicated and
 /// agree. An election takes up to two seconds, a step of the scheduler half of one; a cluster that
@@ -318,7 +318,7 @@ fn by_key(records: &Records) -> BTreeMap<&str, Vec<Operation>> {
 /// What the last operation on a key found: everything is read at the end.
 fn last_read(operations: &[Operation]) -> Option<Value> {
     match operations.last()?.returned? {
-        (_, super::history::Output::Value(value)) => Some(value),
+        (_, crate::history::Output::Value(value)) => Some(value),
         _ => None,
     }
 }

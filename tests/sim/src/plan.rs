@@ -4,10 +4,10 @@
 
 use rangedb_raftstore::Config;
 
-use super::disk::Speed;
-use super::network::Weather;
-use super::occurrence::Fault;
-use super::schedule::{MILLISECOND, Micros, SECOND};
+use crate::disk::Speed;
+use crate::network::Weather;
+use crate::occurrence::Fault;
+use crate::schedule::{MILLISECOND, Micros, SECOND};
 
 /// Everything that is drawn before the world begins.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub struct Load {
     pub timeout_max: Micros,
     /// Bytes that values are longer than they need to be, at most.
     pub padding_max: usize,
-    /// Weights of the kinds of operations, in the order of [`super::workload::Kind::ALL`].
+    /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
     pub weights: [u32; 9],
 }
 

@@ -10,14 +10,14 @@ use rangedb_client::{
     Batch, Client, DeleteOptions, Error, KeyValue, PutOptions, RangeOptions, Test, Timestamp,
 };
 
-use super::check::Watch;
-use super::executor::Sleep;
-use super::history::{
+use crate::check::Watch;
+use crate::executor::Sleep;
+use crate::history::{
     Acknowledged, History, Input, Operation, Output, PairRead, Seen, SnapshotRead, Value,
 };
-use super::occurrence::Host;
-use super::plan::Load;
-use super::schedule::Schedule;
+use crate::occurrence::Host;
+use crate::plan::Load;
+use crate::schedule::Schedule;
 
 /// The first user range ends before `_/`, the last begins behind it.
 const PREFIXES: [&str; 2] = ["/", "x/"];

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::schedule::{MILLISECOND, Micros};
+use crate::schedule::{MILLISECOND, Micros};
 
 /// How messages fare. Drawn anew for each seed.
 #[derive(Clone, Debug)]
