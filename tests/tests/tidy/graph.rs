@@ -20,6 +20,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         &["rangedb-client", "rangedb-proto", "rangedb-raftstore", "rangedb-storage", "rangedb-txn"],
     ),
     ("rangedb", &["rangedb-client", "rangedb-proto", "rangedb-server"]),
+    ("rangedb-workload", &["rangedb-client"]),
 ];
 
 /// Crates that may see everything.

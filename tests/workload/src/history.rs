@@ -1,0 +1,94 @@
+//! What happened before what, and how a call may end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rangedb_client::Error;
+
+/// Gives out growing numbers. A call that was answered before another one began has an answer's stamp
+/// below the other's first: that is all that checkers know of time.
+#[derive(Clone)]
+pub struct Stamps(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Stamps {
+    /// From a counter of its own, for clients in any number of threads.
+    pub fn counter() -> Self {
+        let last = AtomicU64::new(0);
+        Self::from_fn(move || last.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// From the caller's counter. Each call must return more than the one before it.
+    pub fn from_fn(next: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Stamps(Arc::new(next))
+    }
+
+    pub fn next(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+/// How a call that changes something ended, as far as its client knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// It happened before it was answered.
+    Ok,
+    /// It did not happen and never will.
+    Failed,
+    /// It may have happened, or happen still.
+    Unknown,
+}
+
+impl Outcome {
+    /// What an error of a write or a commit says of its outcome.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            // After an answer that breaks the protocol nothing it says can be believed.
+            Error::Undetermined(_) | Error::Corruption { .. } => Outcome::Unknown,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+/// Whether what a test does to a cluster, or another client's work, explains this error. Every other
+/// one is a fault of the cluster by itself: nobody asked for what does not exist or is forbidden.
+pub fn is_explained(error: &Error) -> bool {
+    error.is_transaction_conflict()
+        || matches!(
+            error,
+            Error::Conflict { .. }
+                | Error::Unavailable(_)
+                | Error::TooBusy { .. }
+                | Error::Undetermined(_)
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_all_clients_grow_together() {
+        let stamps = Stamps::counter();
+        let other = stamps.clone();
+        let drawn = [stamps.next(), other.next(), stamps.next()];
+        assert!(drawn.is_sorted_by(|a, b| a < b), "{drawn:?}");
+    }
+
+    #[test]
+    fn only_what_may_have_happened_is_unknown() {
+        let undetermined = Error::Undetermined("lost".to_owned());
+        assert_eq!(Outcome::of(&undetermined), Outcome::Unknown);
+        assert_eq!(Outcome::of(&Error::Unavailable("down".to_owned())), Outcome::Failed);
+        let aborted = Error::Aborted { key: "k".into() };
+        assert_eq!(Outcome::of(&aborted), Outcome::Failed);
+    }
+
+    #[test]
+    fn faults_and_other_clients_explain_no_refusal_by_the_rules() {
+        assert!(is_explained(&Error::Unavailable("down".to_owned())));
+        assert!(is_explained(&Error::Aborted { key: "k".into() }));
+        assert!(!is_explained(&Error::NotFound("k".to_owned())));
+        let invalid = Error::Invalid { argument: "key".to_owned(), message: "bad".to_owned() };
+        assert!(!is_explained(&invalid));
+    }
+}

@@ -1,0 +1,105 @@
+//! The verdict on a history.
+
+use std::fmt;
+
+use super::cycles::{self, CycleClass};
+use super::observe::observe;
+use super::{Transaction, explain, graph};
+use crate::history::Outcome;
+
+/// Anomalies that are reported. One bug makes many; the first few show what it is.
+const ANOMALIES_MAX: usize = 32;
+
+/// What kind of breach it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// The history itself breaks its rules: a fault of the workload.
+    BadHistory,
+    /// A list holds what nobody appended.
+    Garbage,
+    /// An append was applied twice.
+    Duplicate,
+    /// A transaction contradicts itself.
+    Internal,
+    /// G1a: something of a transaction was seen that did not commit.
+    AbortedRead,
+    /// G1b: something of a transaction was seen before it was finished.
+    IntermediateRead,
+    /// Two lists of a key are not one behind the other: a lost update, or worse.
+    IncompatibleOrder,
+    /// An acknowledged append is not there any more.
+    LostAppend,
+    Cycle {
+        class: CycleClass,
+        /// Not without the order of real time.
+        real_time: bool,
+    },
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Class::BadHistory => write!(f, "bad history"),
+            Class::Garbage => write!(f, "value from nowhere"),
+            Class::Duplicate => write!(f, "append applied twice"),
+            Class::Internal => write!(f, "internal contradiction"),
+            Class::AbortedRead => write!(f, "G1a, aborted read"),
+            Class::IntermediateRead => write!(f, "G1b, intermediate read"),
+            Class::IncompatibleOrder => write!(f, "incompatible orders"),
+            Class::LostAppend => write!(f, "lost append"),
+            Class::Cycle { class, real_time: false } => write!(f, "{class}"),
+            Class::Cycle { class, real_time: true } => write!(f, "{class}-realtime"),
+        }
+    }
+}
+
+/// A breach of what was promised, told to a person.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Anomaly {
+    pub class: Class,
+    pub text: String,
+}
+
+impl fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class, self.text)
+    }
+}
+
+/// How much a clean history shows.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    pub committed: usize,
+    pub failed: usize,
+    /// Without a known outcome, whether or not somebody saw something of them.
+    pub unknown: usize,
+    /// Dependencies between them, those of real time included.
+    pub edges: usize,
+}
+
+/// Checks that every transaction got what its level promises, real time included.
+///
+/// # Errors
+///
+/// The first anomalies, the worst in front.
+pub fn check(history: &[Transaction]) -> Result<Summary, Vec<Anomaly>> {
+    let (observed, mut anomalies) = observe(history);
+    let graph = graph::build(&observed);
+    for cycle in cycles::find(&graph) {
+        let class = Class::Cycle { class: cycle.class, real_time: cycle.real_time };
+        let text = format!("a cycle\n{}", explain::cycle(&observed, &cycle));
+        anomalies.push(Anomaly { class, text });
+    }
+    if !anomalies.is_empty() {
+        anomalies.sort_by_key(|anomaly| anomaly.class);
+        anomalies.truncate(ANOMALIES_MAX);
+        return Err(anomalies);
+    }
+    let count = |outcome| history.iter().filter(|txn| txn.outcome == outcome).count();
+    Ok(Summary {
+        committed: count(Outcome::Ok),
+        failed: count(Outcome::Failed),
+        unknown: count(Outcome::Unknown),
+        edges: graph.edge_count(),
+    })
+}
