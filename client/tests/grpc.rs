@@ -118,7 +118,7 @@ fn large_write() -> request::Body {
     let put = v1::Put { key: "k".into(), value: value.into(), lease_id: 0 };
     let operation = v1::Operation { body: Some(v1::operation::Body::Put(put)) };
     let commit = v1::CommitOneRange { operations: vec![operation], ..Default::default() };
-    request::Body::Write(v1::Write { range: None, commit: Some(commit) })
+    request::Body::Write(v1::Write { range: None, commit: Some(commit), lock_wait_ms: 0 })
 }
 
 #[tokio::test]

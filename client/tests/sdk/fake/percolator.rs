@@ -175,7 +175,7 @@ impl Store {
                     }
                 }
                 keys.iter().for_each(|key| self.roll_back(key, start_ts));
-                Body::Resolved(v1::Resolved { keys: keys.len() as u64 })
+                Body::Resolved(v1::Resolved { keys: keys.len() as u64, ..Default::default() })
             }
             command::Body::CheckTransaction(check) => self.check_transaction(&check),
             command::Body::ResolveLocks(resolve) => {
@@ -188,7 +188,10 @@ impl Store {
                         commit_ts => self.commit_lock(key, commit_ts),
                     }
                 }
-                Body::Resolved(v1::Resolved { keys: resolve.keys.len() as u64 })
+                Body::Resolved(v1::Resolved {
+                    keys: resolve.keys.len() as u64,
+                    ..Default::default()
+                })
             }
             command::Body::HeartbeatLock(beat) => {
                 if let Some(lock) = self.locks.get_mut(&beat.primary)
@@ -199,6 +202,7 @@ impl Store {
                 self.status(&beat.primary, beat.start_ts)
             }
             command::Body::AcquireLocks(acquire) => self.acquire(&acquire).unwrap_or_else(|no| no),
+            other => Body::Invalid(format!("not evaluated here: {other:?}")),
             command::Body::CommitOneRange(_) => panic!("not by this way"),
         }
     }
@@ -264,7 +268,7 @@ impl Store {
             };
             self.locks.insert(key, lock);
         }
-        Ok(Body::Prewritten(v1::Prewritten { min_commit_ts }))
+        Ok(Body::Prewritten(v1::Prewritten { min_commit_ts, ..Default::default() }))
     }
 
     fn commit_keys(&mut self, commit: &v1::CommitKeys) -> Body {

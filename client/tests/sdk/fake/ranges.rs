@@ -263,6 +263,8 @@ fn kind(body: &request::Body) -> &'static str {
                 command::Body::HeartbeatLock(_) => "heartbeat",
                 command::Body::AcquireLocks(_) => "lock",
                 command::Body::CommitOneRange(_) => "write",
+                command::Body::CheckSecondaries(_) => "secondaries",
+                command::Body::CollectGarbage(_) => "collect",
             }
         }
         _ => "other",
