@@ -1,6 +1,6 @@
 //! [`Client`]: reads, and writes that are one request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,7 @@ pub struct Client {
     pub(crate) timestamps: Timestamps,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) background: Arc<Background>,
+    cluster_id: Arc<OnceLock<u64>>,
     pub(crate) timeout: Duration,
     pub(crate) view: View,
 }
@@ -66,8 +67,8 @@ impl Client {
         let sender = Arc::new(Sender::new(net, &config));
         let timestamps = Timestamps::new(sender.clone());
         let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
-        let (timeout, view) = (config.timeout, View::User);
-        Ok(Client { sender, timestamps, resolver, background, timeout, view })
+        let (timeout, view, cluster_id) = (config.timeout, View::User, Arc::default());
+        Ok(Client { sender, timestamps, resolver, background, cluster_id, timeout, view })
     }
 
     /// The same client with another time for each request.
@@ -86,6 +87,15 @@ impl Client {
     /// ends without it loses nothing, but leaves that work to those who meet the locks.
     pub async fn finish(&self) {
         self.background.ended().await;
+    }
+
+    /// Which cluster this is: a random number, given when it was formed. Asked for once.
+    pub async fn cluster_id(&self) -> Result<u64> {
+        if let Some(cluster_id) = self.cluster_id.get() {
+            return Ok(*cluster_id);
+        }
+        let cluster_id = self.admin().cluster_status().await?.cluster_id;
+        Ok(*self.cluster_id.get_or_init(|| cluster_id))
     }
 
     /// Requests about the cluster itself.

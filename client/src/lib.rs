@@ -95,7 +95,7 @@ pub use key_value::KeyValue;
 pub use range::{RangeOptions, RangeStream};
 pub use rangedb_proto::{Timestamp, v1};
 pub use transaction::{
-    DELETE_RANGE_KEYS_MAX, Isolation, TRANSACTION_ATTEMPTS_MAX, TRANSACTION_BYTES_MAX,
-    TRANSACTION_KEYS_MAX, TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX, Transaction,
-    TransactionOptions, TransactionRange,
+    DELETE_RANGE_KEYS_MAX, Isolation, SuspendedTransaction, TRANSACTION_ATTEMPTS_MAX,
+    TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX,
+    Transaction, TransactionOptions, TransactionRange,
 };

@@ -35,6 +35,7 @@ mod prewrite;
 mod read_set;
 mod retrying;
 mod rollback;
+mod suspended;
 mod two_phase;
 
 use std::sync::{Arc, Mutex};
@@ -60,6 +61,7 @@ pub use merged_range::TransactionRange;
 pub use over_ranges::DELETE_RANGE_KEYS_MAX;
 pub use read_set::{TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX};
 pub use retrying::TRANSACTION_ATTEMPTS_MAX;
+pub use suspended::SuspendedTransaction;
 
 /// How a transaction is run. The default: serializable, optimistic, reading and writing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,25 +115,30 @@ struct State {
 impl Client {
     /// Begins a transaction. Takes a timestamp, unless the options name one, and nothing else.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction> {
-        let client = match options.timeout {
-            Some(timeout) => self.with_timeout(timeout),
-            None => self.clone(),
-        };
         let start_ts = match options.at {
             Some(Timestamp::ZERO) => {
                 return Err(Error::invalid("at", "0 is before every commit"));
             }
             Some(at) => at,
-            None => client.timestamp().await?,
+            None => {
+                let timeout = options.timeout.unwrap_or(self.timeout);
+                let deadline = self.sender.net.now().saturating_add(timeout);
+                self.timestamps.next(deadline).await?
+            }
         };
-        let clock = OracleClock::new(start_ts, &*client.sender.net);
-        let (state, locking) = (Mutex::default(), Default::default());
-        let inner = Inner { client, options, start_ts: start_ts.0, clock, state, locking };
+        let clock = OracleClock::new(start_ts, &*self.sender.net);
+        let inner = Inner::new(self, options, start_ts.0, clock, State::default());
         Ok(Transaction { inner: Arc::new(inner), managed: false })
     }
 }
 
 impl Transaction {
+    /// For people: eight hexadecimal digits, the same for the whole life of the transaction. Others
+    /// may have the same; its [`Transaction::start_ts`] is its own alone.
+    pub fn id(&self) -> String {
+        suspended::short_id(self.inner.start_ts)
+    }
+
     /// What its reads see: all that was committed up to here.
     pub fn start_ts(&self) -> Timestamp {
         Timestamp(self.inner.start_ts)
@@ -263,6 +270,21 @@ impl Transaction {
 }
 
 impl Inner {
+    fn new(
+        client: &Client,
+        options: TransactionOptions,
+        start_ts: u64,
+        clock: OracleClock,
+        state: State,
+    ) -> Self {
+        let client = match options.timeout {
+            Some(timeout) => client.with_timeout(timeout),
+            None => client.clone(),
+        };
+        let (state, locking) = (Mutex::new(state), Default::default());
+        Inner { client, options, start_ts, clock, state, locking }
+    }
+
     async fn get(&self, key: Bytes) -> Result<Option<KeyValue>> {
         self.client.view.check_key(&key)?;
         {

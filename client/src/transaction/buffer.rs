@@ -34,6 +34,17 @@ impl Write {
         }
     }
 
+    fn operation(&self, key: &Bytes) -> v1::Operation {
+        let key = key.clone();
+        let body = match self {
+            Write::Put { value, lease_id } => {
+                operation::Body::Put(v1::Put { key, value: value.clone(), lease_id: *lease_id })
+            }
+            Write::Delete => operation::Body::Delete(v1::Delete { key }),
+        };
+        v1::Operation { body: Some(body) }
+    }
+
     /// As the transaction itself reads it: no commit has given it a version or timestamps yet.
     pub fn row(&self, key: &Bytes) -> Option<KeyValue> {
         match self {
@@ -59,14 +70,7 @@ pub(crate) struct Mutation {
 
 impl Mutation {
     pub fn operation(&self) -> v1::Operation {
-        let key = self.key.clone();
-        let body = match &self.write {
-            Write::Put { value, lease_id } => {
-                operation::Body::Put(v1::Put { key, value: value.clone(), lease_id: *lease_id })
-            }
-            Write::Delete => operation::Body::Delete(v1::Delete { key }),
-        };
-        v1::Operation { body: Some(body) }
+        self.write.operation(&self.key)
     }
 }
 
@@ -81,7 +85,7 @@ impl Item for Mutation {
 }
 
 /// Invariant: `bytes` are those of all keys and values in `writes`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Buffer {
     writes: BTreeMap<Bytes, Write>,
     bytes: usize,
@@ -108,6 +112,15 @@ impl Buffer {
         self.bytes = bytes;
         self.writes.insert(key, write);
         Ok(())
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.writes.keys()
+    }
+
+    /// Every write, in key order, as it travels.
+    pub fn operations(&self) -> impl Iterator<Item = v1::Operation> {
+        self.writes.iter().map(|(key, write)| write.operation(key))
     }
 
     /// What was written in a span, in key order.

@@ -124,7 +124,7 @@ impl Inner {
 
     /// Takes everything out: from here on only the caller knows of the locks, and the heartbeats of
     /// the first of them go on until it is done.
-    fn end(&self) -> Result<State> {
+    pub(super) fn end(&self) -> Result<State> {
         let mut state = self.open()?;
         let locks = state.locks.still_to_be_kept();
         let left = State { ended: true, locks, ..State::default() };

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
@@ -41,6 +42,12 @@ impl Locks {
         let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
         let primary = self.primary.clone().or_else(|| keys.first().cloned())?;
         Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts, primary, keys })
+    }
+
+    /// Those of a transaction that was suspended.
+    pub fn taken_up(primary: Option<Bytes>, keys: BTreeMap<Bytes, u64>) -> Locks {
+        let beating = primary.is_some();
+        Locks { primary, keys, beating }
     }
 
     /// What the heartbeats need while the transaction ends.
@@ -82,9 +89,18 @@ impl Inner {
         if !state.locks.beating {
             state.locks.beating = true;
             let net = &self.client.sender.net;
-            net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone())));
+            net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone(), HEARTBEAT_EVERY)));
         }
         Ok(state.locks.primary.get_or_insert_with(|| key.clone()).clone())
+    }
+
+    /// Heartbeats for the locks of a transaction that was suspended, the first at once: nobody knows
+    /// how long it rested.
+    pub(super) fn keep_taken_up_locks(self: &Arc<Self>) {
+        if self.state.lock().unwrap().locks.beating {
+            let net = &self.client.sender.net;
+            net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone(), Duration::ZERO)));
+        }
     }
 
     /// Returns the key's newest value and the timestamp up to which that is known.
@@ -130,9 +146,10 @@ impl Inner {
 }
 
 /// Heartbeats until the transaction is gone.
-async fn keep_locks(transaction: Weak<Inner>, net: SharedNet) {
+async fn keep_locks(transaction: Weak<Inner>, net: SharedNet, mut wait: Duration) {
     loop {
-        net.sleep(HEARTBEAT_EVERY).await;
+        net.sleep(wait).await;
+        wait = HEARTBEAT_EVERY;
         // Held no longer than this: whoever drops the transaction must not have to wait.
         let Some(inner) = transaction.upgrade() else { return };
         let (sender, start_ts, clock) = (inner.client.sender.clone(), inner.start_ts, inner.clock);

@@ -19,7 +19,7 @@ pub const TRANSACTION_READS_MAX: usize = 1_000_000;
 pub const TRANSACTION_READ_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// Invariant: spans neither overlap nor touch, and `bytes` are those of their bounds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ReadSet {
     /// End by start; an empty end is behind every key.
     spans: BTreeMap<Bytes, Bytes>,
@@ -66,6 +66,11 @@ impl ReadSet {
             return Err(Error::TooLarge { what, limit: TRANSACTION_READ_BYTES_MAX as u64 });
         }
         Ok(())
+    }
+
+    /// Start and end of each span, in key order.
+    pub fn spans(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.spans.iter()
     }
 
     /// Everything, in key order, as it was read at one time.

@@ -6,5 +6,6 @@ mod crashes;
 mod fake;
 mod routing;
 mod scans;
+mod suspended;
 mod timestamps;
 mod transactions;

@@ -80,6 +80,7 @@ pub struct State {
     /// A message takes up to so many microseconds longer than the least.
     pub jitter: u64,
     pub config_sets: usize,
+    pub cluster_id: u64,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
 }
@@ -114,6 +115,7 @@ impl Cluster {
             kinds_lost: BTreeSet::new(),
             jitter: 0,
             config_sets: 0,
+            cluster_id: 7,
             log: Vec::new(),
         };
         Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }

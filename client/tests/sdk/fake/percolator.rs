@@ -202,8 +202,7 @@ impl Store {
                 self.status(&beat.primary, beat.start_ts)
             }
             command::Body::AcquireLocks(acquire) => self.acquire(&acquire).unwrap_or_else(|no| no),
-            other => Body::Invalid(format!("not evaluated here: {other:?}")),
-            command::Body::CommitOneRange(_) => panic!("not by this way"),
+            other => panic!("not by this way: {other:?}"),
         }
     }
 

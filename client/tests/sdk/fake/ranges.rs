@@ -103,6 +103,11 @@ impl State {
                 Err(v1::Error::unavailable("the control range has no leader"))
             }
             request::Body::Locate(locate) => Ok(response::Body::Locate(self.locate(locate))),
+            request::Body::ClusterStatus(_) => {
+                let cluster_id = self.cluster_id;
+                let status = v1::ClusterStatus { cluster_id, ..Default::default() };
+                Ok(response::Body::ClusterStatus(status))
+            }
             request::Body::ConfigSet(_) => {
                 self.config_sets += 1;
                 let entry = Some(v1::ConfigEntry::default());
