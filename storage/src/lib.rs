@@ -21,6 +21,7 @@
 //! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
 
 mod batch;
+mod collect;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod encoding;
@@ -43,6 +44,7 @@ mod state_hash;
 mod varint;
 
 pub use batch::Batch;
+pub use collect::is_collectable;
 pub use engine::{
     ColumnFamily, Direction, Install, Reader, Records, Span, StagedSnapshot, Staging, StateEngine,
     Write, WriteBatch,
@@ -60,4 +62,4 @@ pub use rocks::{RocksState, StateOptions, StateStats};
 pub use snapshot_stream::{
     Chunk, ChunkReader, ChunkReceiver, SNAPSHOT_CHUNK_BYTES, SnapshotTotals, chunk_crc32,
 };
-pub use state_hash::state_hash;
+pub use state_hash::{state_hash, state_hash_above};

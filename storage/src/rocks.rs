@@ -10,6 +10,8 @@
 //! staging/install   there while an install is under way, see `install`
 //! ```
 
+mod bounds;
+mod collect;
 mod errors;
 mod install;
 mod options;
@@ -28,6 +30,7 @@ use rocksdb::{DB, FlushOptions, ReadOptions, WriteOptions};
 pub use self::options::StateOptions;
 pub use self::stats::StateStats;
 
+use self::collect::Collector;
 use self::errors::engine_error;
 use self::staging::{RocksStaging, StagedFiles};
 use crate::disk::create_dir_durably;
@@ -67,6 +70,7 @@ struct Engine {
     next_staged_id: AtomicU64,
     /// The last flush found the disk full.
     full: AtomicBool,
+    collector: Arc<Collector>,
 }
 
 impl RocksState {
@@ -81,7 +85,8 @@ impl RocksState {
         let staging_dir = data_dir.join("staging");
         create_dir_durably(&state_dir)?;
         create_dir_durably(&staging_dir)?;
-        let family_options = options.families();
+        let collector = Arc::new(Collector::default());
+        let family_options = options.families(&collector);
         let families = ColumnFamily::ALL.into_iter().map(|cf| {
             let options = family_options[cf as usize].clone();
             rocksdb::ColumnFamilyDescriptor::new(cf.name(), options)
@@ -102,6 +107,7 @@ impl RocksState {
             staged: Mutex::default(),
             next_staged_id: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            collector,
         };
         let state = Self { engine: Arc::new(engine) };
         if state.stats().file_bytes <= state.engine.options.verify_bytes_max {
@@ -124,6 +130,32 @@ impl RocksState {
             while records.next()?.is_some() {}
         }
         Ok(())
+    }
+
+    /// Lets compaction drop what is out of sight at the bound, a timestamp, in the span of stored
+    /// keys: see [`crate::is_collectable`]. In force once a flush that begins after this call has
+    /// finished ([`StateEngine::flush`]; RocksDB's own do not count), never lowered by a call, lost
+    /// when the process ends, and forgotten in the span of an install. At first it is 0 everywhere.
+    ///
+    /// The caller guarantees, for each replica whose data stands in the span:
+    /// - nobody reads at or below the bound, snapshots that are held included;
+    /// - no command that it has still to apply looks at or below the bound: it has applied the entry
+    ///   that raised its floor there, and entries behind that are judged by the floor. What other
+    ///   replicas of the range have applied, or what the control plane decided, does not count: one
+    ///   that lags has still to come to the same results over what the others saw;
+    /// - the bound is of the replica that stands there now, not of one that was destroyed since.
+    ///
+    /// [`crate::MemState`] drops nothing. Replicas that drop differ from it, and from each other, in
+    /// records at or below their bounds and nowhere else: [`crate::state_hash_above`] compares them.
+    pub fn set_collect_below(&self, span: &Span, bound: u64) {
+        self.engine.collector.raise(span, bound);
+    }
+
+    /// Rewrites the files that hold the span in one family now, not when RocksDB finds it worth its
+    /// while. Blocks.
+    pub fn compact(&self, cf: ColumnFamily, span: &Span) {
+        let (start, end) = (Some(&span.start[..]), Some(delete_end(span)));
+        self.engine.db.compact_range_cf(self.engine.family(cf), start, end);
     }
 
     /// Figures for people and metrics.
@@ -155,11 +187,15 @@ impl Engine {
         self.db.write_opt(writes, &self.write_options).map_err(engine_error)
     }
 
+    fn flush(&self) -> Result<()> {
+        self.collector.carry(|| self.flush_unless_full())
+    }
+
     /// RocksDB recovers from a full disk by itself: every five seconds it looks for room for a
     /// memtable, waits for all flushes to end and makes them again. A flush that is asked for
     /// meanwhile fails, but is queued before it does, so a caller that tries again and again would
     /// keep it waiting for ever. An empty write asks how it stands and queues nothing.
-    fn flush(&self) -> Result<()> {
+    fn flush_unless_full(&self) -> Result<()> {
         if self.full.load(Ordering::Acquire) {
             self.write(WriteBatch::default())?;
             self.full.store(false, Ordering::Release);

@@ -1,6 +1,6 @@
 //! One number for the data of a span, to compare replicas by.
 
-use crate::{ColumnFamily, Direction, Reader, Result, Span};
+use crate::{ColumnFamily, Direction, Reader, Result, Span, is_collectable};
 
 /// FNV-1a, 64 bits: the same in every process and for ever, which the standard hasher does not
 /// promise. It finds differences, it does not withstand an adversary.
@@ -18,13 +18,23 @@ impl Fnv {
 }
 
 /// Hash of every record of the span in [`ColumnFamily::DATA`]: equal for replicas that applied the
-/// same entries.
+/// same entries, as long as no compaction filter has dropped anything.
 pub fn state_hash(state: &dyn Reader, span: &Span) -> Result<u64> {
+    state_hash_above(state, span, 0)
+}
+
+/// As [`state_hash`], without what compaction may have dropped under this bound or a lower one: equal
+/// for replicas that applied the same entries, whatever their files have gone through, if `bound` is
+/// at least as high as the bound of each of them in the span.
+pub fn state_hash_above(state: &dyn Reader, span: &Span, bound: u64) -> Result<u64> {
     let mut hash = Fnv(Fnv::OFFSET);
     for cf in ColumnFamily::DATA {
         hash.update(&[cf as u8]);
         let mut records = state.scan(cf, &span.start, &span.end, Direction::Forward)?;
         while let Some((key, value)) = records.next()? {
+            if is_collectable(cf, value, bound) {
+                continue;
+            }
             hash.update(&(key.len() as u64).to_le_bytes());
             hash.update(&(value.len() as u64).to_le_bytes());
             hash.update(key);

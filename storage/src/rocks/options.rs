@@ -1,7 +1,10 @@
 //! How RocksDB is set up, and why.
 
+use std::sync::Arc;
+
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
 
+use super::collect::{Collector, FilterFactory};
 use crate::ColumnFamily;
 
 /// Bits of filter for each key: 1 % of lookups of absent keys read a block in vain.
@@ -76,9 +79,17 @@ impl StateOptions {
     }
 
     /// For each family, by its number.
-    pub(super) fn families(&self) -> Vec<Options> {
+    pub(super) fn families(&self, collector: &Arc<Collector>) -> Vec<Options> {
         let cache = Cache::new_lru_cache(self.block_cache_bytes);
-        ColumnFamily::ALL.map(|cf| self.family(cf, &cache)).into()
+        let family = |cf| {
+            let mut options = self.family(cf, &cache);
+            if matches!(cf, ColumnFamily::Current | ColumnFamily::History) {
+                let collector = Arc::clone(collector);
+                options.set_compaction_filter_factory(FilterFactory { cf, collector });
+            }
+            options
+        };
+        ColumnFamily::ALL.map(family).into()
     }
 
     fn family(&self, cf: ColumnFamily, cache: &Cache) -> Options {

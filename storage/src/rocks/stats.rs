@@ -1,5 +1,7 @@
 //! Figures of the state engine, for people and metrics.
 
+use std::sync::atomic::Ordering;
+
 use rocksdb::properties;
 
 use super::Engine;
@@ -19,6 +21,11 @@ pub struct StateStats {
     pub running_compactions: u64,
     /// True while RocksDB holds writes up because flushes or compactions lag behind.
     pub writes_stopped: bool,
+    /// Superseded versions that compactions have dropped since the state was opened. A record that
+    /// a crash brought back counts again.
+    pub history_records_collected: u64,
+    /// Deleted markers, in the same way.
+    pub deleted_markers_collected: u64,
 }
 
 impl StateStats {
@@ -39,6 +46,8 @@ impl StateStats {
             running_flushes: shared(properties::NUM_RUNNING_FLUSHES),
             running_compactions: shared(properties::NUM_RUNNING_COMPACTIONS),
             writes_stopped: shared(properties::IS_WRITE_STOPPED) > 0,
+            history_records_collected: engine.collector.history_records.load(Ordering::Relaxed),
+            deleted_markers_collected: engine.collector.deleted_markers.load(Ordering::Relaxed),
         }
     }
 }

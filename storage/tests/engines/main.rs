@@ -3,6 +3,8 @@
 
 mod batch_script;
 #[cfg(feature = "disk")]
+mod collect;
+#[cfg(feature = "disk")]
 mod damage;
 mod golden;
 mod log_history;

@@ -1,0 +1,87 @@
+//! What garbage collection may drop by looking at one record alone.
+//!
+//! A record at or below a bound is out of every reader's sight: a superseded version whose `end_ts`,
+//! or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose value stands in
+//! the value family is not dropped here, because its value would stay behind: whoever walks the
+//! history deletes both. What cannot be decoded is kept, for somebody to find.
+
+use crate::{ColumnFamily, HistoryRecord, Record, RecordValue};
+
+/// Whether the record is out of sight at this bound and nothing else hangs on it. At bound 0 nothing
+/// is.
+pub fn is_collectable(cf: ColumnFamily, stored: &[u8], bound: u64) -> bool {
+    match cf {
+        // Both formats begin with one byte and then the timestamp that decides, so that most
+        // records are kept without decoding them.
+        ColumnFamily::Current if leading_timestamp(stored).is_some_and(|ts| ts <= bound) => {
+            Record::decode_slice(stored).is_ok_and(|record| record.is_deleted())
+        }
+        ColumnFamily::History if leading_timestamp(stored).is_some_and(|ts| ts <= bound) => {
+            let by_reference = |value| matches!(value, RecordValue::Reference { .. });
+            HistoryRecord::decode_slice(stored)
+                .is_ok_and(|superseded| !by_reference(superseded.record.value))
+        }
+        _ => false,
+    }
+}
+
+/// mod_ts of what stands in `current`, end_ts of what stands in `history`. No record of a commit has
+/// 0 there, so that bound 0 drops nothing.
+fn leading_timestamp(stored: &[u8]) -> Option<u64> {
+    let (_, rest) = stored.split_first()?;
+    let (timestamp, _) = rest.split_first_chunk()?;
+    Some(u64::from_be_bytes(*timestamp)).filter(|timestamp| *timestamp > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(mod_ts: u64, value: RecordValue) -> Record {
+        match value {
+            RecordValue::Deleted => {
+                Record { mod_ts, start_ts: 1, create_ts: 0, version: 0, lease_id: 0, value }
+            }
+            _ => Record { mod_ts, start_ts: 1, create_ts: 2, version: 1, lease_id: 0, value },
+        }
+    }
+
+    #[test]
+    fn a_deleted_marker_goes_at_its_mod_ts_and_a_value_never() {
+        use ColumnFamily::Current;
+        let marker = record(10, RecordValue::Deleted).encode();
+        let value = record(10, RecordValue::Inline("v".into())).encode();
+        for (bound, gone) in [(0, false), (9, false), (10, true), (u64::MAX, true)] {
+            assert_eq!(is_collectable(Current, &marker, bound), gone, "{bound}");
+            assert!(!is_collectable(Current, &value, bound), "{bound}");
+        }
+    }
+
+    #[test]
+    fn a_superseded_version_goes_at_its_end_ts_unless_its_value_stands_elsewhere() {
+        let stored = |value| HistoryRecord { record: record(10, value), end_ts: 20 }.encode();
+        let inline = stored(RecordValue::Inline("v".into()));
+        let deleted = stored(RecordValue::Deleted);
+        let elsewhere = stored(RecordValue::Reference { bytes: 9000 });
+        for (bound, gone) in [(0, false), (10, false), (19, false), (20, true), (21, true)] {
+            assert_eq!(is_collectable(ColumnFamily::History, &inline, bound), gone, "{bound}");
+            assert_eq!(is_collectable(ColumnFamily::History, &deleted, bound), gone, "{bound}");
+            assert!(!is_collectable(ColumnFamily::History, &elsewhere, bound), "{bound}");
+        }
+        for cf in [ColumnFamily::Value, ColumnFamily::Lock, ColumnFamily::Meta] {
+            assert!(!is_collectable(cf, &inline, u64::MAX), "{cf:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_kept() {
+        let marker = record(10, RecordValue::Deleted).encode();
+        let longer = [&marker[..], b"x"].concat();
+        let other_format = [&[2], &marker[1..]].concat();
+        for stored in [&b""[..], b"\x01", &marker[..9], &longer, &other_format, &[1; 40]] {
+            for cf in ColumnFamily::ALL {
+                assert!(!is_collectable(cf, stored, u64::MAX), "{cf:?} {stored:?}");
+            }
+        }
+    }
+}

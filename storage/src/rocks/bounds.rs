@@ -1,0 +1,159 @@
+//! A timestamp for each stored key, as a step function.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::Span;
+
+/// A timestamp for each stored key: a piece begins at each key of the map and ends where the next
+/// begins; below the first, and from the beginning, it is 0.
+///
+/// Invariant: neighbouring pieces differ, so there are at most twice as many as spans were named.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Bounds {
+    pieces: BTreeMap<Bytes, u64>,
+}
+
+impl Bounds {
+    pub fn at(&self, key: &[u8]) -> u64 {
+        self.piece_around(key).1
+    }
+
+    /// The bound of the key, with the keys around it that have the same.
+    pub fn piece_around(&self, key: &[u8]) -> (Span, u64) {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        let below = self.pieces.range::<[u8], _>(up_to).next_back();
+        let (start, bound) =
+            below.map_or((Bytes::new(), 0), |(start, bound)| (start.clone(), *bound));
+        let behind = (Bound::Excluded(key), Bound::Unbounded);
+        let end = self.pieces.range::<[u8], _>(behind).next();
+        (Span { start, end: end.map_or(Bytes::new(), |(end, _)| end.clone()) }, bound)
+    }
+
+    /// Raises the span to the bound where it is lower.
+    pub fn raise(&mut self, span: &Span, bound: u64) {
+        self.change(span, |old| old.max(bound));
+    }
+
+    /// Back to 0 in the span.
+    pub fn clear(&mut self, span: &Span) {
+        self.change(span, |_| 0);
+    }
+
+    /// Raises every key to what the other has for it.
+    pub fn raise_to(&mut self, other: &Bounds) {
+        for (piece, bound) in other.pieces() {
+            self.raise(&piece, bound);
+        }
+    }
+
+    /// In ascending order, without what lies below the first.
+    fn pieces(&self) -> impl Iterator<Item = (Span, u64)> {
+        let ends = self.pieces.keys().skip(1).cloned().chain([Bytes::new()]);
+        self.pieces
+            .iter()
+            .zip(ends)
+            .map(|((start, bound), end)| (Span { start: start.clone(), end }, *bound))
+    }
+
+    fn change(&mut self, span: &Span, change: impl Fn(u64) -> u64) {
+        if span.is_empty() {
+            return;
+        }
+        self.cut_at(&span.start);
+        if !span.end.is_empty() {
+            self.cut_at(&span.end);
+        }
+        for (start, bound) in self.pieces.range_mut(span.start.clone()..) {
+            if !span.contains(start) {
+                break;
+            }
+            *bound = change(*bound);
+        }
+        self.join_neighbours(span);
+    }
+
+    /// Takes pieces away that go on as the one before them, within the span and at its end.
+    fn join_neighbours(&mut self, span: &Span) {
+        let below = self.pieces.range(..span.start.clone()).next_back();
+        let mut before = below.map_or(0, |(_, bound)| *bound);
+        let mut joined = Vec::new();
+        for (start, bound) in self.pieces.range(span.start.clone()..) {
+            if std::mem::replace(&mut before, *bound) == *bound {
+                joined.push(start.clone());
+            }
+            if !span.contains(start) {
+                break;
+            }
+        }
+        for start in joined {
+            self.pieces.remove(&start);
+        }
+    }
+
+    fn cut_at(&mut self, key: &Bytes) {
+        let bound = self.at(key);
+        self.pieces.insert(key.clone(), bound);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(start: &'static str, end: &'static str) -> Span {
+        Span { start: start.into(), end: end.into() }
+    }
+
+    /// Against an array that holds the bound of each key.
+    #[test]
+    fn bounds_are_those_of_the_changes_key_by_key() {
+        let keys: Vec<Bytes> = (b'a'..=b'p').map(|byte| Bytes::from(vec![byte])).collect();
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..500 {
+            let (mut bounds, mut expected) = (Bounds::default(), vec![0; keys.len()]);
+            for _ in 0..rng.usize(1..12) {
+                let (from, to) = (rng.usize(0..keys.len()), rng.usize(0..=keys.len()));
+                let end = keys.get(to).cloned().unwrap_or_default();
+                let changed = Span { start: keys[from].clone(), end };
+                let bound = rng.u64(1..5);
+                let clears = rng.u8(0..4) == 0;
+                match clears {
+                    true => bounds.clear(&changed),
+                    false => bounds.raise(&changed, bound),
+                }
+                for old in expected.get_mut(from..to).unwrap_or_default() {
+                    *old = if clears { 0 } else { bound.max(*old) };
+                }
+            }
+            let found: Vec<u64> = keys.iter().map(|key| bounds.at(key)).collect();
+            assert_eq!(found, expected, "{bounds:?}");
+            for key in &keys {
+                let (span, bound) = bounds.piece_around(key);
+                assert!(span.contains(key) && bound == bounds.at(&span.start), "{bounds:?}");
+                assert!(span.end.is_empty() || bound != bounds.at(&span.end), "{bounds:?}");
+            }
+            let pieces: Vec<_> = bounds.pieces().map(|(_, bound)| bound).collect();
+            assert!(pieces.windows(2).all(|pair| pair[0] != pair[1]), "{bounds:?}");
+            let mut merged = Bounds::default();
+            merged.raise(&span("c", "f"), 3);
+            merged.raise_to(&bounds);
+            for (key, expected) in keys.iter().zip(expected) {
+                let least = if span("c", "f").contains(key) { 3 } else { 0 };
+                assert_eq!(merged.at(key), expected.max(least), "{key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bound_for_everything_holds_from_the_first_key_on() {
+        let mut bounds = Bounds::default();
+        bounds.raise(&Span::everything(), 7);
+        bounds.raise(&span("b", "c"), 5);
+        assert_eq!((bounds.at(b""), bounds.at(b"bb"), bounds.at(b"\xff\xff")), (7, 7, 7));
+        bounds.clear(&span("b", "c"));
+        assert_eq!((bounds.at(b"az"), bounds.at(b"b"), bounds.at(b"c")), (7, 0, 7));
+    }
+}
