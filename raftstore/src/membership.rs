@@ -37,6 +37,31 @@ pub(crate) fn conf_state(descriptor: &RangeDescriptor) -> ConfState {
     conf
 }
 
+/// Whether these can be the replicas of a range: ids that are used once and were handed out, roles
+/// that are known, and somebody to decide, in both configurations of a joint one.
+pub(crate) fn are_sound(replicas: &[Replica], next_replica_id: u64) -> bool {
+    let mut ids: Vec<u64> = replicas.iter().map(|replica| replica.replica_id).collect();
+    ids.sort_unstable();
+    let once = ids.windows(2).all(|pair| pair[0] < pair[1]);
+    let given = ids.iter().all(|id| (1..next_replica_id).contains(id));
+    let known = replicas.iter().all(|replica| ReplicaRole::try_from(replica.role).is_ok());
+    let conf = conf_state(&RangeDescriptor { replicas: replicas.to_vec(), ..Default::default() });
+    let decided = !conf.voters.is_empty() && (!conf.auto_leave || !conf.voters_outgoing.is_empty());
+    once && given && known && decided
+}
+
+/// Whether both have the same members in the same parts.
+pub(crate) fn same_members(a: &ConfState, b: &ConfState) -> bool {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    sorted(&a.voters) == sorted(&b.voters)
+        && sorted(&a.voters_outgoing) == sorted(&b.voters_outgoing)
+        && sorted(&a.learners) == sorted(&b.learners)
+}
+
 /// A step from one set of replicas to another.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
@@ -139,6 +164,22 @@ mod tests {
         assert_eq!(conf(joint.clone()), (vec![1, 3], vec![1, 2], vec![], true));
         let after = replicas_after_joint(&joint);
         assert_eq!(conf(after), (vec![1, 3], vec![], vec![], false));
+    }
+
+    #[test]
+    fn replicas_without_a_quorum_or_with_ids_from_nowhere_are_not_sound() {
+        use ReplicaRole::{IncomingVoter, Learner, OutgoingVoter, Voter};
+        let sound = [replica(1, Voter), replica(2, IncomingVoter), replica(3, OutgoingVoter)];
+        assert!(are_sound(&sound, 4));
+        assert!(!are_sound(&sound, 3), "an id that was not handed out");
+        assert!(!are_sound(&[replica(0, Voter)], 4));
+        assert!(!are_sound(&[replica(1, Voter), replica(1, Voter)], 4));
+        assert!(!are_sound(&[], 4));
+        assert!(!are_sound(&[replica(1, Learner)], 4));
+        assert!(!are_sound(&[replica(1, IncomingVoter)], 4), "nobody decided before");
+        assert!(!are_sound(&[replica(1, OutgoingVoter)], 4), "nobody decides after");
+        let unknown = Replica { role: 9, ..replica(2, Voter) };
+        assert!(!are_sound(&[replica(1, Voter), unknown], 4));
     }
 
     #[test]

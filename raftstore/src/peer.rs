@@ -2,6 +2,7 @@
 //! `impl Peer` in a file of its own below `peer/`; here are the fields and how they are read.
 
 mod apply;
+mod credible;
 mod departure;
 mod destroy;
 mod install;

@@ -113,7 +113,7 @@ impl RaftLog {
         }
         if log.hard_state.commit < applied.index {
             log.hard_state.commit = applied.index;
-            log.hard_state.term = log.hard_state.term.max(applied.term);
+            log.raise_term(applied.term);
             changes.push(log.hard_state_change());
         }
         Ok((log, changes))
@@ -214,7 +214,7 @@ impl RaftLog {
         self.last_index = at.index;
         self.durable_index = at.index;
         self.hard_state.commit = at.index;
-        self.hard_state.term = self.hard_state.term.max(at.term);
+        self.raise_term(at.term);
         let reset = LogChange::Reset { range_id: self.range.0, index: at.index, term: at.term };
         vec![reset, self.hard_state_change()]
     }
@@ -226,6 +226,13 @@ impl RaftLog {
 
     pub fn size(&mut self) -> &mut LogSize {
         &mut self.size
+    }
+
+    /// Entries of a term came in from elsewhere. The vote was given in an earlier one.
+    fn raise_term(&mut self, term: u64) {
+        if self.hard_state.term < term {
+            (self.hard_state.term, self.hard_state.vote) = (term, 0);
+        }
     }
 
     fn hard_state_change(&self) -> LogChange {

@@ -10,7 +10,7 @@ use rangedb_proto::v1::{LogEntry, MembershipChange, RangeDescriptor, RangeState,
 use rangedb_storage::{ApplyContext, ColumnFamily, Error as StorageError, Result, keys};
 
 use super::{Leading, Peer};
-use crate::membership::replicas_after_joint;
+use crate::membership::{conf_state, replicas_after_joint, same_members};
 use crate::pass::Pass;
 use crate::raft_log::Position;
 use crate::{Effect, FEATURE_LEVEL, eraft};
@@ -130,16 +130,17 @@ impl Peer {
     }
 
     fn apply_membership(&mut self, entry: &Entry, pass: &mut Pass<'_>) -> Result<()> {
-        let corrupt = |what| StorageError::corrupt(format!("entry {}: {what}", entry.index));
+        let corrupt =
+            |what: String| StorageError::corrupt(format!("entry {}: {what}", entry.index));
         let change = eraft::decode_conf_change(&entry.data)
-            .ok_or_else(|| corrupt("not a configuration change"))?;
+            .ok_or_else(|| corrupt("not a configuration change".into()))?;
         let before = self.descriptor().clone();
         let mut after = (*before).clone();
         if entry.data.is_empty() {
             after.replicas = replicas_after_joint(&before.replicas);
         } else {
             let wanted = MembershipChange::decode(entry.context.clone())
-                .map_err(|_| corrupt("not a membership change"))?;
+                .map_err(|_| corrupt("not a membership change".into()))?;
             if wanted.epoch != before.epoch {
                 self.answer_operation(entry.index, entry.term, Err(self.stale_epoch()), pass);
                 self.answer_proposed(entry, Vec::new(), pass);
@@ -151,15 +152,17 @@ impl Peer {
         let mut epoch = before.epoch();
         epoch.conf_ver += 1;
         after.epoch = Some(epoch);
-        let conf = self.raw.apply_conf_change(&change).unwrap_or_else(|e| {
-            panic!("range {}: raft refuses a committed membership change: {e}", self.range)
-        });
-        let expected = crate::membership::conf_state(&after);
-        assert!(
-            same_members(&conf, &expected),
-            "range {}: raft's configuration {conf:?} differs from the descriptor's {expected:?}",
-            self.range
-        );
+        // Whoever proposed it had checked it against the descriptor, which is the same everywhere.
+        let conf = self.raw.apply_conf_change(&change).map_err(|e| {
+            corrupt(format!("raft refuses the membership change of {}: {e}", self.range))
+        })?;
+        let expected = conf_state(&after);
+        if !same_members(&conf, &expected) {
+            let range = self.range;
+            return Err(corrupt(format!(
+                "{conf:?}, and {expected:?} in the descriptor of {range}"
+            )));
+        }
         self.adopt(after, entry.index, pass);
         self.answer_operation(entry.index, entry.term, Ok(bytes::Bytes::new()), pass);
         self.answer_proposed(entry, Vec::new(), pass);
@@ -221,15 +224,4 @@ impl Peer {
             leading.fence = leading.fence.max(Some(timestamp));
         }
     }
-}
-
-fn same_members(a: &raft::eraftpb::ConfState, b: &raft::eraftpb::ConfState) -> bool {
-    let sorted = |ids: &[u64]| {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids
-    };
-    sorted(&a.voters) == sorted(&b.voters)
-        && sorted(&a.voters_outgoing) == sorted(&b.voters_outgoing)
-        && sorted(&a.learners) == sorted(&b.learners)
 }

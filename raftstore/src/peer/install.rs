@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use raft::SnapshotStatus;
-use raft::eraftpb::{Message, Snapshot};
+use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica, SnapshotMeta};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
 use rangedb_storage::{ColumnFamily, Install, LogChange, Result, StagedSnapshot, WriteBatch, keys};
 
 use super::Peer;
+use crate::membership::{are_sound, conf_state, same_members};
 use crate::pass::Pass;
 use crate::raft_log::{Position, SNAPSHOT_FORMAT_VERSION};
 
@@ -41,10 +42,16 @@ impl Peer {
             .ok()
             .filter(|meta| meta.format_version == SNAPSHOT_FORMAT_VERSION)
             .and_then(|meta| meta.descriptor)
-            .filter(|descriptor| descriptor.replica(self.me.replica_id).is_some());
+            .filter(|descriptor| self.may_become(descriptor, snapshot.get_metadata()));
         let (Some(descriptor), None) = (descriptor, &self.staged) else {
             return pass.state.discard(staged);
         };
+        if !self.is_credible(&message) {
+            return pass.state.discard(staged);
+        }
+        if message.term >= self.term() {
+            self.leaderless_ticks = 0;
+        }
         self.hear(from);
         self.step_raft(message);
         let taken = self.raw.snap().is_some_and(|snap| snap.get_metadata().index == index);
@@ -53,6 +60,19 @@ impl Peer {
         }
         self.staged = Some(StagedIn { index, staged, descriptor });
         Ok(())
+    }
+
+    /// Whether a snapshot's descriptor can be this range's, says what raft is told, and has a part for
+    /// this replica.
+    fn may_become(&self, descriptor: &RangeDescriptor, metadata: &SnapshotMetadata) -> bool {
+        let (start, end) = (&descriptor.start_key, &descriptor.end_key);
+        descriptor.range_id == self.range.0
+            && (end.is_empty() || start < end)
+            && descriptor.replica(self.me.replica_id).is_some()
+            && are_sound(&descriptor.replicas, descriptor.next_replica_id)
+            && same_members(metadata.get_conf_state(), &conf_state(descriptor))
+            && metadata.get_conf_state().auto_leave == descriptor.in_joint_change()
+            && metadata.get_conf_state().learners_next.is_empty()
     }
 
     /// Replaces the range's data by the snapshot that raft hands back. Returns the log's changes.

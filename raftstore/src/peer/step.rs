@@ -9,7 +9,12 @@ use crate::pass::Pass;
 /// How raft-rs marks the votes of an election that the leader itself asked for.
 const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
 
+/// Replicas that one replica remembers to have heard of: its range's, and those that it met before it
+/// knew them. Whoever is silent longest is forgotten first.
+const HEARD_MAX: usize = 64;
+
 /// Proposals, reads and transfers come in as events; as messages they would get past their checks.
+/// So do snapshots, whose records come apart from the message and are staged first.
 fn is_between_replicas(kind: MessageType) -> bool {
     !matches!(
         kind,
@@ -17,6 +22,7 @@ fn is_between_replicas(kind: MessageType) -> bool {
             | MessageType::MsgReadIndex
             | MessageType::MsgReadIndexResp
             | MessageType::MsgTransferLeader
+            | MessageType::MsgSnapshot
     )
 }
 
@@ -24,7 +30,7 @@ impl Peer {
     /// A raft message for this replica.
     pub fn on_message(&mut self, from: Replica, message: Message, pass: &mut Pass<'_>) {
         let kind = message.get_msg_type();
-        if !is_between_replicas(kind) {
+        if !is_between_replicas(kind) || !self.is_credible(&message) {
             return;
         }
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
@@ -42,10 +48,8 @@ impl Peer {
         if self.disk_full && kind == MessageType::MsgAppend && !message.entries.is_empty() {
             return;
         }
-        if matches!(
-            kind,
-            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
-        ) && message.term >= self.term()
+        if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat)
+            && message.term >= self.term()
         {
             self.leaderless_ticks = 0;
         }
@@ -55,6 +59,10 @@ impl Peer {
 
     pub(super) fn hear(&mut self, from: Replica) {
         self.heard.insert(from.replica_id, Heard { replica: from, tick: self.ticks });
+        if self.heard.len() > HEARD_MAX {
+            let silent = self.heard.iter().min_by_key(|(_, heard)| heard.tick).map(|(id, _)| *id);
+            self.heard.remove(&silent.expect("there are many"));
+        }
     }
 
     pub(super) fn step_raft(&mut self, message: Message) {

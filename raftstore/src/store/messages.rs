@@ -12,6 +12,10 @@ use crate::eraft;
 use crate::pass::Pass;
 use crate::peer::Peer;
 
+/// Replicas without state that a store keeps for leaders who spoke of them. Far more than a node is
+/// given at once; one that has no place is made when its leader speaks again.
+const UNINITIALIZED_MAX: usize = 4096;
+
 impl Store {
     pub(super) fn on_envelope(
         &mut self,
@@ -76,7 +80,9 @@ impl Store {
         creates: bool,
         pass: &mut Pass<'_>,
     ) -> Result<Option<&mut Peer>> {
-        if to.node_id != self.shared.node.0 || !self.shard.holds(range) {
+        // Ids that nothing has: a replica of them could not be opened, or never be left behind.
+        let nothing = range.0 == 0 || to.replica_id == 0 || to.replica_id == u64::MAX;
+        if nothing || to.node_id != self.shared.node.0 || !self.shard.holds(range) {
             return Ok(None);
         }
         if let Some(peer) = self.peers.get_mut(&range) {
@@ -98,6 +104,10 @@ impl Store {
             // The old log must be gone before a new one begins; the leader will speak again.
             let destroying = self.destroying.contains_key(&range);
             if !creates || destroying || to.replica_id < self.replica_ids_below(range)? {
+                return Ok(None);
+            }
+            let without_state = self.peers.values().filter(|peer| !peer.is_initialized());
+            if without_state.count() >= UNINITIALIZED_MAX {
                 return Ok(None);
             }
             let rng = self.peer_rng();

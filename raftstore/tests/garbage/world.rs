@@ -1,0 +1,367 @@
+//! Three nodes in one thread whose every message is remembered, and each node's word: what it has
+//! promised durably and what it has applied.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft_proto::eraftpb::{HardState, Message, MessageType};
+use rangedb_proto::v1::{Epoch, RaftEnvelope, RangeDescriptor, Replica, SnapshotMeta};
+use rangedb_proto::{NodeId, RangeId};
+use rangedb_raftstore::{
+    Config, Effect, Event, Monotonic, Options, RangeRef, RangeStatus, Shard, Store, bootstrap,
+};
+use rangedb_storage::{
+    ApplyContext, Batch, LogBatch, LogEngine as _, MemLog, MemState, Reader, Result,
+    StateEngine as _, StateMachine,
+};
+
+use crate::forge::{message_of, with_message};
+
+pub const NODES: u64 = 3;
+pub const RANGE: u64 = 1;
+
+/// Messages that are remembered to be forged.
+const SEEN_MAX: usize = 64;
+
+/// Passes and rounds in which a store, or all of them, must come to rest.
+const ROUNDS_MAX: usize = 200;
+
+/// Commands by their place in the log, as one node applied them.
+type Applied = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+
+/// Takes any command, and holds its node to what it applied before.
+struct Machine(Applied);
+
+impl StateMachine for Machine {
+    fn load(&mut self, _state: &dyn Reader, _start_key: &[u8], _end_key: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        context: &ApplyContext<'_>,
+        command: &[u8],
+        _batch: &mut Batch<'_>,
+    ) -> Result<Bytes> {
+        let command = Bytes::copy_from_slice(command);
+        let before = self.0.lock().unwrap().insert(context.index, command.clone());
+        assert!(before.is_none_or(|before| before == command), "entry {} changed", context.index);
+        Ok(Bytes::new())
+    }
+}
+
+struct Node {
+    id: u64,
+    log: Arc<MemLog>,
+    state: Arc<MemState>,
+    /// `None` once what it holds is refused: an operator would wipe it.
+    store: Option<Store>,
+    appends: VecDeque<(u64, LogBatch)>,
+    flushes: VecDeque<u64>,
+    applied: Applied,
+    /// As it was last seen in the log.
+    promised: HardState,
+    rng: fastrand::Rng,
+}
+
+impl Node {
+    fn new(id: u64, range: &RangeDescriptor) -> Self {
+        let mut node = Node {
+            id,
+            log: Arc::new(MemLog::new()),
+            state: Arc::new(MemState::new()),
+            store: None,
+            appends: VecDeque::new(),
+            flushes: VecDeque::new(),
+            applied: Applied::default(),
+            promised: HardState::default(),
+            rng: fastrand::Rng::with_seed(id),
+        };
+        bootstrap(&*node.log, &*node.state, std::slice::from_ref(range)).unwrap();
+        node.open();
+        node
+    }
+
+    fn open(&mut self) {
+        let options = Options {
+            node: NodeId(self.id),
+            shard: Shard { index: 0, count: 1 },
+            config: Config::default(),
+            seed: self.id,
+        };
+        let applied = self.applied.clone();
+        let machines = Box::new(move |range: RangeId| {
+            // What is applied in another range, which somebody made up, is no concern of this one.
+            let applied = if range.0 == RANGE { applied.clone() } else { Applied::default() };
+            Box::new(Machine(applied)) as Box<dyn StateMachine>
+        });
+        self.store = Store::open(options, self.log.clone(), self.state.clone(), machines).ok();
+    }
+
+    fn crash(&mut self) {
+        self.store = None;
+        self.appends.clear();
+        self.flushes.clear();
+        self.log.crash();
+        self.state.crash(&mut self.rng);
+        self.open();
+        self.check_promises();
+    }
+
+    /// Holds the node to its word, as its log has it now.
+    fn check_promises(&mut self) {
+        let Some(found) = self.log.state(RANGE).unwrap().map(|state| state.hard_state) else {
+            // The replica was destroyed; another one may come.
+            self.promised = HardState::default();
+            self.applied.lock().unwrap().clear();
+            return;
+        };
+        let before = std::mem::replace(&mut self.promised, found.clone());
+        assert!(found.term >= before.term, "n{}: {found:?} after {before:?}", self.id);
+        assert!(found.commit >= before.commit, "n{}: {found:?} after {before:?}", self.id);
+        let voted_again = before.vote != 0 && found.vote != before.vote;
+        assert!(
+            found.term > before.term || !voted_again,
+            "n{}: {found:?} after {before:?}",
+            self.id
+        );
+    }
+
+    fn persist(&mut self) {
+        for (token, batch) in std::mem::take(&mut self.appends) {
+            self.log.append(batch).unwrap();
+            self.check_promises();
+            if let Some(store) = &mut self.store {
+                store.step(Event::Persisted { token });
+            }
+        }
+        self.state.flush().unwrap();
+        for token in std::mem::take(&mut self.flushes) {
+            if let Some(store) = &mut self.store {
+                store.step(Event::Flushed { token });
+            }
+        }
+    }
+}
+
+pub struct World {
+    nodes: BTreeMap<u64, Node>,
+    queue: VecDeque<RaftEnvelope>,
+    seen: VecDeque<RaftEnvelope>,
+    requests: u64,
+}
+
+impl World {
+    /// Nobody leads yet.
+    pub fn founded() -> Self {
+        let range = RangeDescriptor {
+            range_id: RANGE,
+            epoch: Some(Epoch { version: 1, conf_ver: 1 }),
+            replicas: (1..=NODES).map(replica).collect(),
+            next_replica_id: NODES + 1,
+            ..Default::default()
+        };
+        let nodes = (1..=NODES).map(|id| (id, Node::new(id, &range))).collect();
+        let mut world = World { nodes, queue: VecDeque::new(), seen: VecDeque::new(), requests: 0 };
+        for id in 1..=NODES {
+            world.node(id).store.as_mut().unwrap().found();
+            world.flush(id);
+        }
+        world
+    }
+
+    /// Node 1 leads, and everybody has all there is.
+    pub fn led() -> Self {
+        let mut world = World::founded();
+        world.run();
+        assert_eq!(world.status(1).leader_replica_id, 1);
+        // Tells the others what is committed.
+        (0..4).for_each(|_| world.tick(1));
+        world.run();
+        world
+    }
+
+    fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes.get_mut(&id).expect("a node of this world")
+    }
+
+    pub fn status(&self, id: u64) -> RangeStatus {
+        let store = self.nodes[&id].store.as_ref().expect("a node that runs");
+        let status = store.status();
+        status.into_iter().find(|status| status.descriptor.range_id == RANGE).expect("a replica")
+    }
+
+    /// All that a message can change.
+    pub fn show(&self) -> String {
+        let show = |node: &Node| {
+            let log = (node.log.ranges().unwrap(), node.log.state(RANGE).unwrap());
+            format!("{:?} {log:?}\n", node.store.as_ref().unwrap().status())
+        };
+        self.nodes.values().map(show).collect()
+    }
+
+    pub fn tick(&mut self, id: u64) {
+        self.event(id, Event::Tick);
+    }
+
+    pub fn persist(&mut self, id: u64) {
+        self.node(id).persist();
+        self.flush(id);
+    }
+
+    pub fn crash(&mut self, id: u64) {
+        self.node(id).crash();
+        self.flush(id);
+    }
+
+    pub fn propose(&mut self, id: u64) {
+        self.requests += 1;
+        let request = self.requests;
+        let range = RangeRef { id: RangeId(RANGE), epoch: Epoch { version: 1, conf_ver: 1 } };
+        let command = format!("command {request}").into();
+        self.event(id, Event::Propose { request, range, command });
+    }
+
+    /// Hands over the first of the messages that are on their way.
+    pub fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(envelope) = self.queue.pop_front() else { return };
+            self.receive(envelope);
+        }
+    }
+
+    /// Hands a message to the node that it names; to node 2 if there is no such node.
+    pub fn receive(&mut self, envelope: RaftEnvelope) {
+        let node = envelope.to.map_or(0, |to| to.node_id);
+        self.deliver_to(if self.nodes.contains_key(&node) { node } else { 2 }, envelope);
+    }
+
+    pub fn deliver_to(&mut self, node: u64, envelope: RaftEnvelope) {
+        self.event(node, Event::Message(envelope));
+    }
+
+    /// Hands a staged snapshot without records to the node that its envelope names.
+    pub fn receive_snapshot(&mut self, envelope: RaftEnvelope) {
+        let node = envelope.to.map_or(0, |to| to.node_id).clamp(1, NODES);
+        let staged = self.node(node).state.stage().unwrap().finish().unwrap();
+        self.event(node, Event::SnapshotReceived { envelope, staged });
+    }
+
+    /// Until nothing is on its way and nothing waits for a disk.
+    pub fn run(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.deliver(self.queue.len());
+            (1..=NODES).for_each(|id| self.persist(id));
+            self.answer_fences();
+            if self.queue.is_empty() && self.nodes.values().all(|node| node.appends.is_empty()) {
+                return;
+            }
+        }
+        panic!("the nodes do not come to rest");
+    }
+
+    fn answer_fences(&mut self) {
+        for id in 1..=NODES {
+            let Some(store) = &self.nodes[&id].store else { continue };
+            let unfenced = store.status().into_iter().find(|status| status.leads && !status.fenced);
+            if let Some(status) = unfenced {
+                let range = RangeId(status.descriptor.range_id);
+                let timestamp = rangedb_proto::Timestamp(100);
+                self.event(id, Event::Fenced { range, term: status.term, timestamp });
+            }
+        }
+    }
+
+    /// A message that was sent before.
+    pub fn seen(&self, place: usize) -> RaftEnvelope {
+        self.seen[place % self.seen.len()].clone()
+    }
+
+    pub fn envelope(&self, from: u64, to: u64) -> RaftEnvelope {
+        RaftEnvelope {
+            range_id: RANGE,
+            from: Some(replica(from)),
+            to: Some(replica(to)),
+            epoch: Some(Epoch { version: 1, conf_ver: 1 }),
+            body: None,
+        }
+    }
+
+    /// The message of a snapshot that could be: one above another's log, from where it came.
+    pub fn snapshot_envelope(&self, place: usize) -> RaftEnvelope {
+        let envelope = self.seen(place);
+        let (from, to) = (envelope.from.unwrap(), envelope.to.unwrap());
+        let sent = message_of(&envelope).unwrap_or_default();
+        let mut message = Message {
+            from: from.replica_id,
+            to: to.replica_id,
+            term: sent.term.max(1),
+            ..Default::default()
+        };
+        message.set_msg_type(MessageType::MsgSnapshot);
+        let snapshot = message.mut_snapshot();
+        let descriptor = RangeDescriptor {
+            range_id: RANGE,
+            epoch: Some(Epoch { version: 1, conf_ver: 2 }),
+            replicas: (1..=NODES).map(replica).collect(),
+            next_replica_id: NODES + 1,
+            ..Default::default()
+        };
+        let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 1 };
+        snapshot.data = meta.encode_to_vec().into();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (sent.index + 3, sent.term.max(1));
+        metadata.mut_conf_state().voters = (1..=NODES).collect();
+        with_message(&envelope, &message)
+    }
+
+    fn event(&mut self, id: u64, event: Event) {
+        if let Some(store) = &mut self.node(id).store {
+            store.step(event);
+        }
+        self.flush(id);
+    }
+
+    /// Passes until the store has nothing left to do by itself. An error ends the process, as it
+    /// does in production.
+    fn flush(&mut self, id: u64) {
+        for _ in 0..ROUNDS_MAX {
+            let Some(store) = &mut self.node(id).store else { return };
+            match store.flush(Monotonic(0)) {
+                Ok(effects) => effects.into_iter().for_each(|effect| self.perform(id, effect)),
+                Err(_) => self.node(id).crash(),
+            }
+            let store = self.nodes[&id].store.as_ref();
+            if !store.is_some_and(Store::has_work) {
+                return;
+            }
+        }
+        // A process that ends and begins again at the same entry: an operator would wipe it.
+        self.node(id).store = None;
+    }
+
+    fn perform(&mut self, id: u64, effect: Effect) {
+        match effect {
+            Effect::Send(envelope) => {
+                self.seen.push_back(envelope.clone());
+                self.queue.push_back(envelope);
+                if self.seen.len() > SEEN_MAX {
+                    self.seen.pop_front();
+                }
+            }
+            Effect::Append { token, batch } => self.node(id).appends.push_back((token, batch)),
+            Effect::Flush { token } => self.node(id).flushes.push_back(token),
+            Effect::Reply { .. }
+            | Effect::ReadReady { .. }
+            | Effect::SendSnapshot { .. }
+            | Effect::NeedFence { .. }
+            | Effect::SteppedDown { .. } => {}
+        }
+    }
+}
+
+fn replica(id: u64) -> Replica {
+    Replica { replica_id: id, node_id: id, role: 0 }
+}
