@@ -7,7 +7,6 @@ pub mod committed;
 pub mod counters;
 pub mod leader_per_term;
 pub mod lease_reads;
-pub mod linearizable;
 pub mod ranges_cover;
 pub mod replicas_equal;
 pub mod snapshot_reads;
@@ -19,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use protobuf::Message as _;
 use raft_proto::eraftpb;
 use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
+pub use rangedb_workload::register::linearizable;
 
 /// Fed while the world runs.
 #[derive(Default)]

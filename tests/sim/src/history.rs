@@ -2,42 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a key holds: the number in its value, or nothing.
-pub type Value = Option<u64>;
-
-/// What was asked of one key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input {
-    Read,
-    /// None deletes.
-    Write(Value),
-    CompareAndSwap {
-        expected: Value,
-        new: u64,
-    },
-}
-
-/// What was answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Output {
-    Value(Value),
-    /// With what stood there before, if that was asked.
-    Written(Option<Value>),
-    Swapped,
-    /// With what stood there instead.
-    Mismatch(Value),
-}
-
-/// One operation on one key. What certainly did not happen is not in a history.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Operation {
-    pub client: usize,
-    pub input: Input,
-    /// Stamp of the schedule when it began.
-    pub called: u64,
-    /// Stamp when the answer came, and the answer; none if the outcome is not known.
-    pub returned: Option<(u64, Output)>,
-}
+pub use rangedb_workload::register::{Input, Operation, Output, Value};
 
 /// A version of a key as somebody saw it.
 #[derive(Clone, PartialEq, Eq, Debug)]

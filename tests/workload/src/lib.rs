@@ -9,6 +9,7 @@
 //!   transaction saw what of which other, and a cycle of that is a breach of isolation.
 //! * [`bank`]: transfers between accounts. Money is neither made nor lost, every transfer is there
 //!   whole, and once.
+//! * [`register`]: keys by themselves. Each is linearizable.
 //!
 //! # What belongs to the caller
 //!
@@ -26,3 +27,4 @@
 pub mod bank;
 pub mod history;
 pub mod list_append;
+pub mod register;

@@ -8,8 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Verdict;
-use crate::history::{Input, Operation, Output, Value};
+use super::{Input, Operation, Output, Value};
 
 /// Steps of the search after which it gives up: some seconds. A history of a run takes a few
 /// thousand; what takes more has dozens of overlapping operations with unknown outcomes.
@@ -35,11 +34,6 @@ pub fn check(key: &str, operations: &[Operation]) -> Result<Search, String> {
         }
         message
     })
-}
-
-/// As [`check`], for callers that do not care how the search ended.
-pub fn verdict(key: &str, operations: &[Operation]) -> Verdict {
-    check(key, operations).map(drop)
 }
 
 /// A write of a value that nobody ever saw, and of which it is not known whether it happened, can be

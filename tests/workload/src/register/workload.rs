@@ -1,0 +1,274 @@
+//! Single operations on few keys in several ranges.
+//!
+//! The search for an order takes longer the more operations with unknown outcomes a key has, so a key
+//! that has seen enough operations is left for a new one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fastrand::Rng;
+use rangedb_client::{Client, DeleteOptions, Error, KeyValue, PutOptions};
+
+use super::linearizable::{self, Search};
+use super::{Input, Operation, Output, Value};
+use crate::history::{Outcome, Stamps, is_explained};
+
+/// Surprises that are kept; one that comes every time would fill the memory.
+const SURPRISES_MAX: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What keys begin with, one for each range that should take part.
+    pub prefixes: Vec<String>,
+    /// Keys that are in use at a time, under each prefix.
+    pub keys: usize,
+    /// Operations on a key after which a new one takes its place.
+    pub operations_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let prefixes = vec!["/register/".to_owned(), "register/".to_owned()];
+        Settings { prefixes, keys: 2, operations_max: 400 }
+    }
+}
+
+/// A key in use.
+#[derive(Clone, Default)]
+struct Register {
+    generation: usize,
+    operations: usize,
+    /// Of a write that was acknowledged not long ago: what a swap may expect.
+    last_seen: Value,
+}
+
+struct State {
+    registers: Vec<Register>,
+    last_number: u64,
+    history: BTreeMap<String, Vec<Operation>>,
+    surprises: Vec<String>,
+}
+
+/// The workload with its history. Clones are the same.
+#[derive(Clone)]
+pub struct Registers {
+    settings: Arc<Settings>,
+    stamps: Stamps,
+    state: Arc<Mutex<State>>,
+}
+
+/// How much a clean history shows.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    pub keys: usize,
+    pub known: usize,
+    pub unknown: usize,
+    /// Keys for which the search gave up.
+    pub undecided: usize,
+}
+
+impl Registers {
+    pub fn new(settings: Settings, stamps: Stamps) -> Self {
+        let state = State {
+            registers: vec![Register::default(); settings.prefixes.len() * settings.keys],
+            last_number: 0,
+            history: BTreeMap::new(),
+            surprises: Vec::new(),
+        };
+        Registers { settings: Arc::new(settings), stamps, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// One operation. Returns how it ended; one that found another value than expected is Ok.
+    pub async fn step(&self, client: &Client, me: usize, rng: &mut Rng) -> Outcome {
+        let (place, key, input) = self.draw(rng);
+        let with_previous = rng.bool();
+        let called = self.stamps.next();
+        let entry = self.begin(&key, Operation { client: me, input, called, returned: None });
+        let result = self.call(client, &key, input, with_previous).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Ok,
+            // A read that was not answered says nothing, as if it had not been.
+            Err(_) if input == Input::Read => Outcome::Failed,
+            Err(error) => Outcome::of(error),
+        };
+        if let Err(error) = &result
+            && !is_explained(error)
+        {
+            self.surprise(format!("{input:?} of {key} ended in {error}"));
+        }
+        let mut state = self.state();
+        if let Ok(output) = result {
+            let of_key = state.history.get_mut(&key).expect("begun");
+            of_key[entry].returned = Some((self.stamps.next(), output));
+            state.registers[place].last_seen = value_after(input, output);
+        } else if outcome == Outcome::Failed {
+            let of_key = state.history.get_mut(&key).expect("begun");
+            // It did not happen. A read without an answer is left out by the checker, as this must be.
+            of_key[entry].input = Input::Read;
+        }
+        outcome
+    }
+
+    /// Operations that were answered.
+    pub fn answered(&self) -> usize {
+        let state = self.state();
+        state.history.values().flatten().filter(|operation| operation.returned.is_some()).count()
+    }
+
+    /// Errors that no fault and no other client explains, and values that make no sense.
+    pub fn surprises(&self) -> Vec<String> {
+        self.state().surprises.clone()
+    }
+
+    /// Checks every key's history as it is now.
+    pub fn check(&self) -> Result<Summary, Vec<String>> {
+        let history = self.state().history.clone();
+        let (mut summary, mut problems) = (Summary::default(), Vec::new());
+        for (key, operations) in &history {
+            summary.keys += 1;
+            let known = operations.iter().filter(|operation| operation.returned.is_some()).count();
+            summary.known += known;
+            let unknown = operations
+                .iter()
+                .filter(|operation| operation.returned.is_none() && operation.input != Input::Read);
+            summary.unknown += unknown.count();
+            match linearizable::check(key, operations) {
+                Ok(Search::Complete) => {}
+                Ok(Search::GaveUp) => summary.undecided += 1,
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(summary) } else { Err(problems) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic holds it")
+    }
+
+    fn draw(&self, rng: &mut Rng) -> (usize, String, Input) {
+        let settings = &self.settings;
+        let mut state = self.state();
+        let place = rng.usize(0..state.registers.len());
+        state.last_number += 1;
+        let number = state.last_number;
+        let register = &mut state.registers[place];
+        if register.operations >= settings.operations_max {
+            let generation = register.generation + 1;
+            *register = Register { generation, ..Register::default() };
+        }
+        register.operations += 1;
+        let input = match rng.u8(0..10) {
+            0..4 => Input::Read,
+            4..7 => Input::Write(Some(number)),
+            7 => Input::Write(None),
+            _ => Input::CompareAndSwap { expected: register.last_seen, new: number },
+        };
+        let (prefix, slot) = (place / settings.keys, place % settings.keys);
+        let key = format!("{}{slot}/{:06}", settings.prefixes[prefix], register.generation);
+        (place, key, input)
+    }
+
+    /// Puts the operation into the history before it is sent.
+    fn begin(&self, key: &str, operation: Operation) -> usize {
+        let mut state = self.state();
+        let of_key = state.history.entry(key.to_owned()).or_default();
+        of_key.push(operation);
+        of_key.len() - 1
+    }
+
+    async fn call(
+        &self,
+        client: &Client,
+        key: &str,
+        input: Input,
+        return_previous: bool,
+    ) -> Result<Output, Error> {
+        let key = key.to_owned();
+        let replaced = |previous: Option<KeyValue>| {
+            Output::Written(return_previous.then(|| self.number(previous.as_ref())))
+        };
+        match input {
+            Input::Read => {
+                let found = client.get(key).await?;
+                Ok(Output::Value(self.number(found.as_ref())))
+            }
+            Input::Write(Some(number)) => {
+                let options = PutOptions { return_previous, ..PutOptions::default() };
+                let written = client.put_with(key, number.to_string(), options).await?;
+                Ok(replaced(written.previous))
+            }
+            Input::Write(None) => {
+                let options = DeleteOptions { return_previous, ..DeleteOptions::default() };
+                let deleted = client.delete_with(key, options).await?;
+                Ok(replaced(deleted.previous))
+            }
+            Input::CompareAndSwap { expected, new } => {
+                let expected = expected.map(|number| number.to_string().into());
+                match client.compare_and_swap(key, expected, new.to_string()).await {
+                    Ok(_) => Ok(Output::Swapped),
+                    Err(Error::Conflict { actual, .. }) => {
+                        Ok(Output::Mismatch(self.number(actual.as_deref())))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn number(&self, found: Option<&KeyValue>) -> Value {
+        let found = found?;
+        let number = std::str::from_utf8(&found.value).ok().and_then(|text| text.parse().ok());
+        if number.is_none() {
+            self.surprise(format!("a value that nobody wrote: {found:?}"));
+        }
+        number
+    }
+
+    fn surprise(&self, what: String) {
+        let mut state = self.state();
+        if state.surprises.len() < SURPRISES_MAX {
+            state.surprises.push(what);
+        }
+    }
+}
+
+/// What the key holds right after an operation.
+fn value_after(input: Input, output: Output) -> Value {
+    match (input, output) {
+        (_, Output::Value(value) | Output::Mismatch(value)) => value,
+        (Input::Write(value), _) => value,
+        (Input::CompareAndSwap { new, .. }, _) => Some(new),
+        (Input::Read, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_left_after_enough_operations() {
+        let settings = Settings { operations_max: 10, ..Settings::default() };
+        let registers = Registers::new(settings, Stamps::counter());
+        let mut rng = Rng::with_seed(1);
+        let mut uses: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..200 {
+            let (_, key, _) = registers.draw(&mut rng);
+            *uses.entry(key).or_default() += 1;
+        }
+        assert!(uses.len() >= 20, "{uses:?}");
+        assert!(uses.values().all(|uses| *uses <= 10), "{uses:?}");
+        assert!(uses.keys().any(|key| key.starts_with("/register/")), "{uses:?}");
+        assert!(uses.keys().any(|key| key.starts_with("register/")), "{uses:?}");
+    }
+
+    #[test]
+    fn what_an_answer_says_of_the_key_is_what_a_swap_expects_next() {
+        let swap = Input::CompareAndSwap { expected: None, new: 5 };
+        assert_eq!(value_after(swap, Output::Swapped), Some(5));
+        assert_eq!(value_after(swap, Output::Mismatch(Some(3))), Some(3));
+        assert_eq!(value_after(Input::Write(Some(2)), Output::Written(Some(None))), Some(2));
+        assert_eq!(value_after(Input::Write(None), Output::Written(None)), None);
+        assert_eq!(value_after(Input::Read, Output::Value(Some(9))), Some(9));
+    }
+}
