@@ -150,6 +150,10 @@ impl Resolver {
             Some(fate) => return Ok(*fate),
             None => {}
         }
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::PrimaryNotAsked.is_planted() {
+            return Ok(Fate::RolledBack);
+        }
         let now_ts = self.timestamps.next(deadline).await?.0;
         let check = v1::CheckTransaction {
             primary: lock.primary.clone(),

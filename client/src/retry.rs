@@ -178,6 +178,10 @@ impl<'a> Retry<'a> {
     /// A write conflict stands whatever became of lost attempts: had one been applied, the range
     /// would have recognised this one; and one that arrives later meets the same newer version.
     pub fn end(&self, error: Error) -> Error {
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::UndeterminedAsFailed.is_planted() {
+            return error;
+        }
         if self.may_have_happened && !matches!(error, Error::WriteConflict { .. }) {
             return Error::Undetermined(format!("an answer was lost, and since then: {error}"));
         }

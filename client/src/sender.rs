@@ -328,6 +328,10 @@ fn outcome_of_call<T>(error: CallError, address: &str) -> Outcome<T> {
         CallError::NotSent(reason) => {
             Outcome::Elsewhere(Error::Unavailable(format!("{address}: {reason}")))
         }
+        #[cfg(feature = "planted")]
+        CallError::Lost(reason) if rangedb_planted::Bug::LostAnswerAsRefusal.is_planted() => {
+            Outcome::Elsewhere(Error::Unavailable(reason))
+        }
         CallError::Lost(reason) => Outcome::Lost(format!("{address}: {reason}")),
     }
 }

@@ -158,6 +158,10 @@ impl Peer {
             ticks: 0,
             heard: BTreeMap::new(),
         };
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::VoteAfterRestart.is_planted() {
+            peer.lift_vote_embargo();
+        }
         if peer.is_initialized() {
             peer.load_machine(&*shared.state)?;
         }

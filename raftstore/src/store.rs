@@ -214,7 +214,15 @@ impl Store {
 
     fn on_event(&mut self, event: Event, pass: &mut Pass<'_>) -> Result<()> {
         match event {
-            Event::Tick => self.on_tick(pass),
+            Event::Tick => {
+                self.on_tick(pass);
+                #[cfg(feature = "planted")]
+                if let Some(Effect::Flush { token }) = pass.effects.last()
+                    && rangedb_planted::Bug::TruncateBeforeFlush.is_planted()
+                {
+                    self.on_flushed(*token)?;
+                }
+            }
             Event::Message(envelope) => self.on_envelope(envelope, pass)?,
             Event::SnapshotReceived { envelope, staged } => {
                 self.on_snapshot_received(envelope, staged, pass)?;

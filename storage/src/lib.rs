@@ -52,7 +52,7 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use log::{LogBatch, LogChange, LogEngine, LogState};
 pub use machine::{ApplyContext, StateMachine};
-pub use mem::MemState;
+pub use mem::{FlushUnderWay, MemState};
 pub use mem_log::MemLog;
 #[cfg(feature = "disk")]
 pub use raft_log::{LogOptions, RaftEngineLog};

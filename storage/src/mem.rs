@@ -6,7 +6,7 @@
 //! applies a random number of the second, which is all that the contract of [`StateEngine`]
 //! promises, and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -31,13 +31,22 @@ struct Inner {
     /// What the last flush left.
     flushed: Families,
     /// Written since then, in order: `flushed` with these is `visible`.
-    unflushed: Vec<WriteBatch>,
+    unflushed: VecDeque<WriteBatch>,
+    /// How many batches were flushed, ever.
+    flushed_batches: u64,
     staged: BTreeMap<u64, StagedRecords>,
     next_staged_id: u64,
     /// Counts crashes: what was being staged before one is void.
     incarnation: u64,
     fail_next_flush: bool,
     full: bool,
+}
+
+/// A flush between its beginning and its end, in one life of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushUnderWay {
+    /// Batches that are durable at its end, counted from the first ever.
+    covers: u64,
 }
 
 /// Of each family, by its number.
@@ -56,17 +65,35 @@ impl MemState {
         let inner = &mut *guard;
         let kept = rng.usize(0..=inner.unflushed.len());
         let lost = inner.unflushed.len() - kept;
-        for batch in &inner.unflushed[..kept] {
-            inner.flushed.apply(batch);
+        for batch in inner.unflushed.drain(..kept) {
+            inner.flushed.apply(&batch);
         }
         *inner = Inner {
             visible: inner.flushed.clone(),
             flushed: std::mem::take(&mut inner.flushed),
+            flushed_batches: inner.flushed_batches,
             incarnation: inner.incarnation + 1,
             next_staged_id: inner.next_staged_id,
             ..Inner::default()
         };
         lost
+    }
+
+    /// Begins a flush that takes its time. It covers what is written by now.
+    pub fn begin_flush(&self) -> FlushUnderWay {
+        let inner = self.lock();
+        FlushUnderWay { covers: inner.flushed_batches + inner.unflushed.len() as u64 }
+    }
+
+    /// What the flush covers is durable from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateEngine::flush`].
+    pub fn finish_flush(&self, flush: FlushUnderWay) -> Result<()> {
+        let mut inner = self.lock();
+        let batches = flush.covers.saturating_sub(inner.flushed_batches);
+        inner.flush(batches as usize)
     }
 
     /// The next flush makes nothing durable and answers [`Error::Io`].
@@ -98,14 +125,16 @@ impl Inner {
         if self.full { Err(Error::Full("the simulated disk".into())) } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Makes so many of the first batches durable.
+    fn flush(&mut self, batches: usize) -> Result<()> {
         self.check_space()?;
         if std::mem::take(&mut self.fail_next_flush) {
             return Err(Error::Io("the simulated flush failed".into()));
         }
-        for batch in std::mem::take(&mut self.unflushed) {
+        for batch in self.unflushed.drain(..batches) {
             self.flushed.apply(&batch);
         }
+        self.flushed_batches += batches as u64;
         Ok(())
     }
 
@@ -144,12 +173,14 @@ impl StateEngine for MemState {
         let mut inner = self.lock();
         inner.check_space()?;
         inner.visible.apply(&batch);
-        inner.unflushed.push(batch);
+        inner.unflushed.push_back(batch);
         Ok(())
     }
 
     fn flush(&self) -> Result<()> {
-        self.lock().flush()
+        let mut inner = self.lock();
+        let all = inner.unflushed.len();
+        inner.flush(all)
     }
 
     fn stage(&self) -> Result<Box<dyn Staging>> {
@@ -162,7 +193,8 @@ impl StateEngine for MemState {
         let mut inner = self.lock();
         inner.check_staged(&install.staged)?;
         // Batches survive in order, so what came before this durable one becomes durable first.
-        inner.flush()?;
+        let all = inner.unflushed.len();
+        inner.flush(all)?;
         let families = inner.staged.remove(&install.staged.id).expect("checked above");
         let mut batch = WriteBatch::default();
         for cf in ColumnFamily::DATA {

@@ -39,6 +39,10 @@ impl Outcome {
     }
 
     pub(crate) fn write(self, batch: &mut Batch<'_>, key: &[u8], start_ts: u64) {
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::RollbackRecordForgotten.is_planted() && self == Self::RolledBack {
+            return;
+        }
         batch.put(ColumnFamily::Lock, Self::position(key, start_ts), self.encode());
     }
 

@@ -47,9 +47,26 @@ impl TwoPhase {
     /// Returns the least timestamp that all ranges allow the transaction to commit at.
     pub(super) async fn prewrite(&self) -> Result<u64> {
         let parts = self.parts.clone();
+        #[cfg(feature = "planted")]
+        let parts = self.prewrite_late(parts);
         let send = |chunk| self.prewrite_chunk(chunk);
         let least = send_all(&self.client.sender, parts, self.deadline, send).await?;
         Ok(least.into_iter().max().unwrap_or(self.start_ts))
+    }
+
+    /// Sends all but the primary's neighbours behind the caller's back.
+    #[cfg(feature = "planted")]
+    fn prewrite_late(&self, parts: Vec<Part>) -> Vec<Part> {
+        if !rangedb_planted::Bug::PrimaryBeforePrewrites.is_planted() {
+            return parts;
+        }
+        let (now, late) = parts.into_iter().partition(|part| *part.key() == self.primary);
+        let this = self.clone();
+        self.client.background.spawn(Box::pin(async move {
+            let send = |chunk| this.prewrite_chunk(chunk);
+            let _ = send_all(&this.client.sender, late, this.deadline, send).await;
+        }));
+        now
     }
 
     async fn prewrite_chunk(&self, chunk: Vec<Part>) -> Result<Sent<Part, u64>> {

@@ -107,9 +107,16 @@ impl TwoPhase {
 
     /// Returns the commit timestamp, and how many keys from the primary on are committed.
     async fn decide(&self) -> Result<(u64, usize)> {
+        #[cfg(feature = "planted")]
+        let early = self.commit_timestamp(0).await?;
         let mut least = self.prewrite().await?;
         loop {
             let commit_ts = self.commit_timestamp(least).await?;
+            #[cfg(feature = "planted")]
+            let commit_ts = match rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
+                true => early,
+                false => commit_ts,
+            };
             self.validate(commit_ts).await?;
             match self.commit_primary(commit_ts).await? {
                 Primary::Committed(keys) => return Ok((commit_ts, keys)),

@@ -44,6 +44,13 @@ impl Peer {
             self.answer_operation(entry.index, 0, refused, pass);
         }
         let state = self.range_state();
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::AppliedIndexOutsideBatch.is_planted() {
+            let mut alone = rangedb_storage::WriteBatch::default();
+            let key = keys::range_state(self.range.0);
+            alone.put(ColumnFamily::Meta, key, state.encode_to_vec());
+            pass.state.write(alone)?;
+        }
         pass.batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
         let in_log = self.raw.raft.raft_log.last_index();
         self.raw.advance_apply_to(last.index);
@@ -115,8 +122,14 @@ impl Peer {
         }
         let Some(proposed) = proposed else { return };
         let lasts_us = self.config.lease_us();
+        let sent = proposed.at;
+        #[cfg(feature = "planted")]
+        let sent = match rangedb_planted::Bug::LeaseFromResponse.is_planted() {
+            true => pass.now,
+            false => sent,
+        };
         if let Some(leading) = self.leading.as_mut().filter(|l| l.term == entry.term) {
-            leading.lease.renew(proposed.at, lasts_us);
+            leading.lease.renew(sent, lasts_us);
         }
         if results.is_empty() {
             // Nobody proposes commands in an entry without any.

@@ -105,7 +105,14 @@ impl Peer {
         let mut meta = WriteBatch::default();
         meta.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
         let span = keys::data_span(&staged.descriptor.start_key, &staged.descriptor.end_key);
+        #[cfg(feature = "planted")]
+        let (meta, late) = match rangedb_planted::Bug::InstallNotAtomic.is_planted() {
+            true => (WriteBatch::default(), meta),
+            false => (meta, WriteBatch::default()),
+        };
         pass.state.install(Install { staged: staged.staged, span, meta })?;
+        #[cfg(feature = "planted")]
+        pass.state.write(late)?;
 
         if let Some(me) = staged.descriptor.replica(self.me.replica_id) {
             self.me = *me;
@@ -115,6 +122,10 @@ impl Peer {
         log.applied = at;
         log.snapshot_index = at.index;
         let changes = log.reset(at);
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::MachineNotReloaded.is_planted() {
+            return Ok(changes);
+        }
         self.load_machine(pass.state)?;
         Ok(changes)
     }

@@ -68,6 +68,16 @@ impl Peer {
                 let index = match at {
                     ReadAt::Latest => 0,
                     ReadAt::Snapshot(timestamp) => {
+                        #[cfg(feature = "planted")]
+                        let timestamp = match rangedb_planted::Bug::FenceNotRaised.is_planted() {
+                            true => rangedb_proto::Timestamp::ZERO,
+                            false => timestamp,
+                        };
+                        #[cfg(feature = "planted")]
+                        let in_log = match rangedb_planted::Bug::InFlightWaitSkipped.is_planted() {
+                            true => 0,
+                            false => in_log,
+                        };
                         leading.highest_read = leading.highest_read.max(timestamp.0);
                         in_log
                     }
@@ -107,6 +117,11 @@ impl Peer {
         self.reads.rounds_started += 1;
         // The replica's id and term make it unlike any other replica's, the count unlike its own.
         let context = self.reads.rounds_started;
+        #[cfg(feature = "planted")]
+        let context = match rangedb_planted::Bug::ReadContextReused.is_planted() {
+            true => 1,
+            false => context,
+        };
         let mut bytes = self.me.replica_id.to_be_bytes().to_vec();
         bytes.extend(self.term().to_be_bytes());
         bytes.extend(context.to_be_bytes());

@@ -48,6 +48,10 @@ impl Peer {
         let hard_state = ready.hs().cloned();
         changes.extend(self.log().append(number, ready.take_entries(), hard_state.as_ref()));
         let held = ready.take_persisted_messages();
+        #[cfg(feature = "planted")]
+        let (early, held) = held.into_iter().partition(leaves_early);
+        #[cfg(feature = "planted")]
+        self.send(early, pass);
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
 
@@ -117,5 +121,18 @@ impl Peer {
             epoch: self.descriptor().epoch,
             body: Some(body),
         }
+    }
+}
+
+/// Whether a planted bug lets the message leave before what it promises is durable.
+#[cfg(feature = "planted")]
+fn leaves_early(message: &Message) -> bool {
+    use rangedb_planted::Bug;
+    match message.get_msg_type() {
+        MessageType::MsgAppendResponse => Bug::AckBeforeSync.is_planted(),
+        MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => {
+            Bug::VoteBeforePersist.is_planted()
+        }
+        _ => false,
     }
 }

@@ -43,6 +43,10 @@ impl Control {
             return Err(v1::Error::invalid("count", message));
         }
         let last = self.allocate(count).await?;
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::TimestampsUnproven.is_planted() {
+            return Ok(TimestampsReply { last: last.0, count });
+        }
         // After the timestamps were taken: another oracle can only have begun later than this.
         self.around.read_control().await?;
         Ok(TimestampsReply { last: last.0, count })
@@ -74,6 +78,11 @@ impl Control {
             let fresh = oracle.allocate(now_ms, 1);
             (fresh.unwrap_or_else(|| oracle.bound()), bound)
         };
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::BoundNotPersisted.is_planted() {
+            self.oracle().extend(bound);
+            return Ok(());
+        }
         let bound = commit_bound(&self.around, start_ts, bound).await?;
         self.oracle().extend(bound);
         Ok(())

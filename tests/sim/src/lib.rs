@@ -35,6 +35,8 @@ mod net;
 mod network;
 mod occurrence;
 mod plan;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod process;
 mod run;
 mod schedule;

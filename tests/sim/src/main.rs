@@ -8,10 +8,19 @@
 //!
 //! Ends with 0, or with 127, 128 or 129 if the code under test panicked, did not come back to work,
 //! or did what it must never do; then the command is printed that does it again.
+//!
+//! With the feature `planted`:
+//!
+//! ```text
+//! sim ... --plant BUG                     any of the above, with a bug planted
+//! sim --planted-table [--count C] [--finds F] [--jobs J] [--plant BUG]
+//!                                         how many seeds find each bug, or one: at most C seeds,
+//!                                         until F of them did
+//! ```
 
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rangedb_sim::{Failure, Lines, Report, simulate};
@@ -27,11 +36,17 @@ struct Arguments {
     from: Option<u64>,
     count: Option<u64>,
     jobs: Option<u64>,
+    #[cfg(feature = "planted")]
+    planting: planting::Arguments,
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     let mut arguments = Arguments::default();
     while let Some(word) = words.next() {
+        #[cfg(feature = "planted")]
+        if arguments.planting.take(&word, &mut words)? {
+            continue;
+        }
         let mut number = || words.next()?.parse().ok();
         match &*word {
             "--verbose" => arguments.verbose = true,
@@ -52,15 +67,25 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    #[cfg(feature = "planted")]
+    if arguments.planting.table {
+        return planting::print_table(&arguments);
+    }
+    let run = |seed, lines| {
+        #[cfg(feature = "planted")]
+        rangedb_planted::plant(arguments.planting.bug);
+        simulate(seed, lines)
+    };
     match (arguments.seed, arguments.minutes, arguments.from, arguments.count) {
-        (Some(seed), None, None, None) => one(seed, arguments.verbose, arguments.double),
+        (Some(seed), None, None, None) => one(seed, arguments.verbose, arguments.double, run),
         (None, Some(minutes), None, None) => {
             let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let until = Instant::now() + Duration::from_secs(60 * minutes);
-            many(since_1970.as_millis() as u64, arguments.jobs, |_| Instant::now() < until)
+            let wanted = |_| Instant::now() < until;
+            many(since_1970.as_millis() as u64, jobs(&arguments), wanted, run)
         }
         (None, None, Some(from), Some(count)) => {
-            many(from, arguments.jobs, |seed| seed < from + count)
+            many(from, jobs(&arguments), |seed| seed < from + count, run)
         }
         _ => {
             eprintln!("{USAGE}");
@@ -69,12 +94,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64, verbose: bool, double: bool) -> ExitCode {
+/// Threads: as many as there are cores, if nothing else is asked for.
+fn jobs(arguments: &Arguments) -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    arguments.jobs.unwrap_or(cores)
+}
+
+fn one(
+    seed: u64,
+    verbose: bool,
+    double: bool,
+    run: impl Fn(u64, Option<Lines>) -> Report,
+) -> ExitCode {
     let lines = || verbose.then(|| Box::new(|line: &str| println!("{line}")) as Lines);
-    let report = simulate(seed, lines());
+    let report = run(seed, lines());
     println!("{}", describe(&report));
     if double {
-        let again = simulate(seed, None);
+        let again = run(seed, None);
         if again.trace_hash != report.trace_hash {
             println!("NOT DETERMINISTIC: {:016x}, {:016x}", report.trace_hash, again.trace_hash);
             return ExitCode::from(129);
@@ -85,22 +121,25 @@ fn one(seed: u64, verbose: bool, double: bool) -> ExitCode {
 }
 
 /// Seeds from the first on, as long as they are wanted.
-fn many(first: u64, jobs: Option<u64>, wanted: impl Fn(u64) -> bool + Sync) -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+fn many(
+    first: u64,
+    jobs: u64,
+    wanted: impl Fn(u64) -> bool + Sync,
+    run: impl Fn(u64, Option<Lines>) -> Report + Sync,
+) -> ExitCode {
     let next = AtomicU64::new(first);
-    let stop = AtomicBool::new(false);
     let worst = Mutex::new(ExitCode::SUCCESS);
     let totals = Mutex::new((0u64, Duration::ZERO));
     let began = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.unwrap_or(cores) {
+        for _ in 0..jobs {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if !wanted(seed) {
                         return;
                     }
-                    let report = simulate(seed, None);
+                    let report = run(seed, None);
                     let mut totals = totals.lock().expect("no panic holds it");
                     *totals = (totals.0 + 1, totals.1 + report.simulated);
                     if report.failure.is_some() {
@@ -114,13 +153,12 @@ fn many(first: u64, jobs: Option<u64>, wanted: impl Fn(u64) -> bool + Sync) -> E
     let took = began.elapsed();
     let (seeds, simulated) = *totals.lock().expect("no panic holds it");
     println!(
-        "{seeds} seeds in {took:.1?}: {:.1} seeds/s, {:.0} simulated seconds a second",
+        "{seeds} seeds in {took:.1?} on {jobs} threads: {:.1} seeds/s, {:.0} simulated seconds a second",
         seeds as f64 / took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64()
     );
     *worst.lock().expect("no panic holds it")
 }
-
 fn describe(report: &Report) -> String {
     let figures = format!(
         "seed {}: {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
@@ -153,5 +191,66 @@ fn exit_code(report: &Report) -> ExitCode {
         Some(Failure::Crash(_)) => ExitCode::from(127),
         Some(Failure::Liveness(_)) => ExitCode::from(128),
         Some(Failure::Safety(_)) => ExitCode::from(129),
+    }
+}
+
+/// What the command line says about planted bugs.
+#[cfg(feature = "planted")]
+mod planting {
+    use std::process::ExitCode;
+
+    use rangedb_planted::Bug;
+    use rangedb_sim::planted::hunt;
+
+    /// Seeds for each bug, if nothing else is asked for, and finds after which it is enough.
+    const COUNT: u64 = 2000;
+    const FINDS: u64 = 9;
+
+    #[derive(Default)]
+    pub struct Arguments {
+        pub bug: Option<Bug>,
+        pub table: bool,
+        finds: Option<u64>,
+    }
+
+    impl Arguments {
+        /// True if the word was for these. None: it was, and what follows is wrong.
+        pub fn take(
+            &mut self,
+            word: &str,
+            rest: &mut impl Iterator<Item = String>,
+        ) -> Option<bool> {
+            match word {
+                "--plant" => self.bug = Some(Bug::named(&rest.next()?)?),
+                "--planted-table" => self.table = true,
+                "--finds" => self.finds = Some(rest.next()?.parse().ok()?),
+                _ => return Some(false),
+            }
+            Some(true)
+        }
+    }
+
+    /// A line of Markdown for each bug as soon as it is known.
+    pub fn print_table(arguments: &super::Arguments) -> ExitCode {
+        let finds = arguments.planting.finds.unwrap_or(FINDS) as usize;
+        let count = arguments.count.unwrap_or(COUNT);
+        println!("| Bug | What goes wrong | Seeds to find it, median | Found by |");
+        println!("|---|---|---|---|");
+        let mut all_found = true;
+        for bug in Bug::ALL {
+            if arguments.planting.bug.is_some_and(|only| only != *bug) {
+                continue;
+            }
+            let hunt = hunt(*bug, finds, count, super::jobs(arguments) as usize);
+            all_found &= !hunt.found.is_empty();
+            let (name, what, found) = (bug.name(), bug.what(), hunt.found.len());
+            let median = hunt.median_seeds().map_or("-".to_owned(), |median| median.to_string());
+            println!("| `{name}` | {what} | {median} | {found} of {} |", hunt.seeds);
+            if let Some((seed, failure)) = hunt.found.first() {
+                let failure: String = format!("{failure:?}").chars().take(200).collect();
+                eprintln!("    {name}: seed {seed}: {failure}");
+            }
+        }
+        if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

@@ -6,6 +6,7 @@ use prost::Message;
 use rangedb_client::net::{BoxFuture, CallError};
 use rangedb_proto::v1::{self, RaftEnvelope, raft_envelope::Body, request, response};
 use rangedb_raftstore::{Effect, Event};
+use rangedb_storage::FlushUnderWay;
 
 use crate::executor::{TaskId, Timer};
 use crate::net::{PendingCall, Responder};
@@ -94,6 +95,7 @@ pub enum Occurrence {
     Flushed {
         shard: usize,
         token: u64,
+        flush: FlushUnderWay,
     },
     Raft {
         cluster_id: u64,
@@ -141,7 +143,7 @@ impl Occurrence {
                 trace.word(effects.len() as u64);
             }
             Occurrence::Synced => trace.word(7),
-            Occurrence::Flushed { shard, token } => {
+            Occurrence::Flushed { shard, token, .. } => {
                 trace.word(0x800 + *shard as u64);
                 trace.word(*token);
             }
@@ -200,7 +202,7 @@ impl Occurrence {
                 format!("perform {} effects of a cut-off pass of store {shard}", effects.len())
             }
             Occurrence::Synced => "synced".into(),
-            Occurrence::Flushed { shard, token } => format!("flushed {token} of store {shard}"),
+            Occurrence::Flushed { shard, token, .. } => format!("flushed {token} of store {shard}"),
             Occurrence::Raft { envelope, .. } => crate::check::describe_envelope(envelope),
             Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),
             Occurrence::Call { request, .. } => format!("call {}", shortened(request)),

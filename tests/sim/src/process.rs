@@ -11,7 +11,7 @@ use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store}
 use rangedb_server::board::Board;
 use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Node, NodeParts};
-use rangedb_storage::StateEngine;
+use rangedb_storage::FlushUnderWay;
 
 use crate::check::Watch;
 use crate::clock::{Clock, TimeOfDay};
@@ -111,6 +111,11 @@ impl Site {
     }
 
     pub fn now(&self) -> Monotonic {
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::LeaseOnWallClock.is_planted() {
+            let millis = rangedb_server::node::WallClock::unix_millis(&self.time_of_day);
+            return Monotonic(millis * 1000);
+        }
         self.clock.read(self.schedule.now())
     }
 }
@@ -269,11 +274,9 @@ impl Process {
                     }
                 }
                 Effect::Flush { token } => {
-                    // It covers what was written before it began, and not what comes until it ends.
-                    // Lost by a crash meanwhile, it would leave what some earlier crash could have.
-                    disk.state.flush()?;
+                    let flush = disk.state.begin_flush();
                     let delay = self.site.schedule.between(1, disk.speed.flush_max);
-                    let flushed = Occurrence::Flushed { shard, token };
+                    let flushed = Occurrence::Flushed { shard, token, flush };
                     self.site.schedule.after(delay, self.host, flushed);
                 }
                 Effect::SendSnapshot { envelope, reader, span } => {
@@ -318,8 +321,16 @@ impl Process {
         Ok(())
     }
 
-    pub fn flushed(&self, shard: usize, token: u64) {
+    /// A flush is finished.
+    pub fn flushed(
+        &self,
+        (shard, token): (usize, u64),
+        flush: FlushUnderWay,
+        disk: &Disk,
+    ) -> rangedb_storage::Result<()> {
+        disk.state.finish_flush(flush)?;
         self.mailboxes[shard].put(Event::Flushed { token });
+        Ok(())
     }
 
     fn send(&self, envelope: RaftEnvelope) {

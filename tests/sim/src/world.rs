@@ -286,8 +286,8 @@ impl World {
                 process.synced(disk)?;
                 None
             }
-            Occurrence::Flushed { shard, token } => {
-                process.flushed(shard, token);
+            Occurrence::Flushed { shard, token, flush } => {
+                process.flushed((shard, token), flush, disk)?;
                 None
             }
             Occurrence::Raft { cluster_id, envelope } => {

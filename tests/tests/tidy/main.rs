@@ -10,6 +10,7 @@ mod documents;
 mod graph;
 mod layout;
 mod one_build;
+mod planted;
 mod source;
 mod tree;
 

@@ -32,7 +32,10 @@ pub(crate) fn apply(
     let bounds = Bounds::of(context);
     bounds.check_items(&commit.conditions, &commit.operations)?;
     bounds.check_reads(&commit.reads)?;
-    if let Some(commit_ts) = repeat::applied_at(&*batch, &memory.applied, commit)? {
+    let applied_at = repeat::applied_at(&*batch, &memory.applied, commit)?;
+    #[cfg(feature = "planted")]
+    let applied_at = applied_at.filter(|_| !rangedb_planted::Bug::RetryAppliedTwice.is_planted());
+    if let Some(commit_ts) = applied_at {
         return repeat::answer(&*batch, context, commit, commit_ts)
             .map(command_reply::Body::Committed);
     }

@@ -53,6 +53,10 @@ pub(crate) fn apply(
             min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
         }
     }
+    #[cfg(feature = "planted")]
+    if rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
+        min_commit_ts = prewrite.start_ts + 1;
+    }
     for (operation, place) in prewrite.operations.iter().zip(&places) {
         write(memory, prewrite, operation, place, min_commit_ts, batch);
     }

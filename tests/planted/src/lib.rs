@@ -1,0 +1,136 @@
+//! Bugs that are put into the code on purpose, to prove that the simulator finds such bugs.
+//!
+//! Each is one that systems like this one have had, or that their papers warn of. Where one would
+//! stand, the code has a line under `#[cfg(feature = "planted")]` that misbehaves while the bug is
+//! planted. The feature belongs to `rangedb-sim` and no build of the workspace turns it on, so in
+//! everything that people run these lines do not exist; a test holds that.
+//!
+//! A bug is planted for the current thread: a simulated world runs in one.
+
+use std::cell::Cell;
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Plants a bug for this thread in place of the one before, or none.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
+        /// What can be planted. Bugs of consensus first, then those of reads, of timestamps and of
+        /// transactions.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $bug,)+
+        }
+
+        impl Bug {
+            pub const ALL: &[Bug] = &[$(Bug::$bug,)+];
+
+            /// What goes wrong, for people.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Bug::$bug => concat!($($what,)+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// entries are acknowledged before they are synced
+    AckBeforeSync,
+    /// votes are sent before they are persisted
+    VoteBeforePersist,
+    /// a replica that restarts votes at once
+    VoteAfterRestart,
+    /// the applied index is written outside the batch of what it describes
+    AppliedIndexOutsideBatch,
+    /// the log is truncated before the flush that covers it
+    TruncateBeforeFlush,
+    /// the install of a snapshot is not atomic
+    InstallNotAtomic,
+    /// the state machine is not loaded again after a snapshot
+    MachineNotReloaded,
+    /// the lease is measured from the response
+    LeaseFromResponse,
+    /// the lease is kept through a transfer of leadership
+    LeaseKeptInTransfer,
+    /// the lease runs on a clock that jumps, so that two leases overlap
+    LeaseOnWallClock,
+    /// the context of a ReadIndex round is used again
+    ReadContextReused,
+    /// the fence is not raised before a snapshot read
+    FenceNotRaised,
+    /// a snapshot read does not wait for what is in flight
+    InFlightWaitSkipped,
+    /// a new leader goes on with no fresh fence
+    FenceNotRefreshed,
+    /// the bound of timestamps is not persisted before they are handed out
+    BoundNotPersisted,
+    /// timestamps are handed out without proof of leadership
+    TimestampsUnproven,
+    /// a retried command is applied twice
+    RetryAppliedTwice,
+    /// an undetermined outcome is reported as a failure
+    UndeterminedAsFailed,
+    /// a lost answer is taken for a refusal
+    LostAnswerAsRefusal,
+    /// what a transaction read is not validated
+    ValidationSkipped,
+    /// keys that a transaction read are validated, the spans are not
+    PhantomUnchecked,
+    /// the commit timestamp is fetched before the prewrite, and no range objects
+    CommitTsBeforePrewrite,
+    /// the primary is committed before all prewrites are done
+    PrimaryBeforePrewrites,
+    /// a rollback leaves no record
+    RollbackRecordForgotten,
+    /// a lock is rolled back without asking its primary
+    PrimaryNotAsked,
+}
+
+impl Bug {
+    pub fn is_planted(self) -> bool {
+        PLANTED.get() == Some(self)
+    }
+
+    /// As the command line names it.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    pub fn named(name: &str) -> Option<Bug> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_planted_alone_and_in_its_thread() {
+        plant(Some(Bug::AckBeforeSync));
+        plant(Some(Bug::VoteBeforePersist));
+        let planted = |bug: &&Bug| bug.is_planted();
+        assert_eq!(Bug::ALL.iter().filter(planted).count(), 1);
+        assert!(Bug::VoteBeforePersist.is_planted());
+        let elsewhere = std::thread::spawn(|| Bug::VoteBeforePersist.is_planted());
+        assert!(!elsewhere.join().unwrap());
+        plant(None);
+        assert!(!Bug::VoteBeforePersist.is_planted());
+    }
+
+    #[test]
+    fn every_bug_is_found_by_its_name_and_says_what_it_is() {
+        for bug in Bug::ALL {
+            assert_eq!(Bug::named(&bug.name()), Some(*bug));
+            assert!(bug.what().len() > 10);
+        }
+        assert_eq!(Bug::named("NoSuchBug"), None);
+    }
+}
