@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
-    AcquireLocks, CheckTransaction, Command, CommitKeys, CommitOneRange, Error, HeartbeatLock,
-    Operation, Prewrite, ResolveLocks, RollbackKeys, Validate, command::Body, operation,
+    AcquireLocks, CheckTransaction, CollectGarbage, Command, CommitKeys, CommitOneRange, Error,
+    HeartbeatLock, Operation, Prewrite, ResolveLocks, RollbackKeys, Validate, command::Body,
+    operation,
 };
 
 use crate::limits::{
@@ -31,10 +32,12 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
         }
         Some(Body::RollbackKeys(RollbackKeys { start_ts, keys })) => check_keys(*start_ts, keys),
         Some(Body::CheckTransaction(check)) => check_check_transaction(check),
-        Some(Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys, .. })) => {
+        Some(Body::ResolveLocks(resolve)) => {
+            let ResolveLocks { start_ts, commit_ts, keys, start_key, end_key } = resolve;
             if *commit_ts != 0 {
                 check_commit_ts(*start_ts, *commit_ts)?;
             }
+            check_span("resolve-locks", start_key, end_key)?;
             check_keys(*start_ts, keys)
         }
         Some(Body::HeartbeatLock(HeartbeatLock { primary, start_ts, .. })) => {
@@ -51,6 +54,12 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
         Some(Body::CheckSecondaries(check)) => check_keys(check.start_ts, &check.keys),
         Some(Body::CollectGarbage(collect)) => {
             check_timestamp("floor_ts", collect.floor_ts)?;
+            if collect.collect_below_ts > collect.floor_ts {
+                let CollectGarbage { floor_ts, collect_below_ts, .. } = collect;
+                let message =
+                    format!("collect_below_ts {collect_below_ts} is above floor_ts {floor_ts}");
+                return Err(Error::invalid("collect_below_ts", message));
+            }
             check_span("collect-garbage", &collect.start_key, &collect.end_key).map(|_| ())
         }
     }

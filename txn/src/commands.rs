@@ -4,6 +4,7 @@ pub(crate) mod acquire_locks;
 mod bounds;
 mod changes;
 pub(crate) mod check_transaction;
+pub(crate) mod collect_garbage;
 pub(crate) mod commit_keys;
 pub(crate) mod commit_one_range;
 mod conditions;

@@ -76,7 +76,10 @@
 
 mod check;
 mod commands;
+mod floors;
+mod garbage;
 mod limits;
+mod list_locks;
 mod lock;
 mod lock_table;
 mod lock_walk;
@@ -92,10 +95,13 @@ mod versions;
 mod window;
 
 pub use check::{check_command, check_commit, check_validate};
+pub use floors::{Floors, floors};
+pub use garbage::{GARBAGE_BYTES_MAX, GARBAGE_WALK_MAX, GarbageAhead, garbage_ahead};
 pub use limits::{
     COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
     PREVIOUS_BYTES_MAX, READ_CHECK_WALK_MAX, check_key, is_system_key,
 };
+pub use list_locks::locks;
 pub use machine::TxnMachine;
 pub use read::{Locks, ReadAt, ReadOutcome, get};
 pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};

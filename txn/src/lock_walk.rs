@@ -87,7 +87,7 @@ mod tests {
             kind: LockKind::Pessimistic,
         };
         let (cf, position) = RangeRecord::position(b"a");
-        batch.put(cf, position, RangeRecord { last_commit_ts: 3 }.encode());
+        batch.put(cf, position, RangeRecord { last_commit_ts: 3, ..Default::default() }.encode());
         // A lock alone, outcomes alone, both, and keys that begin alike.
         for key in [&b"a"[..], b"a\x00", b"c", b"e"] {
             batch.put(ColumnFamily::Lock, keys::lock(key), lock.encode());

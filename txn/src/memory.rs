@@ -1,6 +1,7 @@
 //! What a machine keeps at hand of the state of its range.
 
 use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{TooOld, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result};
 
 use crate::commands::Stop;
@@ -50,9 +51,40 @@ impl Memory {
         (start_ts, commit_ts): (u64, u64),
     ) {
         let last_commit_ts = self.range.last_commit_ts.max(commit_ts);
-        self.range = RangeRecord { last_commit_ts };
-        let (cf, key) = RangeRecord::position(context.start_key);
-        batch.put(cf, key, self.range.encode());
+        self.set_range(context, batch, RangeRecord { last_commit_ts, ..self.range });
         self.applied.insert(start_ts);
+    }
+
+    pub(crate) fn set_range(
+        &mut self,
+        context: &ApplyContext<'_>,
+        batch: &mut Batch<'_>,
+        range: RangeRecord,
+    ) {
+        self.range = range;
+        let (cf, key) = RangeRecord::position(context.start_key);
+        batch.put(cf, key, range.encode());
+    }
+
+    /// Refuses what a transaction wants that reads, or started, at the timestamp: it is below the
+    /// floor, and this is not something that it did before.
+    pub(crate) fn check_floor(&self, ts: u64) -> std::result::Result<(), Stop> {
+        if ts < self.range.floor_ts { Err(self.too_old()) } else { Ok(()) }
+    }
+
+    /// Refuses to say what became of a transaction that nothing is known of, if that need not mean
+    /// that nothing came of it.
+    pub(crate) fn check_remembered(&self, start_ts: u64) -> std::result::Result<(), Stop> {
+        if start_ts < self.range.collected_below_ts { Err(self.too_old()) } else { Ok(()) }
+    }
+
+    /// Whether a transaction that has no lock here can still take one.
+    pub(crate) fn may_lock(&self, start_ts: u64) -> bool {
+        start_ts >= self.range.floor_ts
+    }
+
+    fn too_old(&self) -> Stop {
+        let floor_ts = self.range.floor_ts;
+        Stop::Reply(command_reply::Body::TooOld(TooOld { floor_ts }))
     }
 }

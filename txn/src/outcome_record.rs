@@ -30,6 +30,13 @@ impl Outcome {
         [&keys::lock(key)[..], SUFFIX, &start_ts.to_be_bytes()].concat().into()
     }
 
+    /// The transaction of the record whose stored key goes on with these bytes behind the user key,
+    /// if it is an outcome record.
+    pub(crate) fn parse_start_ts(behind: &[u8]) -> Option<u64> {
+        let start_ts = behind.strip_prefix(SUFFIX)?.try_into().ok()?;
+        Some(u64::from_be_bytes(start_ts))
+    }
+
     /// The record of the transaction at the key, if one was left.
     pub(crate) fn read(reader: &dyn Reader, key: &[u8], start_ts: u64) -> Result<Option<Self>> {
         match reader.get(ColumnFamily::Lock, &Self::position(key, start_ts))? {

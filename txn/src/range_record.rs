@@ -1,32 +1,41 @@
 //! What a range remembers of its own commits beside the keys they wrote: the timestamp of the last
-//! one, which the next must exceed.
+//! one, which the next must exceed, and up to where the past may have been dropped.
 //!
 //! It must survive whatever the data survives and travel wherever the data travels, so it stands
 //! among the data: in the lock family, behind the escaped start key of the range.
 //!
 //! ```text
 //! lock   escaped start key, "range"   ->   01  last_commit_ts:8
+//!                                          02  last_commit_ts:8  floor_ts:8  collected_below_ts:8
 //! ```
 //!
-//! No escaped key is the beginning of another, so no user key's record can stand there, and the
-//! position lies within the range's own span: a snapshot carries it and emptying the span removes
-//! it. The lock family is the one that is almost empty, so a record rewritten with every batch of
-//! commits costs no scan anything. A walk over locks skips it by its length.
+//! The second format is written from the first floor on. No escaped key is the beginning of another,
+//! so no user key's record can stand there, and the position lies within the range's own span: a
+//! snapshot carries it and emptying the span removes it. The lock family is the one that is almost
+//! empty, so a record rewritten with every batch of commits costs no scan anything. A walk over locks
+//! skips it by its length.
 //!
 //! The left half of a split keeps the start key and so the record; the split must write a copy at
 //! the right half's start key, in the batch that divides the range. A merge must keep the larger of
-//! the two at the start key that remains.
+//! each number at the start key that remains.
 
 use bytes::Bytes;
 use rangedb_storage::{ColumnFamily, Error, Reader, Result, keys};
 
 const SUFFIX: &[u8] = b"range";
-const FORMAT: u8 = 1;
+const WITHOUT_FLOOR: u8 = 1;
+const WITH_FLOOR: u8 = 2;
 
+/// Invariant: `collected_below_ts <= floor_ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct RangeRecord {
     /// Highest commit timestamp that a command of this range ever got. 0: none did.
     pub(crate) last_commit_ts: u64,
+    /// Nothing below is read any more, and no transaction that started below takes new locks or
+    /// commits in one range.
+    pub(crate) floor_ts: u64,
+    /// What ended below may be gone, and with it the trace of transactions that started below.
+    pub(crate) collected_below_ts: u64,
 }
 
 impl RangeRecord {
@@ -45,17 +54,35 @@ impl RangeRecord {
     }
 
     pub(crate) fn encode(self) -> Bytes {
-        [&[FORMAT][..], &self.last_commit_ts.to_be_bytes()].concat().into()
+        let RangeRecord { last_commit_ts, floor_ts, collected_below_ts } = self;
+        let (format, floors): (u8, &[u64]) = match floor_ts {
+            0 => (WITHOUT_FLOOR, &[]),
+            _ => (WITH_FLOOR, &[floor_ts, collected_below_ts]),
+        };
+        let mut out = vec![format];
+        for number in std::iter::once(&last_commit_ts).chain(floors) {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.into()
     }
 
     fn decode(stored: &[u8]) -> Result<Self> {
-        let last_commit_ts = match stored {
-            [FORMAT, number @ ..] => number.try_into().ok().map(u64::from_be_bytes),
-            _ => None,
-        };
-        last_commit_ts
-            .map(|last_commit_ts| RangeRecord { last_commit_ts })
-            .ok_or_else(|| Error::corrupt(format!("range record \"{}\"", stored.escape_ascii())))
+        let numbers = stored.get(1..).unwrap_or_default().chunks(8).map(|number| {
+            let number = number.try_into().ok()?;
+            Some(u64::from_be_bytes(number))
+        });
+        let numbers: Option<Vec<u64>> = numbers.collect();
+        match (stored.first(), numbers.as_deref()) {
+            (Some(&WITHOUT_FLOOR), Some(&[last_commit_ts])) => {
+                Ok(RangeRecord { last_commit_ts, ..Default::default() })
+            }
+            (Some(&WITH_FLOOR), Some(&[last_commit_ts, floor_ts, collected_below_ts]))
+                if collected_below_ts <= floor_ts =>
+            {
+                Ok(RangeRecord { last_commit_ts, floor_ts, collected_below_ts })
+            }
+            _ => Err(Error::corrupt(format!("range record \"{}\"", stored.escape_ascii()))),
+        }
     }
 }
 
@@ -78,13 +105,20 @@ mod tests {
 
     #[test]
     fn what_was_not_written_by_encode_is_corrupt() {
-        let record = RangeRecord { last_commit_ts: 7 };
-        let encoded = record.encode();
-        assert_eq!(RangeRecord::decode(&encoded).unwrap(), record);
-        for stored in
-            [&b""[..], &encoded[..8], b"\x02\0\0\0\0\0\0\0\x07", b"\x01\0\0\0\0\0\0\0\0\0"]
-        {
-            assert!(RangeRecord::decode(stored).is_err(), "{stored:?}");
+        let without = RangeRecord { last_commit_ts: 7, ..Default::default() };
+        let with = RangeRecord { last_commit_ts: 7, floor_ts: 5, collected_below_ts: 4 };
+        assert_eq!(without.encode(), &b"\x01\0\0\0\0\0\0\0\x07"[..], "ranges of before have it");
+        for record in [without, with] {
+            let encoded = record.encode();
+            assert_eq!(RangeRecord::decode(&encoded).unwrap(), record);
+            for cut in 0..encoded.len() {
+                assert!(RangeRecord::decode(&encoded[..cut]).is_err(), "{record:?} cut to {cut}");
+            }
+            assert!(RangeRecord::decode(&[&encoded[..], b"x"].concat()).is_err());
+            for format in [0, 3 - encoded[0], 3] {
+                let other = [&[format][..], &encoded[1..]].concat();
+                assert!(RangeRecord::decode(&other).is_err(), "{record:?} as format {format}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, KeyLocked, KeyValue, error::Kind};
 use rangedb_storage::{Reader, Result};
 
+use crate::floors::{floor_above, too_old_error};
 use crate::lock::Lock;
 use crate::versions;
 
@@ -56,14 +57,18 @@ pub enum ReadOutcome<T> {
     Value(T),
     /// Whether this transaction commits at or below the read is not decided, or not known here.
     Locked(KeyLocked),
+    /// The read is below the range's floor: what it would see may be gone.
+    TooOld {
+        floor_ts: u64,
+    },
 }
 
 impl<T> ReadOutcome<T> {
-    /// The value, or what a client is told of the lock.
+    /// The value, or what a client is told that stopped the read.
     ///
     /// # Errors
     ///
-    /// `KeyLocked`.
+    /// `KeyLocked` and `TooOld`.
     pub fn unlocked(self) -> std::result::Result<T, v1::Error> {
         match self {
             ReadOutcome::Value(value) => Ok(value),
@@ -71,22 +76,28 @@ impl<T> ReadOutcome<T> {
                 let message = format!("key {} is locked", locked.key.escape_ascii());
                 Err(v1::Error::new(Kind::KeyLocked(locked), message))
             }
+            ReadOutcome::TooOld { floor_ts } => Err(too_old_error(floor_ts)),
         }
     }
 }
 
-/// The key's value, if it has one at `at`. One point get for its lock and one for its newest value;
-/// at a timestamp, one more seek if the key was written later.
+/// The key's value, if it has one at `at`, in the range that begins at `range_start`. One point get
+/// for its lock and one for its newest value; at a timestamp, one more for the floor, and a seek if
+/// the key was written later.
 ///
 /// # Errors
 ///
 /// The engine's alone.
 pub fn get(
     reader: &dyn Reader,
+    range_start: &[u8],
     key: &[u8],
     at: ReadAt,
     locks: &Locks,
 ) -> Result<ReadOutcome<Option<KeyValue>>> {
+    if let Some(floor_ts) = floor_above(reader, range_start, at)? {
+        return Ok(ReadOutcome::TooOld { floor_ts });
+    }
     if *locks != Locks::Ignored
         && let Some(lock) = Lock::read(reader, key)?
         && locks.stop(&lock, at)

@@ -31,6 +31,10 @@ pub(crate) struct ReadChecks<'a> {
     pub(crate) until: u64,
     /// False if the range is known to have no locks.
     pub(crate) with_locks: bool,
+    /// Start timestamps of transactions whose locks are not in the way.
+    pub(crate) passed: &'a [u64],
+    /// Deleted versions from below do not count.
+    pub(crate) collect_below: u64,
 }
 
 impl ReadChecks<'_> {
@@ -64,7 +68,8 @@ impl ReadChecks<'_> {
 
     fn check_span(&self, read: &ReadCheck, walked: &mut usize) -> Result<Option<Finding>> {
         let span = (first_key(&read.start_key), &read.end_key[..]);
-        let mut walk = Walk::new(self.reader, span, Direction::Forward, ReadAt::Latest)?;
+        let mut walk = Walk::new(self.reader, span, Direction::Forward, ReadAt::Latest)?
+            .without_spent(self.collect_below);
         while let Some((key, current)) = walk.next_newest()? {
             if !count(walked) {
                 return Ok(Some(Finding::TooLong));
@@ -97,7 +102,8 @@ impl ReadChecks<'_> {
 
     fn in_the_way(&self, key: &[u8], lock: &Lock) -> Option<Finding> {
         let until = ReadAt::Timestamp(rangedb_proto::Timestamp(self.until));
-        (lock.start_ts != self.start_ts && lock.hides_a_version(until))
+        let is_passed = lock.start_ts == self.start_ts || self.passed.contains(&lock.start_ts);
+        (!is_passed && lock.hides_a_version(until))
             .then(|| Finding::Locked(lock.in_the_way(bytes::Bytes::copy_from_slice(key))))
     }
 }

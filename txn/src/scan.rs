@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rangedb_proto::v1::{KeyLocked, KeyValue, ScanReply};
 use rangedb_storage::{Direction, Reader, Record, Result};
 
+use crate::floors::floor_above;
 use crate::lock_walk::LockWalk;
 use crate::read::{Locks, ReadAt, ReadOutcome};
 use crate::versions::{self, Walk};
@@ -60,13 +61,21 @@ impl From<Page> for ScanReply {
     }
 }
 
-/// One page of rows, or the lock in front of the first. Unless [`PAGE_WALK_MAX`] cut it short,
+/// One page of rows of the range that begins at `range_start`, or the lock in front of the first, or
+/// the floor that the whole page is below. Unless [`PAGE_WALK_MAX`] cut it short,
 /// `next` is there exactly if another row, or a lock in the way, is.
 ///
 /// # Errors
 ///
 /// The engine's alone.
-pub fn scan(reader: &dyn Reader, request: &ScanRequest) -> Result<ReadOutcome<Page>> {
+pub fn scan(
+    reader: &dyn Reader,
+    range_start: &[u8],
+    request: &ScanRequest,
+) -> Result<ReadOutcome<Page>> {
+    if let Some(floor_ts) = floor_above(reader, range_start, request.at)? {
+        return Ok(ReadOutcome::TooOld { floor_ts });
+    }
     let mut page = PageBuilder::new(reader, request);
     if !request.end.is_empty() && request.start >= request.end {
         return Ok(page.finish(None));

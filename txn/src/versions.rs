@@ -11,6 +11,7 @@ use rangedb_storage::{
     Result, keys,
 };
 
+use crate::garbage::is_spent;
 use crate::read::ReadAt;
 
 /// The newest version of the key.
@@ -97,10 +98,16 @@ pub(crate) fn newest_between(
     Ok(None)
 }
 
-/// Puts a version in `current`, and what stood there into the history. A value that stands apart is
-/// the caller's part.
-pub(crate) fn supersede(batch: &mut Batch<'_>, key: &[u8], before: Option<Record>, after: &Record) {
-    if let Some(before) = before {
+/// Puts a version in `current`, and what stood there into the history, unless it is as good as
+/// nothing. A value that stands apart is the caller's part.
+pub(crate) fn supersede(
+    batch: &mut Batch<'_>,
+    key: &[u8],
+    before: Option<Record>,
+    after: &Record,
+    collect_below: u64,
+) {
+    if let Some(before) = before.filter(|before| !is_spent(before, collect_below)) {
         let (mod_ts, end_ts) = (before.mod_ts, after.mod_ts);
         assert!(
             mod_ts < end_ts,
@@ -175,6 +182,8 @@ pub(crate) struct Walk<'a> {
     reader: &'a dyn Reader,
     records: Box<dyn Records + 'a>,
     at: ReadAt,
+    /// Deleted versions that are spent are passed over, as if they were not there.
+    collect_below: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -187,7 +196,12 @@ impl<'a> Walk<'a> {
     ) -> Result<Self> {
         let span = keys::data_span(start, end);
         let records = reader.scan(ColumnFamily::Current, &span.start, &span.end, direction)?;
-        Ok(Walk { reader, records, at })
+        Ok(Walk { reader, records, at, collect_below: 0 })
+    }
+
+    /// For walks that decide something at apply: what replicas may differ in is passed over.
+    pub(crate) fn without_spent(self, collect_below: u64) -> Self {
+        Walk { collect_below, ..self }
     }
 
     /// The next key, and its version if it has a value at the walk's timestamp.
@@ -199,8 +213,13 @@ impl<'a> Walk<'a> {
 
     /// The next key and its newest version, whatever the walk's timestamp.
     pub(crate) fn next_newest(&mut self) -> Result<Option<(Bytes, Record)>> {
-        let Some((stored_key, stored)) = self.records.next()? else { return Ok(None) };
-        Ok(Some((keys::parse_user_key(stored_key)?, Record::decode_slice(stored)?)))
+        while let Some((stored_key, stored)) = self.records.next()? {
+            let record = Record::decode_slice(stored)?;
+            if !is_spent(&record, self.collect_below) {
+                return Ok(Some((keys::parse_user_key(stored_key)?, record)));
+            }
+        }
+        Ok(None)
     }
 }
 

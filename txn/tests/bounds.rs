@@ -114,14 +114,14 @@ fn a_scan_over_many_deleted_keys_goes_on_in_bounded_pages_both_ways() {
             locks: Locks::Ignored,
         };
         for _ in 1..pages {
-            let page = scan_unlocked(&replica.state, &request);
+            let page = scan_unlocked(&replica, &request).unwrap();
             assert_eq!(page.kvs, [], "{direction:?}");
             match direction {
                 Direction::Forward => request.start = page.next.unwrap(),
                 Direction::Reverse => request.end = page.next.unwrap(),
             }
         }
-        let page = scan_unlocked(&replica.state, &request);
+        let page = scan_unlocked(&replica, &request).unwrap();
         assert_eq!(page.kvs[0].key, key(last, 8), "{direction:?}");
         assert_eq!(page.next, None, "{direction:?}");
     }

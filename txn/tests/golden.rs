@@ -11,17 +11,24 @@
 //!       if exists K | if absent K | if version K N | if modified K TS | if value K V
 //!       put K V [lease N] | delete K | delete_range START END
 //!       read K at TS | read START END at TS
-//! > prewrite TS primary K [alive MS] [update TS] [fence TS]: ITEM; ITEM; ...
+//! > prewrite TS primary K [alive MS] [update TS] [fence TS] [async] K K ...: ITEM; ITEM; ...
+//!                              keys: the secondaries of an asynchronous commit
 //! > commit_keys TS at TS K K ...
 //! > rollback_keys TS K K ...
-//! > check_transaction TS K now MS [push TS]
+//! > check_transaction TS K now MS [push TS] [met MS]
+//! > check_secondaries TS K K ...
 //! > resolve_locks TS [at TS] K K ...
+//! > resolve_locks TS [at TS] span START END
+//! > collect_garbage floor TS [below TS] [START END]
 //! > heartbeat_lock TS K alive MS
 //! > acquire_locks TS primary K update TS [alive MS] K K ...
-//! > validate TS at TS: read K at TS; ...
+//! > validate TS at TS [passing TS]: read K at TS; ...
 //! > raw BYTE BYTE ...            a command of these bytes, in hexadecimal
 //! > get K [at TS] [passing TS]
 //! > scan START END [limit N] [bytes N] [reverse] [keys] [at TS] [passing TS]
+//! > locks START END [limit N] [below TS]
+//! > garbage START END below TS [walk N]
+//! > floors
 //! > dump                         every stored record
 //! ```
 //!
@@ -39,8 +46,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use rangedb_storage::Direction;
-use rangedb_txn::{ReadOutcome, ScanRequest, get, scan, validate};
-use show::{dump, show, show_locked, show_page, show_reply, show_validated};
+use rangedb_txn::{ScanRequest, floors, garbage_ahead, get, locks, scan, validate};
+use show::{dump, show, show_ahead, show_locks, show_page, show_read, show_reply, show_validated};
 use support::{Entry, Replica};
 use words::Words;
 
@@ -113,10 +120,9 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
         }
         "get" => {
             let (at, locks) = (words.at(), words.locks());
-            match get(&replica.state, &words.bytes(), at, &locks).unwrap() {
-                ReadOutcome::Value(kv) => kv.map_or("no value".into(), |kv| show(&kv)),
-                ReadOutcome::Locked(locked) => show_locked(&locked),
-            }
+            let key = words.bytes();
+            let outcome = get(&replica.state, replica.start_key(), &key, at, &locks).unwrap();
+            show_read(&outcome, |kv| kv.as_ref().map_or("no value".into(), show))
         }
         "scan" => {
             let request = ScanRequest {
@@ -132,11 +138,26 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
                 start: words.bytes(),
                 end: words.bytes(),
             };
-            show_page(&scan(&replica.state, &request).unwrap())
+            show_read(&scan(&replica.state, replica.start_key(), &request).unwrap(), show_page)
         }
         "validate" => {
             let request = commands::validation(words, items);
-            show_validated(&validate(&replica.state, &request).unwrap())
+            show_validated(&validate(&replica.state, replica.start_key(), &request).unwrap())
+        }
+        "locks" => {
+            let (limit, below) = (words.named("limit"), words.named("below"));
+            let (start, end) = (words.bytes(), words.bytes());
+            show_locks(&locks(&replica.state, (&start, &end), limit, below).unwrap())
+        }
+        "garbage" => {
+            let (below, walk_max) = (words.named("below"), words.named("walk"));
+            let walk_max = if walk_max == 0 { usize::MAX } else { walk_max as usize };
+            let (start, end) = (words.bytes(), words.bytes());
+            show_ahead(&garbage_ahead(&replica.state, &start, &end, below, walk_max).unwrap())
+        }
+        "floors" => {
+            let floors = floors(&replica.state, replica.start_key()).unwrap();
+            format!("reads from {}, collected below {}", floors.floor_ts, floors.collect_below_ts)
         }
         "dump" => dump(replica),
         name => {

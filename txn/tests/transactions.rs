@@ -1,5 +1,6 @@
 //! Transactions over two ranges, by naive coordinators whose steps interleave at random while
-//! requests and replies get lost, come twice, or come late, and machines restart and crash.
+//! requests and replies get lost, come twice, or come late, machines restart and crash, and garbage is
+//! collected.
 //!
 //! At the end all locks are resolved, and what is stored must be explained: each transaction is
 //! there whole or not at all, as its client was told; each read at a timestamp saw what was committed
@@ -50,5 +51,5 @@ fn run(seed: u64) -> history::Counts {
     done.extend(clients.into_iter().map(Coordinator::into_record));
     cluster.settle();
     cluster.check_replicas();
-    History::new(seed, &cluster, done).check()
+    History::new(seed, cluster, done).check()
 }

@@ -72,7 +72,8 @@ impl Surroundings {
         };
         let mut kvs = Vec::new();
         loop {
-            let page = scan(&*view.reader, &request).map_err(storage_error)?.unlocked()?;
+            let page = scan(&*view.reader, &view.descriptor.start_key, &request);
+            let page = page.map_err(storage_error)?.unlocked()?;
             kvs.extend(page.kvs);
             match page.next {
                 Some(next) => request.start = next,
@@ -84,7 +85,8 @@ impl Surroundings {
     pub async fn get_control(&self, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
         let view = self.read_control().await?;
         let at = rangedb_txn::ReadAt::Latest;
-        let read = rangedb_txn::get(&*view.reader, key, at, &Locks::Ignored);
+        let read =
+            rangedb_txn::get(&*view.reader, &view.descriptor.start_key, key, at, &Locks::Ignored);
         read.map_err(storage_error)?.unlocked()
     }
 

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use rangedb_proto::v1::{
     self, PointRead, PointReadReply, RangeHeader, ReadCheck, Scan, ScanReply, Validate,
-    ValidateReply, error::Kind,
+    ValidateReply,
 };
 use rangedb_proto::{RangeDescriptorExt, RangeId, Timestamp};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
-use rangedb_txn::{Locks, ScanRequest, ValidateOutcome, check_key, check_validate};
+use rangedb_txn::{Locks, ScanRequest, check_key, check_validate};
 
 use super::{Node, storage_error};
 use crate::handle::ReadView;
@@ -23,7 +23,9 @@ impl Node {
         }
         let at = rangedb_txn::ReadAt::from_read_ts(ask.read_ts);
         let locks = Locks::InTheWay { but_of: ask.pass_locks_of };
-        let read = rangedb_txn::get(&*view.reader, &ask.key, at, &locks).map_err(storage_error)?;
+        let read =
+            rangedb_txn::get(&*view.reader, &view.descriptor.start_key, &ask.key, at, &locks);
+        let read = read.map_err(storage_error)?;
         Ok(PointReadReply { kv: read.unlocked()? })
     }
 
@@ -43,7 +45,8 @@ impl Node {
             at: rangedb_txn::ReadAt::from_read_ts(ask.read_ts),
             locks: Locks::InTheWay { but_of: ask.pass_locks_of },
         };
-        let page = rangedb_txn::scan(&*view.reader, &request).map_err(storage_error)?;
+        let page = rangedb_txn::scan(&*view.reader, &view.descriptor.start_key, &request);
+        let page = page.map_err(storage_error)?;
         Ok(page.unlocked()?.into())
     }
 
@@ -58,19 +61,9 @@ impl Node {
         if !ask.reads.iter().all(covered) {
             return Err(outside(&view));
         }
-        let outcome = rangedb_txn::validate(&*view.reader, &ask).map_err(storage_error)?;
-        match outcome {
-            ValidateOutcome::Unchanged => Ok(ValidateReply { conflict: None }),
-            ValidateOutcome::Conflict(conflict) => Ok(ValidateReply { conflict: Some(conflict) }),
-            ValidateOutcome::Locked(lock) => {
-                let message = format!("key {} is locked", lock.key.escape_ascii());
-                Err(v1::Error::new(Kind::KeyLocked(lock), message))
-            }
-            ValidateOutcome::TooLong { records_max } => {
-                let message = format!("what was read holds more than {records_max} records");
-                Err(v1::Error::invalid("reads", message))
-            }
-        }
+        let outcome = rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask);
+        let conflict = outcome.map_err(storage_error)?.unlocked()?;
+        Ok(ValidateReply { conflict })
     }
 
     /// A view of a range's state for a read at a timestamp; 0 is the latest.

@@ -58,7 +58,7 @@ fn check(
         Fate::Locked(lock) => return Ok((Some(lock), found.current)),
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
-        Fate::Unknown => {}
+        Fate::Unknown => memory.check_floor(acquire.start_ts.min(acquire.for_update_ts))?,
     }
     if let Some(lock) = found.foreign_lock {
         return Err(Stop::locked(key, &lock));

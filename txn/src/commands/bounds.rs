@@ -62,6 +62,15 @@ impl Bounds {
         })
     }
 
+    /// As [`Bounds::check_span`], for spans that may begin where the range does, which is at no key
+    /// if it is the first.
+    pub(crate) fn check_part(&self, what: &str, start: &[u8], end: &[u8]) -> Result<(), Stop> {
+        match self.0.start_key == start && self.0.covers(start, end) {
+            true => Ok(()),
+            false => self.check_span(what, first_key(start), end),
+        }
+    }
+
     fn check_span(&self, what: &str, start: &[u8], end: &[u8]) -> Result<(), Stop> {
         self.check_key(start)?;
         match self.0.covers(start, end) {

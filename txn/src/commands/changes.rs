@@ -78,7 +78,7 @@ impl Changes {
         self.keys.iter().filter(|(_, change)| change.after.is_some()).map(|(key, _)| key)
     }
 
-    pub(crate) fn write_to(self, batch: &mut Batch<'_>) {
+    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
             let Some(after) = change.after else { continue };
@@ -86,7 +86,7 @@ impl Changes {
             if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
                 batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
             }
-            versions::supersede(batch, &key, change.before, &record);
+            versions::supersede(batch, &key, change.before, &record, collect_below);
         }
     }
 }

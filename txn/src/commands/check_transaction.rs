@@ -1,8 +1,13 @@
 //! What became of a transaction, asked at its primary by one who found a lock in the way.
 //!
 //! The question itself may decide: a transaction whose time is up is rolled back, and so is one that
-//! has not been here, because its first phase may still come and must then be refused. Time is the
-//! oracle's, as the one who asks took it, so no clock but the oracle's has a say.
+//! has not been here, because its first phase may still come and must then be refused. That waits
+//! until the lock that was met has had its time: the first phase goes to all ranges at once, and may
+//! just not have got here yet. Time is the oracle's, as the one who asks took it, so no clock but the
+//! oracle's has a say.
+//!
+//! Of a transaction from below the floor nothing can come any more, so no record is needed. From
+//! below what was collected, nothing is known: it may have committed.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::transaction_status::State;
@@ -41,6 +46,13 @@ pub(crate) fn apply(
         Fate::Committed { commit_ts } => committed(commit_ts),
         Fate::RolledBack => rolled_back(),
         Fate::Unknown => {
+            memory.check_remembered(check.start_ts)?;
+            if !memory.may_lock(check.start_ts) {
+                return Ok(rolled_back());
+            }
+            if Timestamp(check.now_ts).millis() <= check.met_alive_until_ms {
+                return Ok(on_its_way(check.met_alive_until_ms));
+            }
             Outcome::RolledBack.write(batch, key, check.start_ts);
             rolled_back()
         }
@@ -59,6 +71,12 @@ pub(super) fn alive(lock: &Lock) -> command_reply::Body {
         min_commit_ts: lock.min_commit_ts,
         ..Default::default()
     })
+}
+
+/// The first phase got to another key before the primary. Where it may commit is not known yet, so
+/// no reader may go before it.
+fn on_its_way(alive_until_ms: u64) -> command_reply::Body {
+    status(TransactionStatus { state: State::Alive.into(), alive_until_ms, ..Default::default() })
 }
 
 pub(super) fn committed(commit_ts: u64) -> command_reply::Body {

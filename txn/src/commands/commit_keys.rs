@@ -24,13 +24,17 @@ pub(crate) fn apply(
         match found.fate {
             Fate::Locked(lock) => {
                 check_high_enough(lock.min_commit_ts, commit.commit_ts)?;
-                locked.push((&key[..], lock, found.current));
+                locked.push((key.clone(), lock, found.current));
             }
             Fate::Committed { commit_ts } if commit_ts != commit.commit_ts => {
                 return Err(Stop::committed(commit_ts));
             }
             Fate::Committed { .. } => {}
-            Fate::RolledBack | Fate::Unknown => return Err(Stop::aborted(key)),
+            Fate::RolledBack => return Err(Stop::aborted(key)),
+            Fate::Unknown => {
+                memory.check_remembered(commit.start_ts)?;
+                return Err(Stop::aborted(key));
+            }
         }
     }
     let timestamps = (commit.start_ts, commit.commit_ts);

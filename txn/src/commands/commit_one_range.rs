@@ -1,6 +1,6 @@
 //! A transaction whose keys lie in one range: check, then write, in one step of the log.
 //!
-//! In order: was it applied before; are its keys free of locks; is what it read still so; do its
+//! In order: was it applied before; is it too old to tell; are its keys free of locks; is what it read still so; do its
 //! conditions hold; what do its operations make of the state. Only then is anything written, so
 //! every earlier way out leaves the state untouched.
 
@@ -32,13 +32,18 @@ pub(crate) fn apply(
     let bounds = Bounds::of(context);
     bounds.check_items(&commit.conditions, &commit.operations)?;
     bounds.check_reads(&commit.reads)?;
+    let collect_below = memory.range.collected_below_ts;
     let applied_at = repeat::applied_at(&*batch, &memory.applied, commit)?;
     #[cfg(feature = "planted")]
     let applied_at = applied_at.filter(|_| !rangedb_planted::Bug::RetryAppliedTwice.is_planted());
     if let Some(commit_ts) = applied_at {
-        return repeat::answer(&*batch, context, commit, commit_ts)
+        // What it replaced may be gone, and itself on another replica.
+        memory.check_remembered(commit_ts)?;
+        return repeat::answer(&*batch, context, commit, commit_ts, collect_below)
             .map(command_reply::Body::Committed);
     }
+    memory.check_floor(commit.start_ts)?;
+    commit.reads.iter().try_for_each(|read| memory.check_floor(read.read_ts))?;
     if !memory.locks.is_empty() {
         check_locks(context, commit, &*batch)?;
     }
@@ -46,13 +51,14 @@ pub(crate) fn apply(
     conditions::check(&*batch, &memory.locks, commit.start_ts, &commit.conditions)?;
 
     let commit_ts = memory.next_ts(context, commit.start_ts)?;
-    let mut execution = Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts);
+    let mut execution =
+        Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts, collect_below);
     let results = execution.run(&commit.operations)?;
     let changes = execution.into_changes();
     if !memory.locks.is_empty() {
         release_own(memory, &changes, batch)?;
     }
-    changes.write_to(batch);
+    changes.write_to(batch, collect_below);
     // Also without an operation: a commit that only checked must not share its timestamp with a
     // later one that writes, or a snapshot at that timestamp would show what the check did not see.
     memory.committed(context, batch, (commit.start_ts, commit_ts));
@@ -114,6 +120,8 @@ fn check_reads(memory: &Memory, commit: &CommitOneRange, reader: &dyn Reader) ->
         // The command commits above everything that is there.
         until: u64::MAX,
         with_locks: !memory.locks.is_empty(),
+        passed: &[],
+        collect_below: memory.range.collected_below_ts,
     };
     match checks.first_finding(&commit.reads)? {
         None => Ok(()),

@@ -29,6 +29,10 @@ pub(crate) fn apply(
             alive(&lock)
         }
         Fate::Committed { commit_ts } => committed(commit_ts),
-        Fate::RolledBack | Fate::Unknown => rolled_back(),
+        Fate::RolledBack => rolled_back(),
+        Fate::Unknown => {
+            memory.check_remembered(heartbeat.start_ts)?;
+            rolled_back()
+        }
     })
 }

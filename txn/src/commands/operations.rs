@@ -29,6 +29,8 @@ pub(crate) struct Execution<'a> {
     at: ReadAt,
     /// Where a delete-range without an end stops.
     range_end: &'a [u8],
+    /// Deleted versions from below are as good as none.
+    collect_below: u64,
     return_previous: bool,
     changes: Changes,
     delete_ranges: DeleteRanges,
@@ -42,11 +44,13 @@ impl<'a> Execution<'a> {
         range_end: &'a [u8],
         commit: &CommitOneRange,
         commit_ts: u64,
+        collect_below: u64,
     ) -> Self {
         Execution {
             reader,
             at,
             range_end,
+            collect_below,
             return_previous: commit.return_previous,
             changes: Changes { start_ts: commit.start_ts, commit_ts, keys: BTreeMap::new() },
             delete_ranges: DeleteRanges::default(),
@@ -108,7 +112,8 @@ impl<'a> Execution<'a> {
                 deleted += 1;
             }
         }
-        let mut walk = Walk::new(self.reader, (start, end), Direction::Forward, self.at)?;
+        let mut walk = Walk::new(self.reader, (start, end), Direction::Forward, self.at)?
+            .without_spent(self.collect_below);
         while let Some((key, record)) = walk.next()? {
             self.delete_ranges.count_walked()?;
             let Some(record) = record else { continue };

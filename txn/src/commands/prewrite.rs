@@ -95,7 +95,7 @@ fn place(
         Fate::Locked(lock) => return Ok(Place::Written(lock)),
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
-        Fate::Unknown => {}
+        Fate::Unknown => memory.check_floor(prewrite.start_ts)?,
     }
     if let Some(lock) = found.foreign_lock {
         return Err(Stop::locked(key, &lock));

@@ -31,16 +31,19 @@ pub(crate) fn applied_at(
 /// What the command was answered when it was applied, worked out again from the versions just below
 /// its commit timestamp: the operations run as they did then and their writes are dropped.
 ///
-/// Exact as long as those versions are kept, with one exception: where a delete-range would have to
+/// Exact as long as those versions are kept, which is until garbage collection has passed the commit
+/// timestamp, with one exception: where a delete-range would have to
 /// walk over more records today than a command may, all results are empty.
 pub(crate) fn answer(
     reader: &dyn Reader,
     context: &ApplyContext<'_>,
     commit: &CommitOneRange,
     commit_ts: u64,
+    collect_below: u64,
 ) -> std::result::Result<Committed, Stop> {
     let before = ReadAt::Timestamp(rangedb_proto::Timestamp(commit_ts - 1));
-    let mut execution = Execution::new(reader, before, context.end_key, commit, commit_ts);
+    let mut execution =
+        Execution::new(reader, before, context.end_key, commit, commit_ts, collect_below);
     let results = match execution.run(&commit.operations) {
         Ok(results) => results,
         Err(Stop::Reply(_)) => vec![Default::default(); commit.operations.len()],

@@ -1,13 +1,29 @@
 //! Carrying out, on behalf of a transaction, what was decided at its primary.
 
+use bytes::Bytes;
 use rangedb_proto::v1::{ResolveLocks, Resolved, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
+use rangedb_storage::{ApplyContext, Batch, Direction, Record};
 
 use super::bounds::Bounds;
 use super::commit_keys::check_high_enough;
 use super::{Stop, undecided};
+use crate::limits::{COMMAND_ITEMS_MAX, span_end};
+use crate::lock::Lock;
+use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
 use crate::versions;
+
+/// Keys with a record in the lock family that a command walks over in a span: most are not the
+/// transaction's, and cost less than one that is finished.
+pub const RESOLVE_WALK_MAX: usize = 4 * COMMAND_ITEMS_MAX;
+
+/// The transaction's locks that a command finishes.
+#[derive(Default)]
+struct Work {
+    locked: Vec<(Bytes, Lock, Option<Record>)>,
+    /// Where the span goes on, if it was too long.
+    next: Option<Bytes>,
+}
 
 /// Evaluates the command against the batch and puts its writes there. Keys without a lock of the
 /// transaction are left alone: somebody else was faster. Answers how many had one.
@@ -17,25 +33,73 @@ pub(crate) fn apply(
     resolve: &ResolveLocks,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_keys(&resolve.keys)?;
-    let mut locked = Vec::new();
-    for key in &resolve.keys {
-        let lock = memory.locks.get(batch, key)?;
-        if let Some(lock) = lock.filter(|lock| lock.start_ts == resolve.start_ts) {
-            if resolve.commit_ts > 0 {
-                check_high_enough(lock.min_commit_ts, resolve.commit_ts)?;
-            }
-            locked.push((&key[..], lock, versions::current(batch, key)?));
-        }
+    let work = match resolve.keys.is_empty() {
+        true => in_span(context, memory, resolve, batch)?,
+        false => at_keys(context, memory, resolve, batch)?,
+    };
+    if resolve.commit_ts > 0 {
+        let promises = work.locked.iter().map(|(_, lock, _)| lock.min_commit_ts);
+        check_high_enough(promises.max().unwrap_or_default(), resolve.commit_ts)?;
     }
-    let keys = locked.len() as u64;
+    let keys = work.locked.len() as u64;
     if resolve.commit_ts > 0 {
         let timestamps = (resolve.start_ts, resolve.commit_ts);
-        undecided::commit(context, memory, batch, timestamps, locked);
+        undecided::commit(context, memory, batch, timestamps, work.locked);
     } else {
-        for (key, lock, _) in &locked {
+        for (key, lock, _) in &work.locked {
             undecided::roll_back(memory, batch, key, lock);
         }
     }
-    Ok(command_reply::Body::Resolved(Resolved { keys, ..Default::default() }))
+    let resume_key = work.next.unwrap_or_default();
+    Ok(command_reply::Body::Resolved(Resolved { keys, resume_key }))
+}
+
+fn at_keys(
+    context: &ApplyContext<'_>,
+    memory: &Memory,
+    resolve: &ResolveLocks,
+    batch: &Batch<'_>,
+) -> Result<Work, Stop> {
+    Bounds::of(context).check_keys(&resolve.keys)?;
+    let mut work = Work::default();
+    for key in &resolve.keys {
+        if let Some(lock) = memory.locks.get(batch, key)?
+            && lock.start_ts == resolve.start_ts
+        {
+            work.locked.push((key.clone(), lock, versions::current(batch, key)?));
+        }
+    }
+    Ok(work)
+}
+
+fn in_span(
+    context: &ApplyContext<'_>,
+    memory: &Memory,
+    resolve: &ResolveLocks,
+    batch: &Batch<'_>,
+) -> Result<Work, Stop> {
+    let start = match &resolve.start_key[..] {
+        [] => context.start_key,
+        start => start,
+    };
+    let end = span_end(&resolve.end_key, context.end_key);
+    Bounds::of(context).check_part("resolve-locks", start, end)?;
+    let mut work = Work::default();
+    if memory.locks.is_empty() {
+        return Ok(work);
+    }
+    let mut walk = LockWalk::new(batch, (start, end), Direction::Forward)?;
+    let mut walked = 0;
+    while let Some((key, lock)) = walk.next()? {
+        if walked == RESOLVE_WALK_MAX || work.locked.len() == COMMAND_ITEMS_MAX {
+            work.next = Some(key);
+            break;
+        }
+        walked += 1;
+        if let Some(lock) = lock.filter(|lock| lock.start_ts == resolve.start_ts) {
+            let current = versions::current(batch, &key)?;
+            work.locked.push((key, lock, current));
+        }
+    }
+    Ok(work)
 }

@@ -23,7 +23,10 @@ pub(crate) fn apply(
     for key in &rollback.keys {
         match Found::at(batch, memory, key, start_ts)?.fate {
             Fate::Locked(lock) => open.push((key, Some(lock))),
-            Fate::Unknown => open.push((key, None)),
+            Fate::Unknown => {
+                memory.check_remembered(start_ts)?;
+                open.push((key, None));
+            }
             Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
             Fate::RolledBack => {}
         }
@@ -31,7 +34,8 @@ pub(crate) fn apply(
     for (key, lock) in open {
         match lock {
             Some(lock) => undecided::roll_back(memory, batch, key, &lock),
-            None => Outcome::RolledBack.write(batch, key, start_ts),
+            None if memory.may_lock(start_ts) => Outcome::RolledBack.write(batch, key, start_ts),
+            None => {}
         }
     }
     Ok(command_reply::Body::Resolved(Resolved {

@@ -4,6 +4,7 @@
 //! from the moment that the lock there is replaced by a version, and it never will once a record
 //! says that it was rolled back. All other locks follow.
 
+use bytes::Bytes;
 use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, keys};
 
 use crate::lock::{Lock, LockKind};
@@ -18,17 +19,19 @@ pub(crate) fn commit(
     memory: &mut Memory,
     batch: &mut Batch<'_>,
     (start_ts, commit_ts): (u64, u64),
-    locked: Vec<(&[u8], Lock, Option<Record>)>,
+    locked: Vec<(Bytes, Lock, Option<Record>)>,
 ) {
     if locked.is_empty() {
         return;
     }
+    let collect_below = memory.range.collected_below_ts;
     for (key, lock, before) in locked {
+        let key = &key[..];
         memory.locks.remove(batch, key);
         match lock.kind {
             LockKind::Write { value, lease_id } => {
                 let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
-                versions::supersede(batch, key, before, &after);
+                versions::supersede(batch, key, before, &after, collect_below);
             }
             // A primary without a version must still say that the transaction was committed.
             LockKind::Pessimistic if lock.primary == key => {

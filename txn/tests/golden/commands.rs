@@ -4,9 +4,9 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::command::Body;
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{
-    AcquireLocks, CheckTransaction, CommitKeys, CommitOneRange, Condition, Delete, DeleteRange,
-    HeartbeatLock, Operation, Prewrite, Put, ReadCheck, ResolveLocks, RollbackKeys, Validate,
-    operation,
+    AcquireLocks, CheckSecondaries, CheckTransaction, CollectGarbage, CommitKeys, CommitOneRange,
+    Condition, Delete, DeleteRange, HeartbeatLock, Operation, Prewrite, Put, ReadCheck,
+    ResolveLocks, RollbackKeys, Validate, operation,
 };
 
 use super::support::operation;
@@ -30,7 +30,9 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
                 primary: words.named_key("primary"),
                 alive_until_ms: words.named("alive"),
                 for_update_ts: words.named("update"),
+                async_commit: words.flag("async"),
                 start_ts: words.number(),
+                secondaries: words.rest(),
                 conditions,
                 operations,
             })
@@ -46,14 +48,30 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
         "check_transaction" => Body::CheckTransaction(CheckTransaction {
             now_ts: Timestamp::from_millis(words.named("now")).next().0,
             push_above_ts: words.named("push"),
+            met_alive_until_ms: words.named("met"),
             start_ts: words.number(),
             primary: words.bytes(),
         }),
-        "resolve_locks" => Body::ResolveLocks(ResolveLocks {
-            commit_ts: words.named("at"),
+        "check_secondaries" => Body::CheckSecondaries(CheckSecondaries {
             start_ts: words.number(),
             keys: words.rest(),
         }),
+        "resolve_locks" => {
+            let (is_span, commit_ts) = (words.flag("span"), words.named("at"));
+            let (start_ts, mut keys) = (words.number(), words.rest());
+            let (end_key, start_key) = match is_span {
+                true => (keys.pop().unwrap(), keys.pop().unwrap()),
+                false => Default::default(),
+            };
+            Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys, start_key, end_key })
+        }
+        "collect_garbage" => {
+            let (floor_ts, collect_below_ts) = (words.named("floor"), words.named("below"));
+            let mut span = words.rest().into_iter();
+            let mut bound = || span.next().unwrap_or_default();
+            let (start_key, end_key) = (bound(), bound());
+            Body::CollectGarbage(CollectGarbage { floor_ts, collect_below_ts, start_key, end_key })
+        }
         "heartbeat_lock" => Body::HeartbeatLock(HeartbeatLock {
             alive_until_ms: words.named("alive"),
             start_ts: words.number(),
@@ -72,6 +90,7 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
 
 pub fn validation(mut words: Words<'_>, items: &str) -> Validate {
     Validate {
+        pass_locks_of: words.passed(),
         range: None,
         commit_ts: words.named("at"),
         start_ts: words.number(),

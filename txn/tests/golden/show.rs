@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{
-    CommandReply, KeyLocked, KeyValue, TransactionStatus, WriteConflict, command_reply::Body,
+    CommandReply, GarbageCollected, KeyLocked, KeyValue, LockInfo, TransactionStatus,
+    WriteConflict, command_reply::Body,
 };
 use rangedb_storage::{ColumnFamily, HistoryRecord, Record, RecordValue, encoding, keys};
-use rangedb_txn::{Page, ReadOutcome, ValidateOutcome};
+use rangedb_txn::{GarbageAhead, Page, ReadOutcome, ValidateOutcome};
 
 use super::support::Replica;
 
@@ -31,13 +33,23 @@ pub fn show_reply(reply: &CommandReply) -> String {
             format!("condition {} failed: {actual}", failed.index)
         }
         Body::Invalid(reason) => format!("invalid: {reason}"),
-        Body::Prewritten(written) => format!("prewritten, commits from {}", written.min_commit_ts),
+        Body::Prewritten(written) => {
+            let how = if written.async_commit { "by itself " } else { "" };
+            format!("prewritten, commits {how}from {}", written.min_commit_ts)
+        }
         Body::Locked(locked) => show_locked(locked),
         Body::WriteConflict(conflict) => show_conflict(conflict),
         Body::Aborted(aborted) => format!("aborted: rolled back at {}", show_bytes(&aborted.key)),
         Body::TransactionStatus(status) => show_status(status),
         Body::CommitTooLow(low) => format!("too low: commits from {}", low.min_commit_ts),
-        Body::Resolved(resolved) => format!("resolved {}", resolved.keys),
+        Body::Resolved(resolved) => {
+            format!("resolved {}{}", resolved.keys, show_resume(&resolved.resume_key))
+        }
+        Body::GarbageCollected(collected) => {
+            let GarbageCollected { floor_ts, dropped, resume_key } = collected;
+            format!("floor {floor_ts}, dropped {dropped}{}", show_resume(resume_key))
+        }
+        Body::TooOld(old) => show_too_old(old.floor_ts),
         Body::LocksAcquired(acquired) => {
             let mut out = "locked\n".to_owned();
             for kv in &acquired.current {
@@ -52,7 +64,50 @@ pub fn show_reply(reply: &CommandReply) -> String {
     }
 }
 
-pub fn show_locked(locked: &KeyLocked) -> String {
+fn show_resume(key: &[u8]) -> String {
+    if key.is_empty() { String::new() } else { format!(", go on at {}", show_bytes(key)) }
+}
+
+fn show_too_old(floor_ts: u64) -> String {
+    format!("too old: the floor is {floor_ts}")
+}
+
+pub fn show_locks((locks, next): &(Vec<LockInfo>, Option<Bytes>)) -> String {
+    let mut out = String::new();
+    for lock in locks {
+        let kind = lock.kind().as_str_name();
+        let LockInfo { start_ts, alive_until_ms, min_commit_ts, for_update_ts, .. } = lock;
+        let (key, primary) = (show_bytes(&lock.key), show_bytes(&lock.primary));
+        write!(
+            out,
+            "{key} {kind} by {start_ts}, primary {primary}, alive until {alive_until_ms} ms, commits \
+             from {min_commit_ts}, for update {for_update_ts}"
+        )
+        .unwrap();
+        if lock.async_commit {
+            let others: Vec<_> = lock.secondaries.iter().map(|key| show_bytes(key)).collect();
+            write!(out, ", by itself with [{}]", others.join(" ")).unwrap();
+        }
+        writeln!(out).unwrap();
+    }
+    match next {
+        Some(key) => writeln!(out, "go on at {}", show_bytes(key)).unwrap(),
+        None => writeln!(out, "no more").unwrap(),
+    }
+    out
+}
+
+pub fn show_ahead(ahead: &GarbageAhead) -> String {
+    let worth = match &ahead.worth {
+        Some((start, end)) => {
+            format!("worth it from {} to {}", show_bytes(start), show_bytes(end))
+        }
+        None => "nothing".into(),
+    };
+    worth + &show_resume(ahead.next.as_deref().unwrap_or_default())
+}
+
+fn show_locked(locked: &KeyLocked) -> String {
     let KeyLocked { key, primary, start_ts, alive_until_ms } = locked;
     let (key, primary) = (show_bytes(key), show_bytes(primary));
     format!("{key} is locked by {start_ts} (primary {primary}, alive until {alive_until_ms} ms)")
@@ -67,6 +122,14 @@ fn show_conflict(conflict: &WriteConflict) -> String {
 fn show_status(status: &TransactionStatus) -> String {
     let TransactionStatus { commit_ts, alive_until_ms, min_commit_ts, .. } = status;
     match status.state() {
+        State::Alive if status.async_commit => {
+            let mut out =
+                format!("perhaps committed, from {min_commit_ts} (until {alive_until_ms} ms)");
+            for key in &status.secondaries {
+                write!(out, "; ask {}", show_bytes(key)).unwrap();
+            }
+            out
+        }
         State::Alive => format!("alive until {alive_until_ms} ms, commits from {min_commit_ts}"),
         State::Committed => format!("was committed at {commit_ts}"),
         State::RolledBack => "was rolled back".into(),
@@ -79,14 +142,19 @@ pub fn show_validated(outcome: &ValidateOutcome) -> String {
         ValidateOutcome::Conflict(conflict) => show_conflict(conflict),
         ValidateOutcome::Locked(locked) => show_locked(locked),
         ValidateOutcome::TooLong { records_max } => format!("more than {records_max} records"),
+        ValidateOutcome::TooOld { floor_ts } => show_too_old(*floor_ts),
     }
 }
 
-pub fn show_page(outcome: &ReadOutcome<Page>) -> String {
-    let page = match outcome {
-        ReadOutcome::Value(page) => page,
-        ReadOutcome::Locked(locked) => return show_locked(locked),
-    };
+pub fn show_read<T>(outcome: &ReadOutcome<T>, show: impl FnOnce(&T) -> String) -> String {
+    match outcome {
+        ReadOutcome::Value(value) => show(value),
+        ReadOutcome::Locked(locked) => show_locked(locked),
+        ReadOutcome::TooOld { floor_ts } => show_too_old(*floor_ts),
+    }
+}
+
+pub fn show_page(page: &Page) -> String {
     let mut out = String::new();
     for kv in &page.kvs {
         writeln!(out, "{}", show(kv)).unwrap();
@@ -146,6 +214,13 @@ fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
     let (key, behind) = encoding::unescape(stored_key).unwrap();
     let key = show_bytes(&key);
     match behind {
+        b"range" if value[0] == 2 => format!(
+            "{}: last commit {}, floor {}, collected below {}",
+            show_bytes(stored_key),
+            number(1),
+            number(9),
+            number(17)
+        ),
         b"range" => format!("{}: last commit {}", show_bytes(stored_key), number(1)),
         [b'r', start_ts @ ..] => {
             let start_ts = u64::from_be_bytes(start_ts.try_into().unwrap());

@@ -49,10 +49,13 @@ impl<'a> Words<'a> {
         ReadAt::from_read_ts(self.named("at"))
     }
 
-    /// `passing TS` may be given more than once.
     pub fn locks(&mut self) -> Locks {
-        let passed = std::iter::from_fn(|| Some(self.named("passing")).filter(|ts| *ts > 0));
-        Locks::InTheWay { but_of: passed.collect() }
+        Locks::InTheWay { but_of: self.passed() }
+    }
+
+    /// `passing TS` may be given more than once.
+    pub fn passed(&mut self) -> Vec<u64> {
+        std::iter::from_fn(|| Some(self.named("passing")).filter(|ts| *ts > 0)).collect()
     }
 
     /// All that are left, as keys.

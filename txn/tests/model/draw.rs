@@ -1,9 +1,11 @@
 //! Random commands and scans over few keys, so that they meet often.
 
+#![allow(dead_code, reason = "every test takes what it needs")]
+
 use bytes::Bytes;
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{
-    CommitOneRange, Condition, Delete, DeleteRange, Operation, Put, operation::Body,
+    CollectGarbage, CommitOneRange, Condition, Delete, DeleteRange, Operation, Put, operation::Body,
 };
 use rangedb_storage::Direction;
 use rangedb_txn::{Locks, ReadAt, ScanRequest};
@@ -85,6 +87,23 @@ impl Draw {
             return_previous: self.rng.bool(),
             reads: Vec::new(),
         }
+    }
+
+    /// Floors of some commands ago, and a part of the range or all of it.
+    pub fn collect(&mut self) -> CollectGarbage {
+        let floor_ts = self.oracle.saturating_sub(self.rng.u64(0..100)).max(1);
+        let below = match self.rng.u32(0..4) {
+            0 => 0,
+            1 => self.rng.u64(0..=floor_ts),
+            _ => floor_ts,
+        };
+        let inside = |place: usize| Bytes::from_static(KEYS[place]);
+        let (start, end) = (self.rng.usize(1..KEYS.len() - 1), self.rng.usize(1..KEYS.len()));
+        let (start_key, end_key) = match start < end && self.rng.bool() {
+            true => (inside(start), inside(end)),
+            false => Default::default(),
+        };
+        CollectGarbage { floor_ts, collect_below_ts: below, start_key, end_key }
     }
 
     /// Rarely one outside the range.

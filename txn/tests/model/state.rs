@@ -6,8 +6,8 @@ use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{
-    CommandReply, CommitOneRange, Committed, ConditionFailed, KeyValue, Operation, OperationResult,
-    operation,
+    CollectGarbage, CommandReply, CommitOneRange, Committed, ConditionFailed, KeyValue, Operation,
+    OperationResult, TooOld, operation,
 };
 use rangedb_txn::ReadAt;
 
@@ -17,6 +17,10 @@ pub struct Model {
     /// From the oldest version to the newest: when it was committed, and what it put, if anything.
     versions: BTreeMap<Bytes, Vec<(u64, Option<KeyValue>)>>,
     last_commit_ts: u64,
+    /// Below, reads and new commands are too old.
+    pub floor_ts: u64,
+    /// Commands that committed below are forgotten.
+    collect_below_ts: u64,
     /// What the commands with operations were answered.
     applied: BTreeMap<u64, Committed>,
 }
@@ -31,7 +35,23 @@ impl Model {
             end_key: end_key.into(),
             versions: BTreeMap::new(),
             last_commit_ts: 0,
+            floor_ts: 0,
+            collect_below_ts: 0,
             applied: BTreeMap::new(),
+        }
+    }
+
+    pub fn raise_floor(&mut self, collect: &CollectGarbage) {
+        self.floor_ts = self.floor_ts.max(collect.floor_ts);
+        self.collect_below_ts = self.collect_below_ts.max(collect.collect_below_ts);
+    }
+
+    pub fn check_floor(&self, at: ReadAt) -> Result<(), TooOld> {
+        match at {
+            ReadAt::Timestamp(ts) if ts.0 < self.floor_ts => {
+                Err(TooOld { floor_ts: self.floor_ts })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -57,8 +77,15 @@ impl Model {
         if let Some(reason) = self.refusal(commit) {
             return Body::Invalid(reason);
         }
+        let too_old = Body::TooOld(TooOld { floor_ts: self.floor_ts });
         if let Some(committed) = self.applied.get(&commit.start_ts) {
+            if committed.commit_ts < self.collect_below_ts {
+                return too_old;
+            }
             return Body::Committed(Committed { repeated_command: true, ..committed.clone() });
+        }
+        if commit.start_ts < self.floor_ts {
+            return too_old;
         }
         for (index, condition) in (0..).zip(&commit.conditions) {
             let actual = self.get(&condition.key, ReadAt::Latest);

@@ -3,6 +3,8 @@
 use rangedb_proto::v1::{CommandReply, command};
 use rangedb_storage::StateEngine;
 
+use rangedb_txn::{Floors, floors};
+
 use super::{Entry, Replica};
 
 pub struct Logged {
@@ -26,6 +28,10 @@ impl Logged {
             log: Vec::new(),
             replies: Vec::new(),
         }
+    }
+
+    pub fn floors(&self) -> Floors {
+        floors(&self.replica.state, self.replica.start_key()).unwrap()
     }
 
     pub fn apply(&mut self, command: command::Body) -> CommandReply {

@@ -7,7 +7,7 @@ pub mod logged;
 use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::v1::{
-    Command, CommandReply, CommitOneRange, KeyValue, Operation, command, operation,
+    Command, CommandReply, CommitOneRange, KeyValue, Operation, TooOld, command, operation,
 };
 use rangedb_storage::{
     ApplyContext, Batch, ColumnFamily, Direction, MemState, Reader, StateEngine, StateMachine,
@@ -61,6 +61,11 @@ impl Replica {
         self.machine.load(&*state, &self.start_key, &self.end_key).unwrap();
     }
 
+    /// Where the range begins.
+    pub fn start_key(&self) -> &[u8] {
+        &self.start_key
+    }
+
     /// Entries applied so far.
     pub fn applied(&self) -> usize {
         let stored = self.state.get(ColumnFamily::Meta, APPLIED).unwrap();
@@ -105,19 +110,21 @@ impl Replica {
     }
 }
 
-/// The committed value of a key.
-pub fn get_unlocked(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Option<KeyValue> {
-    value(rangedb_txn::get(reader, key, at, &Locks::Ignored).unwrap())
+/// The committed value of a key, if the read is not too old.
+pub fn get_unlocked(replica: &Replica, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>, TooOld> {
+    let start = replica.start_key();
+    value(rangedb_txn::get(&replica.state, start, key, at, &Locks::Ignored).unwrap())
 }
 
-/// A page of a scan that no lock is in the way of.
-pub fn scan_unlocked(reader: &dyn Reader, request: &ScanRequest) -> Page {
-    value(rangedb_txn::scan(reader, request).unwrap())
+/// A page of a scan that no lock is in the way of, if the read is not too old.
+pub fn scan_unlocked(replica: &Replica, request: &ScanRequest) -> Result<Page, TooOld> {
+    value(rangedb_txn::scan(&replica.state, replica.start_key(), request).unwrap())
 }
 
-fn value<T>(outcome: ReadOutcome<T>) -> T {
+fn value<T>(outcome: ReadOutcome<T>) -> Result<T, TooOld> {
     match outcome {
-        ReadOutcome::Value(value) => value,
+        ReadOutcome::Value(value) => Ok(value),
+        ReadOutcome::TooOld { floor_ts } => Err(TooOld { floor_ts }),
         ReadOutcome::Locked(locked) => panic!("{locked:?}"),
     }
 }

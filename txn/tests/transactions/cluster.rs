@@ -1,15 +1,20 @@
 //! Two ranges, an oracle, and a network that loses, repeats and delays.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{
-    AcquireLocks, CheckTransaction, KeyLocked, ResolveLocks, RollbackKeys, Validate, command,
-    command_reply,
+    AcquireLocks, CheckTransaction, CollectGarbage, KeyLocked, ResolveLocks, RollbackKeys,
+    Validate, command, command_reply,
 };
 use rangedb_storage::Direction;
-use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, ValidateOutcome, scan, validate};
+use rangedb_txn::{
+    Locks, Page, ReadAt, ReadOutcome, ScanRequest, ValidateOutcome, locks, scan, validate,
+};
 
+use super::history::{Version, stored_versions};
 use super::plan::KEYS;
 use super::support::logged::Logged;
 
@@ -28,13 +33,24 @@ pub struct Cluster {
     oracle: Timestamp,
     is_faulty: bool,
     late: Vec<(usize, command::Body)>,
+    /// Whether floors rise in this run: in some they do not, so that nobody is too old.
+    collects: bool,
+    /// Versions that were there before garbage was collected, by key and commit timestamp.
+    pub archive: BTreeMap<(Bytes, u64), Version>,
 }
 
 /// What became of a transaction whose lock was in the way.
 pub enum Obstacle {
+    /// It cannot commit at or below where the one who asks reads.
     Alive,
     Gone,
     Unknown,
+}
+
+/// Why a read was not answered.
+pub enum Refused {
+    Locked(KeyLocked),
+    TooOld,
 }
 
 pub fn range_of(key: &[u8]) -> usize {
@@ -46,9 +62,11 @@ impl Cluster {
         Cluster {
             rng: fastrand::Rng::with_seed(seed),
             ranges: [Logged::new(seed, b"", BOUND), Logged::new(seed, BOUND, b"")],
-            oracle: Timestamp::from_millis(1_000),
+            oracle: Timestamp::from_millis(10_000),
             is_faulty: true,
             late: Vec::new(),
+            collects: !seed.is_multiple_of(3),
+            archive: BTreeMap::new(),
         }
     }
 
@@ -71,9 +89,36 @@ impl Cluster {
             let range = self.rng.usize(0..2);
             self.ranges[range].disturb(&mut self.rng);
         }
+        if self.collects && self.rng.u32(0..25) == 0 {
+            self.raise_floor();
+        }
         if self.rng.u32(0..10) == 0 && !self.late.is_empty() {
             let (range, command) = self.late.swap_remove(self.rng.usize(0..self.late.len()));
             self.ranges[range].apply(command);
+        }
+    }
+
+    /// One range's floor rises, and what no range has a lock from below any more is collected.
+    fn raise_floor(&mut self) {
+        let millis = self.oracle.millis() - self.rng.u64(0..3 * ALIVE_MS / 2);
+        let floor_ts = Timestamp::from_millis(millis).0;
+        let range = self.rng.usize(0..2);
+        let collect = CollectGarbage { floor_ts, ..Default::default() };
+        self.ranges[range].apply(command::Body::CollectGarbage(collect));
+        let floor_ts = self.ranges.each_ref().map(|range| range.floors().floor_ts);
+        let below = floor_ts[0].min(floor_ts[1]);
+        let is_locked = |range: &Logged| {
+            below == 0 || !locks(&range.replica.state, (b"", b""), 1, below).unwrap().0.is_empty()
+        };
+        if self.ranges.iter().any(is_locked) {
+            return;
+        }
+        // What is dropped is remembered here, for the judge.
+        self.archive.extend(stored_versions(&self.ranges));
+        for (range, floor_ts) in self.ranges.iter_mut().zip(floor_ts) {
+            let collect =
+                CollectGarbage { floor_ts, collect_below_ts: below, ..Default::default() };
+            range.apply(command::Body::CollectGarbage(collect));
         }
     }
 
@@ -102,7 +147,7 @@ impl Cluster {
         (start, end): (Bytes, Bytes),
         read_ts: u64,
         passed: &[u64],
-    ) -> Result<Vec<(Bytes, Bytes)>, KeyLocked> {
+    ) -> Result<Vec<(Bytes, Bytes)>, Refused> {
         let range = &mut self.ranges[range_of(&start)];
         range.fence = range.fence.max(read_ts);
         let mut request = ScanRequest {
@@ -117,8 +162,9 @@ impl Cluster {
         };
         let mut rows = Vec::new();
         loop {
-            match scan(&range.replica.state, &request).unwrap() {
-                ReadOutcome::Locked(locked) => return Err(locked),
+            match scan(&range.replica.state, range.replica.start_key(), &request).unwrap() {
+                ReadOutcome::Locked(locked) => return Err(Refused::Locked(locked)),
+                ReadOutcome::TooOld { .. } => return Err(Refused::TooOld),
                 ReadOutcome::Value(Page { kvs, next }) => {
                     rows.extend(kvs.into_iter().map(|kv| (kv.key, kv.value)));
                     match next {
@@ -133,7 +179,7 @@ impl Cluster {
     pub fn validate(&mut self, range: usize, request: &Validate) -> ValidateOutcome {
         let range = &mut self.ranges[range];
         range.fence = range.fence.max(request.commit_ts);
-        validate(&range.replica.state, request).unwrap()
+        validate(&range.replica.state, range.replica.start_key(), request).unwrap()
     }
 
     /// Asks what became of the transaction in the way, and makes room if it has ended.
@@ -144,19 +190,24 @@ impl Cluster {
             start_ts: locked.start_ts,
             now_ts,
             push_above_ts,
+            met_alive_until_ms: if self.rng.bool() { locked.alive_until_ms } else { 0 },
         };
         let primary = range_of(&locked.primary);
         let commit_ts = match self.send(primary, command::Body::CheckTransaction(check)) {
             None => return Obstacle::Unknown,
             Some(command_reply::Body::TransactionStatus(status)) => match status.state() {
-                State::Alive => return Obstacle::Alive,
+                State::Alive if status.min_commit_ts > push_above_ts => return Obstacle::Alive,
+                State::Alive => return Obstacle::Unknown,
                 State::Committed => status.commit_ts,
                 State::RolledBack => 0,
             },
+            // It was finished long ago, and so was the lock.
+            Some(command_reply::Body::TooOld(_)) => return Obstacle::Unknown,
             other => panic!("{other:?}"),
         };
         let keys = vec![locked.key.clone()];
-        let resolve = ResolveLocks { start_ts: locked.start_ts, commit_ts, keys };
+        let resolve =
+            ResolveLocks { start_ts: locked.start_ts, commit_ts, keys, ..Default::default() };
         match self.send(range_of(&locked.key), command::Body::ResolveLocks(resolve)) {
             None => Obstacle::Unknown,
             Some(command_reply::Body::Resolved(_)) => Obstacle::Gone,

@@ -10,7 +10,7 @@ use rangedb_proto::v1::{
 };
 use rangedb_txn::ValidateOutcome;
 
-use super::cluster::{Cluster, Obstacle, range_of};
+use super::cluster::{Cluster, Obstacle, Refused, range_of};
 use super::plan::{Kind, Plan};
 
 /// What a transaction did, for the judge.
@@ -131,7 +131,7 @@ impl Coordinator {
                 self.again_or_not(cluster, Stage::Lock { todo, for_update_ts })
             }
             None => self.again_or_not(cluster, Stage::Lock { todo, for_update_ts }),
-            Some(Answer::Aborted(_)) => self.rolling_back(),
+            Some(Answer::Aborted(_) | Answer::TooOld(_)) => self.rolling_back(),
             other => panic!("{other:?}"),
         }
     }
@@ -156,7 +156,8 @@ impl Coordinator {
                 self.record.reads.push(Read { start, end, read_ts, locked: false, rows });
                 Stage::Read { done: done + 1 }
             }
-            Err(locked) => {
+            Err(Refused::TooOld) => self.rolling_back(),
+            Err(Refused::Locked(locked)) => {
                 if let Obstacle::Alive = cluster.resolve(&locked, read_ts) {
                     self.passed.push(locked.start_ts);
                 }
@@ -190,7 +191,8 @@ impl Coordinator {
                 cluster.resolve(&locked, 0);
                 self.again_or(cluster, Stage::CommitOneRange, Stage::Done)
             }
-            Some(Answer::WriteConflict(_)) => Stage::Done,
+            // If it was done before, it was too long ago to tell.
+            Some(Answer::WriteConflict(_) | Answer::TooOld(_)) => Stage::Done,
             None => self.again_or(cluster, Stage::CommitOneRange, Stage::Done),
             other => panic!("{other:?}"),
         }
@@ -211,6 +213,7 @@ impl Coordinator {
             operations: plan.operations(range),
             alive_until_ms: cluster.alive_until_ms(),
             for_update_ts: if is_pessimistic { self.record.conflicts_from } else { 0 },
+            ..Default::default()
         };
         let again = Stage::Prewrite { todo: todo.clone(), min_commit_ts: least };
         match cluster.send(range, Ask::Prewrite(ask)) {
@@ -222,7 +225,9 @@ impl Coordinator {
                 cluster.resolve(&locked, 0);
                 self.again_or_not(cluster, again)
             }
-            Some(Answer::WriteConflict(_) | Answer::Aborted(_)) => self.rolling_back(),
+            Some(Answer::WriteConflict(_) | Answer::Aborted(_) | Answer::TooOld(_)) => {
+                self.rolling_back()
+            }
             None => self.again_or_not(cluster, again),
             other => panic!("{other:?}"),
         }
@@ -238,7 +243,8 @@ impl Coordinator {
     fn validate(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, commit_ts: u64) -> Stage {
         let Some(range) = todo.pop() else { return Stage::CommitPrimary { commit_ts } };
         let start_ts = self.record.start_ts;
-        let request = Validate { range: None, start_ts, commit_ts, reads: self.checks(range) };
+        let reads = self.checks(range);
+        let request = Validate { start_ts, commit_ts, reads, ..Default::default() };
         match cluster.validate(range, &request) {
             ValidateOutcome::Unchanged => Stage::Validate { todo, commit_ts },
             ValidateOutcome::Conflict(_) => self.rolling_back(),
@@ -247,6 +253,7 @@ impl Coordinator {
                 todo.push(range);
                 self.again_or_not(cluster, Stage::Validate { todo, commit_ts })
             }
+            ValidateOutcome::TooOld { .. } => self.rolling_back(),
             ValidateOutcome::TooLong { .. } => panic!("there are few keys"),
         }
     }
@@ -267,6 +274,7 @@ impl Coordinator {
             Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
             Some(Answer::CommitTooLow(_)) => self.committing(cluster.timestamp()),
             Some(Answer::Aborted(_)) => self.rolling_back(),
+            Some(Answer::TooOld(_)) => Stage::Done,
             None => match cluster.rng.bool() {
                 true => Stage::AskPrimary { commit_ts },
                 false => Stage::CommitPrimary { commit_ts },
@@ -279,13 +287,15 @@ impl Coordinator {
         let primary = self.record.plan.primary.clone();
         let range = range_of(&primary);
         let (start_ts, now_ts) = (self.record.start_ts, cluster.timestamp());
-        let check = CheckTransaction { primary, start_ts, now_ts, push_above_ts: 0 };
+        let check =
+            CheckTransaction { primary, start_ts, now_ts, push_above_ts: 0, met_alive_until_ms: 0 };
         match cluster.send(range, Ask::CheckTransaction(check)) {
             Some(Answer::TransactionStatus(status)) => match status.state() {
                 State::Alive => Stage::CommitPrimary { commit_ts },
                 State::Committed => self.decided(status.commit_ts),
                 State::RolledBack => self.rolling_back(),
             },
+            Some(Answer::TooOld(_)) => Stage::Done,
             None => self.again_or(cluster, Stage::AskPrimary { commit_ts }, Stage::Done),
             other => panic!("{other:?}"),
         }
@@ -301,7 +311,8 @@ impl Coordinator {
         for range in self.record.plan.ranges().into_iter().skip(1) {
             let keys = self.record.plan.keys(range);
             match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
-                None => {}
+                // Too old: somebody carried it out, and it was superseded and collected.
+                None | Some(Answer::TooOld(_)) => {}
                 Some(Answer::Committed(committed)) => assert_eq!(committed.commit_ts, commit_ts),
                 other => panic!("{start_ts} was committed at {commit_ts}, not {other:?}"),
             }
@@ -318,7 +329,7 @@ impl Coordinator {
         let Some(range) = todo.pop() else { return Stage::Done };
         let (start_ts, keys) = (self.record.start_ts, self.record.plan.keys(range));
         match cluster.send(range, Ask::RollbackKeys(RollbackKeys { start_ts, keys })) {
-            None | Some(Answer::Resolved(_)) => Stage::RollBack { todo },
+            None | Some(Answer::Resolved(_) | Answer::TooOld(_)) => Stage::RollBack { todo },
             other => panic!("{start_ts} was given up, not {other:?}"),
         }
     }

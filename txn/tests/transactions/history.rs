@@ -6,9 +6,22 @@ use std::ops::AddAssign;
 use bytes::Bytes;
 use rangedb_storage::{ColumnFamily, HistoryRecord, Reader, Record as Stored, RecordValue, keys};
 
+use rangedb_txn::locks;
+
 use super::cluster::Cluster;
 use super::coordinator::{Read, Record, Told};
 use super::plan::Kind;
+use super::support::logged::Logged;
+
+/// What must be met, or the runs prove nothing.
+const MET: [&str; 6] = [
+    "one range",
+    "two phases",
+    "pessimistic",
+    "aborted",
+    "undetermined, done",
+    "versions collected",
+];
 
 /// What was met in a run.
 #[derive(Default)]
@@ -20,7 +33,7 @@ impl Counts {
     }
 
     pub fn assert_each_at_least(&self, least: usize) {
-        for what in ["one range", "two phases", "pessimistic", "aborted", "undetermined, done"] {
+        for what in MET {
             let times = self.0.get(what).copied().unwrap_or_default();
             assert!(times >= least, "{what}: {times} of {:?}", self.0);
         }
@@ -35,7 +48,7 @@ impl AddAssign for Counts {
     }
 }
 
-struct Version {
+pub struct Version {
     mod_ts: u64,
     start_ts: u64,
     /// The key's version number; 0 of a deleted one.
@@ -48,42 +61,57 @@ pub struct History {
     /// From the oldest to the newest.
     versions: BTreeMap<Bytes, Vec<Version>>,
     records: Vec<Record>,
+    /// How many of the versions are not stored any more.
+    collected: usize,
+}
+
+/// Every version that the ranges hold, by key and commit timestamp.
+pub fn stored_versions(ranges: &[Logged]) -> BTreeMap<(Bytes, u64), Version> {
+    let mut versions = BTreeMap::new();
+    for range in ranges {
+        for (cf, key, stored) in range.replica.records() {
+            let (key, record) = match cf {
+                ColumnFamily::Current => {
+                    (keys::parse_user_key(&key).unwrap(), Stored::decode(&stored).unwrap())
+                }
+                ColumnFamily::History => {
+                    let (key, _) = keys::parse_history(&key).unwrap();
+                    (key, HistoryRecord::decode(&stored).unwrap().record)
+                }
+                _ => continue,
+            };
+            let value = match &record.value {
+                RecordValue::Deleted => None,
+                RecordValue::Inline(value) => Some(value.clone()),
+                RecordValue::Reference { .. } => {
+                    let position = keys::value(&key, record.start_ts);
+                    range.replica.state.get(ColumnFamily::Value, &position).unwrap()
+                }
+            };
+            let Stored { mod_ts, start_ts, version: number, .. } = record;
+            versions.insert((key, mod_ts), Version { mod_ts, start_ts, number, value });
+        }
+    }
+    versions
 }
 
 impl History {
-    pub fn new(seed: u64, cluster: &Cluster, records: Vec<Record>) -> Self {
-        let mut versions: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
+    /// What is stored now, or was before it was collected.
+    pub fn new(seed: u64, mut cluster: Cluster, records: Vec<Record>) -> Self {
         for range in &cluster.ranges {
-            for (cf, key, stored) in range.replica.records() {
-                let (key, record) = match cf {
-                    ColumnFamily::Current => {
-                        (keys::parse_user_key(&key).unwrap(), Stored::decode(&stored).unwrap())
-                    }
-                    ColumnFamily::History => {
-                        let (key, _) = keys::parse_history(&key).unwrap();
-                        (key, HistoryRecord::decode(&stored).unwrap().record)
-                    }
-                    ColumnFamily::Lock => {
-                        let is_lock = keys::parse_user_key(&key).is_ok();
-                        assert!(!is_lock, "seed {seed}: a lock at {key:?} was not resolved");
-                        continue;
-                    }
-                    _ => continue,
-                };
-                let value = match &record.value {
-                    RecordValue::Deleted => None,
-                    RecordValue::Inline(value) => Some(value.clone()),
-                    RecordValue::Reference { .. } => {
-                        let position = keys::value(&key, record.start_ts);
-                        range.replica.state.get(ColumnFamily::Value, &position).unwrap()
-                    }
-                };
-                let Stored { mod_ts, start_ts, version: number, .. } = record;
-                versions.entry(key).or_default().push(Version { mod_ts, start_ts, number, value });
-            }
+            let (locks, _) = locks(&range.replica.state, (b"", b""), 0, 0).unwrap();
+            assert!(locks.is_empty(), "seed {seed}: {locks:?} were not resolved");
         }
-        versions.values_mut().for_each(|list| list.sort_by_key(|version| version.mod_ts));
-        History { seed, versions, records }
+        let mut all = std::mem::take(&mut cluster.archive);
+        let archived = all.len();
+        let stored = stored_versions(&cluster.ranges);
+        let kept = stored.keys().filter(|key| all.contains_key(*key)).count();
+        all.extend(stored);
+        let mut versions: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
+        for ((key, _), version) in all {
+            versions.entry(key).or_default().push(version);
+        }
+        History { seed, versions, records, collected: archived - kept }
     }
 
     pub fn check(&self) -> Counts {
@@ -102,6 +130,7 @@ impl History {
                 (None, ..) => counts.count("aborted"),
             }
         }
+        counts.0.insert("versions collected", self.collected);
         self.check_version_numbers();
         counts
     }

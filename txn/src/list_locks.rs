@@ -1,0 +1,63 @@
+//! Which locks stand in a span: for people who look for what is in the way, and for whoever has to
+//! know that none from before some time is left.
+
+use bytes::Bytes;
+use rangedb_proto::v1::{LockInfo, lock_info::Kind};
+use rangedb_storage::{Direction, Reader, RecordValue, Result};
+
+use crate::lock::{Lock, LockKind};
+use crate::lock_walk::LockWalk;
+use crate::scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX};
+
+/// The first locks of user keys `[start, end)`, in key order, and where to go on if there may be
+/// more; an empty end has no end. At most `limit` of them (0: as many as a page holds), and only
+/// those of transactions that started below `started_below` (0: all).
+///
+/// As pages of a scan, a list is bounded by [`PAGE_BYTES_MAX`] and [`PAGE_WALK_MAX`]; it may be empty
+/// and yet not the last.
+///
+/// # Errors
+///
+/// The engine's alone.
+pub fn locks(
+    reader: &dyn Reader,
+    (start, end): (&[u8], &[u8]),
+    limit: u64,
+    started_below: u64,
+) -> Result<(Vec<LockInfo>, Option<Bytes>)> {
+    let below = if started_below == 0 { u64::MAX } else { started_below };
+    let limit = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
+    let mut walk = LockWalk::new(reader, (start, end), Direction::Forward)?;
+    let (mut found, mut bytes, mut walked) = (Vec::new(), 0, 0);
+    while let Some((key, lock)) = walk.next()? {
+        let lock = lock.filter(|lock| lock.start_ts < below);
+        let is_full = lock.is_some() && (found.len() == limit || bytes >= PAGE_BYTES_MAX);
+        if is_full || walked == PAGE_WALK_MAX {
+            return Ok((found, Some(key)));
+        }
+        walked += 1;
+        let Some(lock) = lock else { continue };
+        let info = info(key, lock);
+        bytes += (info.key.len() + info.primary.len()) as u64;
+        found.push(info);
+    }
+    Ok((found, None))
+}
+
+fn info(key: Bytes, lock: Lock) -> LockInfo {
+    let kind = match lock.kind {
+        LockKind::Write { value: RecordValue::Deleted, .. } => Kind::Delete,
+        LockKind::Write { .. } => Kind::Put,
+        LockKind::Pessimistic => Kind::Pessimistic,
+    };
+    LockInfo {
+        key,
+        primary: lock.primary,
+        start_ts: lock.start_ts,
+        kind: kind.into(),
+        alive_until_ms: lock.alive_until_ms,
+        min_commit_ts: lock.min_commit_ts,
+        for_update_ts: lock.for_update_ts,
+        ..Default::default()
+    }
+}
