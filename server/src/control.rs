@@ -10,6 +10,7 @@
 
 mod admin;
 mod commit;
+mod deadlocks;
 pub mod directory;
 mod heartbeat;
 mod join;
@@ -33,6 +34,7 @@ use crate::board::Board;
 use crate::founding::CONTROL_RANGE_ID;
 use crate::handle::StoreHandle;
 use crate::node::WallClock;
+use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
 
@@ -66,6 +68,7 @@ pub struct Control {
     state: Mutex<State>,
     /// Held from reading the state a change depends on until the change is committed.
     changing: futures::lock::Mutex<()>,
+    deadlocks: Mutex<Detector>,
 }
 
 impl Control {
@@ -111,6 +114,7 @@ impl Control {
             Ask::MetaRead(ask) => Tell::MetaRead(self.meta_read(ask).await?),
             Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
             Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),
+            Ask::LockWaits(ask) => Tell::LockWaits(self.lock_waits(ask)),
             Ask::PartitionList(ask) => Tell::PartitionList(self.partition_list(&ask)),
             Ask::PointRead(_)
             | Ask::Scan(_)
@@ -118,7 +122,6 @@ impl Control {
             | Ask::TransactionCommand(_)
             | Ask::Validate(_)
             | Ask::ListLocks(_)
-            | Ask::LockWaits(_)
             | Ask::HoldFloor(_)
             | Ask::GarbageStatus(_)
             | Ask::Forwarded(_) => {

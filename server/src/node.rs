@@ -8,11 +8,13 @@
 mod forward;
 mod heartbeat;
 mod leading;
+mod lock_queue;
 mod reads;
+mod waiting;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use crate::board::Board;
 use crate::control::{Control, Surroundings};
 use crate::handle::StoreHandle;
+use lock_queue::LockQueues;
+
+pub use lock_queue::LockWaitCounts;
 
 /// The time of day. Only the oracle looks at it, and it may jump.
 pub trait WallClock: Send + Sync {
@@ -72,6 +77,9 @@ pub struct Node {
     highest_named: AtomicU64,
     disk: Mutex<DiskSpace>,
     stopped: Mutex<Option<String>>,
+    lock_queues: LockQueues,
+    /// Somebody tells the control plane who waits here.
+    telling_of_waits: AtomicBool,
 }
 
 /// For reports: total and available bytes.
@@ -122,6 +130,8 @@ impl Node {
             highest_named: AtomicU64::new(0),
             disk: Mutex::default(),
             stopped: Mutex::new(None),
+            lock_queues: LockQueues::default(),
+            telling_of_waits: AtomicBool::new(false),
         })
     }
 
@@ -150,9 +160,9 @@ impl Node {
             match body {
                 Ask::PointRead(ask) => self.point_read(ask).await.map(Tell::PointRead),
                 Ask::Scan(ask) => self.scan(ask).await.map(Tell::Scan),
-                Ask::Write(ask) => self.write(ask).await.map(Tell::Write),
+                Ask::Write(ask) => self.write(ask, timeout).await.map(Tell::Write),
                 Ask::TransactionCommand(ask) => {
-                    self.transaction_command(ask).await.map(Tell::TransactionCommand)
+                    self.transaction_command(ask, timeout).await.map(Tell::TransactionCommand)
                 }
                 Ask::Validate(ask) => self.validate(ask).await.map(Tell::Validate),
                 Ask::Forwarded(ask) => self.handle_forwarded(*ask).await,

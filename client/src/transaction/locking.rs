@@ -122,6 +122,7 @@ impl Inner {
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
             match commands::send(&self.client.sender, key, &build, &mut retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {
+                    let for_update_ts = for_update_ts.max(acquired.for_update_ts);
                     let current = acquired.current.into_iter().next();
                     let current = current.filter(|kv| kv.version > 0).map(KeyValue::from);
                     return Ok((current, for_update_ts));

@@ -44,6 +44,7 @@ pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, 
         extending: futures::lock::Mutex::new(()),
         state: Mutex::new(State { since, ..Default::default() }),
         changing: futures::lock::Mutex::new(()),
+        deadlocks: Mutex::default(),
     });
     control.found_if_first().await?;
     control.load().await?;

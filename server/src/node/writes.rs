@@ -1,6 +1,8 @@
 //! Commands addressed to a range: checked here, decided by the range's log.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use prost::Message;
 use rangedb_proto::v1::{
@@ -20,24 +22,32 @@ use super::reads::range_ref;
 const UNSEEN_MS_MAX: u64 = 3_000;
 
 impl Node {
-    pub(super) async fn write(&self, ask: Write) -> Result<WriteReply, v1::Error> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        ask: Write,
+        timeout: Duration,
+    ) -> Result<WriteReply, v1::Error> {
         let commit = ask.commit.ok_or_else(|| v1::Error::invalid("commit", "it is missing"))?;
-        let reply = self.command(ask.range, command::Body::CommitOneRange(commit)).await?;
+        let wait = wait_within(ask.lock_wait_ms, timeout);
+        let body = command::Body::CommitOneRange(commit);
+        let reply = self.command_or_wait(ask.range, body, wait).await?;
         committed(reply).map(|committed| WriteReply { committed: Some(committed) })
     }
 
     /// One range's part of a transaction; what the range answers is for the coordinator to judge.
     pub(super) async fn transaction_command(
-        &self,
+        self: &Arc<Self>,
         ask: TransactionCommand,
+        timeout: Duration,
     ) -> Result<TransactionCommandReply, v1::Error> {
         let body = ask.command.and_then(|command| command.body);
         let body = body.ok_or_else(|| v1::Error::invalid("command", "it is missing"))?;
-        let reply = self.command(ask.range, body).await?;
+        let wait = wait_within(ask.lock_wait_ms, timeout);
+        let reply = self.command_or_wait(ask.range, body, wait).await?;
         Ok(TransactionCommandReply { reply: Some(reply) })
     }
 
-    async fn command(
+    pub(super) async fn command(
         &self,
         range: Option<RangeHeader>,
         body: command::Body,
@@ -55,8 +65,15 @@ impl Node {
         let reply = self.stores.propose(range_ref(range)?, command.encode_to_vec().into()).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
-        if let Some(command_reply::Body::Committed(committed)) = &reply.body {
-            self.let_oracle_pass(Timestamp(committed.commit_ts)).await?;
+        match &reply.body {
+            Some(command_reply::Body::Committed(committed)) => {
+                self.let_oracle_pass(Timestamp(committed.commit_ts)).await?;
+            }
+            // Such a transaction may be acknowledged as soon as this is answered.
+            Some(command_reply::Body::Prewritten(prewritten)) if prewritten.async_commit => {
+                self.let_oracle_pass(Timestamp(prewritten.min_commit_ts)).await?;
+            }
+            _ => {}
         }
         Ok(reply)
     }
@@ -78,6 +95,12 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// How long a request may wait for a lock. Time is left for asking the range once more: cut off in
+/// the middle of that, it would have an outcome that nobody knows.
+fn wait_within(lock_wait_ms: u32, timeout: Duration) -> Duration {
+    Duration::from_millis(lock_wait_ms.into()).min(timeout / 2)
 }
 
 /// The highest timestamp that a command brings with it.

@@ -42,7 +42,10 @@ pub(crate) fn apply(
     for (key, own_lock) in acquire.keys.iter().zip(own_locks) {
         take(memory, acquire, key, own_lock, batch);
     }
-    Ok(command_reply::Body::LocksAcquired(LocksAcquired { current }))
+    Ok(command_reply::Body::LocksAcquired(LocksAcquired {
+        current,
+        for_update_ts: acquire.for_update_ts,
+    }))
 }
 
 /// Whether the key can be locked. Returns the transaction's lock, if it has one there, and the

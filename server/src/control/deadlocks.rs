@@ -1,0 +1,202 @@
+//! Finding transactions that wait for each other's locks.
+//!
+//! Nodes report which of their requests wait for whom (`node/waiting.rs`). The waits are the edges
+//! of a graph of transactions; one that closes a cycle is a deadlock, and is answered to the node
+//! that reported it. The graph is in memory only: a new control plane learns it from the nodes, which
+//! tell all their waits again every second, and forgets what is not told again.
+//!
+//! Deadlocks are found within the time of a report or two. A wait that ended without a word may be
+//! taken for one that lasts, for [`FORGOTTEN_AFTER`] at most: a transaction can be told of a deadlock
+//! then that is none any more, and begins again for nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_proto::v1::{Deadlock, LockWait, LockWaits, LockWaitsReply};
+
+use super::Control;
+
+/// Nodes tell everything every second: three reports may get lost.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(4);
+
+/// Waits of the whole cluster: some tens of megabytes. Beyond, new ones are not looked at, and end by
+/// their time-outs.
+const WAITS_MAX: usize = 200_000;
+
+/// See the module's head.
+#[derive(Default)]
+pub struct Detector {
+    /// By waiting transaction and key: for whom it waits, and when it was last told.
+    waits: BTreeMap<u64, BTreeMap<Bytes, Wait>>,
+    count: usize,
+}
+
+struct Wait {
+    holder: u64,
+    node_id: u64,
+    told_at: Duration,
+}
+
+impl Detector {
+    pub fn ended(&mut self, wait: &LockWait, node_id: u64) {
+        self.remove(wait, |known| known.node_id == node_id);
+    }
+
+    /// Takes a wait in; one that closes a cycle is not kept, and the cycle is returned.
+    pub fn begun(&mut self, wait: LockWait, node_id: u64, now: Duration) -> Option<Deadlock> {
+        if let Some(rest) = self.path(wait.holder_start_ts, wait.waiter_start_ts) {
+            self.remove(&wait, |_| true);
+            let cycle = [wait].into_iter().chain(rest).collect();
+            return Some(Deadlock { cycle });
+        }
+        let held_up = self.waits.entry(wait.waiter_start_ts).or_default();
+        let wait_now = Wait { holder: wait.holder_start_ts, node_id, told_at: now };
+        let is_new = held_up.insert(wait.key, wait_now).is_none();
+        self.count += usize::from(is_new);
+        None
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.count >= WAITS_MAX
+    }
+
+    /// Forgets waits that nobody has told of for long.
+    pub fn forget_old(&mut self, now: Duration) {
+        self.waits.retain(|_, waits| {
+            waits.retain(|_, wait| wait.told_at + FORGOTTEN_AFTER > now);
+            !waits.is_empty()
+        });
+        self.count = self.waits.values().map(BTreeMap::len).sum();
+    }
+
+    fn remove(&mut self, wait: &LockWait, unless_other: impl Fn(&Wait) -> bool) {
+        let Some(waits) = self.waits.get_mut(&wait.waiter_start_ts) else { return };
+        if waits.get(&wait.key).is_some_and(unless_other) {
+            waits.remove(&wait.key);
+            self.count -= 1;
+        }
+        if waits.is_empty() {
+            self.waits.remove(&wait.waiter_start_ts);
+        }
+    }
+
+    /// Waits that lead from one transaction to another.
+    fn path(&self, from: u64, to: u64) -> Option<Vec<LockWait>> {
+        if from == to {
+            return Some(Vec::new());
+        }
+        let mut seen = BTreeSet::from([from]);
+        // Depth first; each with the place on the path that led there.
+        let mut reached: Vec<(LockWait, Option<usize>)> = Vec::new();
+        let mut next = vec![(from, None)];
+        while let Some((transaction, by)) = next.pop() {
+            for (key, wait) in self.waits.get(&transaction).into_iter().flatten() {
+                let edge = LockWait {
+                    waiter_start_ts: transaction,
+                    holder_start_ts: wait.holder,
+                    key: key.clone(),
+                };
+                reached.push((edge, by));
+                let at = reached.len() - 1;
+                if wait.holder == to {
+                    return Some(way_to(reached, at));
+                }
+                if seen.insert(wait.holder) {
+                    next.push((wait.holder, Some(at)));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The path that ends with the edge at `at`.
+fn way_to(reached: Vec<(LockWait, Option<usize>)>, at: usize) -> Vec<LockWait> {
+    let mut path = Vec::new();
+    let mut next = Some(at);
+    while let Some(at) = next {
+        path.push(reached[at].0.clone());
+        next = reached[at].1;
+    }
+    path.reverse();
+    path
+}
+
+impl Control {
+    pub(super) fn lock_waits(&self, waits: LockWaits) -> LockWaitsReply {
+        let now = self.around.net.now();
+        let mut detector = self.deadlocks.lock().expect("no panic holds it");
+        detector.forget_old(now);
+        waits.ended.iter().for_each(|wait| detector.ended(wait, waits.node_id));
+        let mut deadlocks = Vec::new();
+        for wait in waits.begun {
+            if !detector.is_full() {
+                deadlocks.extend(detector.begun(wait, waits.node_id, now));
+            }
+        }
+        LockWaitsReply { deadlocks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: u64 = 1;
+
+    fn wait(waiter_start_ts: u64, holder_start_ts: u64) -> LockWait {
+        let key = format!("key of {holder_start_ts}").into();
+        LockWait { waiter_start_ts, holder_start_ts, key }
+    }
+
+    fn begun(detector: &mut Detector, waiter: u64, holder: u64) -> Option<Deadlock> {
+        detector.begun(wait(waiter, holder), NODE, Duration::ZERO)
+    }
+
+    #[test]
+    fn the_wait_that_closes_a_cycle_is_told_the_way_around() {
+        let mut detector = Detector::default();
+        assert_eq!(begun(&mut detector, 1, 2), None);
+        assert_eq!(begun(&mut detector, 2, 3), None);
+        assert_eq!(begun(&mut detector, 2, 9), None, "a branch that leads nowhere");
+        let cycle = vec![wait(3, 1), wait(1, 2), wait(2, 3)];
+        assert_eq!(begun(&mut detector, 3, 1), Some(Deadlock { cycle }));
+    }
+
+    #[test]
+    fn one_of_those_who_wait_in_a_circle_is_told_and_not_the_others() {
+        let mut detector = Detector::default();
+        assert_eq!(begun(&mut detector, 1, 2), None);
+        assert!(begun(&mut detector, 2, 1).is_some());
+        assert_eq!(begun(&mut detector, 1, 2), None, "told again, as every second");
+    }
+
+    #[test]
+    fn waits_that_ended_or_were_not_told_again_close_no_cycle() {
+        let mut detector = Detector::default();
+        begun(&mut detector, 1, 2);
+        detector.ended(&wait(1, 2), NODE + 1);
+        assert!(begun(&mut detector, 2, 1).is_some(), "another node's word does not count");
+        detector.ended(&wait(1, 2), NODE);
+        assert_eq!(begun(&mut detector, 2, 1), None);
+        detector.forget_old(FORGOTTEN_AFTER);
+        assert_eq!(begun(&mut detector, 1, 2), None);
+        assert_eq!(detector.count, 1);
+    }
+
+    #[test]
+    fn who_waits_in_line_is_no_deadlock() {
+        let mut detector = Detector::default();
+        for waiter in 2..100 {
+            assert_eq!(begun(&mut detector, waiter, 1), None);
+            assert_eq!(begun(&mut detector, waiter, waiter - 1), None);
+        }
+    }
+
+    #[test]
+    fn a_wait_for_oneself_is_a_cycle_of_one() {
+        let cycle = vec![wait(1, 1)];
+        assert_eq!(begun(&mut Detector::default(), 1, 1), Some(Deadlock { cycle }));
+    }
+}

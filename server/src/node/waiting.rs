@@ -1,0 +1,209 @@
+//! Commands that may wait for another transaction's lock, and telling the cluster who waits for whom.
+//!
+//! A command that asks for it (`lock_wait_ms`) is not answered with a lock at once: it enters the
+//! key's queue (`lock_queue.rs`) and is proposed again when it is its turn. Whether the holder is
+//! still alive is not looked at here. The coordinator does that when its wait is over.
+//!
+//! # Deadlocks
+//!
+//! Waits may close a cycle over several nodes, so the control plane looks for them
+//! (`control/deadlocks.rs`). Each node tells it the waits that began and ended, a moment after they
+//! did: most are over by then. A wait that closes a cycle ends with `Deadlock`, and the transaction
+//! that is told so rolls back and lets the others go on. While the control plane cannot be reached,
+//! a deadlock ends by the time-outs of those who wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{self, Either};
+use rangedb_proto::v1::{
+    self, CommandReply, KeyLocked, LockWaits, Operation, RangeHeader, command, command_reply,
+    error::Kind, operation, request, response, transaction_status::State,
+};
+
+use super::Node;
+use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
+
+/// How often the first of a queue asks the range again without having been woken.
+const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// A wait is reported when it lasts longer than about this.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+
+/// Every so many reports all waits are told again: a control plane may be new, and forgets what is
+/// not told again.
+const TELL_ALL_EVERY: u64 = 50;
+
+/// Time for one report.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Proposes the command until it meets no lock or the time is up.
+    pub(super) async fn command_or_wait(
+        self: &Arc<Self>,
+        range: Option<RangeHeader>,
+        mut body: command::Body,
+        wait: Duration,
+    ) -> Result<CommandReply, v1::Error> {
+        let until = self.net.now() + wait;
+        let start_ts = start_ts_of(&body);
+        let (mut waiting, mut awaited) = (None, Bytes::new());
+        loop {
+            let reply = self.command(range, body.clone()).await?;
+            self.note_locks(&body, &reply);
+            let Some(command_reply::Body::Locked(lock)) = &reply.body else { return Ok(reply) };
+            if self.net.now() >= until {
+                return Ok(reply);
+            }
+            if waiting.is_none() || awaited != lock.key {
+                // Given up before the next is taken: a request stands in one queue.
+                drop(waiting.take());
+                awaited = lock.key.clone();
+                waiting = self.lock_queues.enter(&lock.key, start_ts, lock.start_ts);
+            }
+            let Some(place) = &waiting else { return Ok(reply) };
+            self.tell_of_waits();
+            match self.wait_for_turn(place, lock, until).await {
+                None => return Ok(reply),
+                Some(Wake::Deadlock(deadlock)) => {
+                    let message = "transactions wait for each other's locks";
+                    return Err(v1::Error::new(Kind::Deadlock(deadlock), message));
+                }
+                Some(Wake::Turn) => {}
+            }
+            // What the holder wrote is newer than what the waiter knew when it asked.
+            if let command::Body::AcquireLocks(acquire) = &mut body {
+                let fresh = self.gateway.timestamp().await.map_err(v1::Error::from)?;
+                self.saw(fresh.0);
+                acquire.for_update_ts = fresh.0;
+            }
+        }
+    }
+
+    /// None: the time is up.
+    async fn wait_for_turn(
+        &self,
+        place: &Waiting<'_>,
+        lock: &KeyLocked,
+        until: Duration,
+    ) -> Option<Wake> {
+        let mut woken = place.until_woken(lock.start_ts);
+        loop {
+            let left = until.saturating_sub(self.net.now());
+            if left.is_zero() {
+                return None;
+            }
+            let pause = self.net.sleep(left.min(ASK_AGAIN_EVERY));
+            match future::select(woken, pause).await {
+                Either::Left((wake, _)) => return Some(wake.unwrap_or(Wake::Turn)),
+                Either::Right((_, still)) => woken = still,
+            }
+            if place.is_first() && self.net.now() < until {
+                return Some(Wake::Turn);
+            }
+        }
+    }
+
+    /// What a command's answer says about who holds which lock.
+    pub(super) fn note_locks(&self, body: &command::Body, reply: &CommandReply) {
+        use command::Body as Asked;
+        use command_reply::Body as Told;
+        let queues = &self.lock_queues;
+        match (body, &reply.body) {
+            (Asked::CommitKeys(commit), Some(Told::Committed(_))) => {
+                queues.released(commit.start_ts, &commit.keys);
+            }
+            (Asked::RollbackKeys(rollback), Some(Told::Resolved(_))) => {
+                queues.released(rollback.start_ts, &rollback.keys);
+            }
+            (Asked::ResolveLocks(resolve), Some(Told::Resolved(_))) => match &resolve.keys[..] {
+                [] => queues.all_released(resolve.start_ts),
+                keys => queues.released(resolve.start_ts, keys),
+            },
+            (Asked::CheckTransaction(check), Some(Told::TransactionStatus(status)))
+                if status.state() == State::RolledBack =>
+            {
+                queues.released(check.start_ts, std::slice::from_ref(&check.primary));
+            }
+            (Asked::AcquireLocks(acquire), Some(Told::LocksAcquired(_))) => {
+                queues.taken(acquire.start_ts, &acquire.keys);
+            }
+            (Asked::Prewrite(prewrite), Some(Told::Prewritten(_))) => {
+                let keys: Vec<Bytes> = prewrite.operations.iter().filter_map(written_key).collect();
+                queues.taken(prewrite.start_ts, &keys);
+            }
+            _ => {}
+        }
+    }
+
+    pub fn lock_waits(&self) -> LockWaitCounts {
+        self.lock_queues.counts()
+    }
+
+    /// Begins to tell the control plane who waits here, unless somebody does already.
+    fn tell_of_waits(self: &Arc<Self>) {
+        if self.telling_of_waits.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let node = self.clone();
+        self.net.spawn(Box::pin(async move {
+            let mut report = 0_u64;
+            loop {
+                node.net.sleep(TELL_EVERY).await;
+                report += 1;
+                node.tell_once(report.is_multiple_of(TELL_ALL_EVERY)).await;
+                if node.lock_queues.is_idle() {
+                    node.telling_of_waits.store(false, Ordering::Release);
+                    // One that entered between the two found somebody telling still.
+                    if node.lock_queues.is_idle()
+                        || node.telling_of_waits.swap(true, Ordering::AcqRel)
+                    {
+                        return;
+                    }
+                }
+            }
+        }));
+    }
+
+    async fn tell_once(self: &Arc<Self>, all: bool) {
+        let queues: &LockQueues = &self.lock_queues;
+        let (begun, ended) = (queues.take_begun(all), queues.take_ended());
+        if begun.is_empty() && ended.is_empty() {
+            return;
+        }
+        let waits = LockWaits { node_id: self.descriptor.node_id, begun, ended };
+        // If it gets lost, what began is told again with all others, and what ended is forgotten.
+        let answer = self.to_control(request::Body::LockWaits(waits), TELL_TIMEOUT).await;
+        if let Ok(response::Body::LockWaits(reply)) = answer {
+            reply.deadlocks.into_iter().for_each(|deadlock| queues.break_deadlock(deadlock));
+        }
+    }
+}
+
+fn written_key(operation: &Operation) -> Option<Bytes> {
+    match &operation.body {
+        Some(operation::Body::Put(put)) => Some(put.key.clone()),
+        Some(operation::Body::Delete(delete)) => Some(delete.key.clone()),
+        // Not in a prewrite.
+        Some(operation::Body::DeleteRange(_)) | None => None,
+    }
+}
+
+/// Of the transaction that a command is of, or asks about.
+fn start_ts_of(body: &command::Body) -> u64 {
+    use command::Body;
+    match body {
+        Body::CommitOneRange(commit) => commit.start_ts,
+        Body::Prewrite(prewrite) => prewrite.start_ts,
+        Body::CommitKeys(commit) => commit.start_ts,
+        Body::RollbackKeys(rollback) => rollback.start_ts,
+        Body::CheckTransaction(check) => check.start_ts,
+        Body::ResolveLocks(resolve) => resolve.start_ts,
+        Body::HeartbeatLock(heartbeat) => heartbeat.start_ts,
+        Body::AcquireLocks(acquire) => acquire.start_ts,
+        Body::CheckSecondaries(check) => check.start_ts,
+        Body::CollectGarbage(_) => 0,
+    }
+}
