@@ -321,7 +321,7 @@ impl Store {
             };
             self.locks.entry(key.clone()).or_insert(lock);
         }
-        Ok(Body::LocksAcquired(v1::LocksAcquired { current }))
+        Ok(Body::LocksAcquired(v1::LocksAcquired { current, ..Default::default() }))
     }
 
     fn own_lock(&self, key: &Bytes, start_ts: u64) -> Option<&Lock> {
