@@ -303,7 +303,7 @@ impl Inner {
         self.client.view.check_key(&key)?;
         self.check_writable()?;
         if self.options.pessimistic {
-            self.lock_key(&key).await?;
+            self.lock_written(&key).await?;
         }
         self.open()?.buffer.set(key, write)
     }

@@ -15,9 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
-use super::Inner;
 use super::heartbeat::{HEARTBEAT_EVERY, beat};
 use super::rollback::Rollback;
+use super::{Inner, Isolation};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
@@ -57,13 +57,30 @@ impl Locks {
 }
 
 impl Inner {
+    /// Locks a key that is written. Under snapshot isolation the transaction has already lost against
+    /// whoever wrote it since the start: it may have read what that changed, and nothing else finds
+    /// out.
+    pub(super) async fn lock_written(self: &Arc<Self>, key: &Bytes) -> Result<()> {
+        let is_snapshot = self.options.isolation == Isolation::Snapshot;
+        self.lock(key, is_snapshot.then_some(self.start_ts)).await.map(drop)
+    }
+
     /// Locks the key and returns its newest value.
     pub(super) async fn lock_key(self: &Arc<Self>, key: &Bytes) -> Result<Option<KeyValue>> {
+        self.lock(key, None).await
+    }
+
+    /// A version above `unchanged_since` is a conflict, unless the key is locked already.
+    async fn lock(
+        self: &Arc<Self>,
+        key: &Bytes,
+        unchanged_since: Option<u64>,
+    ) -> Result<Option<KeyValue>> {
         self.client.view.check_key(key)?;
         self.check_writable()?;
         let _one_at_a_time = self.locking.lock().await;
         let primary = self.begin_lock(key)?;
-        let acquired = self.acquire(key, &primary).await;
+        let acquired = self.acquire(key, &primary, unchanged_since).await;
         let mut state = self.open()?;
         match acquired {
             Ok((current, for_update_ts)) => {
@@ -104,14 +121,22 @@ impl Inner {
     }
 
     /// Returns the key's newest value and the timestamp up to which that is known.
-    async fn acquire(&self, key: &Bytes, primary: &Bytes) -> Result<(Option<KeyValue>, u64)> {
+    async fn acquire(
+        &self,
+        key: &Bytes,
+        primary: &Bytes,
+        unchanged_since: Option<u64>,
+    ) -> Result<(Option<KeyValue>, u64)> {
         let net = &*self.client.sender.net;
         let wait = self.options.lock_wait.unwrap_or(self.client.timeout);
         let deadline = net.now().saturating_add(wait);
         let mut retry = Retry::new(net, Effect::Read, deadline);
         loop {
             retry.check_time()?;
-            let for_update_ts = self.client.timestamps.next(deadline).await?.0;
+            let for_update_ts = match unchanged_since {
+                Some(timestamp) => timestamp,
+                None => self.client.timestamps.next(deadline).await?.0,
+            };
             let acquire = v1::AcquireLocks {
                 start_ts: self.start_ts,
                 primary: primary.clone(),
@@ -132,6 +157,11 @@ impl Inner {
                         true => retry.unblocked(),
                         false => retry.blocked(lock.into()).await,
                     }
+                }
+                Reply::From(_, command_reply::Body::WriteConflict(conflict))
+                    if unchanged_since.is_some() =>
+                {
+                    return Err(conflict.into());
                 }
                 // Committed since the timestamp was taken.
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {

@@ -60,6 +60,26 @@ fn an_update_is_never_lost() {
 }
 
 #[test]
+fn an_update_is_not_lost_to_a_lock_that_came_after_the_read() {
+    each(async |client, isolation, (x, y)| {
+        let options = TransactionOptions { isolation, pessimistic: true, ..Default::default() };
+        let txn = client.begin(options).await.unwrap();
+        assert_eq!(get(&txn, x).await, "10");
+        client.put(x, "11").await.unwrap();
+        match isolation {
+            // What it read is validated at the commit.
+            Isolation::Serializable => {
+                txn.put(x, "12").await.unwrap();
+                txn.put(y, "12").await.unwrap();
+                assert_conflict(txn.commit().await);
+            }
+            Isolation::Snapshot => assert_conflict(txn.put(x, "12").await),
+        }
+        assert_eq!(&client.get(x).await.unwrap().unwrap().value[..], b"11");
+    });
+}
+
+#[test]
 fn write_skew_is_prevented_under_serializable_and_possible_under_snapshot() {
     each(async |client, isolation, (x, y)| {
         let (one, two) = (begin(&client, isolation).await, begin(&client, isolation).await);
