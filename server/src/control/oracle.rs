@@ -6,7 +6,13 @@
 //! - a new oracle begins at the committed bound of the one before it, so the two never hand out the
 //!   same, whatever the clock does.
 //!
-//! The same scheme as TiKV's placement driver.
+//! While the clock is behind, because it jumped forward and back again or because an earlier oracle's
+//! was ahead, time goes on at half its speed until the clock has caught up. If it stood still, so
+//! would everything that ends by it, such as the locks of a dead client.
+//!
+//! The same scheme as TiKV's placement driver, but for that.
+
+use std::time::Duration;
 
 use rangedb_proto::Timestamp;
 
@@ -19,13 +25,26 @@ pub struct Oracle {
     last: Timestamp,
     /// Exclusive.
     bound: Timestamp,
+    /// The time when the clock was last seen not to be behind, and what a monotonic clock showed.
+    in_step: Option<(u64, Duration)>,
 }
 
 impl Oracle {
     /// Continues behind an earlier oracle's committed bound. Hands out nothing until
     /// [`Oracle::extend`].
     pub fn behind(bound: Timestamp) -> Self {
-        Oracle { last: bound, bound }
+        Oracle { last: bound, bound, in_step: None }
+    }
+
+    /// Milliseconds by which to allocate, given the time of day and a monotonic clock. Never goes
+    /// back.
+    pub fn time_ms(&mut self, clock_ms: u64, monotonic: Duration) -> u64 {
+        let (then_ms, then) = *self.in_step.get_or_insert((self.last.millis(), monotonic));
+        let at_half_speed = then_ms + monotonic.saturating_sub(then).as_millis() as u64 / 2;
+        if clock_ms >= at_half_speed {
+            self.in_step = Some((clock_ms, monotonic));
+        }
+        clock_ms.max(at_half_speed)
     }
 
     /// No timestamp at or above this has been handed out.
@@ -86,6 +105,21 @@ mod tests {
         let before = oracle.allocate(5000, 10).unwrap();
         let after = oracle.allocate(10, 10).unwrap();
         assert_eq!(after.0, before.0 + 10);
+    }
+
+    #[test]
+    fn while_the_clock_is_behind_time_goes_on_at_half_speed() {
+        let mut oracle = Oracle::behind(ms(1000));
+        let mut time =
+            |clock_ms, monotonic| oracle.time_ms(clock_ms, Duration::from_millis(monotonic));
+        assert_eq!(time(900, 50_000), 1000);
+        assert_eq!(time(1000, 50_100), 1050);
+        assert_eq!(time(1100, 50_200), 1100);
+        assert_eq!(time(61_000, 50_300), 61_000);
+        assert_eq!(time(1300, 50_400), 61_050);
+        assert_eq!(time(2300, 51_400), 61_550);
+        assert_eq!(time(121_300, 170_400), 121_300);
+        assert_eq!(time(121_400, 170_500), 121_400);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, 
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
     }
     let mut oracle = Oracle::behind(old_bound);
-    let now_ms = around.clock.unix_millis();
+    let now_ms = oracle.time_ms(around.clock.unix_millis(), around.net.now());
     let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);
     // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
     // timestamp, so the first of all is 1.

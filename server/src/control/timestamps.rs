@@ -59,7 +59,7 @@ impl Control {
 
     async fn allocate(&self, count: u32) -> Result<Timestamp, v1::Error> {
         loop {
-            let now_ms = self.around.clock.unix_millis();
+            let now_ms = self.now_ms();
             if let Some(last) = self.oracle().allocate(now_ms, count) {
                 return Ok(last);
             }
@@ -67,10 +67,15 @@ impl Control {
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        let (clock_ms, monotonic) = (self.around.clock.unix_millis(), self.around.net.now());
+        self.oracle().time_ms(clock_ms, monotonic)
+    }
+
     /// Commits a further bound if one is wanted.
     pub(super) async fn extend(&self) -> Result<(), v1::Error> {
         let _one_at_a_time = self.extending.lock().await;
-        let now_ms = self.around.clock.unix_millis();
+        let now_ms = self.now_ms();
         let (start_ts, bound) = {
             let mut oracle = self.oracle();
             let Some(bound) = oracle.wanted_bound(now_ms) else { return Ok(()) };
