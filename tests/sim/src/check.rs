@@ -10,6 +10,7 @@ pub mod lease_reads;
 pub mod ranges_cover;
 pub mod replicas_equal;
 pub mod snapshot_reads;
+pub mod tickets;
 pub mod timestamps;
 pub mod versions;
 

@@ -1,5 +1,7 @@
 //! What goes wrong, when its time has come, and how it is mended again.
 
+use std::sync::atomic::Ordering;
+
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
 use rangedb_raftstore::RangeStatus;
@@ -65,6 +67,17 @@ impl World {
                 let jump = -JUMP_MILLIS_MAX..=JUMP_MILLIS_MAX;
                 let wrong_by = self.schedule.random(|rng| rng.i64(jump));
                 self.slots[slot].site.time_of_day.set_wrong_by(wrong_by);
+            }
+            Fault::KillClient => {
+                // Whoever is in a transaction: what else a client is at, it notes down at its end.
+                let in_transaction = &self.common.in_transaction;
+                let dying = (0..in_transaction.len())
+                    .filter(|place| in_transaction[*place].load(Ordering::Relaxed));
+                let dying: Vec<usize> = dying.collect();
+                if !dying.is_empty() {
+                    let place = self.schedule.random(|rng| rng.usize(0..dying.len()));
+                    self.kill_client(dying[place]);
+                }
             }
             Fault::Restart { .. } | Fault::Resume { .. } | Fault::Mend => {
                 unreachable!("handled above")

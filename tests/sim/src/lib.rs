@@ -41,7 +41,9 @@ mod process;
 mod run;
 mod schedule;
 mod snapshots;
+mod tickets;
 mod trace;
+mod transactions;
 mod workload;
 mod world;
 

@@ -162,6 +162,7 @@ fn many(
 fn describe(report: &Report) -> String {
     let figures = format!(
         "seed {}: {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
+         {} transactions, \
          {} commands, {} elections, {} crashes, {} snapshots, {} undecided, trace {:016x}",
         report.seed,
         report.simulated,
@@ -169,6 +170,7 @@ fn describe(report: &Report) -> String {
         report.operations,
         report.unknown,
         report.refused,
+        report.transactions,
         report.commands,
         report.elections,
         report.crashes,

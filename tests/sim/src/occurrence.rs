@@ -18,14 +18,12 @@ use crate::trace::Trace;
 pub enum Host {
     /// The one who injects faults and looks at everything.
     World,
-    Client(usize),
+    /// This client and no later one at the same place.
+    Client { place: usize, life: u64 },
     /// Whichever process runs at the place by then.
     Slot(usize),
     /// This process and no later one at the same place.
-    Process {
-        slot: usize,
-        life: u64,
-    },
+    Process { slot: usize, life: u64 },
 }
 
 impl Host {
@@ -33,7 +31,7 @@ impl Host {
     pub fn place(self, slots: usize) -> usize {
         match self {
             Host::Slot(slot) | Host::Process { slot, .. } => slot,
-            Host::Client(client) => slots + client,
+            Host::Client { place, .. } => slots + place,
             Host::World => unreachable!("the world does not send messages"),
         }
     }
@@ -72,6 +70,8 @@ pub enum Fault {
     },
     SlowDisk,
     WallClockJump,
+    /// A client ends in the middle of a transaction, and another one takes its place.
+    KillClient,
 }
 
 pub enum Occurrence {

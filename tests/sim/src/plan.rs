@@ -58,7 +58,9 @@ pub struct Load {
     /// Bytes that values are longer than they need to be, at most.
     pub padding_max: usize,
     /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
-    pub weights: [u32; 9],
+    pub weights: [u32; 12],
+    /// Out of 100 transactions on lists, how many are under snapshot isolation.
+    pub snapshot_percent: u32,
 }
 
 impl Plan {
@@ -144,6 +146,7 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::TransferLeader,
         Fault::SlowDisk,
         Fault::WallClockJump,
+        Fault::KillClient,
     ] {
         if rng.bool() {
             let mean = *choose(rng, &[700 * MILLISECOND, 2 * SECOND, 6 * SECOND]);
@@ -159,7 +162,7 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
 }
 
 fn load(rng: &mut fastrand::Rng) -> Load {
-    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2];
+    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2, 10, 6, 4];
     for weight in &mut weights {
         if rng.u32(0..4) == 0 {
             *weight = 0;
@@ -173,6 +176,7 @@ fn load(rng: &mut fastrand::Rng) -> Load {
         timeout_max: *choose(rng, &[SECOND, 4 * SECOND, 8 * SECOND]),
         padding_max: *choose(rng, &[0, 700, 4096]),
         weights,
+        snapshot_percent: *choose(rng, &[0, 30, 100]),
     }
 }
 

@@ -14,7 +14,6 @@ use rangedb_raftstore::RangeStatus;
 
 use crate::check::{self, Verdict};
 use crate::history::{Operation, Records, Value};
-use crate::occurrence::Host;
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::trace::Lines;
 use crate::workload;
@@ -56,6 +55,8 @@ pub struct Report {
     pub operations: usize,
     pub unknown: usize,
     pub refused: u64,
+    /// That committed, as far as is known.
+    pub transactions: usize,
     /// Keys whose histories were too entangled to judge.
     pub undecided_keys: usize,
     pub failure: Option<Failure>,
@@ -129,6 +130,7 @@ fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failu
         operations: records.operations.len(),
         unknown: records.operations.iter().filter(|(_, op)| op.returned.is_none()).count(),
         refused: records.refused,
+        transactions: world.common.transactions.committed(),
         undecided_keys,
         failure,
     }
@@ -229,7 +231,7 @@ impl Run<'_> {
         for key in keys {
             let worker = self.world.worker(0);
             let done = done.clone();
-            self.world.spawn(Host::Client(0), async move {
+            self.world.spawn(worker.host, async move {
                 let acknowledged = || worker.common.history.records().acknowledged.len();
                 let before = acknowledged();
                 while acknowledged() == before {
@@ -255,13 +257,14 @@ impl Run<'_> {
             let reads = records.snapshot_reads.iter().step_by(step);
             reads.map(|read| (read.key.clone(), read.at)).collect()
         };
-        self.world.spawn(Host::Client(0), async move {
+        self.world.spawn(worker.host, async move {
             for key in workload::all_keys() {
                 while worker.get(&key).await.is_none() {}
             }
             for (key, at) in again {
                 while worker.get_at(&key, Timestamp(at)).await.is_none() {}
             }
+            worker.common.transactions.read_end(&worker.client, 0).await;
             let admin = worker.client.admin();
             let mut partitions = std::pin::pin!(admin.partitions());
             while let Some(Ok(partition)) = partitions.next().await {
@@ -290,6 +293,7 @@ impl Run<'_> {
             &records.unknown_deletes,
         ))?;
         self.safety(check::batches::check(&records.pair_reads))?;
+        self.safety(self.world.common.transactions.judge())?;
         let by_key = by_key(&records);
         for (key, operations) in &by_key {
             match check::linearizable::check(key, operations) {

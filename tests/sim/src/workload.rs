@@ -18,6 +18,7 @@ use crate::history::{
 use crate::occurrence::Host;
 use crate::plan::Load;
 use crate::schedule::Schedule;
+use crate::transactions::Transactions;
 
 /// The first user range ends before `_/`, the last begins behind it.
 const PREFIXES: [&str; 2] = ["/", "x/"];
@@ -37,10 +38,13 @@ pub enum Kind {
     SnapshotRead,
     Scan,
     SnapshotScan,
+    AppendToLists,
+    UseBank,
+    DrawTicket,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Put,
         Kind::Get,
         Kind::Delete,
@@ -50,6 +54,9 @@ impl Kind {
         Kind::SnapshotRead,
         Kind::Scan,
         Kind::SnapshotScan,
+        Kind::AppendToLists,
+        Kind::UseBank,
+        Kind::DrawTicket,
     ];
 }
 
@@ -83,6 +90,9 @@ pub struct Common {
     pub active: Arc<AtomicUsize>,
     /// The last number that was written.
     pub numbers: Arc<AtomicU64>,
+    pub transactions: Transactions,
+    /// Of each client, whether it is in one of them.
+    pub in_transaction: Arc<[AtomicBool]>,
 }
 
 /// What came of an operation that was not answered with success.
@@ -93,6 +103,7 @@ enum Failure {
 
 pub struct Worker {
     pub me: usize,
+    pub host: Host,
     pub client: Client,
     pub common: Common,
 }
@@ -103,7 +114,7 @@ impl Worker {
         while !self.common.stop.load(Ordering::Relaxed) {
             self.one_operation().await;
             let pause = self.common.schedule.between(0, self.common.load.pause_max);
-            Sleep::new(&self.common.schedule, Host::Client(self.me), pause).await;
+            Sleep::new(&self.common.schedule, self.host, pause).await;
         }
         self.common.active.fetch_sub(1, Ordering::Relaxed);
     }
@@ -119,7 +130,24 @@ impl Worker {
             Kind::SnapshotRead => self.read_snapshot().await,
             Kind::Scan => self.scan().await,
             Kind::SnapshotScan => self.scan_snapshot().await,
+            kind @ (Kind::AppendToLists | Kind::UseBank | Kind::DrawTicket) => {
+                self.transact(kind).await
+            }
         }
+    }
+
+    async fn transact(&self, kind: Kind) {
+        let seed = self.common.schedule.random(|rng| rng.u64(..));
+        let (client, rng) = (self.client(), &mut fastrand::Rng::with_seed(seed));
+        let transactions = &self.common.transactions;
+        let in_transaction = &self.common.in_transaction[self.me];
+        in_transaction.store(true, Ordering::Relaxed);
+        match kind {
+            Kind::AppendToLists => drop(transactions.lists.step(&client, self.me, rng).await),
+            Kind::UseBank => drop(transactions.bank.step(&client, rng).await),
+            _ => transactions.tickets.step(&client, rng).await,
+        }
+        in_transaction.store(false, Ordering::Relaxed);
     }
 
     pub async fn put(&self, key: &str) {
@@ -291,7 +319,7 @@ impl Worker {
 
     async fn scan_snapshot(&self) {
         let Some(at) = self.timestamp().await else { return };
-        let Some(rows) = self.rows(RangeOptions::new("", "").at(at), false).await else { return };
+        let Some(rows) = self.rows(RangeOptions::new("/", "y").at(at), false).await else { return };
         let mut found = std::collections::BTreeMap::new();
         for key in all_keys() {
             let row = rows.iter().find(|row| row.key == key);

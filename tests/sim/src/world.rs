@@ -26,6 +26,7 @@ use crate::plan::Plan;
 use crate::process::{Process, Site, Stall, descriptor};
 use crate::schedule::{Micros, SECOND, Schedule};
 use crate::trace::{Lines, Trace};
+use crate::transactions::Transactions;
 use crate::workload::{Common, Worker};
 
 /// Between two looks at whether replicas are equal; each hashes everything there is.
@@ -68,6 +69,8 @@ pub struct World {
     pub faults_on: bool,
     pub wiped: bool,
     pub crashes: u64,
+    /// Counts clients at each of their places.
+    client_lives: Vec<u64>,
     executor: Executor,
 }
 
@@ -117,6 +120,8 @@ impl World {
             stop: Arc::new(AtomicBool::new(false)),
             active: Arc::new(AtomicUsize::new(plan.load.clients)),
             numbers: Arc::new(AtomicU64::new(0)),
+            transactions: Transactions::new(&plan.load, &schedule),
+            in_transaction: (0..plan.load.clients).map(|_| AtomicBool::new(false)).collect(),
         };
         let mut world = World {
             slots: slots.collect(),
@@ -126,6 +131,7 @@ impl World {
             faults_on: true,
             wiped: false,
             crashes: 0,
+            client_lives: vec![0; plan.load.clients],
             executor: Executor::default(),
             plan,
         };
@@ -174,19 +180,19 @@ impl World {
         schedule.at(COMPARE_EVERY, Host::World, Occurrence::Compare);
         for client in 0..self.plan.load.clients {
             let worker = self.worker(client);
-            self.executor.spawn(&schedule, Host::Client(client), Box::pin(worker.run()));
+            self.executor.spawn(&schedule, worker.host, Box::pin(worker.run()));
         }
     }
 
     /// A client at a place of its own. What it does is up to the caller.
     pub fn worker(&self, me: usize) -> Worker {
-        let host = Host::Client(me);
+        let host = Host::Client { place: me, life: self.client_lives[me] };
         let net = Site { clock: Clock::TRUE, ..self.slots[0].site.clone() }.net(host);
         let mut addresses: Vec<String> = (0..self.slots.len()).map(client_address).collect();
         self.schedule.random(|rng| rng.shuffle(&mut addresses));
         let config = ClientConfig::new(addresses).timeout(Duration::from_secs(5));
         let client = Client::with_net(net, config).expect("addresses are valid");
-        Worker { me, client, common: self.common.clone() }
+        Worker { me, host, client, common: self.common.clone() }
     }
 
     pub fn spawn(&mut self, host: Host, task: impl Future<Output = ()> + Send + 'static) {
@@ -199,6 +205,11 @@ impl World {
         let Some((host, occurrence)) = self.schedule.next() else { return false };
         if let Host::Process { slot, life } = host
             && self.slots[slot].life != life
+        {
+            return true;
+        }
+        if let Host::Client { place, life } = host
+            && self.client_lives[place] != life
         {
             return true;
         }
@@ -246,7 +257,7 @@ impl World {
         }
         match host {
             Host::Slot(slot) | Host::Process { slot, .. } => self.happen_at(slot, occurrence),
-            Host::World | Host::Client(_) => unreachable!("nothing else happens to {host:?}"),
+            Host::World | Host::Client { .. } => unreachable!("nothing else happens to {host:?}"),
         }
     }
 
@@ -390,6 +401,17 @@ impl World {
         }
         let crash = &mut fastrand::Rng::with_seed(self.schedule.random(|rng| rng.u64(..)));
         self.slots[at].disk.crash(crash)
+    }
+
+    /// A client ends, whatever it was at; what it would have done yet is not done. Another one takes
+    /// its place.
+    pub fn kill_client(&mut self, place: usize) {
+        let host = Host::Client { place, life: self.client_lives[place] };
+        self.client_lives[place] += 1;
+        self.common.in_transaction[place].store(false, Ordering::Relaxed);
+        self.executor.end(host);
+        let worker = self.worker(place);
+        self.spawn(worker.host, worker.run());
     }
 
     /// The process stands still for a while: nothing runs, nothing is read.

@@ -1,0 +1,93 @@
+//! Transactions over both user ranges: lists that are appended to, a bank, tickets. Their histories
+//! are judged as a whole at the end (`rangedb-workload`, `check/tickets.rs`).
+//!
+//! While a client is in one of these it may be made to die: each notes down what it is going to do
+//! before it does it, so that what a dead client left has an unknown outcome.
+
+use rangedb_client::Client;
+use rangedb_workload::bank::{self, Bank};
+use rangedb_workload::history::Stamps;
+use rangedb_workload::list_append::{self, ListAppend, Mode};
+
+use crate::check::{self, Verdict};
+use crate::plan::Load;
+use crate::schedule::Schedule;
+use crate::tickets::Tickets;
+
+/// Prefixes in the first and in the last user range, outside of what the other operations scan.
+const LIST_PREFIXES: [&str; 2] = ["%list/", "y/list/"];
+const BANK_PREFIXES: [&str; 2] = ["%bank/", "y/bank/"];
+
+/// Few, so that clients meet.
+const LISTS: usize = 2;
+const ACCOUNTS: usize = 5;
+
+/// Appends to a list before a new one takes its place: every append writes all of it again.
+const APPENDS_MAX: usize = 24;
+
+/// Operations of a transaction on lists.
+const OPS_MAX: usize = 4;
+
+/// All clients' transactions. Clones are the same.
+#[derive(Clone)]
+pub struct Transactions {
+    pub lists: ListAppend,
+    pub bank: Bank,
+    pub tickets: Tickets,
+}
+
+impl Transactions {
+    pub fn new(load: &Load, schedule: &Schedule) -> Self {
+        let schedule = schedule.clone();
+        let stamps = Stamps::from_fn(move || schedule.stamp());
+        let owned = |prefixes: [&str; 2]| prefixes.map(str::to_owned).to_vec();
+        let lists = list_append::Settings {
+            prefixes: owned(LIST_PREFIXES),
+            lists: LISTS,
+            appends_max: APPENDS_MAX,
+            ops_max: OPS_MAX,
+            snapshot_percent: load.snapshot_percent,
+            modes: vec![Mode::Optimistic, Mode::Pessimistic, Mode::ForUpdate, Mode::Mixed],
+            ..Default::default()
+        };
+        let bank = bank::Settings {
+            prefixes: owned(BANK_PREFIXES),
+            accounts: ACCOUNTS,
+            ..Default::default()
+        };
+        Transactions {
+            lists: ListAppend::new(lists, stamps.clone()),
+            bank: Bank::new(bank),
+            tickets: Tickets::new(stamps),
+        }
+    }
+
+    /// Reads everything once no client works any more.
+    pub async fn read_end(&self, client: &Client, me: usize) {
+        while !self.lists.read_all(client, me).await {}
+        while !self.bank.open(client).await {}
+        while !self.bank.read_end(client).await {}
+        while !self.tickets.read_end(client).await {}
+    }
+
+    pub fn judge(&self) -> Verdict {
+        if let Err(anomalies) = self.lists.check() {
+            return Err(format!("lists: {}", anomalies[0]));
+        }
+        if let Err(problems) = self.bank.check() {
+            return Err(format!("bank: {}", problems.join("; ")));
+        }
+        let (draws, end) = self.tickets.history();
+        check::tickets::check(&draws, &end.unwrap_or_default())?;
+        let surprises = self.lists.surprises().into_iter().chain(self.bank.surprises());
+        match surprises.chain(self.tickets.surprises()).next() {
+            Some(surprise) => Err(surprise),
+            None => Ok(()),
+        }
+    }
+
+    /// Transactions that committed.
+    pub fn committed(&self) -> usize {
+        self.lists.committed() + self.bank.transferred()
+    }
+}
