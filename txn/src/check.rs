@@ -11,8 +11,8 @@ use rangedb_proto::v1::{
 };
 
 use crate::limits::{
-    check_bytes, check_condition, check_count, check_key, check_operation, check_read, check_span,
-    check_timestamp,
+    ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, check_bytes, check_condition, check_count,
+    check_key, check_operation, check_read, check_span, check_timestamp,
 };
 
 /// Checks a command of any kind.
@@ -98,6 +98,9 @@ fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
     if prewrite.for_update_ts != 0 {
         check_timestamp("for_update_ts", prewrite.for_update_ts)?;
     }
+    if prewrite.min_commit_ts != 0 {
+        check_timestamp("min_commit_ts", prewrite.min_commit_ts)?;
+    }
     let items = prewrite.conditions.len() + prewrite.operations.len();
     check_count("conditions and operations", items)?;
     let conditions = sum(&prewrite.conditions, check_condition)?;
@@ -114,7 +117,39 @@ fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
             return Err(Error::invalid("operations", message));
         }
     }
-    Ok(())
+    check_secondaries(prewrite, &keys)
+}
+
+/// The primary names every other key of an asynchronous commit, and nobody else does; `keys` are
+/// those that are written here.
+fn check_secondaries(prewrite: &Prewrite, keys: &BTreeSet<&Bytes>) -> Result<(), Error> {
+    let Prewrite { primary, secondaries, async_commit, .. } = prewrite;
+    let invalid = |message: String| Err(Error::invalid("secondaries", message));
+    let is_primary = *async_commit && keys.contains(primary);
+    if !is_primary && !secondaries.is_empty() {
+        return invalid("only the primary of an asynchronous commit has secondaries".into());
+    }
+    let count = secondaries.len();
+    if count > ASYNC_COMMIT_KEYS_MAX {
+        return invalid(format!(
+            "{count} keys are over the limit of {ASYNC_COMMIT_KEYS_MAX} in an asynchronous commit"
+        ));
+    }
+    let bytes = sum(secondaries, |key| check_key(key).map(|()| key.len()))?;
+    if bytes > ASYNC_COMMIT_BYTES_MAX {
+        return invalid(format!(
+            "{bytes} bytes of keys are over the limit of {ASYNC_COMMIT_BYTES_MAX} in an \
+             asynchronous commit"
+        ));
+    }
+    let mut all = BTreeSet::from([primary]);
+    if let Some(key) = secondaries.iter().find(|key| !all.insert(key)) {
+        return invalid(format!("key \"{}\" is named twice", key.escape_ascii()));
+    }
+    match keys.iter().find(|key| is_primary && !all.contains(*key)) {
+        Some(key) => invalid(format!("key \"{}\" is not named", key.escape_ascii())),
+        None => Ok(()),
+    }
 }
 
 /// The key that a put or delete writes.

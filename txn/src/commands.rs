@@ -3,6 +3,7 @@
 pub(crate) mod acquire_locks;
 mod bounds;
 mod changes;
+pub(crate) mod check_secondaries;
 pub(crate) mod check_transaction;
 pub(crate) mod collect_garbage;
 pub(crate) mod commit_keys;

@@ -98,8 +98,9 @@ pub use check::{check_command, check_commit, check_validate};
 pub use floors::{Floors, floors};
 pub use garbage::{GARBAGE_BYTES_MAX, GARBAGE_WALK_MAX, GarbageAhead, garbage_ahead};
 pub use limits::{
-    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX,
-    PREVIOUS_BYTES_MAX, READ_CHECK_WALK_MAX, check_key, is_system_key,
+    ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX,
+    DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, PREVIOUS_BYTES_MAX, READ_CHECK_WALK_MAX,
+    check_key, is_system_key,
 };
 pub use list_locks::locks;
 pub use machine::TxnMachine;

@@ -29,6 +29,14 @@ pub const DELETE_RANGE_WALK_MAX: usize = 500_000;
 /// a second too.
 pub const READ_CHECK_WALK_MAX: usize = 500_000;
 
+/// Keys of an asynchronous commit beside its primary. Whoever finds such a transaction without its
+/// coordinator asks for all of them.
+pub const ASYNC_COMMIT_KEYS_MAX: usize = 64;
+
+/// Bytes of these keys. They stand in the primary's lock, which is read with every command that
+/// meets it.
+pub const ASYNC_COMMIT_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes of values that one command may be answered with when it asks for what it replaced: as much
 /// as it could have brought itself.
 pub const PREVIOUS_BYTES_MAX: usize = COMMAND_BYTES_MAX;

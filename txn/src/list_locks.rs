@@ -38,7 +38,8 @@ pub fn locks(
         walked += 1;
         let Some(lock) = lock else { continue };
         let info = info(key, lock);
-        bytes += (info.key.len() + info.primary.len()) as u64;
+        let secondaries: usize = info.secondaries.iter().map(Bytes::len).sum();
+        bytes += (info.key.len() + info.primary.len() + secondaries) as u64;
         found.push(info);
     }
     Ok((found, None))
@@ -58,6 +59,7 @@ fn info(key: Bytes, lock: Lock) -> LockInfo {
         alive_until_ms: lock.alive_until_ms,
         min_commit_ts: lock.min_commit_ts,
         for_update_ts: lock.for_update_ts,
-        ..Default::default()
+        async_commit: lock.async_commit.is_some(),
+        secondaries: lock.async_commit.unwrap_or_default(),
     }
 }

@@ -3,12 +3,17 @@
 //! ```text
 //! lock   escaped key   ->   01  kind:1  start_ts:8  min_commit_ts:8  alive_until_ms:8
 //!                           for_update_ts:8  primary length:2  primary  [body]
+//!                           02  ..., as above, up to the primary
+//!                           secondaries:2  { length:2  key }  [body]
 //!
 //! kind 0, delete         body: nothing
 //! kind 1, put inline     body: lease id:8, value
 //! kind 2, put elsewhere  body: lease id:8, length:8
 //! kind 3, pessimistic    body: nothing
 //! ```
+//!
+//! The second format is that of asynchronous commits; at the primary it names every other key of the
+//! transaction, elsewhere none.
 //!
 //! All numbers are big-endian. Locks are few and live briefly, so the record is plain rather than
 //! small. A long value goes to the value family at once, under the transaction's start_ts: where its
@@ -20,7 +25,8 @@ use rangedb_storage::{ColumnFamily, Error, Reader, RecordValue, Result, keys};
 
 use crate::read::ReadAt;
 
-const FORMAT: u8 = 1;
+const PLAIN: u8 = 1;
+const ASYNC: u8 = 2;
 const DELETE: u8 = 0;
 const PUT_INLINE: u8 = 1;
 const PUT_ELSEWHERE: u8 = 2;
@@ -42,6 +48,9 @@ pub(crate) struct Lock {
     pub(crate) for_update_ts: u64,
     /// The key whose lock decides the transaction.
     pub(crate) primary: Bytes,
+    /// Of an asynchronous commit: at the primary, the other keys that it locks. The transaction is
+    /// committed when all of them are locked, so neither time nor a reader can move it any more.
+    pub(crate) async_commit: Option<Vec<Bytes>>,
     pub(crate) kind: LockKind,
 }
 
@@ -99,13 +108,15 @@ impl Lock {
             LockKind::Write { value: RecordValue::Reference { .. }, .. } => (PUT_ELSEWHERE, &[]),
             LockKind::Pessimistic => (PESSIMISTIC, &[]),
         };
-        let primary_bytes = u16::try_from(self.primary.len()).expect("keys are shorter");
-        let mut out = vec![FORMAT, kind];
+        let mut out = vec![if self.async_commit.is_some() { ASYNC } else { PLAIN }, kind];
         for number in [self.start_ts, self.min_commit_ts, self.alive_until_ms, self.for_update_ts] {
             out.extend_from_slice(&number.to_be_bytes());
         }
-        out.extend_from_slice(&primary_bytes.to_be_bytes());
-        out.extend_from_slice(&self.primary);
+        put_key(&mut out, &self.primary);
+        if let Some(secondaries) = &self.async_commit {
+            put_length(&mut out, secondaries.len());
+            secondaries.iter().for_each(|key| put_key(&mut out, key));
+        }
         if let LockKind::Write { value, lease_id } = &self.kind
             && *value != RecordValue::Deleted
         {
@@ -128,14 +139,20 @@ impl Lock {
 }
 
 fn decode(stored: &[u8]) -> Option<Lock> {
-    let [FORMAT, kind, rest @ ..] = stored else { return None };
+    let [format @ (PLAIN | ASYNC), kind, rest @ ..] = stored else { return None };
     let mut rest = rest;
     let start_ts = take_number(&mut rest)?;
     let min_commit_ts = take_number(&mut rest).filter(|ts| *ts > start_ts)?;
     let alive_until_ms = take_number(&mut rest)?;
     let for_update_ts = take_number(&mut rest)?;
-    let (length, behind) = rest.split_first_chunk::<2>()?;
-    let (primary, mut rest) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
+    let primary = take_key(&mut rest)?;
+    let async_commit = match *format {
+        PLAIN => None,
+        _ => {
+            let count = take_length(&mut rest)?;
+            Some((0..count).map(|_| take_key(&mut rest)).collect::<Option<Vec<_>>>()?)
+        }
+    };
     let kind = match *kind {
         DELETE if rest.is_empty() => LockKind::Write { value: RecordValue::Deleted, lease_id: 0 },
         PUT_INLINE => {
@@ -153,8 +170,38 @@ fn decode(stored: &[u8]) -> Option<Lock> {
         PESSIMISTIC if rest.is_empty() => LockKind::Pessimistic,
         _ => return None,
     };
-    let primary = Bytes::copy_from_slice(primary);
-    Some(Lock { start_ts, min_commit_ts, alive_until_ms, for_update_ts, primary, kind })
+    Some(Lock {
+        start_ts,
+        min_commit_ts,
+        alive_until_ms,
+        for_update_ts,
+        primary,
+        async_commit,
+        kind,
+    })
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    let length = u16::try_from(length).expect("keys are shorter, and their number is smaller");
+    out.extend_from_slice(&length.to_be_bytes());
+}
+
+fn put_key(out: &mut Vec<u8>, key: &[u8]) {
+    put_length(out, key.len());
+    out.extend_from_slice(key);
+}
+
+fn take_length(bytes: &mut &[u8]) -> Option<usize> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    *bytes = rest;
+    Some(u16::from_be_bytes(*length).into())
+}
+
+fn take_key(bytes: &mut &[u8]) -> Option<Bytes> {
+    let length = take_length(bytes)?;
+    let (key, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(Bytes::copy_from_slice(key))
 }
 
 fn take_number(bytes: &mut &[u8]) -> Option<u64> {
@@ -174,18 +221,22 @@ mod tests {
             alive_until_ms: 1_000,
             for_update_ts: 7,
             primary: "p".into(),
+            async_commit: None,
             kind,
         }
     }
 
-    fn locks() -> [Lock; 5] {
+    fn locks() -> [Lock; 7] {
         let put = |value| lock(LockKind::Write { value, lease_id: 3 });
+        let inline = || put(RecordValue::Inline("value".into()));
         [
             lock(LockKind::Write { value: RecordValue::Deleted, lease_id: 0 }),
             put(RecordValue::Inline(Bytes::new())),
-            put(RecordValue::Inline("value".into())),
+            inline(),
             put(RecordValue::Reference { bytes: 600 }),
             lock(LockKind::Pessimistic),
+            Lock { async_commit: Some(Vec::new()), ..inline() },
+            Lock { async_commit: Some(vec!["a".into(), "bc".into()]), ..inline() },
         ]
     }
 
@@ -196,6 +247,10 @@ mod tests {
             b"\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x07";
         let body = b"\0\x01p\0\0\0\0\0\0\0\x03value";
         assert_eq!(stored, [&head[..], body].concat());
+
+        let head = [b"\x02", &head[1..]].concat();
+        let body = b"\0\x01p\0\x02\0\x01a\0\x02bc\0\0\0\0\0\0\0\x03value";
+        assert_eq!(locks()[6].encode(), [&head[..], body].concat());
     }
 
     #[test]
@@ -219,7 +274,7 @@ mod tests {
     #[test]
     fn unknown_formats_and_kinds_are_corrupt() {
         let stored = locks()[0].encode();
-        for (place, byte) in [(0, 2), (1, 4)] {
+        for (place, byte) in [(0, 0), (0, 3), (1, 4)] {
             let mut other = stored.to_vec();
             other[place] = byte;
             assert!(Lock::decode(&other).is_err(), "byte {place} is {byte}");

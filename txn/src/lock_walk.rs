@@ -84,6 +84,7 @@ mod tests {
             alive_until_ms: 0,
             for_update_ts: 0,
             primary: "a".into(),
+            async_commit: None,
             kind: LockKind::Pessimistic,
         };
         let (cf, position) = RangeRecord::position(b"a");

@@ -8,8 +8,8 @@ use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 
 use crate::check::check_command;
 use crate::commands::{
-    Stop, acquire_locks, check_transaction, collect_garbage, commit_keys, commit_one_range,
-    heartbeat_lock, invalid_reply, prewrite, resolve_locks, rollback_keys,
+    Stop, acquire_locks, check_secondaries, check_transaction, collect_garbage, commit_keys,
+    commit_one_range, heartbeat_lock, invalid_reply, prewrite, resolve_locks, rollback_keys,
 };
 use crate::memory::Memory;
 
@@ -73,6 +73,6 @@ fn evaluate(
         Body::HeartbeatLock(heartbeat) => heartbeat_lock::apply(context, memory, heartbeat, batch),
         Body::AcquireLocks(acquire) => acquire_locks::apply(context, memory, acquire, batch),
         Body::CollectGarbage(collect) => collect_garbage::apply(context, memory, collect, batch),
-        Body::CheckSecondaries(_) => Err(Stop::invalid("a command of a later version")),
+        Body::CheckSecondaries(check) => check_secondaries::apply(context, memory, check, batch),
     }
 }

@@ -5,13 +5,16 @@ mod support;
 use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::operation::Body as Op;
-use rangedb_proto::v1::{CommandReply, CommitOneRange, DeleteRange, Operation, Put};
+use rangedb_proto::v1::{
+    Command, CommandReply, CommitOneRange, DeleteRange, Operation, Prewrite, Put, command,
+};
 use rangedb_storage::{
     ColumnFamily, Direction, Record, RecordValue, StateEngine, WriteBatch, keys,
 };
 use rangedb_txn::{
-    COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, Locks,
-    PAGE_WALK_MAX, ReadAt, ScanRequest, check_commit, is_system_key,
+    ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX,
+    DELETE_RANGE_WALK_MAX, Locks, PAGE_WALK_MAX, ReadAt, ScanRequest, check_command, check_commit,
+    is_system_key,
 };
 use support::{Entry, Replica, operation, scan_unlocked};
 
@@ -137,6 +140,24 @@ fn a_command_with_too_many_operations_is_refused() {
     assert_eq!(check_commit(&with(COMMAND_ITEMS_MAX)), Ok(()));
     let error = check_commit(&with(COMMAND_ITEMS_MAX + 1)).unwrap_err();
     assert!(error.message.contains(&COMMAND_ITEMS_MAX.to_string()), "{error}");
+}
+
+#[test]
+fn an_asynchronous_commit_of_too_many_keys_is_refused() {
+    let check = |count: usize| {
+        let prewrite = Prewrite {
+            start_ts: 5,
+            primary: key(0, 8),
+            operations: vec![put(0)],
+            async_commit: true,
+            secondaries: (1..=count).map(|place| key(place, 8)).collect(),
+            ..Default::default()
+        };
+        check_command(&Command { body: Some(command::Body::Prewrite(prewrite)) })
+    };
+    assert_eq!(check(ASYNC_COMMIT_KEYS_MAX), Ok(()));
+    let error = check(ASYNC_COMMIT_KEYS_MAX + 1).unwrap_err();
+    assert!(error.message.contains(&ASYNC_COMMIT_KEYS_MAX.to_string()), "{error}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ mod coordinator;
 mod history;
 #[path = "transactions/plan.rs"]
 mod plan;
+#[path = "transactions/resolver.rs"]
+mod resolver;
 mod support;
 
 use cluster::Cluster;
@@ -27,7 +29,7 @@ const CLIENTS: usize = 5;
 #[test]
 fn transactions_over_two_ranges_are_atomic_and_serializable() {
     let mut seen = history::Counts::default();
-    for seed in 0..150 {
+    for seed in 0..200 {
         seen += run(seed);
     }
     // A run in which nothing happens proves nothing.

@@ -108,7 +108,10 @@ fn newest_timestamp(body: &command::Body) -> Timestamp {
     use command::Body;
     let newest = match body {
         Body::CommitOneRange(commit) => commit.start_ts,
-        Body::Prewrite(prewrite) => prewrite.start_ts.max(prewrite.for_update_ts),
+        Body::Prewrite(prewrite) => {
+            let read_ts = prewrite.min_commit_ts.saturating_sub(1);
+            prewrite.start_ts.max(prewrite.for_update_ts).max(read_ts)
+        }
         Body::CommitKeys(commit) => commit.start_ts.max(commit.commit_ts),
         Body::RollbackKeys(rollback) => rollback.start_ts,
         Body::CheckTransaction(check) => check.start_ts.max(check.now_ts).max(check.push_above_ts),

@@ -83,6 +83,11 @@ fn value(reader: &dyn Reader, key: &Bytes, record: Option<Record>) -> Result<Key
     }
 }
 
+/// Its own versions come behind those that it saw.
+fn commits_above(acquire: &AcquireLocks) -> u64 {
+    acquire.start_ts.max(acquire.for_update_ts) + 1
+}
+
 fn take(
     memory: &mut Memory,
     acquire: &AcquireLocks,
@@ -94,10 +99,11 @@ fn take(
         None => {
             let lock = Lock {
                 start_ts: acquire.start_ts,
-                min_commit_ts: acquire.start_ts + 1,
+                min_commit_ts: commits_above(acquire),
                 alive_until_ms: acquire.alive_until_ms,
                 for_update_ts: acquire.for_update_ts,
                 primary: acquire.primary.clone(),
+                async_commit: None,
                 kind: LockKind::Pessimistic,
             };
             memory.locks.add(batch, key, &lock);
@@ -106,6 +112,7 @@ fn take(
         Some(mut lock) if lock.is_pessimistic() => {
             lock.alive_until_ms = lock.alive_until_ms.max(acquire.alive_until_ms);
             lock.for_update_ts = lock.for_update_ts.max(acquire.for_update_ts);
+            lock.min_commit_ts = lock.min_commit_ts.max(commits_above(acquire));
             memory.locks.replace(batch, key, &lock);
         }
         Some(_) => {}

@@ -6,6 +6,9 @@
 //! just not have got here yet. Time is the oracle's, as the one who asks took it, so no clock but the
 //! oracle's has a say.
 //!
+//! An asynchronous commit is not decided here, but by all of its locks together: the answer says where
+//! to look for them, also when its time is up.
+//!
 //! Of a transaction from below the floor nothing can come any more, so no record is needed. From
 //! below what was collected, nothing is known: it may have committed.
 
@@ -33,6 +36,10 @@ pub(crate) fn apply(
     Ok(match Found::at(batch, memory, key, check.start_ts)?.fate {
         Fate::Locked(mut lock) => {
             check_primary(key, &lock)?;
+            if lock.async_commit.is_some() {
+                // It may be committed, at what its locks promise: it is too late to change that.
+                return Ok(alive(&lock));
+            }
             if Timestamp(check.now_ts).millis() > lock.alive_until_ms {
                 undecided::roll_back(memory, batch, key, &lock);
                 return Ok(rolled_back());
@@ -69,6 +76,8 @@ pub(super) fn alive(lock: &Lock) -> command_reply::Body {
         state: State::Alive.into(),
         alive_until_ms: lock.alive_until_ms,
         min_commit_ts: lock.min_commit_ts,
+        async_commit: lock.async_commit.is_some(),
+        secondaries: lock.async_commit.clone().unwrap_or_default(),
         ..Default::default()
     })
 }
@@ -87,6 +96,6 @@ pub(super) fn rolled_back() -> command_reply::Body {
     status(TransactionStatus { state: State::RolledBack.into(), ..Default::default() })
 }
 
-fn status(status: TransactionStatus) -> command_reply::Body {
+pub(super) fn status(status: TransactionStatus) -> command_reply::Body {
     command_reply::Body::TransactionStatus(status)
 }

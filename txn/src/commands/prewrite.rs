@@ -3,6 +3,11 @@
 //! A lock stops every other writer of the key, and every reader at or above its min_commit_ts until
 //! the transaction is decided. Reads below that were served, or will be, without regard to it: this
 //! is why the transaction may not commit lower.
+//!
+//! In an asynchronous commit the first phase is all: the transaction is committed once its locks
+//! stand in every range, at the largest of their min_commit_ts. So these never change, and the
+//! primary's lock names the others, for those who have to find out whether all of them stand
+//! (`check_secondaries.rs`).
 
 use bytes::Bytes;
 use rangedb_proto::v1::{Operation, Prewrite, Prewritten, command_reply, operation};
@@ -43,11 +48,12 @@ pub(crate) fn apply(
     }
     if let Some(min_commit_ts) = promised_to_all(&places) {
         // A copy. What its conditions would find now says nothing of what the first one's found.
-        return Ok(reply(min_commit_ts));
+        return Ok(reply(prewrite, min_commit_ts));
     }
     conditions::check(batch, &memory.locks, prewrite.start_ts, &prewrite.conditions)?;
 
-    let mut min_commit_ts = memory.next_ts(context, prewrite.start_ts + 1)?;
+    let mut min_commit_ts =
+        memory.next_ts(context, prewrite.min_commit_ts.max(prewrite.start_ts + 1))?;
     for place in &places {
         if let Place::Reserved(lock) | Place::Written(lock) = place {
             min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
@@ -60,11 +66,19 @@ pub(crate) fn apply(
     for (operation, place) in prewrite.operations.iter().zip(&places) {
         write(memory, prewrite, operation, place, min_commit_ts, batch);
     }
-    Ok(reply(min_commit_ts))
+    Ok(reply(prewrite, min_commit_ts))
 }
 
-fn reply(min_commit_ts: u64) -> command_reply::Body {
-    command_reply::Body::Prewritten(Prewritten { min_commit_ts, ..Default::default() })
+fn reply(prewrite: &Prewrite, min_commit_ts: u64) -> command_reply::Body {
+    let async_commit = prewrite.async_commit;
+    command_reply::Body::Prewritten(Prewritten { min_commit_ts, async_commit })
+}
+
+/// What the key's lock says of an asynchronous commit.
+fn async_commit(prewrite: &Prewrite, key: &[u8]) -> Option<Vec<Bytes>> {
+    let is_primary = prewrite.primary == key;
+    let secondaries = || if is_primary { prewrite.secondaries.clone() } else { Vec::new() };
+    prewrite.async_commit.then(secondaries)
 }
 
 /// The least timestamp to commit at, if every write stands there already.
@@ -92,6 +106,12 @@ fn place(
         }
         // Nobody could write there since it was taken.
         Fate::Locked(lock) if lock.is_pessimistic() => return Ok(Place::Reserved(lock)),
+        Fate::Locked(lock) if lock.async_commit != async_commit(prewrite, key) => {
+            // By now it may be committed by the rules that it was written by.
+            let key = key.escape_ascii();
+            let reason = format!("the lock at \"{key}\" is committed in another way");
+            return Err(Stop::invalid(reason));
+        }
         Fate::Locked(lock) => return Ok(Place::Written(lock)),
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
@@ -137,6 +157,7 @@ fn write(
         alive_until_ms: prewrite.alive_until_ms,
         for_update_ts: prewrite.for_update_ts,
         primary: prewrite.primary.clone(),
+        async_commit: async_commit(prewrite, key),
         kind: LockKind::Write { value, lease_id },
     };
     if let Place::Reserved(reserved) = place {

@@ -31,6 +31,7 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
                 alive_until_ms: words.named("alive"),
                 for_update_ts: words.named("update"),
                 async_commit: words.flag("async"),
+                min_commit_ts: words.named("from"),
                 start_ts: words.number(),
                 secondaries: words.rest(),
                 conditions,

@@ -230,12 +230,23 @@ fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
             }
         }
         [] => {
-            let primary_bytes = usize::from(u16::from_be_bytes([value[34], value[35]]));
-            let (primary, body) = value[36..].split_at(primary_bytes);
+            let mut rest = &value[34..];
+            let primary = take_key(&mut rest);
+            let mut how = String::new();
+            if value[0] == 2 {
+                how.push_str(", by itself with");
+                let count = take_length(&mut rest);
+                (0..count)
+                    .for_each(|_| write!(how, " {}", show_bytes(take_key(&mut rest))).unwrap());
+            }
+            let body = rest;
             let kind = match value[1] {
                 0 => "deletes".into(),
                 1 => format!("puts {}", show_bytes(&body[8..])),
-                2 => format!("puts [{} bytes apart]", number(36 + primary_bytes + 8)),
+                2 => format!(
+                    "puts [{} bytes apart]",
+                    u64::from_be_bytes(body[8..].try_into().unwrap())
+                ),
                 3 => "locks".into(),
                 other => panic!("no lock is of kind {other}"),
             };
@@ -243,12 +254,27 @@ fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
             let primary = show_bytes(primary);
             format!(
                 "{key} {start_ts} {kind} (commits from {min_commit_ts}, primary {primary}, \
-                 alive until {alive} ms, for update {})",
+                 alive until {alive} ms, for update {}{how})",
                 number(26)
             )
         }
         other => panic!("nothing stands at {other:?}"),
     }
+}
+
+fn take_length(bytes: &mut &[u8]) -> usize {
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    *bytes = rest;
+    usize::from(u16::from_be_bytes(*length))
+}
+
+fn take_key<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let (key, rest) = {
+        let length = take_length(bytes);
+        bytes.split_at(length)
+    };
+    *bytes = rest;
+    key
 }
 
 fn show_record(record: &Record) -> String {

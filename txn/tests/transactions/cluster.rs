@@ -16,6 +16,7 @@ use rangedb_txn::{
 
 use super::history::{Version, stored_versions};
 use super::plan::KEYS;
+use super::resolver::Resolver;
 use super::support::logged::Logged;
 
 /// How long a lock lives, in the oracle's milliseconds: now and then less than a transaction takes.
@@ -23,6 +24,9 @@ pub const ALIVE_MS: u64 = 400;
 
 /// Where the second range begins.
 const BOUND: &[u8] = b"m";
+
+/// Who finds out what became of asynchronous commits, at once.
+const RESOLVERS_MAX: usize = 6;
 
 /// Requests that are kept to be delivered late.
 const LATE_MAX: usize = 20;
@@ -35,6 +39,7 @@ pub struct Cluster {
     late: Vec<(usize, command::Body)>,
     /// Whether floors rise in this run: in some they do not, so that nobody is too old.
     collects: bool,
+    resolvers: Vec<Resolver>,
     /// Versions that were there before garbage was collected, by key and commit timestamp.
     pub archive: BTreeMap<(Bytes, u64), Version>,
 }
@@ -66,6 +71,7 @@ impl Cluster {
             is_faulty: true,
             late: Vec::new(),
             collects: !seed.is_multiple_of(3),
+            resolvers: Vec::new(),
             archive: BTreeMap::new(),
         }
     }
@@ -74,6 +80,12 @@ impl Cluster {
     pub fn timestamp(&mut self) -> u64 {
         self.oracle = self.oracle.next();
         self.oracle.0
+    }
+
+    /// A new timestamp at or above `least`. What the ranges promise may run ahead of the oracle.
+    pub fn timestamp_from(&mut self, least: u64) -> u64 {
+        self.oracle = self.oracle.max(Timestamp(least - 1));
+        self.timestamp()
     }
 
     pub fn alive_until_ms(&self) -> u64 {
@@ -89,7 +101,15 @@ impl Cluster {
             let range = self.rng.usize(0..2);
             self.ranges[range].disturb(&mut self.rng);
         }
-        if self.collects && self.rng.u32(0..25) == 0 {
+        if self.rng.u32(0..4) == 0 && !self.resolvers.is_empty() {
+            let resolver = self.resolvers.swap_remove(self.rng.usize(0..self.resolvers.len()));
+            // Now and then one dies on the way.
+            if self.rng.u32(0..20) > 0 {
+                let next = resolver.step(self);
+                self.resolvers.extend(next);
+            }
+        }
+        if self.collects && self.rng.u32(0..30) == 0 {
             self.raise_floor();
         }
         if self.rng.u32(0..10) == 0 && !self.late.is_empty() {
@@ -100,7 +120,7 @@ impl Cluster {
 
     /// One range's floor rises, and what no range has a lock from below any more is collected.
     fn raise_floor(&mut self) {
-        let millis = self.oracle.millis() - self.rng.u64(0..3 * ALIVE_MS / 2);
+        let millis = self.oracle.millis() - self.rng.u64(0..5 * ALIVE_MS);
         let floor_ts = Timestamp::from_millis(millis).0;
         let range = self.rng.usize(0..2);
         let collect = CollectGarbage { floor_ts, ..Default::default() };
@@ -195,6 +215,15 @@ impl Cluster {
         let primary = range_of(&locked.primary);
         let commit_ts = match self.send(primary, command::Body::CheckTransaction(check)) {
             None => return Obstacle::Unknown,
+            Some(command_reply::Body::TransactionStatus(status)) if status.async_commit => {
+                // It may be committed, whatever time it is. If its time is up, all of its locks tell.
+                let is_over = Timestamp(now_ts).millis() > status.alive_until_ms;
+                if is_over && self.resolvers.len() < RESOLVERS_MAX {
+                    let (start_ts, primary) = (locked.start_ts, locked.primary.clone());
+                    self.resolvers.push(Resolver::new(start_ts, primary, status));
+                }
+                return Obstacle::Unknown;
+            }
             Some(command_reply::Body::TransactionStatus(status)) => match status.state() {
                 State::Alive if status.min_commit_ts > push_above_ts => return Obstacle::Alive,
                 State::Alive => return Obstacle::Unknown,
@@ -236,6 +265,10 @@ impl Cluster {
                 self.send(range, command::Body::AcquireLocks(acquire.clone()))
             {
                 self.resolve(&locked, 0);
+                while let Some(resolver) = self.resolvers.pop() {
+                    let next = resolver.step(self);
+                    self.resolvers.extend(next);
+                }
             }
             self.send(range, command::Body::RollbackKeys(RollbackKeys { start_ts, keys }));
         }

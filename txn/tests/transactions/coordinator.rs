@@ -46,15 +46,36 @@ pub enum Told {
 /// What is to be done next; the lists hold the ranges where it is not done yet.
 #[derive(Clone, Debug)]
 enum Stage {
-    Lock { todo: Vec<usize>, for_update_ts: u64 },
-    Read { done: usize },
+    Lock {
+        todo: Vec<usize>,
+        for_update_ts: u64,
+    },
+    Read {
+        done: usize,
+    },
     CommitOneRange,
-    Prewrite { todo: Vec<usize>, min_commit_ts: u64 },
-    Validate { todo: Vec<usize>, commit_ts: u64 },
-    CommitPrimary { commit_ts: u64 },
-    AskPrimary { commit_ts: u64 },
-    CommitSecondaries { commit_ts: u64 },
-    RollBack { todo: Vec<usize> },
+    Prewrite {
+        todo: Vec<usize>,
+        min_commit_ts: u64,
+    },
+    Validate {
+        todo: Vec<usize>,
+        commit_ts: u64,
+    },
+    CommitPrimary {
+        commit_ts: u64,
+    },
+    AskPrimary {
+        commit_ts: u64,
+    },
+    /// An asynchronous commit that was not completed: by now, others may complete it.
+    GiveUp,
+    CommitSecondaries {
+        commit_ts: u64,
+    },
+    RollBack {
+        todo: Vec<usize>,
+    },
     Done,
 }
 
@@ -95,10 +116,13 @@ impl Coordinator {
             Stage::CommitPrimary { commit_ts } => self.commit_primary(cluster, commit_ts),
             Stage::AskPrimary { commit_ts } => self.ask_primary(cluster, commit_ts),
             Stage::CommitSecondaries { commit_ts } => self.commit_secondaries(cluster, commit_ts),
+            Stage::GiveUp => self.give_up(cluster),
             Stage::RollBack { todo } => self.roll_back(cluster, todo),
             Stage::Done => Stage::Done,
         };
-        matches!(self.stage, Stage::Done) || cluster.rng.u32(0..100) == 0
+        // One that dies with some of its locks in place leaves the most to find out.
+        let dies = if let Stage::Prewrite { .. } = self.stage { 5 } else { 1 };
+        matches!(self.stage, Stage::Done) || cluster.rng.u32(0..100) < dies
     }
 
     fn lock(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, for_update_ts: u64) -> Stage {
@@ -200,24 +224,38 @@ impl Coordinator {
 
     fn prewrite(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, least: u64) -> Stage {
         let Some(place) = (!todo.is_empty()).then(|| cluster.rng.usize(0..todo.len())) else {
-            let commit_ts = cluster.timestamp();
-            assert!(commit_ts >= least, "promises are made of timestamps that were handed out");
-            return self.committing(commit_ts);
+            if self.record.plan.asynchronous {
+                // Whoever begins when this was told must see it.
+                cluster.timestamp_from(least);
+                self.record.told = Told::Committed(least);
+                return Stage::CommitPrimary { commit_ts: least };
+            }
+            return self.committing(cluster.timestamp_from(least));
         };
         let (plan, range) = (&self.record.plan, todo[place]);
         let is_pessimistic = plan.kind == Kind::Pessimistic;
+        let asynchronous = plan.asynchronous;
+        let has_primary = range == range_of(&plan.primary);
+        let secondaries = if asynchronous && has_primary { plan.secondaries() } else { Vec::new() };
         let ask = Prewrite {
+            async_commit: asynchronous,
+            min_commit_ts: 0,
+            secondaries,
             start_ts: self.record.start_ts,
             primary: plan.primary.clone(),
             conditions: Vec::new(),
             operations: plan.operations(range),
             alive_until_ms: cluster.alive_until_ms(),
             for_update_ts: if is_pessimistic { self.record.conflicts_from } else { 0 },
-            ..Default::default()
         };
+        if asynchronous {
+            // From here on it may be committed, by whoever finds its locks.
+            self.record.told = Told::Undetermined;
+        }
         let again = Stage::Prewrite { todo: todo.clone(), min_commit_ts: least };
         match cluster.send(range, Ask::Prewrite(ask)) {
             Some(Answer::Prewritten(prewritten)) => {
+                assert_eq!(prewritten.async_commit, asynchronous);
                 todo.remove(place);
                 Stage::Prewrite { todo, min_commit_ts: least.max(prewritten.min_commit_ts) }
             }
@@ -267,11 +305,16 @@ impl Coordinator {
             let heartbeat = HeartbeatLock { primary, start_ts, alive_until_ms };
             cluster.send(range, Ask::HeartbeatLock(heartbeat));
         }
-        // From here on it may be committed.
-        self.record.told = Told::Undetermined;
+        // From here on it may be committed. An asynchronous commit is.
+        if !self.record.plan.asynchronous {
+            self.record.told = Told::Undetermined;
+        }
         let keys = self.record.plan.keys(range);
         match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
             Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
+            Some(Answer::CommitTooLow(_) | Answer::Aborted(_)) if self.record.plan.asynchronous => {
+                panic!("{start_ts} was committed at {commit_ts} by its locks")
+            }
             Some(Answer::CommitTooLow(_)) => self.committing(cluster.timestamp()),
             Some(Answer::Aborted(_)) => self.rolling_back(),
             Some(Answer::TooOld(_)) => Stage::Done,
@@ -302,6 +345,9 @@ impl Coordinator {
     }
 
     fn decided(&mut self, commit_ts: u64) -> Stage {
+        if let Told::Committed(told) = self.record.told {
+            assert_eq!(told, commit_ts, "of {}", self.record.start_ts);
+        }
         self.record.told = Told::Committed(commit_ts);
         Stage::CommitSecondaries { commit_ts }
     }
@@ -321,8 +367,28 @@ impl Coordinator {
     }
 
     fn rolling_back(&mut self) -> Stage {
+        if self.record.plan.asynchronous && self.record.told == Told::Undetermined {
+            return Stage::GiveUp;
+        }
         self.record.told = Told::Aborted;
         Stage::RollBack { todo: self.record.plan.ranges() }
+    }
+
+    /// The primary first and alone: if the transaction can still be rolled back there, it is not
+    /// committed and never will be.
+    fn give_up(&mut self, cluster: &mut Cluster) -> Stage {
+        let Record { start_ts, plan, .. } = &self.record;
+        let rollback = RollbackKeys { start_ts: *start_ts, keys: vec![plan.primary.clone()] };
+        match cluster.send(range_of(&plan.primary), Ask::RollbackKeys(rollback)) {
+            Some(Answer::Resolved(_)) => {
+                self.record.told = Told::Aborted;
+                Stage::RollBack { todo: self.record.plan.ranges() }
+            }
+            Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
+            Some(Answer::TooOld(_)) => Stage::Done,
+            None => self.again_or(cluster, Stage::GiveUp, Stage::Done),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn roll_back(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>) -> Stage {

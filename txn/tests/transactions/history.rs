@@ -14,7 +14,10 @@ use super::plan::Kind;
 use super::support::logged::Logged;
 
 /// What must be met, or the runs prove nothing.
-const MET: [&str; 6] = [
+const MET: [&str; 9] = [
+    "asynchronous",
+    "asynchronous, by others",
+    "asynchronous, rolled back by others",
     "one range",
     "two phases",
     "pessimistic",
@@ -123,6 +126,13 @@ impl History {
                 self.check_no_lost_update(record, commit_ts);
             }
             match (commit_ts, record.plan.kind, record.told) {
+                (Some(_), _, Told::Undetermined) if record.plan.asynchronous => {
+                    counts.count("asynchronous, by others");
+                }
+                (Some(_), ..) if record.plan.asynchronous => counts.count("asynchronous"),
+                (None, _, Told::Undetermined) if record.plan.asynchronous => {
+                    counts.count("asynchronous, rolled back by others");
+                }
                 (Some(_), _, Told::Undetermined) => counts.count("undetermined, done"),
                 (Some(_), Kind::OneRange, _) => counts.count("one range"),
                 (Some(_), Kind::TwoPhase, _) => counts.count("two phases"),

@@ -22,6 +22,8 @@ pub enum Kind {
 pub struct Plan {
     pub kind: Kind,
     pub serializable: bool,
+    /// Committed as soon as all of its locks stand. Nothing that it read is validated then.
+    pub asynchronous: bool,
     /// Spans that it reads first, each of one range. An empty end: just the key.
     pub reads: Vec<(Bytes, Bytes)>,
     /// What it writes then; `None` deletes. A key's value is unlike any other.
@@ -57,7 +59,10 @@ impl Plan {
             // Only reads.
             writes.clear();
         }
-        Plan { kind, serializable: rng.u32(0..4) > 0, reads, writes, primary }
+        let serializable = rng.u32(0..2) > 0;
+        let asynchronous =
+            !serializable && kind != Kind::OneRange && !writes.is_empty() && rng.u32(0..3) > 0;
+        Plan { kind, serializable, asynchronous, reads, writes, primary }
     }
 
     pub fn operations(&self, range: usize) -> Vec<Operation> {
@@ -74,6 +79,11 @@ impl Plan {
 
     pub fn keys(&self, range: usize) -> Vec<Bytes> {
         self.writes.keys().filter(|key| range_of(key) == range).cloned().collect()
+    }
+
+    /// The keys that it writes beside its primary.
+    pub fn secondaries(&self) -> Vec<Bytes> {
+        self.writes.keys().filter(|key| **key != self.primary).cloned().collect()
     }
 
     /// The ranges that it writes, the primary's first.

@@ -1,0 +1,70 @@
+//! Whether the locks of an asynchronous commit stand that its primary names.
+//!
+//! Such a transaction is committed from the moment that all of its locks stand, at the largest of
+//! their least commit timestamps, though nothing says so anywhere: its coordinator has told its client
+//! before a lock became a version. Whoever finds its time to be up must not roll it back, then, unless
+//! it makes sure that one lock does not stand and never will.
+//!
+//! That is what this command does for one range. A first phase that has not been here is refused
+//! from now on, one that has been here keeps what it promised. So of all who ask, at any time, either
+//! all hear that all locks stand, or none does.
+//!
+//! What was found is decided at the primary, as always: who asked resolves the primary's lock alone,
+//! and the others when that is done. If the primary's lock is gone by then, somebody else has
+//! decided, and the primary is asked how.
+
+use rangedb_proto::v1::transaction_status::State;
+use rangedb_proto::v1::{CheckSecondaries, TransactionStatus, command_reply};
+use rangedb_storage::{ApplyContext, Batch};
+
+use super::bounds::Bounds;
+use super::check_transaction::{committed, rolled_back, status};
+use super::fate::{Fate, Found};
+use super::{Stop, undecided};
+use crate::memory::Memory;
+use crate::outcome_record::Outcome;
+
+/// Evaluates the command against the batch and puts its writes there: nothing, if one of the keys
+/// knows that the transaction committed.
+pub(crate) fn apply(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    check: &CheckSecondaries,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    Bounds::of(context).check_keys(&check.keys)?;
+    let mut min_commit_ts = 0;
+    let mut is_rolled_back = false;
+    let mut missing = Vec::new();
+    for key in &check.keys {
+        match Found::at(batch, memory, key, check.start_ts)?.fate {
+            // Only the key was reserved: its write has not been here.
+            Fate::Locked(lock) if lock.is_pessimistic() => missing.push((key, Some(lock))),
+            Fate::Locked(lock) => min_commit_ts = min_commit_ts.max(lock.min_commit_ts),
+            Fate::Committed { commit_ts } => return Ok(committed(commit_ts)),
+            Fate::RolledBack => is_rolled_back = true,
+            Fate::Unknown => {
+                memory.check_remembered(check.start_ts)?;
+                missing.push((key, None));
+            }
+        }
+    }
+    if missing.is_empty() && !is_rolled_back {
+        return Ok(status(TransactionStatus {
+            state: State::Alive.into(),
+            min_commit_ts,
+            async_commit: true,
+            ..Default::default()
+        }));
+    }
+    for (key, lock) in missing {
+        match lock {
+            Some(lock) => undecided::roll_back(memory, batch, key, &lock),
+            None if memory.may_lock(check.start_ts) => {
+                Outcome::RolledBack.write(batch, key, check.start_ts);
+            }
+            None => {}
+        }
+    }
+    Ok(rolled_back())
+}
