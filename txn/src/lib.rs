@@ -48,22 +48,57 @@
 //! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was nothing
 //! to delete.
 //!
+//! # Transactions over ranges
+//!
+//! A write of such a transaction is first a lock, which names the transaction's *primary*, and then a
+//! version; each step is a command of its own, in each range (`docs/transactions.md` has the way of a
+//! whole commit). Say the transaction that began at 10 wrote `a`, its primary, and `x` in another range:
+//!
+//! ```text
+//!             range of a                            range of x
+//! prewrite    lock a 10 put "3", from 12            lock x 10 put "1", from 11
+//! commit      current a  put "3"  mod 20            lock x 10 put "1", from 11
+//!             current a  put "3"  mod 20            current x  put "1"  mod 20
+//! ```
+//!
+//! Whether it is committed is decided at the primary: from the moment that a version stands there, or
+//! a record that it was rolled back. Who meets another lock asks there (`commands/check_transaction.rs`)
+//! and finishes the lock accordingly. Every command is answered by what its keys know of the
+//! transaction (`commands/fate.rs`), so it may come twice, late, or after others have ended it.
+//!
+//! A lock promises a least commit timestamp, above all that was read and committed in the range: reads
+//! below pass it, all others wait until the transaction is decided. Pessimistic locks, taken ahead of
+//! a write, stop writers alone.
+//!
+//! An *asynchronous* commit leaves the second step for later: the transaction is committed as soon as
+//! all of its locks stand, at the largest of their promises. Then nobody may push it, and when its
+//! time is up all of its locks have to be looked at (`commands/check_secondaries.rs`). Who commits like
+//! that has validated nothing at its commit timestamp: its reads must be covered by its own locks.
+//!
 //! # Isolation
 //!
 //! Commands of one range are serializable and, as the log orders them, linearizable: a command's
 //! conditions and operations see everything that was committed before it and nothing else. A
-//! snapshot read sees the state as of one timestamp. Nothing here spans two ranges yet.
+//! snapshot read sees the state as of one timestamp. A transaction over ranges reads at its start
+//! and writes at its commit; what it read is still so at the commit if [`validate`] says so at that
+//! timestamp, in every range, after all of its locks are in place. Without that it has snapshot
+//! isolation.
+//!
+//! # Garbage
+//!
+//! Superseded versions and the records of ended transactions are dropped below a bound that rises with
+//! a command, when nobody reads there or asks for them any more (`floors.rs`, `garbage.rs`). Below the
+//! floor reads and new work are answered `TooOld`.
 //!
 //! # What is left out
 //!
-//! - Transactions over several ranges: nobody writes locks, so nobody looks for them. With them come
-//!   the lock family's records, a count of them made by `load`, and `KeyLocked` in place of
-//!   evaluating a command whose keys are locked.
-//! - Garbage collection. Everything is kept, so no command is too old to be known and no timestamp
-//!   too old to be read; `TooOld` is never answered.
 //! - A trace of commands whose conditions failed. If one copy of a command failed, another that
 //!   comes later is checked anew, and may succeed: a sender that has copies under way must not take
 //!   the failure of one for the outcome of all.
+//! - Waiting. A command that meets a lock says so at once; who waits, in which order, and who waits
+//!   for whom in a circle is for others to see.
+//! - Knowing that no range has a lock from below a timestamp: whoever raises the bound of garbage has
+//!   found that out, with [`locks`] in each of them.
 //! - Who may do what, and the reserved key space: senders check that ([`is_system_key`]), because
 //!   the system's own commands are ordinary ones.
 //! - Feature levels: which rules an entry is evaluated by is decided where entries are decoded.
@@ -71,8 +106,9 @@
 //!
 //! # Where things are
 //!
-//! One file per command under `commands/`, one per kind of read (`read.rs`, `scan.rs`), and what
-//! both rest on in `versions.rs`. Scripts under `testscripts/` show each rule at work.
+//! One file per command under `commands/`, one per kind of read (`read.rs`, `scan.rs`, `validate.rs`,
+//! `list_locks.rs`), and what both rest on in `versions.rs` and `lock.rs`. Scripts under
+//! `testscripts/` show each rule at work.
 
 mod check;
 mod commands;
