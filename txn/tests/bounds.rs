@@ -6,7 +6,8 @@ use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{
-    Command, CommandReply, CommitOneRange, DeleteRange, Operation, Prewrite, Put, command,
+    Command, CommandReply, CommitOneRange, DeleteRange, Operation, Prewrite, Put, ResolveLocks,
+    command,
 };
 use rangedb_storage::{
     ColumnFamily, Direction, Record, RecordValue, StateEngine, WriteBatch, keys,
@@ -14,7 +15,7 @@ use rangedb_storage::{
 use rangedb_txn::{
     ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX,
     DELETE_RANGE_WALK_MAX, Locks, PAGE_WALK_MAX, ReadAt, ScanRequest, check_command, check_commit,
-    is_system_key,
+    is_system_key, locks,
 };
 use support::{Entry, Replica, operation, scan_unlocked};
 
@@ -140,6 +141,38 @@ fn a_command_with_too_many_operations_is_refused() {
     assert_eq!(check_commit(&with(COMMAND_ITEMS_MAX)), Ok(()));
     let error = check_commit(&with(COMMAND_ITEMS_MAX + 1)).unwrap_err();
     assert!(error.message.contains(&COMMAND_ITEMS_MAX.to_string()), "{error}");
+}
+
+#[test]
+fn a_span_of_many_locks_is_resolved_by_several_commands() {
+    let mut replica = Replica::new(b"", b"");
+    let count = COMMAND_ITEMS_MAX + 10;
+    for half in [0..count / 2, count / 2..count] {
+        let prewrite = Prewrite {
+            start_ts: 5,
+            primary: key(0, 8),
+            operations: half.map(put).collect(),
+            ..Default::default()
+        };
+        replica.apply(&[Entry::of(command::Body::Prewrite(prewrite), 0)]);
+    }
+    let mut resolve = ResolveLocks { start_ts: 5, commit_ts: 9, ..Default::default() };
+    let mut resolved = Vec::new();
+    loop {
+        let ask = command::Body::ResolveLocks(resolve.clone());
+        match replica.apply(&[Entry::of(ask, 0)]).remove(0).body.unwrap() {
+            Body::Resolved(part) => {
+                resolved.push(part.keys as usize);
+                resolve.start_key = part.resume_key;
+            }
+            other => panic!("{other:?}"),
+        }
+        if resolve.start_key.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(resolved, [COMMAND_ITEMS_MAX, 10]);
+    assert_eq!(locks(&replica.state, (b"", b""), 0, 0).unwrap(), (Vec::new(), None));
 }
 
 #[test]

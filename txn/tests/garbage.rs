@@ -11,43 +11,9 @@ use rangedb_proto::v1::command::Body as Ask;
 use rangedb_proto::v1::command_reply::Body as Answer;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{CollectGarbage, CommitOneRange, Put, RollbackKeys};
-use rangedb_storage::{
-    ColumnFamily, Direction, HistoryRecord, Reader, Record, RecordValue, StateEngine, WriteBatch,
-    keys,
-};
-use rangedb_txn::{GARBAGE_WALK_MAX, floors, garbage_ahead};
-use support::{Entry, Replica, operation};
-
-/// What a compaction may drop: at or below the last timestamp that nobody reads at. With `all`, what
-/// it leaves to the walk, too.
-fn thin_out(replica: &Replica, all: bool, mut dice: impl FnMut() -> bool) {
-    let below = floors(&replica.state, replica.start_key()).unwrap().collect_below_ts;
-    let mut batch = WriteBatch::default();
-    for (cf, key, stored) in replica.records() {
-        match cf {
-            ColumnFamily::Current => {
-                let record = Record::decode(&stored).unwrap();
-                if record.is_deleted() && record.mod_ts < below && dice() {
-                    batch.delete(cf, key);
-                }
-            }
-            ColumnFamily::History => {
-                let HistoryRecord { record, end_ts } = HistoryRecord::decode(&stored).unwrap();
-                let apart = matches!(record.value, RecordValue::Reference { .. });
-                if end_ts >= below || (apart && !all) || !dice() {
-                    continue;
-                }
-                if apart {
-                    let (user_key, _) = keys::parse_history(&key).unwrap();
-                    batch.delete(ColumnFamily::Value, keys::value(&user_key, record.start_ts));
-                }
-                batch.delete(cf, key);
-            }
-            _ => {}
-        }
-    }
-    replica.state.write(batch).unwrap();
-}
+use rangedb_storage::{ColumnFamily, Direction, Reader};
+use rangedb_txn::{GARBAGE_WALK_MAX, garbage_ahead};
+use support::{Entry, Replica, forget_dropped, operation};
 
 #[test]
 fn replicas_that_compaction_thinned_out_answer_and_write_the_same() {
@@ -63,18 +29,13 @@ fn replicas_that_compaction_thinned_out_answer_and_write_the_same() {
             let fence = draw.rng.u64(0..=draw.now());
             let mut replies =
                 replicas.each_mut().map(|replica| replica.apply(&[Entry::of(ask.clone(), fence)]));
-            for reply in replies.iter_mut().flatten() {
-                if let Some(Answer::GarbageCollected(collected)) = &mut reply.body {
-                    collected.dropped = 0;
-                }
-            }
+            replies.iter_mut().flatten().for_each(forget_dropped);
             assert_eq!(replies[0], replies[1], "seed {seed}: {ask:?}");
             let before = replicas[1].records().len();
-            thin_out(&replicas[1], false, || draw.rng.u32(0..4) == 0);
+            replicas[1].thin_out(|| draw.rng.u32(0..4) == 0);
             thinned += before - replicas[1].records().len();
         }
-        replicas.iter().for_each(|replica| thin_out(replica, true, || true));
-        let [whole, thin] = replicas.map(|replica| replica.records());
+        let [whole, thin] = replicas.map(|replica| replica.records_above_garbage());
         assert_eq!(whole, thin, "seed {seed}");
     }
     assert!(thinned > 1_000, "only {thinned} records were thinned out");

@@ -4,15 +4,19 @@
 
 pub mod logged;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::v1::{
-    Command, CommandReply, CommitOneRange, KeyValue, Operation, TooOld, command, operation,
+    Command, CommandReply, CommitOneRange, KeyValue, Operation, TooOld, command, command_reply,
+    operation,
 };
 use rangedb_storage::{
-    ApplyContext, Batch, ColumnFamily, Direction, MemState, Reader, StateEngine, StateMachine,
+    ApplyContext, Batch, ColumnFamily, Direction, HistoryRecord, MemState, Reader, RecordValue,
+    StateEngine, StateMachine, WriteBatch, is_collectable, keys,
 };
-use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine};
+use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine, floors};
 
 /// What a log entry holds of one command.
 #[derive(Clone, Debug)]
@@ -96,6 +100,43 @@ impl Replica {
         replies
     }
 
+    /// The last timestamp that nobody reads at; 0 if there is none.
+    fn unread(&self) -> u64 {
+        floors(&self.state, &self.start_key).unwrap().collect_below_ts.saturating_sub(1)
+    }
+
+    /// Loses some of what a compaction may drop.
+    pub fn thin_out(&self, mut dice: impl FnMut() -> bool) {
+        let unread = self.unread();
+        let mut batch = WriteBatch::default();
+        for (cf, key, stored) in self.records() {
+            if is_collectable(cf, &stored, unread) && dice() {
+                batch.delete(cf, key);
+            }
+        }
+        self.state.write(batch).unwrap();
+    }
+
+    /// Every stored record in which replicas may not differ.
+    pub fn records_above_garbage(&self) -> Vec<(ColumnFamily, Bytes, Bytes)> {
+        let unread = self.unread();
+        let mut records = self.records();
+        let mut values = BTreeSet::new();
+        records.retain(|(cf, key, stored)| {
+            if *cf == ColumnFamily::History {
+                let HistoryRecord { record, end_ts } = HistoryRecord::decode(stored).unwrap();
+                if end_ts <= unread && matches!(record.value, RecordValue::Reference { .. }) {
+                    let (key, _) = keys::parse_history(key).unwrap();
+                    values.insert(keys::value(&key, record.start_ts));
+                    return false;
+                }
+            }
+            !is_collectable(*cf, stored, unread)
+        });
+        records.retain(|(cf, key, _)| *cf != ColumnFamily::Value || !values.contains(key));
+        records
+    }
+
     /// Every stored record of the data families, in order.
     pub fn records(&self) -> Vec<(ColumnFamily, Bytes, Bytes)> {
         let mut all = Vec::new();
@@ -107,6 +148,13 @@ impl Replica {
             }
         }
         all
+    }
+}
+
+/// How many records a command drops differs between replicas, and nothing else of a reply.
+pub fn forget_dropped(reply: &mut CommandReply) {
+    if let Some(command_reply::Body::GarbageCollected(collected)) = &mut reply.body {
+        collected.dropped = 0;
     }
 }
 

@@ -234,9 +234,12 @@ impl Cluster {
             Some(command_reply::Body::TooOld(_)) => return Obstacle::Unknown,
             other => panic!("{other:?}"),
         };
-        let keys = vec![locked.key.clone()];
-        let resolve =
-            ResolveLocks { start_ts: locked.start_ts, commit_ts, keys, ..Default::default() };
+        let mut resolve =
+            ResolveLocks { start_ts: locked.start_ts, commit_ts, ..Default::default() };
+        // The lock that was met, or all of the transaction's in the range.
+        if self.rng.bool() {
+            resolve.keys.push(locked.key.clone());
+        }
         match self.send(range_of(&locked.key), command::Body::ResolveLocks(resolve)) {
             None => Obstacle::Unknown,
             Some(command_reply::Body::Resolved(_)) => Obstacle::Gone,
