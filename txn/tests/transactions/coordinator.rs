@@ -263,6 +263,8 @@ impl Coordinator {
                 cluster.resolve(&locked, 0);
                 self.again_or_not(cluster, again)
             }
+            // All of its locks stood, though it had not heard of it, and somebody found them.
+            Some(Answer::Committed(committed)) if asynchronous => self.decided(committed.commit_ts),
             Some(Answer::WriteConflict(_) | Answer::Aborted(_) | Answer::TooOld(_)) => {
                 self.rolling_back()
             }
