@@ -1,4 +1,8 @@
 //! The control plane's own reads and writes: ordinary ones, to the control range of this node.
+//!
+//! A node that stops to lead and leads again has two control planes for a while: of the older one,
+//! requests may be under way. The range takes proposals of both, so each commit is under the condition
+//! that no newer control plane has taken over (`takeover.rs`), which would not know of the change.
 
 use bytes::Bytes;
 use prost::Message;
@@ -11,7 +15,7 @@ use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
 use rangedb_txn::{Locks, ScanRequest, scan};
 
-use super::{CONTROL, Control, Surroundings};
+use super::{CONTROL, Control, Surroundings, keys};
 use crate::handle::ReadView;
 use crate::node::storage_error;
 
@@ -26,6 +30,12 @@ pub fn absent(key: impl Into<Bytes>) -> Condition {
 
 pub fn at_version(key: Bytes, version: u64) -> Condition {
     Condition { key, test: Some(condition::Test::Version(version)) }
+}
+
+/// That nobody took over since this term's control plane did.
+pub fn in_term(term: u64) -> Condition {
+    let value = term.to_string().into();
+    Condition { key: keys::CONTROL_TERM.into(), test: Some(condition::Test::Value(value)) }
 }
 
 /// Why a change of the control plane's keys did not take place.
@@ -90,13 +100,14 @@ impl Surroundings {
         read.map_err(storage_error)?.unlocked()
     }
 
-    /// One commit to the control range.
+    /// One commit to the control range. The last of the conditions says who may commit.
     pub async fn commit_control(
         &self,
         start_ts: Timestamp,
         conditions: Vec<Condition>,
         operations: Vec<Operation>,
     ) -> Result<Committed, CommitError> {
+        let mine = conditions.len() as u32 - 1;
         let commit =
             CommitOneRange { start_ts: start_ts.0, conditions, operations, ..Default::default() };
         let body = Some(command::Body::CommitOneRange(commit));
@@ -106,6 +117,10 @@ impl Surroundings {
         let reply = reply.map_err(|error| CommitError::Other(error.into()))?;
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::Committed(committed)) => Ok(committed),
+            Some(command_reply::Body::ConditionFailed(failed)) if failed.index == mine => {
+                let message = "this node is no longer the control plane that it was";
+                Err(CommitError::Other(v1::Error::unavailable(message)))
+            }
             Some(command_reply::Body::ConditionFailed(_)) => Err(CommitError::Conflict),
             other => {
                 let message = format!("the control range answered {other:?} to a commit");
@@ -119,9 +134,10 @@ impl Control {
     /// A commit at a fresh timestamp.
     pub(super) async fn commit(
         &self,
-        conditions: Vec<Condition>,
+        mut conditions: Vec<Condition>,
         operations: Vec<Operation>,
     ) -> Result<Committed, CommitError> {
+        conditions.push(in_term(self.term));
         let start_ts = self.fresh_timestamp().await.map_err(CommitError::Other)?;
         self.around.commit_control(start_ts, conditions, operations).await
     }

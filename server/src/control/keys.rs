@@ -8,6 +8,9 @@ pub const CLUSTER_ID: &[u8] = b"_/cluster/id";
 pub const NEXT_NODE_ID: &[u8] = b"_/cluster/next-node-id";
 /// Decimal timestamp below which all were handed out.
 pub const TIMESTAMP_BOUND: &[u8] = b"_/cluster/timestamp-bound";
+/// Decimal term of the newest control plane. Every commit of a control plane is under the condition
+/// that this is its own.
+pub const CONTROL_TERM: &[u8] = b"_/cluster/control-term";
 /// `v1::NodeDescriptor` by decimal id.
 pub const NODES: &[u8] = b"_/cluster/nodes/";
 /// `v1::ConfigValue` by name.

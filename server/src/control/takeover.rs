@@ -3,7 +3,8 @@
 //! 1. The stored timestamp bound is this leader's fence: nothing above it was ever read at, so its
 //!    commits may begin there (for other ranges the oracle answers that question; here it is asked
 //!    before there is an oracle).
-//! 2. A new bound is committed, which also proves that this node leads.
+//! 2. A new bound is committed, which also proves that this node leads, and with it the term: from
+//!    then on no older control plane can commit anything.
 //! 3. On the very first take-over the founding state is written.
 //! 4. Nodes, ranges and configuration are loaded.
 
@@ -15,7 +16,7 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, ConfigValue, Formation, NodeDescriptor, RangeDescriptor};
 use rangedb_raftstore::Event;
 
-use super::commit::{absent, put};
+use super::commit::{absent, at_version, put};
 use super::state::State;
 use super::timestamps::{commit_bound, stored_bound};
 use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
@@ -23,7 +24,7 @@ use crate::founding::{FIRST_FREE_RANGE_ID, founding_ranges};
 
 /// Makes this node, which leads the control range in `term`, the control plane.
 pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::Error> {
-    let old_bound = stored_bound(&around).await?;
+    let (old_bound, version) = stored_bound(&around).await?;
     let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };
     if !around.stores.send(CONTROL, fence) {
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
@@ -34,7 +35,13 @@ pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, 
     // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
     // timestamp, so the first of all is 1.
     let start_ts = old_bound.max(Timestamp(1));
-    oracle.extend(commit_bound(&around, start_ts, bound).await?);
+    // An older control plane of this node may have set a further bound since it was read.
+    let unchanged = at_version(keys::TIMESTAMP_BOUND.into(), version);
+    if !commit_bound(&around, term, start_ts, bound, unchanged).await? {
+        // Perhaps that of another term: the next one begins behind its bound.
+        return Err(v1::Error::unavailable("an earlier attempt to take over came through"));
+    }
+    oracle.extend(bound);
 
     let since = around.net.now();
     let control = Arc::new(Control {

@@ -1,37 +1,43 @@
 //! Handing out timestamps: from memory, below a committed bound, and only while this node leads.
 
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{self, TimestampsReply};
+use rangedb_proto::v1::{self, Condition, TimestampsReply};
 
-use super::commit::put;
+use super::commit::{in_term, put};
 use super::{Control, Surroundings, keys};
 
 /// Timestamps in one call at most: what a node gathers in a few milliseconds.
 const COUNT_MAX: u32 = 1 << 16;
 
-/// Makes it durable that timestamps below a bound may be handed out, and returns that bound: the
-/// wanted one, or the one of an earlier attempt.
+/// Makes it durable that timestamps below a bound may be handed out. False if an earlier attempt did,
+/// with a bound of its own.
 ///
 /// An attempt that was given up may be committed all the same. The next one can carry the same
 /// `start_ts` then, for which the range takes it for the same command, answers it, and does not
 /// apply it.
 pub async fn commit_bound(
     around: &Surroundings,
+    term: u64,
     start_ts: Timestamp,
     bound: Timestamp,
-) -> Result<Timestamp, v1::Error> {
-    let operation = put(keys::TIMESTAMP_BOUND.into(), bound.to_string());
-    let committed = around.commit_control(start_ts, Vec::new(), vec![operation]).await?;
-    if committed.repeated_command { stored_bound(around).await } else { Ok(bound) }
+    condition: Condition,
+) -> Result<bool, v1::Error> {
+    let operations = vec![
+        put(keys::TIMESTAMP_BOUND.into(), bound.to_string()),
+        put(keys::CONTROL_TERM.into(), term.to_string()),
+    ];
+    let committed = around.commit_control(start_ts, vec![condition], operations).await?;
+    Ok(!committed.repeated_command)
 }
 
-/// The bound that earlier oracles stayed below.
-pub async fn stored_bound(around: &Surroundings) -> Result<Timestamp, v1::Error> {
+/// The bound that earlier oracles stayed below, and how often it was set.
+pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1::Error> {
     let Some(kv) = around.get_control(keys::TIMESTAMP_BOUND).await? else {
-        return Ok(Timestamp::ZERO);
+        return Ok((Timestamp::ZERO, 0));
     };
     let bound = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-    bound.map(Timestamp).ok_or_else(|| {
+    let bound = bound.map(|bound| (Timestamp(bound), kv.version));
+    bound.ok_or_else(|| {
         crate::node::storage_error(rangedb_storage::Error::corrupt("the timestamp bound"))
     })
 }
@@ -88,7 +94,9 @@ impl Control {
             self.oracle().extend(bound);
             return Ok(());
         }
-        let bound = commit_bound(&self.around, start_ts, bound).await?;
+        let condition = in_term(self.term);
+        let set = commit_bound(&self.around, self.term, start_ts, bound, condition).await?;
+        let bound = if set { bound } else { stored_bound(&self.around).await?.0 };
         self.oracle().extend(bound);
         Ok(())
     }
