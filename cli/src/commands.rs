@@ -7,6 +7,7 @@ mod delete;
 mod get;
 mod put;
 mod range;
+mod repl;
 pub mod server;
 pub mod version;
 
@@ -36,6 +37,7 @@ pub enum ClientCommand {
     Range(range::Range),
     #[command(subcommand)]
     Batch(batch::Batch),
+    Repl(repl::Repl),
     #[command(subcommand)]
     Admin(admin::Admin),
 }
@@ -48,6 +50,7 @@ impl ClientCommand {
             ClientCommand::Delete(delete) => delete.run(session).await,
             ClientCommand::Range(range) => range.run(session).await,
             ClientCommand::Batch(batch) => batch.run(session).await,
+            ClientCommand::Repl(repl) => repl.run(session).await,
             ClientCommand::Admin(admin) => admin.run(session).await,
         }
     }

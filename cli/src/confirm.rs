@@ -50,13 +50,13 @@ pub fn ask(streams: &mut Streams<'_>, question: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     fn answer(text: &str) -> (Result<(), Failure>, String) {
         let mut notes = Vec::new();
-        let mut input = text.as_bytes();
+        let input = Box::new(io::Cursor::new(text.to_owned()));
         let mut out = Vec::new();
-        let mut streams =
-            Streams { input: &mut input, out: &mut out, notes: &mut notes, interactive: true };
+        let mut streams = Streams { input, out: &mut out, notes: &mut notes, interactive: true };
         let result = ask(&mut streams, "Remove it?");
         (result, String::from_utf8(notes).unwrap())
     }

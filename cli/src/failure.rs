@@ -22,11 +22,23 @@ const EXIT_KEY_NOT_FOUND: u8 = 3;
 pub enum Failure {
     /// The cluster refused, failed, or could not be asked.
     Request(Error),
+    /// A commit failed: the transaction is over and nothing of it was written.
+    NotCommitted(Error),
     KeyNotFound(Bytes),
+    /// What is asked for cannot be done as things stand here, whatever the cluster says.
+    State(String),
     /// The arguments break a rule that clap does not know.
     Usage(String),
     /// The person at the terminal did not say yes; nothing was done.
     NotConfirmed,
+    /// The person at the terminal gave up the command that ran.
+    Interrupted,
+    /// A signal of this name ended the session.
+    Stopped(&'static str),
+    /// So many commands of a script failed; each was reported.
+    OfScript {
+        failed: u64,
+    },
     Input(io::Error),
     Output(io::Error),
     /// The operating system gave no thread, socket or the like to begin with.
@@ -40,9 +52,15 @@ impl Failure {
         match self {
             Failure::KeyNotFound(_) => EXIT_KEY_NOT_FOUND,
             Failure::Usage(_)
-            | Failure::Request(Error::Invalid { .. } | Error::TooLarge { .. }) => EXIT_USAGE,
+            | Failure::Request(Error::Invalid { .. } | Error::TooLarge { .. })
+            | Failure::NotCommitted(Error::Invalid { .. } | Error::TooLarge { .. }) => EXIT_USAGE,
             _ => EXIT_FAILED,
         }
+    }
+
+    /// Whether the open transaction, where this happened in one, can never commit any more.
+    pub fn loses_transaction(&self) -> bool {
+        matches!(self, Failure::Request(Error::Aborted { .. } | Error::Deadlock { .. }))
     }
 
     /// The reader of the output has seen enough, as `head` does.
@@ -69,6 +87,17 @@ impl fmt::Display for Failure {
         match self {
             Failure::KeyNotFound(key) => write!(f, "key not found: {}", escape(key)),
             Failure::Request(error) => write!(f, "error: {}", Coded(error)),
+            Failure::NotCommitted(error) => {
+                write!(f, "error: {}\n(the transaction is over, ", Coded(error))?;
+                write!(f, "nothing of it was written)")
+            }
+            Failure::State(message) => write!(f, "error: FAILED_PRECONDITION: {message}"),
+            Failure::Interrupted => {
+                write!(f, "interrupted; what it was doing may have happened, or happen still")
+            }
+            Failure::Stopped(signal) => write!(f, "stopped by {signal}"),
+            Failure::OfScript { failed: 1 } => write!(f, "1 command failed"),
+            Failure::OfScript { failed } => write!(f, "{failed} commands failed"),
             Failure::Usage(message) => write!(f, "error: INVALID_ARGUMENT: {message}"),
             Failure::NotConfirmed => write!(f, "error: not confirmed, nothing was done"),
             Failure::Input(error) => write!(f, "error: cannot read standard input: {error}"),
@@ -85,11 +114,22 @@ struct Coded<'a>(&'a Error);
 impl fmt::Display for Coded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Error::Conflict { .. }
-            | Error::WriteConflict { .. }
-            | Error::Aborted { .. }
-            | Error::Locked { .. }
-            | Error::Deadlock { .. } => write!(f, "ABORTED: {}", self.0),
+            Error::Conflict { .. } => write!(f, "ABORTED: {}", self.0),
+            Error::WriteConflict { .. } => {
+                write!(f, "ABORTED: {}; begin anew: what was read may have changed", self.0)
+            }
+            Error::Aborted { .. } => {
+                write!(f, "ABORTED: {}, taken for dead; begin anew", self.0)
+            }
+            Error::Locked { key, .. } => {
+                let key = escape(key);
+                write!(f, "ABORTED: {}; nothing was written: try again later, or see ", self.0)?;
+                write!(f, "`admin debug locks {key}`")
+            }
+            Error::Deadlock { .. } => {
+                write!(f, "ABORTED: {}; begin anew, and lock keys in the same order", self.0)?;
+                write!(f, " everywhere")
+            }
             Error::TooLarge { .. } => write!(f, "INVALID_ARGUMENT: {}", self.0),
             Error::Unavailable(message) => write!(f, "UNAVAILABLE: {message}"),
             Error::TooBusy { message, retry_after } => {
@@ -104,7 +144,10 @@ impl fmt::Display for Coded<'_> {
             Error::PermissionDenied(message) => write!(f, "PERMISSION_DENIED: {message}"),
             Error::NotFound(message) => write!(f, "NOT_FOUND: {message}"),
             Error::FailedPrecondition(message) => write!(f, "FAILED_PRECONDITION: {message}"),
-            Error::TooOld { message, .. } => write!(f, "OUT_OF_RANGE: {message}"),
+            Error::TooOld { message, floor_ts } => {
+                write!(f, "OUT_OF_RANGE: {message}; what was there before {floor_ts} is gone: ")?;
+                write!(f, "begin anew, or read at a later timestamp")
+            }
             Error::DiskFull(message) => write!(f, "RESOURCE_EXHAUSTED: disk full: {message}"),
             Error::Corruption { message, file } if file.is_empty() => {
                 write!(f, "DATA_LOSS: {message}")
@@ -130,6 +173,7 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rangedb_client::LockWait;
     use std::time::Duration;
 
     fn reported(failure: Failure) -> (u8, String) {
@@ -153,12 +197,58 @@ mod tests {
             (Error::PermissionDenied(text()), 1, "PERMISSION_DENIED: why"),
             (Error::NotFound(text()), 1, "NOT_FOUND: why"),
             (Error::FailedPrecondition(text()), 1, "FAILED_PRECONDITION: why"),
-            (Error::TooOld { message: text(), floor_ts: 1 }, 1, "OUT_OF_RANGE: why"),
             (Error::DiskFull(text()), 1, "RESOURCE_EXHAUSTED: disk full: why"),
             (corruption, 1, "DATA_LOSS: 7.sst: why"),
             (conflict, 1, "ABORTED: condition 0 on key `k` does not hold"),
         ] {
             assert_eq!(reported(error.into()), (code, format!("error: {message}\n")));
+        }
+    }
+
+    fn deadlock() -> Error {
+        let wait = |waiter_start_ts, holder_start_ts| LockWait {
+            waiter_start_ts,
+            holder_start_ts,
+            key: Bytes::from_static(b"k"),
+        };
+        Error::Deadlock { cycle: vec![wait(3, 5), wait(5, 3)] }
+    }
+
+    #[test]
+    fn what_stops_a_transaction_says_what_to_do_next() {
+        let key = || Bytes::from_static(b"k\n");
+        let conflict = Error::WriteConflict { key: key(), winner_start_ts: 3, winner_commit_ts: 5 };
+        let primary = Bytes::from_static(b"p");
+        let locked = Error::Locked { key: key(), start_ts: 3, primary, alive_until_ms: 7 };
+        let old = Error::TooOld { message: "why".into(), floor_ts: 9 };
+        for (error, code, next) in [
+            (conflict.clone(), "ABORTED", "begin anew: what was read may have changed"),
+            (Error::Aborted { key: key() }, "ABORTED", "begin anew"),
+            (deadlock(), "ABORTED", "begin anew, and lock keys in the same order everywhere"),
+            (locked, "ABORTED", r"try again later, or see `admin debug locks k\n`"),
+            (old, "OUT_OF_RANGE", "before 9 is gone: begin anew, or read at a later timestamp"),
+        ] {
+            let (exit_code, message) = reported(error.into());
+            assert!(message.starts_with(&format!("error: {code}: ")), "{message}");
+            assert!(message.trim_end().ends_with(next), "{message}");
+            assert_eq!(exit_code, 1);
+        }
+        let (code, message) = reported(Failure::NotCommitted(conflict));
+        assert!(message.ends_with("(the transaction is over, nothing of it was written)\n"));
+        assert_eq!(code, 1);
+    }
+
+    #[test]
+    fn only_a_transaction_that_can_never_commit_is_lost() {
+        let key = || Bytes::from_static(b"k");
+        for lost in [Error::Aborted { key: key() }, deadlock()] {
+            assert!(Failure::from(lost).loses_transaction());
+        }
+        let locked = Error::Locked { key: key(), start_ts: 3, primary: key(), alive_until_ms: 7 };
+        for failure in
+            [locked.into(), Failure::KeyNotFound(key()), Error::Unavailable("no".into()).into()]
+        {
+            assert!(!failure.loses_transaction(), "{failure}");
         }
     }
 

@@ -13,7 +13,7 @@
 //!   `..._base64` when its bytes are not UTF-8. Nothing is replaced or cut.
 //! * Lists are printed as they arrive, in JSON as one object a line.
 //!
-//! Left out: transactions and an interactive shell.
+//! * Commands on keys belong to the open transaction, where the session has one.
 
 mod args;
 mod commands;
@@ -23,12 +23,14 @@ mod escape;
 mod failure;
 mod json;
 mod session;
+mod state_directory;
 mod table;
 #[cfg(test)]
 mod testing;
+mod transaction;
 mod utc;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 use rangedb_client::Client;
@@ -66,11 +68,13 @@ fn ask_cluster(
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Runtime)?;
-    let (mut input, mut notes) = (io::stdin().lock(), io::stderr());
+    // Not locked: a repl reads it in a thread of its own.
+    let (input, mut notes) = (io::stdin(), io::stderr());
     let interactive = input.is_terminal() && notes.is_terminal();
-    let streams = Streams { input: &mut input, out, notes: &mut notes, interactive };
+    let input = Box::new(BufReader::new(input));
+    let streams = Streams { input, out, notes: &mut notes, interactive };
     runtime.block_on(async {
         let client = Client::connect(globals.client_config())?;
-        command.run(&mut Session { client, output: globals.output, streams }).await
+        command.run(&mut Session::new(client, &globals, streams)).await
     })
 }

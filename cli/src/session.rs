@@ -2,24 +2,48 @@
 
 use std::io::{BufRead, Write};
 
-use rangedb_client::Client;
+use rangedb_client::{Client, Transaction};
 
-use crate::args::Output;
+use crate::args::{Globals, Output};
+use crate::failure::Failure;
 
 /// The cluster, how to print its answers, and where.
 pub struct Session<'a> {
     pub client: Client,
     pub output: Output,
+    /// What commands on keys read and write in, where one is open.
+    pub transaction: Option<Transaction>,
     pub streams: Streams<'a>,
 }
 
 /// Standard input and outputs, or a test's.
 pub struct Streams<'a> {
-    pub input: &'a mut dyn BufRead,
+    /// A thread of its own may take it over.
+    pub input: Box<dyn BufRead + Send>,
     /// For answers.
     pub out: &'a mut dyn Write,
     /// For notes and questions.
     pub notes: &'a mut dyn Write,
     /// Whether there is a person to ask: input and notes are on a terminal.
     pub interactive: bool,
+}
+
+impl<'a> Session<'a> {
+    pub fn new(client: Client, globals: &Globals, streams: Streams<'a>) -> Self {
+        Session { client, output: globals.output, transaction: None, streams }
+    }
+
+    /// The transaction, for commands that make no sense without one.
+    pub fn open_transaction(&self) -> Result<&Transaction, Failure> {
+        self.transaction.as_ref().ok_or_else(no_transaction)
+    }
+
+    /// Takes the transaction out to end it.
+    pub fn take_transaction(&mut self) -> Result<Transaction, Failure> {
+        self.transaction.take().ok_or_else(no_transaction)
+    }
+}
+
+fn no_transaction() -> Failure {
+    Failure::State("no transaction is open: `begin` opens one".to_owned())
 }

@@ -1,25 +1,28 @@
 //! A cluster in memory for tests: whole command lines are run against it, and what they print and
 //! exit with is looked at. It has one range and no failures of its own; time is the real one.
 
+mod fixtures;
+mod rows;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::{BufRead, Cursor};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rangedb_client::Client;
 use rangedb_client::net::{BoxFuture, CallError, Net};
-use rangedb_proto::v1::{self, operation, request, response};
+use rangedb_proto::v1::{self, request, response};
 
 use crate::args;
 use crate::commands::Command;
 use crate::failure;
 use crate::session::{Session, Streams};
+use fixtures::{locate, meta_read, nodes, partitions, status};
+use rows::Rows;
 
 type Refusal = Box<v1::Error>;
-
-/// Rows in a page of a scan, few enough that small tests have many pages.
-const PAGE_ROWS: usize = 100;
 
 #[derive(Clone)]
 pub struct Cluster {
@@ -29,8 +32,7 @@ pub struct Cluster {
 
 #[derive(Default)]
 struct State {
-    rows: BTreeMap<Bytes, v1::KeyValue>,
-    last_ts: u64,
+    rows: Rows,
     removed: Vec<String>,
     /// Values of the one setting, the oldest first.
     config: Vec<v1::ConfigValue>,
@@ -73,15 +75,15 @@ impl Cluster {
     }
 
     pub fn set(&self, key: impl Into<Bytes>, value: &[u8]) {
-        self.state().put(key.into(), value.to_vec().into());
+        self.state().rows.set(key.into(), value.to_vec().into());
     }
 
     pub fn value(&self, key: &'static str) -> Option<Bytes> {
-        self.state().rows.get(key.as_bytes()).map(|row| row.value.clone())
+        self.rows().get(key.as_bytes()).map(|row| row.value.clone())
     }
 
     pub fn rows(&self) -> BTreeMap<Bytes, v1::KeyValue> {
-        self.state().rows.clone()
+        self.state().rows.newest()
     }
 
     pub fn removed(&self) -> Vec<String> {
@@ -89,7 +91,7 @@ impl Cluster {
     }
 
     pub fn run(&self, line: impl IntoIterator<Item = impl Into<OsString>>) -> Ran {
-        self.run_in(line, b"", false)
+        self.run_in(line, Cursor::new(""), false)
     }
 
     pub fn run_with_input(
@@ -97,7 +99,7 @@ impl Cluster {
         line: impl IntoIterator<Item = impl Into<OsString>>,
         input: &[u8],
     ) -> Ran {
-        self.run_in(line, input, false)
+        self.run_in(line, Cursor::new(input.to_vec()), false)
     }
 
     pub fn run_at_terminal(
@@ -105,13 +107,21 @@ impl Cluster {
         line: impl IntoIterator<Item = impl Into<OsString>>,
         typed: &str,
     ) -> Ran {
-        self.run_in(line, typed.as_bytes(), true)
+        self.run_in(line, Cursor::new(typed.to_owned()), true)
+    }
+
+    pub fn run_reading(
+        &self,
+        line: impl IntoIterator<Item = impl Into<OsString>>,
+        input: impl BufRead + Send + 'static,
+    ) -> Ran {
+        self.run_in(line, input, false)
     }
 
     fn run_in(
         &self,
         line: impl IntoIterator<Item = impl Into<OsString>>,
-        mut input: &[u8],
+        input: impl BufRead + Send + 'static,
         interactive: bool,
     ) -> Ran {
         let line: Vec<OsString> = [OsString::from("rangedb")]
@@ -127,10 +137,11 @@ impl Cluster {
         };
         let Some(Command::Client(command)) = cli.command else { panic!("asks no cluster") };
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        let streams = Streams { input: &mut input, out: &mut out, notes: &mut notes, interactive };
+        let input = Box::new(input);
+        let streams = Streams { input, out: &mut out, notes: &mut notes, interactive };
         let client = Client::with_net(Arc::new(self.clone()), cli.globals.client_config()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let mut session = Session { client, output: cli.globals.output, streams };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut session = Session::new(client, &cli.globals, streams);
         let result = runtime.block_on(command.run(&mut session));
         let code = failure::report(result, &mut notes);
         Ran { code, out, notes: String::from_utf8(notes).unwrap() }
@@ -182,16 +193,16 @@ impl State {
         Ok(match request {
             Ask::Locate(_) => Answer::Locate(locate()),
             Ask::Timestamps(v1::Timestamps { count }) => {
-                self.last_ts += u64::from(count);
-                Answer::Timestamps(v1::TimestampsReply { last: self.last_ts, count })
+                let last = self.rows.hand_out(count);
+                Answer::Timestamps(v1::TimestampsReply { last, count })
             }
             Ask::PointRead(read) => {
-                let kv = self.rows.get(&read.key).cloned();
+                let kv = self.rows.at(&read.key, read.read_ts);
                 Answer::PointRead(v1::PointReadReply { kv })
             }
-            Ask::Scan(scan) => Answer::Scan(self.scan(&scan)),
+            Ask::Scan(scan) => Answer::Scan(self.rows.scan(&scan)),
             Ask::Write(write) => {
-                let committed = Some(self.write(write.commit.unwrap()));
+                let committed = Some(self.rows.commit(write.commit.unwrap())?);
                 Answer::Write(v1::WriteReply { committed })
             }
             Ask::ClusterStatus(_) => Answer::ClusterStatus(status()),
@@ -209,65 +220,6 @@ impl State {
             }
             other => panic!("no command asks this: {other:?}"),
         })
-    }
-
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.last_ts += 1;
-        let before = self.rows.get(&key);
-        let row = v1::KeyValue {
-            key: key.clone(),
-            value,
-            version: before.map_or(0, |row| row.version) + 1,
-            create_ts: before.map_or(self.last_ts, |row| row.create_ts),
-            mod_ts: self.last_ts,
-            lease_id: 0,
-        };
-        self.rows.insert(key, row);
-    }
-
-    fn write(&mut self, commit: v1::CommitOneRange) -> v1::Committed {
-        assert!(commit.conditions.is_empty(), "no command sets conditions");
-        let commit_ts = self.last_ts + 1;
-        let mut results = Vec::new();
-        for operation in commit.operations {
-            let mut deleted = 0;
-            match operation.body.unwrap() {
-                operation::Body::Put(put) => {
-                    self.last_ts = commit_ts - 1;
-                    self.put(put.key, put.value);
-                }
-                operation::Body::Delete(delete) => {
-                    deleted = u64::from(self.rows.remove(&delete.key).is_some());
-                }
-                operation::Body::DeleteRange(_) => panic!("no command deletes ranges"),
-            }
-            results.push(v1::OperationResult { deleted, previous: None });
-        }
-        self.last_ts = commit_ts;
-        v1::Committed { commit_ts, results, repeated_command: false }
-    }
-
-    fn scan(&self, scan: &v1::Scan) -> v1::ScanReply {
-        let inside = |key: &Bytes| {
-            *key >= scan.start_key && (scan.end_key.is_empty() || *key < scan.end_key)
-        };
-        let mut rows: Vec<_> = self.rows.values().filter(|row| inside(&row.key)).cloned().collect();
-        if scan.reverse {
-            rows.reverse();
-        }
-        let asked = if scan.limit == 0 { usize::MAX } else { scan.limit as usize };
-        let more = rows.len() > PAGE_ROWS.min(asked);
-        rows.truncate(PAGE_ROWS.min(asked));
-        if scan.keys_only {
-            rows.iter_mut().for_each(|row| row.value = Bytes::new());
-        }
-        let last = rows.last().map(|row| row.key.to_vec()).unwrap_or_default();
-        let resume_key = match (more, scan.reverse) {
-            (false, _) => Bytes::new(),
-            (true, true) => last.into(),
-            (true, false) => [&last[..], b"\0"].concat().into(),
-        };
-        v1::ScanReply { kvs: rows, more, resume_key }
     }
 
     fn remove_node(&mut self, remove: v1::RemoveNode) -> Result<v1::RemoveNodeReply, Refusal> {
@@ -301,102 +253,4 @@ impl State {
         }
         Ok(v1::ConfigSetReply { entry: Some(self.setting(false)) })
     }
-}
-
-fn nodes() -> Vec<v1::NodeDescriptor> {
-    let node = |node_id: u64, state: v1::NodeState| v1::NodeDescriptor {
-        node_id,
-        peer_address: format!("n{node_id}:8080"),
-        client_address: format!("n{node_id}:8081"),
-        status_address: format!("n{node_id}:8085"),
-        directory_id: node_id,
-        state: state.into(),
-        version: "0.1.0".to_owned(),
-    };
-    vec![node(1, v1::NodeState::NodeUp), node(2, v1::NodeState::NodeDead)]
-}
-
-fn locate() -> v1::LocateReply {
-    let replicas = vec![v1::Replica { replica_id: 1, node_id: 1, role: 0 }];
-    let descriptor = v1::RangeDescriptor {
-        range_id: 1,
-        epoch: Some(v1::Epoch { version: 1, conf_ver: 1 }),
-        replicas,
-        next_replica_id: 2,
-        ..Default::default()
-    };
-    let range = v1::RangeLocation { descriptor: Some(descriptor), leader_node_id: 1 };
-    v1::LocateReply { ranges: vec![range], nodes: nodes() }
-}
-
-fn status() -> v1::ClusterStatus {
-    let stats = v1::NodeStats {
-        disk_total_bytes: 8 << 30,
-        disk_available_bytes: 2 << 30,
-        replicas: 6,
-        leaders: 5,
-        ..Default::default()
-    };
-    let [first, second] = nodes().try_into().unwrap();
-    let first = v1::NodeStatus { node: Some(first), silent_ms: Some(40), stats: Some(stats) };
-    let second = v1::NodeStatus { node: Some(second), silent_ms: None, stats: None };
-    v1::ClusterStatus {
-        cluster_id: 0xab,
-        nodes: vec![first, second],
-        replication_factor: 3,
-        ranges: 6,
-        ranges_under_replicated: 6,
-        ranges_without_leader: 1,
-        control_leader_node_id: 1,
-    }
-}
-
-/// One entry a page.
-fn meta_read(read: &v1::MetaRead) -> v1::MetaReadReply {
-    let keys = [
-        ("_/cluster/id", "\"ab\""),
-        ("_/cluster/nodes/1", "{\"node_id\":1}"),
-        ("_/cluster/nodes/2", "{\"node_id\":2}"),
-    ];
-    let matches = |key: &[u8]| {
-        if read.exact { key == &read.prefix[..] } else { key.starts_with(&read.prefix) }
-    };
-    let mut found = keys
-        .into_iter()
-        .filter(|(key, _)| matches(key.as_bytes()) && key.as_bytes() > &read.after[..])
-        .map(|(key, json)| v1::MetaEntry {
-            key: key.into(),
-            json: json.into(),
-            version: 1,
-            mod_ts: 9,
-        });
-    let entries: Vec<_> = found.next().into_iter().collect();
-    v1::MetaReadReply { more: found.next().is_some(), entries }
-}
-
-fn partitions() -> Vec<v1::PartitionStatus> {
-    let partition = |range_id: u64, start: &'static [u8], end: &'static [u8], conf_ver: u64| {
-        let descriptor = v1::RangeDescriptor {
-            range_id,
-            start_key: start.into(),
-            end_key: end.into(),
-            epoch: Some(v1::Epoch { version: 1, conf_ver }),
-            replicas: vec![v1::Replica { replica_id: 1, node_id: 1, role: 0 }],
-            next_replica_id: 2,
-        };
-        v1::RangeReport { descriptor: Some(descriptor), term: 5, ..Default::default() }
-    };
-    let mut growing = partition(1, b"", b"a\t", 3);
-    let learner = v1::Replica { replica_id: 7, node_id: 2, role: v1::ReplicaRole::Learner.into() };
-    growing.descriptor.as_mut().unwrap().replicas.push(learner);
-    growing.leader_node_id = 1;
-    growing.down_replica_ids = vec![7];
-    vec![
-        v1::PartitionStatus {
-            report: Some(growing),
-            reported_ms: Some(30),
-            operation: "add learner".to_owned(),
-        },
-        v1::PartitionStatus { report: Some(partition(4, b"a\t", b"", 1)), ..Default::default() },
-    ]
 }

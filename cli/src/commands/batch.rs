@@ -3,13 +3,11 @@
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use rangedb_client::Batch as ClientBatch;
-use serde_json::json;
 
-use crate::args::{self, Output};
-use crate::commands::delete;
+use crate::args;
+use crate::commands::{delete, put};
 use crate::escape::escape;
 use crate::failure::Failure;
-use crate::json;
 use crate::session::Session;
 
 /// Write many keys at once: all or nothing
@@ -61,21 +59,33 @@ impl BatchPut {
             let message = format!("keys and values come in pairs; `{}` has no value", escape(key));
             return Err(Failure::Usage(message));
         }
-        let put =
-            |batch: ClientBatch, [key, value]: &[Bytes; 2]| batch.put(key.clone(), value.clone());
-        let batch = pairs.iter().fold(ClientBatch::new(), put);
-        let committed = session.client.batch(batch).await?;
-        let out = &mut session.streams.out;
-        match session.output {
-            Output::Table => writeln!(out, "OK")?,
-            Output::Json => json::print(out, &json!({ "commit_ts": committed.commit_ts.0 }))?,
-        }
-        Ok(())
+        let commit_ts = match &session.transaction {
+            None => {
+                let add = |batch: ClientBatch, [key, value]: &[Bytes; 2]| {
+                    batch.put(key.clone(), value.clone())
+                };
+                let batch = pairs.iter().fold(ClientBatch::new(), add);
+                Some(session.client.batch(batch).await?.commit_ts)
+            }
+            Some(transaction) => {
+                for [key, value] in pairs {
+                    transaction.put(key.clone(), value.clone()).await?;
+                }
+                None
+            }
+        };
+        Ok(put::print(session.streams.out, session.output, commit_ts)?)
     }
 }
 
 impl BatchDelete {
     async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        if let Some(transaction) = &session.transaction {
+            for key in self.keys {
+                transaction.delete(key).await?;
+            }
+            return Ok(put::print(session.streams.out, session.output, None)?);
+        }
         let batch = self.keys.into_iter().fold(ClientBatch::new(), ClientBatch::delete);
         let committed = session.client.batch(batch).await?;
         let deleted = committed.results.iter().map(|result| result.deleted).sum();

@@ -8,6 +8,7 @@ use rangedb_client::Timestamp;
 use serde_json::json;
 
 use crate::args::{self, Output};
+use crate::commands::put;
 use crate::failure::Failure;
 use crate::json;
 use crate::session::Session;
@@ -24,6 +25,10 @@ pub struct Delete {
 
 impl Delete {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        if let Some(transaction) = &session.transaction {
+            transaction.delete(self.key).await?;
+            return Ok(put::print(session.streams.out, session.output, None)?);
+        }
         let deleted = session.client.delete(self.key).await?;
         let count = u64::from(deleted.existed);
         Ok(print(session.streams.out, session.output, count, deleted.commit_ts)?)

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use clap::Args;
+use rangedb_client::KeyValue;
 
 use crate::args::{self, Output};
 use crate::failure::Failure;
@@ -21,9 +22,15 @@ pub struct Get {
 
 impl Get {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Some(kv) = session.client.get(self.key.clone()).await? else {
-            return Err(Failure::KeyNotFound(self.key));
+        let kv = match &session.transaction {
+            None => session.client.get(self.key.clone()).await?,
+            Some(transaction) => transaction.get(self.key.clone()).await?,
         };
+        self.print(session, kv)
+    }
+
+    fn print(self, session: &mut Session<'_>, kv: Option<KeyValue>) -> Result<(), Failure> {
+        let Some(kv) = kv else { return Err(Failure::KeyNotFound(self.key)) };
         let out = &mut session.streams.out;
         match session.output {
             Output::Table => {
@@ -33,6 +40,28 @@ impl Get {
             Output::Json => json::print(out, &Row { kv: &kv, with_value: true })?,
         }
         Ok(())
+    }
+}
+
+/// Print the value of a key, as of the transaction's start and with its own writes
+///
+/// Exits with 3 if the key does not exist.
+#[derive(Debug, Args)]
+pub struct TransactionGet {
+    #[command(flatten)]
+    get: Get,
+    /// Lock the key until the transaction ends, and print its newest value
+    #[arg(long)]
+    for_update: bool,
+}
+
+impl TransactionGet {
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        if !self.for_update {
+            return self.get.run(session).await;
+        }
+        let kv = session.open_transaction()?.get_for_update(self.get.key.clone()).await?;
+        self.get.print(session, kv)
     }
 }
 

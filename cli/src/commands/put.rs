@@ -1,9 +1,10 @@
 //! `rangedb put K V`.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 
 use bytes::Bytes;
 use clap::Args;
+use rangedb_client::Timestamp;
 use rangedb_proto::VALUE_BYTES_MAX;
 use serde_json::json;
 
@@ -27,15 +28,31 @@ pub struct Put {
 
 impl Put {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let value =
-            if &self.value[..] == b"-" { read_value(session.streams.input)? } else { self.value };
-        let written = session.client.put(self.key, value).await?;
-        let out = &mut session.streams.out;
-        match session.output {
-            Output::Table => writeln!(out, "OK")?,
-            Output::Json => json::print(out, &json!({ "commit_ts": written.commit_ts.0 }))?,
+        let value = if &self.value[..] == b"-" {
+            read_value(&mut *session.streams.input)?
+        } else {
+            self.value
+        };
+        let commit_ts = match &session.transaction {
+            None => Some(session.client.put(self.key, value).await?.commit_ts),
+            Some(transaction) => {
+                transaction.put(self.key, value).await?;
+                None
+            }
+        };
+        Ok(print(session.streams.out, session.output, commit_ts)?)
+    }
+}
+
+/// The answer of this command and of `batch put`. Without a timestamp the write waits for the commit
+/// of its transaction.
+pub fn print(out: &mut dyn Write, output: Output, commit_ts: Option<Timestamp>) -> io::Result<()> {
+    match (output, commit_ts) {
+        (Output::Table, Some(_)) => writeln!(out, "OK"),
+        (Output::Table, None) => writeln!(out, "OK (not committed yet)"),
+        (Output::Json, commit_ts) => {
+            json::print(out, &json!({ "commit_ts": commit_ts.map(|ts| ts.0) }))
         }
-        Ok(())
     }
 }
 

@@ -5,8 +5,9 @@ use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use clap::Args;
-use futures::FutureExt;
-use rangedb_client::{KeyValue, RangeOptions, RangeStream, Result};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use rangedb_client::{KeyValue, RangeOptions, Result};
 
 use crate::args::{self, Output};
 use crate::escape::escape;
@@ -40,7 +41,10 @@ pub struct Range {
 
 impl Range {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let mut rows = session.client.range(self.options());
+        let mut rows = match &session.transaction {
+            None => session.client.range(self.options()).boxed(),
+            Some(transaction) => transaction.range(self.options()).boxed(),
+        };
         let mut left = self.limit.map_or(u64::MAX, NonZeroU64::get);
         let mut last_key = Bytes::new();
         while let Some(row) = next(&mut rows, session.streams.out).await? {
@@ -81,8 +85,10 @@ impl Range {
     }
 }
 
+type Rows = BoxStream<'static, Result<KeyValue>>;
+
 /// The next row. Before it is waited for, what was printed goes out to the reader.
-async fn next(rows: &mut RangeStream, out: &mut dyn Write) -> io::Result<Option<Result<KeyValue>>> {
+async fn next(rows: &mut Rows, out: &mut dyn Write) -> io::Result<Option<Result<KeyValue>>> {
     if let Some(row) = rows.next().now_or_never() {
         return Ok(row);
     }

@@ -15,6 +15,7 @@ mod membership;
 mod observing;
 mod quickstart;
 mod readme;
+mod repl;
 mod scans;
 mod stale_reads;
 mod stopping;

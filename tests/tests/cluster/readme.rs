@@ -126,6 +126,8 @@ impl Shell {
             }
         }
         command.args(["-euo", "pipefail", "-c", commands]).current_dir(directory);
+        // Sessions and histories of whoever runs the tests are left alone.
+        command.env("XDG_STATE_HOME", directory.join("state-of-the-user"));
         let errors = File::create(errors_of(output)).unwrap();
         command.stdin(Stdio::null()).stdout(File::create(output).unwrap()).stderr(errors);
         Shell(command.process_group(0).spawn().expect("bash can be run"))

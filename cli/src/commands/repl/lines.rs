@@ -1,0 +1,244 @@
+//! Where a repl's lines come from: a person at a terminal, with editing and a history, or a file or
+//! pipe.
+//!
+//! Reading blocks, and while it does an open transaction must stay alive; so it is done in a thread
+//! of its own, one line for each that is asked for. The thread ends with the process: nothing can
+//! call it back from a read.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::stdio;
+use rustix::termios::{self, OptionalActions, Termios};
+use rustyline::error::ReadlineError;
+use rustyline::history::{FileHistory, History, SearchDirection};
+use rustyline::{Config, Editor};
+use tokio::sync::mpsc as replies;
+
+/// The longest line that is read from a file or pipe: a few of the largest values, written with
+/// escapes.
+const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Lines that the history keeps: more than anybody pages through, and read as a whole at start.
+const HISTORY_LINES_MAX: usize = 1_000;
+
+/// What reading a line ended in.
+pub enum Input {
+    Line(Vec<u8>),
+    /// Ctrl-C: whatever was typed is given up.
+    Cancelled,
+    /// Ctrl-D, or the end of the file.
+    End,
+}
+
+enum Ask {
+    Line { prompt: String },
+    History,
+}
+
+enum Reply {
+    Input(io::Result<Input>),
+    History(Vec<String>),
+}
+
+/// Invariant: every question has one reply.
+pub struct Lines {
+    asks: mpsc::Sender<Ask>,
+    replies: replies::Receiver<Reply>,
+    /// A question whose reply nobody has waited for to the end.
+    asked: bool,
+    _terminal: Option<Terminal>,
+}
+
+impl Lines {
+    /// Lines of a file or pipe.
+    pub fn of_input(input: Box<dyn BufRead + Send>) -> io::Result<Self> {
+        Self::start(Source::Input(input), None)
+    }
+
+    /// Lines that a person types. Without a history file, the history ends with the process.
+    pub fn of_terminal(history: Option<PathBuf>) -> io::Result<Self> {
+        let config = Config::builder()
+            .max_history_size(HISTORY_LINES_MAX)
+            .and_then(|config| config.history_ignore_dups(true))
+            .map_err(io::Error::other)?
+            .history_ignore_space(true)
+            // Pasted lines are commands, each for itself.
+            .bracketed_paste(false)
+            .build();
+        let mut editor = Editor::with_config(config).map_err(io::Error::other)?;
+        let history = history.filter(|file| prepare(file).is_ok());
+        if let Some(file) = &history {
+            // Without it the session is as good as any.
+            let _ = editor.load_history(file);
+        }
+        let terminal = Terminal::now();
+        Self::start(Source::Editor(Box::new(editor), history), terminal)
+    }
+
+    fn start(mut source: Source, terminal: Option<Terminal>) -> io::Result<Self> {
+        let (asks, asked) = mpsc::channel();
+        // At most one is on its way.
+        let (reply, replies) = replies::channel(1);
+        let answer = move || {
+            while let Ok(ask) = asked.recv() {
+                if reply.blocking_send(source.answer(ask)).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("lines".to_owned()).spawn(answer)?;
+        Ok(Lines { asks, replies, asked: false, _terminal: terminal })
+    }
+
+    /// The next line. If this is given up, the next call waits for the same line.
+    pub async fn next(&mut self, prompt: &str) -> io::Result<Input> {
+        let prompt = prompt.to_owned();
+        match self.ask(Ask::Line { prompt }).await {
+            Some(Reply::Input(input)) => input,
+            _ => Ok(Input::End),
+        }
+    }
+
+    /// Earlier lines, the oldest first.
+    pub async fn history(&mut self) -> Vec<String> {
+        match self.ask(Ask::History).await {
+            Some(Reply::History(lines)) => lines,
+            _ => Vec::new(),
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Option<Reply> {
+        if !self.asked {
+            self.asked = self.asks.send(ask).is_ok();
+        }
+        let reply = self.replies.recv().await;
+        self.asked = false;
+        reply
+    }
+}
+
+enum Source {
+    Input(Box<dyn BufRead + Send>),
+    Editor(Box<Editor<(), FileHistory>>, Option<PathBuf>),
+}
+
+impl Source {
+    fn answer(&mut self, ask: Ask) -> Reply {
+        match ask {
+            Ask::Line { prompt } => Reply::Input(self.read(&prompt)),
+            Ask::History => Reply::History(self.history()),
+        }
+    }
+
+    fn read(&mut self, prompt: &str) -> io::Result<Input> {
+        match self {
+            Source::Input(input) => read_line(&mut **input),
+            Source::Editor(editor, history) => match editor.readline(prompt) {
+                Ok(line) => {
+                    // What cannot be remembered is run all the same.
+                    let new = editor.add_history_entry(line.as_str()).unwrap_or(false);
+                    if let Some(file) = history.as_ref().filter(|_| new) {
+                        let _ = editor.append_history(file);
+                    }
+                    Ok(Input::Line(line.into_bytes()))
+                }
+                Err(ReadlineError::Interrupted) => Ok(Input::Cancelled),
+                Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(ReadlineError::Io(error)) => Err(error),
+                Err(error) => Err(io::Error::other(error)),
+            },
+        }
+    }
+
+    fn history(&self) -> Vec<String> {
+        let Source::Editor(editor, _) = self else { return Vec::new() };
+        let history = editor.history();
+        let line = |at| history.get(at, SearchDirection::Forward).ok().flatten();
+        (0..history.len()).filter_map(line).map(|found| found.entry.into_owned()).collect()
+    }
+}
+
+fn read_line(input: &mut dyn BufRead) -> io::Result<Input> {
+    let mut line = Vec::new();
+    input.take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line)?;
+    if line.len() as u64 > LINE_BYTES_MAX {
+        let message = format!("a line has more than {LINE_BYTES_MAX} bytes");
+        return Err(io::Error::other(message));
+    }
+    Ok(if line.is_empty() { Input::End } else { Input::Line(line) })
+}
+
+/// Makes the history's file if there is none. Values stand in it, so nobody else may read it.
+fn prepare(file: &Path) -> io::Result<()> {
+    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
+    Ok(())
+}
+
+/// The terminal as it was found. A signal may end a session while a line is being edited, with the
+/// terminal in a mode that no shell would want back.
+struct Terminal(Termios);
+
+impl Terminal {
+    fn now() -> Option<Self> {
+        termios::tcgetattr(stdio::stdin()).ok().map(Terminal)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may be gone, and then nobody needs it.
+        let _ = termios::tcsetattr(stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+    use std::os::unix::fs::PermissionsExt;
+
+    async fn lines(input: &str) -> Vec<Vec<u8>> {
+        let mut lines = Lines::of_input(Box::new(Cursor::new(input.to_owned()))).unwrap();
+        let mut read = Vec::new();
+        while let Input::Line(line) = lines.next("").await.unwrap() {
+            read.push(line);
+        }
+        read
+    }
+
+    #[tokio::test]
+    async fn the_last_line_of_a_file_needs_no_line_break() {
+        assert_eq!(lines("a\n\nb").await, [&b"a\n"[..], b"\n", b"b"]);
+        assert!(lines("").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_line_whose_reader_gave_up_is_not_lost() {
+        let input = Box::new(Cursor::new("a\nb\n".to_owned()));
+        let mut lines = Lines::of_input(input).unwrap();
+        let gave_up = futures::poll!(Box::pin(lines.next("")));
+        assert!(gave_up.is_pending() || gave_up.is_ready());
+        let next = match gave_up {
+            std::task::Poll::Ready(line) => line,
+            std::task::Poll::Pending => lines.next("").await,
+        };
+        assert!(matches!(next, Ok(Input::Line(line)) if line == b"a\n"));
+    }
+
+    #[test]
+    fn a_history_can_be_read_by_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("state/rangedb/history");
+        prepare(&file).unwrap();
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the cluster in memory answers about itself.
+
+use rangedb_proto::v1;
+
+pub fn nodes() -> Vec<v1::NodeDescriptor> {
+    let node = |node_id: u64, state: v1::NodeState| v1::NodeDescriptor {
+        node_id,
+        peer_address: format!("n{node_id}:8080"),
+        client_address: format!("n{node_id}:8081"),
+        status_address: format!("n{node_id}:8085"),
+        directory_id: node_id,
+        state: state.into(),
+        version: "0.1.0".to_owned(),
+    };
+    vec![node(1, v1::NodeState::NodeUp), node(2, v1::NodeState::NodeDead)]
+}
+
+pub fn locate() -> v1::LocateReply {
+    let replicas = vec![v1::Replica { replica_id: 1, node_id: 1, role: 0 }];
+    let descriptor = v1::RangeDescriptor {
+        range_id: 1,
+        epoch: Some(v1::Epoch { version: 1, conf_ver: 1 }),
+        replicas,
+        next_replica_id: 2,
+        ..Default::default()
+    };
+    let range = v1::RangeLocation { descriptor: Some(descriptor), leader_node_id: 1 };
+    v1::LocateReply { ranges: vec![range], nodes: nodes() }
+}
+
+pub fn status() -> v1::ClusterStatus {
+    let stats = v1::NodeStats {
+        disk_total_bytes: 8 << 30,
+        disk_available_bytes: 2 << 30,
+        replicas: 6,
+        leaders: 5,
+        ..Default::default()
+    };
+    let [first, second] = nodes().try_into().unwrap();
+    let first = v1::NodeStatus { node: Some(first), silent_ms: Some(40), stats: Some(stats) };
+    let second = v1::NodeStatus { node: Some(second), silent_ms: None, stats: None };
+    v1::ClusterStatus {
+        cluster_id: 0xab,
+        nodes: vec![first, second],
+        replication_factor: 3,
+        ranges: 6,
+        ranges_under_replicated: 6,
+        ranges_without_leader: 1,
+        control_leader_node_id: 1,
+    }
+}
+
+/// One entry a page.
+pub fn meta_read(read: &v1::MetaRead) -> v1::MetaReadReply {
+    let keys = [
+        ("_/cluster/id", "\"ab\""),
+        ("_/cluster/nodes/1", "{\"node_id\":1}"),
+        ("_/cluster/nodes/2", "{\"node_id\":2}"),
+    ];
+    let matches = |key: &[u8]| {
+        if read.exact { key == &read.prefix[..] } else { key.starts_with(&read.prefix) }
+    };
+    let mut found = keys
+        .into_iter()
+        .filter(|(key, _)| matches(key.as_bytes()) && key.as_bytes() > &read.after[..])
+        .map(|(key, json)| v1::MetaEntry {
+            key: key.into(),
+            json: json.into(),
+            version: 1,
+            mod_ts: 9,
+        });
+    let entries: Vec<_> = found.next().into_iter().collect();
+    v1::MetaReadReply { more: found.next().is_some(), entries }
+}
+
+pub fn partitions() -> Vec<v1::PartitionStatus> {
+    let partition = |range_id: u64, start: &'static [u8], end: &'static [u8], conf_ver: u64| {
+        let descriptor = v1::RangeDescriptor {
+            range_id,
+            start_key: start.into(),
+            end_key: end.into(),
+            epoch: Some(v1::Epoch { version: 1, conf_ver }),
+            replicas: vec![v1::Replica { replica_id: 1, node_id: 1, role: 0 }],
+            next_replica_id: 2,
+        };
+        v1::RangeReport { descriptor: Some(descriptor), term: 5, ..Default::default() }
+    };
+    let mut growing = partition(1, b"", b"a\t", 3);
+    let learner = v1::Replica { replica_id: 7, node_id: 2, role: v1::ReplicaRole::Learner.into() };
+    growing.descriptor.as_mut().unwrap().replicas.push(learner);
+    growing.leader_node_id = 1;
+    growing.down_replica_ids = vec![7];
+    vec![
+        v1::PartitionStatus {
+            report: Some(growing),
+            reported_ms: Some(30),
+            operation: "add learner".to_owned(),
+        },
+        v1::PartitionStatus { report: Some(partition(4, b"a\t", b"", 1)), ..Default::default() },
+    ]
+}

@@ -1,0 +1,134 @@
+//! Beginning and ending a transaction: the same in a repl and over separate runs of the command line.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use rangedb_client::{Error, Isolation, Timestamp, Transaction, TransactionOptions};
+use serde_json::json;
+
+use crate::args::Output;
+use crate::duration;
+use crate::failure::Failure;
+use crate::json;
+use crate::session::Session;
+
+/// Begin a transaction
+///
+/// It reads everything as of now. What it writes is seen by nobody else until it commits, and then
+/// all of it at once.
+#[derive(Clone, Debug, Args)]
+pub struct Begin {
+    /// What others may do between its reads and its commit
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "serializable")]
+    isolation: Level,
+    /// Refuse writes and locks; nothing has to be committed
+    #[arg(long)]
+    read_only: bool,
+    /// Read as of this timestamp, such as a commit_ts; read-only
+    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "pessimistic")]
+    at: Option<u64>,
+    /// Lock every key when it is written, so that the commit cannot fail for a conflict on it
+    #[arg(long, conflicts_with = "read_only")]
+    pessimistic: bool,
+    /// How long to wait for a key that another transaction has locked; --timeout by default
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    lock_wait: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// As if transactions ran one after the other
+    Serializable,
+    /// All reads see one moment; two transactions that each read what the other writes may both
+    /// commit
+    Snapshot,
+}
+
+impl Begin {
+    /// Opens it in the session.
+    pub async fn run(&self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let transaction = session.client.begin(self.options()).await?;
+        let start_ts = transaction.start_ts();
+        session.transaction = Some(transaction);
+        let out = &mut *session.streams.out;
+        match session.output {
+            Output::Table => writeln!(out, "OK (transaction {})", id(start_ts))?,
+            Output::Json => {
+                json::print(out, &json!({ "id": id(start_ts), "start_ts": start_ts.0 }))?
+            }
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> TransactionOptions {
+        TransactionOptions {
+            isolation: match self.isolation {
+                Level::Serializable => Isolation::Serializable,
+                Level::Snapshot => Isolation::Snapshot,
+            },
+            read_only: self.read_only,
+            at: self.at.map(Timestamp),
+            lock_wait: self.lock_wait,
+            pessimistic: self.pessimistic,
+            ..TransactionOptions::default()
+        }
+    }
+}
+
+/// A transaction's name: its start timestamp, in hexadecimal.
+pub fn id(start_ts: Timestamp) -> String {
+    format!("{:016x}", start_ts.0)
+}
+
+/// As much of the name as a prompt has room for: the end, which differs most.
+pub fn short_id(start_ts: Timestamp) -> String {
+    id(start_ts).split_off(8)
+}
+
+/// Ends the session's transaction with all of its writes.
+pub async fn commit(session: &mut Session<'_>) -> Result<(), Failure> {
+    let transaction = session.take_transaction()?;
+    let start_ts = transaction.start_ts();
+    let commit_ts = match transaction.commit().await {
+        Ok(commit_ts) => commit_ts,
+        Err(error @ Error::Undetermined(_)) => return Err(Failure::Request(error)),
+        Err(error) => return Err(Failure::NotCommitted(error)),
+    };
+    let out = &mut *session.streams.out;
+    match session.output {
+        // Commits have timestamps above that.
+        Output::Table if commit_ts == start_ts => writeln!(out, "OK (nothing was written)")?,
+        Output::Table => writeln!(out, "OK (committed at {})", commit_ts.0)?,
+        Output::Json => json::print(out, &json!({ "commit_ts": commit_ts.0 }))?,
+    }
+    Ok(())
+}
+
+/// Ends the session's transaction without a trace.
+pub async fn roll_back(session: &mut Session<'_>) -> Result<(), Failure> {
+    let transaction = session.take_transaction()?;
+    let start_ts = transaction.start_ts();
+    transaction.rollback().await?;
+    let out = &mut *session.streams.out;
+    match session.output {
+        Output::Table => writeln!(out, "OK (rolled back)")?,
+        Output::Json => json::print(out, &json!({ "rolled_back": id(start_ts) }))?,
+    }
+    Ok(())
+}
+
+/// Ends the session's transaction, if it has one, behind an error after which it could never commit:
+/// others may be waiting for its locks. Returns whether it did.
+pub async fn end_if_lost(session: &mut Session<'_>, failure: &Failure) -> bool {
+    if !failure.loses_transaction() {
+        return false;
+    }
+    let Some(transaction) = session.transaction.take() else { return false };
+    end_silently(transaction).await;
+    true
+}
+
+/// Rolls back where nobody can be told how that went: locks that are left expire.
+pub async fn end_silently(transaction: Transaction) {
+    let _ = transaction.rollback().await;
+}
