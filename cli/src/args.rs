@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn no_command_is_no_error_and_the_help_lists_the_commands() {
         assert!(parse(["rangedb"]).unwrap().command.is_none());
-        for command in ["server", "put", "get", "delete", "range", "batch", "admin", "version"] {
+        for command in ["server", "put", "get", "delete", "range", "batch", "txn", "repl"] {
+            assert!(help().contains(&format!("\n  {command} ")), "{command}");
+        }
+        for command in ["admin", "version"] {
             assert!(help().contains(&format!("\n  {command} ")), "{command}");
         }
     }
@@ -187,6 +190,21 @@ mod tests {
             &["range", "a", "b", "--limit", "10", "--reverse", "--keys-only"],
             &["batch", "put", "/user/123", JSON, "/user/456", JSON],
             &["batch", "delete", "/user/123", "/user/456"],
+            &["txn", "begin"],
+            &["txn", "begin", "--isolation", "snapshot", "--lock-wait", "2s"],
+            &["txn", "begin", "--pessimistic", "--id", "move-7"],
+            &["txn", "begin", "--read-only"],
+            &["txn", "begin", "--at", "470612373837185024"],
+            &["txn", "put", "/user/123", r#"{"name": "John"}"#],
+            &["txn", "put", "/user/456", r#"{"name": "Jane"}"#],
+            &["txn", "get", "/user/123", "--for-update"],
+            &["txn", "delete", "/user/123"],
+            &["txn", "range", "/user/", "/user/z", "--limit", "10"],
+            &["txn", "--id", "move-7", "commit"],
+            &["txn", "rollback", "--id", "5f3a0c01"],
+            &["txn", "status"],
+            &["txn", "list"],
+            &["repl"],
             &["version"],
             &["completions", "bash"],
             &["admin", "cluster", "status"],
@@ -222,6 +240,12 @@ mod tests {
             "rangedb range a b --limit -1",
             "rangedb range a b --limit 0",
             "rangedb batch put k",
+            "rangedb txn",
+            "rangedb txn begin --at 1 --pessimistic",
+            "rangedb txn begin --read-only --pessimistic",
+            "rangedb txn begin --isolation none",
+            "rangedb txn begin --id a.b",
+            "rangedb get k --for-update",
             "rangedb batch delete",
             "rangedb admin node remove",
             "rangedb completions tcsh",

@@ -9,6 +9,7 @@ mod put;
 mod range;
 mod repl;
 pub mod server;
+mod txn;
 pub mod version;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub enum ClientCommand {
     Range(range::Range),
     #[command(subcommand)]
     Batch(batch::Batch),
+    Txn(txn::Txn),
     Repl(repl::Repl),
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -50,6 +52,7 @@ impl ClientCommand {
             ClientCommand::Delete(delete) => delete.run(session).await,
             ClientCommand::Range(range) => range.run(session).await,
             ClientCommand::Batch(batch) => batch.run(session).await,
+            ClientCommand::Txn(txn) => txn.run(session).await,
             ClientCommand::Repl(repl) => repl.run(session).await,
             ClientCommand::Admin(admin) => admin.run(session).await,
         }

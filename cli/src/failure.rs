@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use rangedb_client::Error;
@@ -24,6 +25,8 @@ pub enum Failure {
     Request(Error),
     /// A commit failed: the transaction is over and nothing of it was written.
     NotCommitted(Error),
+    /// Nobody knows how a commit ended; the transaction is kept as one of which that is so.
+    PerhapsCommitted(Error),
     KeyNotFound(Bytes),
     /// What is asked for cannot be done as things stand here, whatever the cluster says.
     State(String),
@@ -39,6 +42,11 @@ pub enum Failure {
     OfScript {
         failed: u64,
     },
+    /// A file in which the command line keeps something.
+    File {
+        path: PathBuf,
+        error: io::Error,
+    },
     Input(io::Error),
     Output(io::Error),
     /// The operating system gave no thread, socket or the like to begin with.
@@ -48,6 +56,10 @@ pub enum Failure {
 }
 
 impl Failure {
+    pub fn file(path: impl Into<PathBuf>, error: io::Error) -> Self {
+        Failure::File { path: path.into(), error }
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Failure::KeyNotFound(_) => EXIT_KEY_NOT_FOUND,
@@ -91,6 +103,10 @@ impl fmt::Display for Failure {
                 write!(f, "error: {}\n(the transaction is over, ", Coded(error))?;
                 write!(f, "nothing of it was written)")
             }
+            Failure::PerhapsCommitted(error) => {
+                write!(f, "error: {}\n(the transaction is kept as one that may be ", Coded(error))?;
+                write!(f, "committed: read what it wrote, then `txn rollback` forgets it)")
+            }
             Failure::State(message) => write!(f, "error: FAILED_PRECONDITION: {message}"),
             Failure::Interrupted => {
                 write!(f, "interrupted; what it was doing may have happened, or happen still")
@@ -100,6 +116,7 @@ impl fmt::Display for Failure {
             Failure::OfScript { failed } => write!(f, "{failed} commands failed"),
             Failure::Usage(message) => write!(f, "error: INVALID_ARGUMENT: {message}"),
             Failure::NotConfirmed => write!(f, "error: not confirmed, nothing was done"),
+            Failure::File { path, error } => write!(f, "error: {}: {error}", path.display()),
             Failure::Input(error) => write!(f, "error: cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "error: cannot write the answer: {error}"),
             Failure::Server(error) => write!(f, "error: {error}"),

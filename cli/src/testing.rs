@@ -36,6 +36,9 @@ struct State {
     removed: Vec<String>,
     /// Values of the one setting, the oldest first.
     config: Vec<v1::ConfigValue>,
+    cluster_id: u64,
+    /// Commits happen, and who asked for them hears nothing.
+    answers_are_lost: bool,
     /// Answered to every read and write of a range.
     error: Option<v1::Error>,
 }
@@ -65,7 +68,16 @@ impl Ran {
 
 impl Cluster {
     pub fn new() -> Self {
-        Cluster { state: Arc::default(), began: Instant::now() }
+        Self::with_id(0xab)
+    }
+
+    pub fn with_id(cluster_id: u64) -> Self {
+        let state = State { cluster_id, ..State::default() };
+        Cluster { state: Arc::new(Mutex::new(state)), began: Instant::now() }
+    }
+
+    pub fn lose_answers(&self, lost: bool) {
+        self.state().answers_are_lost = lost;
     }
 
     pub fn failing(error: v1::Error) -> Self {
@@ -159,9 +171,12 @@ impl Net for Cluster {
         request: request::Body,
         _timeout: Duration,
     ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        let lost = self.state().answers_are_lost && matches!(request, request::Body::Write(_));
         let response = self.state().answer(request);
         let response = response.unwrap_or_else(|error| response::Body::Error(*error));
-        Box::pin(async move { Ok(response) })
+        Box::pin(async move {
+            if lost { Err(CallError::Lost("lost".to_owned())) } else { Ok(response) }
+        })
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -205,7 +220,7 @@ impl State {
                 let committed = Some(self.rows.commit(write.commit.unwrap())?);
                 Answer::Write(v1::WriteReply { committed })
             }
-            Ask::ClusterStatus(_) => Answer::ClusterStatus(status()),
+            Ask::ClusterStatus(_) => Answer::ClusterStatus(status(self.cluster_id)),
             Ask::RemoveNode(remove) => Answer::RemoveNode(self.remove_node(remove)?),
             Ask::MetaRead(read) => Answer::MetaRead(meta_read(&read)),
             Ask::ConfigGet(get) => {

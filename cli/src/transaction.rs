@@ -1,5 +1,6 @@
 //! Beginning and ending a transaction: the same in a repl and over separate runs of the command line.
 
+use std::io;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -47,17 +48,15 @@ enum Level {
 impl Begin {
     /// Opens it in the session.
     pub async fn run(&self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let transaction = session.client.begin(self.options()).await?;
-        let start_ts = transaction.start_ts();
+        let transaction = self.open(session).await?;
+        let (id, start_ts) = (transaction.id(), transaction.start_ts());
         session.transaction = Some(transaction);
-        let out = &mut *session.streams.out;
-        match session.output {
-            Output::Table => writeln!(out, "OK (transaction {})", id(start_ts))?,
-            Output::Json => {
-                json::print(out, &json!({ "id": id(start_ts), "start_ts": start_ts.0 }))?
-            }
-        }
-        Ok(())
+        Ok(print_begun(session, &id, start_ts)?)
+    }
+
+    /// Opens it for the caller to keep, who prints [`print_begun`] then.
+    pub async fn open(&self, session: &Session<'_>) -> Result<Transaction, Failure> {
+        Ok(session.client.begin(self.options()).await?)
     }
 
     fn options(&self) -> TransactionOptions {
@@ -75,14 +74,20 @@ impl Begin {
     }
 }
 
-/// A transaction's name: its start timestamp, in hexadecimal.
-pub fn id(start_ts: Timestamp) -> String {
-    format!("{:016x}", start_ts.0)
+pub fn print_begun(session: &mut Session<'_>, id: &str, start_ts: Timestamp) -> io::Result<()> {
+    let out = &mut *session.streams.out;
+    match session.output {
+        Output::Table => writeln!(out, "OK (transaction {id})"),
+        Output::Json => json::print(out, &json!({ "id": id, "start_ts": start_ts.0 })),
+    }
 }
 
-/// As much of the name as a prompt has room for: the end, which differs most.
-pub fn short_id(start_ts: Timestamp) -> String {
-    id(start_ts).split_off(8)
+pub fn print_rolled_back(session: &mut Session<'_>, id: &str) -> io::Result<()> {
+    let out = &mut *session.streams.out;
+    match session.output {
+        Output::Table => writeln!(out, "OK (rolled back)"),
+        Output::Json => json::print(out, &json!({ "rolled_back": id })),
+    }
 }
 
 /// Ends the session's transaction with all of its writes.
@@ -107,14 +112,9 @@ pub async fn commit(session: &mut Session<'_>) -> Result<(), Failure> {
 /// Ends the session's transaction without a trace.
 pub async fn roll_back(session: &mut Session<'_>) -> Result<(), Failure> {
     let transaction = session.take_transaction()?;
-    let start_ts = transaction.start_ts();
+    let id = transaction.id();
     transaction.rollback().await?;
-    let out = &mut *session.streams.out;
-    match session.output {
-        Output::Table => writeln!(out, "OK (rolled back)")?,
-        Output::Json => json::print(out, &json!({ "rolled_back": id(start_ts) }))?,
-    }
-    Ok(())
+    Ok(print_rolled_back(session, &id)?)
 }
 
 /// Ends the session's transaction, if it has one, behind an error after which it could never commit:

@@ -188,7 +188,7 @@ impl Running<'_, '_> {
     fn prompt(&self) -> String {
         match &self.session.transaction {
             None => "rangedb> ".to_owned(),
-            Some(open) => format!("rangedb(txn:{})> ", transaction::short_id(open.start_ts())),
+            Some(open) => format!("rangedb(txn:{})> ", open.id()),
         }
     }
 
@@ -295,7 +295,7 @@ impl TransactionCommand {
             TransactionCommand::Begin(begin) => match &session.transaction {
                 None => begin.run(session).await,
                 Some(open) => {
-                    let id = transaction::id(open.start_ts());
+                    let id = open.id();
                     let message =
                         format!("transaction {id} is open: `commit` or `rollback` ends it");
                     Err(Failure::State(message))
@@ -308,8 +308,8 @@ impl TransactionCommand {
 }
 
 fn status(session: &mut Session<'_>) -> Result<(), Failure> {
-    let start_ts = session.open_transaction()?.start_ts();
-    let (id, began) = (transaction::id(start_ts), utc::format(start_ts));
+    let open = session.open_transaction()?;
+    let (id, began) = (open.id(), utc::format(open.start_ts()));
     Ok(writeln!(session.streams.out, "transaction {id}, reads as of {began}")?)
 }
 

@@ -28,7 +28,7 @@ pub fn locate() -> v1::LocateReply {
     v1::LocateReply { ranges: vec![range], nodes: nodes() }
 }
 
-pub fn status() -> v1::ClusterStatus {
+pub fn status(cluster_id: u64) -> v1::ClusterStatus {
     let stats = v1::NodeStats {
         disk_total_bytes: 8 << 30,
         disk_available_bytes: 2 << 30,
@@ -40,7 +40,7 @@ pub fn status() -> v1::ClusterStatus {
     let first = v1::NodeStatus { node: Some(first), silent_ms: Some(40), stats: Some(stats) };
     let second = v1::NodeStatus { node: Some(second), silent_ms: None, stats: None };
     v1::ClusterStatus {
-        cluster_id: 0xab,
+        cluster_id,
         nodes: vec![first, second],
         replication_factor: 3,
         ranges: 6,

@@ -7,6 +7,7 @@ mod bad_directories;
 mod bad_requests;
 mod bad_settings;
 mod catching_up;
+mod cli_transactions;
 mod durability;
 mod failover;
 mod formation;

@@ -1,0 +1,289 @@
+//! Files that keep transactions between runs: one for the current transaction, and beside it
+//! `<file>.<name>` for each that was begun with a name.
+//!
+//! A file is a line that says what it is and in which state, and behind it the transaction as the
+//! client writes it. It is replaced as a whole and synced, so a run that dies leaves what was there
+//! before or what it meant to write. Whoever works on one holds a lock beside it, so that of two runs
+//! at once one waits. What a transaction wrote stands in it, so nobody but its user may read it.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rangedb_client::SuspendedTransaction;
+
+use crate::failure::Failure;
+use crate::state_directory;
+
+/// What a file begins with.
+const MAGIC: &str = "rangedb-session";
+
+/// Raised when what is behind it changes its meaning.
+const FORMAT: u32 = 1;
+
+/// The longest first line.
+const HEAD_BYTES_MAX: usize = 64;
+
+/// Far above what the limits of a transaction come to: what is longer is not read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// How long to wait for another run that works on the same transaction: as long as its requests
+/// usually may take.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two looks at the lock.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The longest name of a transaction: a part of a file's name, which may have 255 bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Open,
+    /// Its commit was begun, and perhaps done.
+    Committing,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Open => "open",
+            State::Committing => "committing",
+        }
+    }
+}
+
+/// What a file holds.
+pub struct Kept {
+    pub state: State,
+    pub transaction: SuspendedTransaction,
+}
+
+/// All transactions beside each other.
+pub struct Sessions {
+    /// The current one's file.
+    current: PathBuf,
+}
+
+impl Sessions {
+    pub fn new(current: Option<PathBuf>) -> Result<Self, Failure> {
+        let current = current.filter(|file| !file.as_os_str().is_empty());
+        let current = current.or_else(|| state_directory::file("transaction"));
+        let no_place = || {
+            let message = "there is no place to keep a transaction: RANGEDB_TXN_FILE can name one";
+            Failure::State(message.to_owned())
+        };
+        Ok(Sessions { current: current.ok_or_else(no_place)? })
+    }
+
+    /// Where a transaction with this name is kept; without one, the current.
+    pub fn path(&self, name: Option<&str>) -> PathBuf {
+        match name {
+            None => self.current.clone(),
+            Some(name) => self.current.with_added_extension(name),
+        }
+    }
+
+    /// The transaction with this name or id; without one, the current.
+    pub fn find(&self, id: Option<&str>) -> Result<PathBuf, Failure> {
+        let Some(id) = id else { return Ok(self.current.clone()) };
+        let named = self.path(Some(id));
+        if named.exists() {
+            return Ok(named);
+        }
+        let has_id =
+            |path: &PathBuf| matches!(read(path), Ok(Some(kept)) if kept.transaction.id() == id);
+        let found = self.all()?.into_iter().map(|(_, path)| path).find(has_id);
+        let missing = || Failure::State(format!("no transaction {id} is open: see `txn list`"));
+        found.ok_or_else(missing)
+    }
+
+    /// Names and files of all that are there, the current one first.
+    pub fn all(&self) -> Result<Vec<(Option<String>, PathBuf)>, Failure> {
+        let mut all = Vec::new();
+        if self.current.exists() {
+            all.push((None, self.current.clone()));
+        }
+        let directory = directory_of(&self.current);
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(all),
+            entries => entries.map_err(|error| Failure::file(&directory, error))?,
+        };
+        let prefix = format!("{}.", file_name(&self.current).display());
+        let mut named = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| Failure::file(&directory, error))?;
+            let file = entry.file_name();
+            let name = file.to_str().and_then(|file| file.strip_prefix(&prefix));
+            if let Some(Ok(name)) = name.map(parse_name) {
+                named.push((Some(name), entry.path()));
+            }
+        }
+        named.sort();
+        all.extend(named);
+        Ok(all)
+    }
+}
+
+/// A name that can be part of a file's.
+pub fn parse_name(name: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) {
+        let rule = format!("1 to {NAME_BYTES_MAX} letters, digits, - or _");
+        return Err(format!("a transaction's name is {rule}"));
+    }
+    Ok(name.to_owned())
+}
+
+pub fn none_open() -> Failure {
+    Failure::State("no transaction is open: `txn begin` opens one".to_owned())
+}
+
+/// A file that nobody else works on.
+pub struct SessionFile {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl SessionFile {
+    /// Waits until nobody else works on it.
+    pub async fn lock(path: PathBuf) -> Result<Self, Failure> {
+        let directory = directory_of(&path);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.map_err(|error| Failure::file(&directory, error))?;
+        let beside = beside(&path, "lock");
+        let began = Instant::now();
+        loop {
+            match Lock::take(&beside).map_err(|error| Failure::file(&beside, error))? {
+                Some(lock) => return Ok(SessionFile { path, _lock: lock }),
+                None if began.elapsed() > LOCK_WAIT => {
+                    let path = path.display();
+                    let message = format!("another command works on the transaction in {path}");
+                    return Err(Failure::State(message));
+                }
+                None => tokio::time::sleep(LOCK_LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// None: no transaction is kept there.
+    pub fn read(&self) -> Result<Option<Kept>, Failure> {
+        read(&self.path)
+    }
+
+    pub fn write(&self, kept: &Kept) -> Result<(), Failure> {
+        let new = beside(&self.path, "new");
+        let written = write_new(&new, kept).and_then(|()| {
+            fs::rename(&new, &self.path)?;
+            // Else a crash of the machine could bring back what the new file replaced.
+            File::open(directory_of(&self.path))?.sync_all()
+        });
+        written.map_err(|error| Failure::file(&self.path, error))
+    }
+
+    pub fn remove(&self) -> Result<(), Failure> {
+        fs::remove_file(&self.path).map_err(|error| Failure::file(&self.path, error))
+    }
+}
+
+pub fn read(path: &Path) -> Result<Option<Kept>, Failure> {
+    let mut bytes = Vec::new();
+    let read = match File::open(path) {
+        Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    };
+    read.map_err(|error| Failure::file(path, error))?;
+    // Made by whoever chose the name, as `mktemp` does.
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    decode(&bytes).map(Some).map_err(|why| {
+        let path = path.display();
+        Failure::State(format!("{path} cannot be read: {why}; without the file it is forgotten"))
+    })
+}
+
+fn write_new(path: &Path, kept: &Kept) -> io::Result<()> {
+    // A run that died may have left one.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(format!("{MAGIC} {FORMAT} {}\n", kept.state.word()).as_bytes())?;
+    file.write_all(&kept.transaction.to_bytes())?;
+    file.sync_all()
+}
+
+fn decode(bytes: &[u8]) -> Result<Kept, String> {
+    let no_session = || "it is no transaction's file".to_owned();
+    let head = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+    let end = head.iter().position(|byte| *byte == b'\n').ok_or_else(no_session)?;
+    let head = str::from_utf8(&head[..end]).map_err(|_| no_session())?;
+    let mut words = head.split(' ');
+    let (Some(MAGIC), Some(format), Some(state)) = (words.next(), words.next(), words.next())
+    else {
+        return Err(no_session());
+    };
+    if format != FORMAT.to_string() {
+        return Err(format!("format {format} belongs to another version of rangedb"));
+    }
+    let states = [State::Open, State::Committing];
+    let state = states.into_iter().find(|known| known.word() == state).ok_or_else(no_session)?;
+    let transaction = SuspendedTransaction::from_bytes(&bytes[end + 1..]);
+    Ok(Kept { state, transaction: transaction.map_err(|error| error.to_string())? })
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn file_name(path: &Path) -> OsString {
+    path.file_name().unwrap_or_default().to_owned()
+}
+
+/// A hidden file that goes with this one. Names of transactions have no dot, so it is none of theirs.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(file_name(path));
+    name.push(format!(".{what}"));
+    path.with_file_name(name)
+}
+
+/// Held until it is dropped, and by the system until the process ends.
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// None: somebody else has it.
+    fn take(path: &Path) -> io::Result<Option<Lock>> {
+        let options = OpenOptions::new().write(true).create(true).mode(0o600).to_owned();
+        let file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Its last holder may have removed it since it was opened here: then it keeps nobody out.
+        let locked = file.metadata()?.ino();
+        let is_there = fs::metadata(path).is_ok_and(|there| there.ino() == locked);
+        Ok(is_there.then(|| Lock { file, path: path.to_owned() }))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is held; if that fails, an empty file stays.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}

@@ -1,0 +1,125 @@
+//! `rangedb txn` over separate processes on real nodes: what others see of it, and what it leaves.
+//! Keys that begin with `/` and with letters lie in different ranges from the founding on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use crate::support::cli::{self, Ran};
+use crate::support::cluster::Cluster;
+
+/// Less than locks live without a heartbeat: who gets through in it met none.
+const BEFORE_LOCKS_EXPIRE: Duration = Duration::from_secs(3);
+
+/// The command line of one person.
+struct Person<'c> {
+    cluster: &'c Cluster,
+    file: PathBuf,
+}
+
+impl<'c> Person<'c> {
+    fn new(cluster: &'c Cluster, name: &str) -> Person<'c> {
+        Person { cluster, file: cluster.path().join(name).join("transaction") }
+    }
+
+    async fn txn<const N: usize>(&self, words: [&str; N]) -> Ran {
+        let file = self.file.display().to_string();
+        let line = ["txn", "--txn-file", &file].into_iter().chain(words);
+        cli::run(&self.cluster.endpoints(), line).await
+    }
+
+    async fn get(&self, key: &str) -> Value {
+        let printed = self.cluster.cli(["get", key, "--output", "json"]).await.success();
+        serde_json::from_str(&printed).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_transaction_that_nobody_else_sees_before_its_commit() {
+    let cluster = Cluster::started(3).await;
+    let ada = Person::new(&cluster, "ada");
+    ada.txn(["begin"]).await.success();
+    ada.txn(["put", "/order/1", r#"{"name": "John"}"#]).await.success();
+    ada.txn(["put", "order/1", "y"]).await.success();
+    assert_eq!(ada.txn(["get", "/order/1"]).await.success(), "{\"name\": \"John\"}\n");
+    for key in ["/order/1", "order/1"] {
+        cluster.cli(["get", key]).await.failure(3, "key not found");
+        Person::new(&cluster, "eve").txn(["get", key]).await.failure(1, "no transaction is open");
+    }
+    let committed = ada.txn(["commit", "--output", "json"]).await.success();
+    let committed: Value = serde_json::from_str(&committed).unwrap();
+    let (first, second) = (ada.get("/order/1").await, ada.get("order/1").await);
+    assert_eq!(first["mod_ts"], committed["commit_ts"]);
+    assert_eq!(second["mod_ts"], committed["commit_ts"]);
+    assert_eq!(first["value"], "{\"name\": \"John\"}");
+    ada.txn(["commit"]).await.failure(1, "no transaction is open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_leaves_neither_a_write_nor_a_lock() {
+    let cluster = Cluster::started(1).await;
+    let ada = Person::new(&cluster, "ada");
+    ada.txn(["begin", "--pessimistic"]).await.success();
+    ada.txn(["put", "/lock", "1"]).await.success();
+    ada.txn(["get", "lock", "--for-update"]).await.failure(3, "key not found: lock");
+    let refused = cluster.cli(["put", "lock", "2", "--timeout", "500ms"]).await;
+    refused.failure(1, "is locked by the transaction that began at");
+    ada.txn(["rollback"]).await.success();
+    let client = cluster.client().with_timeout(BEFORE_LOCKS_EXPIRE);
+    for key in ["/lock", "lock"] {
+        cluster.cli(["get", key]).await.failure(3, "key not found");
+        client.put(key, "free").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_transactions_that_change_what_both_read_the_second_is_told_to_begin_anew() {
+    let cluster = Cluster::started(1).await;
+    cluster.cli(["batch", "put", "/count", "1", "count", "1"]).await.success();
+    let (ada, bob) = (Person::new(&cluster, "ada"), Person::new(&cluster, "bob"));
+    for person in [&ada, &bob] {
+        person.txn(["begin"]).await.success();
+        assert_eq!(person.txn(["get", "/count"]).await.success(), "1\n");
+    }
+    ada.txn(["put", "/count", "2"]).await.success();
+    bob.txn(["put", "count", "3"]).await.success();
+    ada.txn(["commit"]).await.success();
+    let refused = bob.txn(["commit"]).await.failure(1, "ABORTED: key `/count` was written at");
+    assert!(refused.contains("begin anew"), "{refused}");
+    assert_eq!(bob.get("count").await["value"], "1");
+    bob.txn(["begin"]).await.success();
+    assert_eq!(bob.txn(["get", "/count"]).await.success(), "2\n");
+    bob.txn(["put", "count", "3"]).await.success();
+    bob.txn(["commit"]).await.success();
+    assert_eq!(bob.get("count").await["value"], "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_run_at_once_all_take_part() {
+    let cluster = Cluster::started(1).await;
+    let ada = Person::new(&cluster, "ada");
+    ada.txn(["begin"]).await.success();
+    let keys: Vec<String> = (0..8).map(|number| format!("/part/{number}")).collect();
+    let puts = keys.iter().map(|key| async { ada.txn(["put", key, "x"]).await.success() });
+    join_all(puts).await;
+    ada.txn(["commit"]).await.success();
+    let listed = cluster.cli(["range", "/part/", "/part0", "--keys-only"]).await.success();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), keys);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_reads_as_of_its_begin_or_of_any_time_that_is_asked_for() {
+    let cluster = Cluster::started(1).await;
+    let written = cluster.cli(["put", "/a", "old", "--output", "json"]).await.success();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    let (ada, bob) = (Person::new(&cluster, "ada"), Person::new(&cluster, "bob"));
+    ada.txn(["begin", "--read-only"]).await.success();
+    cluster.cli(["put", "/a", "new"]).await.success();
+    assert_eq!(ada.txn(["get", "/a"]).await.success(), "old\n");
+    ada.txn(["put", "/a", "x"]).await.failure(2, "it is read-only");
+    bob.txn(["begin", "--at", &written["commit_ts"].to_string()]).await.success();
+    assert_eq!(bob.txn(["range", "/", "0"]).await.success(), "/a\told\n");
+    assert_eq!(bob.txn(["commit"]).await.success(), "OK (nothing was written)\n");
+}
