@@ -59,6 +59,8 @@ pub enum Level {
 pub struct Transaction {
     pub client: usize,
     pub level: Level,
+    /// For whoever reads a report: nothing is concluded from it.
+    pub mode: Mode,
     /// Stamp of before it began.
     pub began: u64,
     /// Stamp of the answer; without one the outcome is unknown.

@@ -63,10 +63,11 @@ fn reason(observed: &Observations<'_>, from: usize, to: usize, step: Step) -> St
     }
 }
 
-fn transaction(transaction: &Transaction) -> String {
-    let Transaction { client, level, began, ended, outcome, ops } = transaction;
+/// Who it is and what it did, on one line.
+pub fn transaction(transaction: &Transaction) -> String {
+    let Transaction { client, level, mode, began, ended, outcome, ops } = transaction;
     let ended = ended.map_or("?".to_owned(), |ended| ended.to_string());
-    let mut text = format!("client {client}, {level:?}, {outcome:?}, {began}..{ended}:");
+    let mut text = format!("client {client}, {level:?}, {mode:?}, {outcome:?}, {began}..{ended}:");
     for op in ops.iter().take(OPS_SHOWN) {
         match op {
             Op::Read { key, list } => {

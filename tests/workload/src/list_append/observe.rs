@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Anomaly, Class};
-use super::{Element, Key, Op, Transaction};
+use super::{Element, Key, Op, Transaction, explain};
 use crate::history::Outcome;
 
 /// Keys in the order of their first use in the history.
@@ -241,10 +241,7 @@ impl<'a> Observations<'a> {
         let order = &longest.elements;
         let agrees = |list: &List| order.starts_with(&list.elements);
         if let Some(other) = all().find(|list| !agrees(list)) {
-            let text = format!(
-                "{} had two orders: T{} knows it as {:?}, T{} as {:?}",
-                self.keys[id], longest.owner, order, other.owner, other.elements
-            );
+            let text = self.two_orders(id, longest, other);
             anomalies.push(Anomaly { class: Class::IncompatibleOrder, text });
         }
         let agreeing = lists.read.iter().filter(|list| agrees(list));
@@ -255,6 +252,26 @@ impl<'a> Observations<'a> {
         ordered.sort_unstable();
         versions.unseen.retain(|element| ordered.binary_search(element).is_err());
         versions
+    }
+
+    /// Says where two lists part, and whose elements those are.
+    fn two_orders(&self, id: KeyId, one: &List, other: &List) -> String {
+        let pairs = one.elements.iter().zip(&other.elements);
+        let parting = pairs.take_while(|(one, other)| one == other).count();
+        let mut text = format!("the orders of {} part after {parting} elements", self.keys[id]);
+        for list in [one, other] {
+            let owner = list.owner;
+            let element = list.elements[parting];
+            text += &format!("\n  T{owner} knows {element} there");
+            match self.writers.get(&(id, element)) {
+                Some(writer) => {
+                    let writer_of = explain::transaction(&self.history[*writer]);
+                    text += &format!(", of T{writer}: {writer_of}");
+                }
+                None => text += ", which nobody appended",
+            }
+        }
+        text
     }
 
     /// Every committed append of a key, in no list.
@@ -284,10 +301,11 @@ impl<'a> Observations<'a> {
             if later().all(|list| !list.elements.contains(element)) {
                 let text = format!(
                     "T{writer} appended {element} to {} and was acknowledged; none of the {} \
-                     transactions saw it that read the key afterwards, T{} the last",
+                     transactions saw it that read the key afterwards, T{} the last\n  T{writer}: {}",
                     self.keys[id],
                     later().count(),
-                    last.owner
+                    last.owner,
+                    explain::transaction(writer_of)
                 );
                 anomalies.push(Anomaly { class: Class::LostAppend, text });
             }

@@ -23,7 +23,15 @@ fn serial(seed: u64, count: usize) -> Vec<Transaction> {
             let level = if rng.bool() { Level::Serializable } else { Level::Snapshot };
             let (ended, outcome) = (None, Outcome::Unknown);
             let client = open.len();
-            history.push(Transaction { client, level, began: stamp, ended, outcome, ops: vec![] });
+            history.push(Transaction {
+                client,
+                level,
+                mode: Mode::Optimistic,
+                began: stamp,
+                ended,
+                outcome,
+                ops: vec![],
+            });
             if rng.bool() {
                 continue;
             }
@@ -54,7 +62,15 @@ fn serial(seed: u64, count: usize) -> Vec<Transaction> {
     let reads = lists.into_iter().map(|(key, list)| Op::Read { key, list }).collect();
     let (began, ended) = (stamp + 1, Some(stamp + 2));
     let (level, outcome) = (Level::Serializable, Outcome::Ok);
-    history.push(Transaction { client: 0, level, began, ended, outcome, ops: reads });
+    history.push(Transaction {
+        client: 0,
+        level,
+        mode: Mode::Optimistic,
+        began,
+        ended,
+        outcome,
+        ops: reads,
+    });
     history
 }
 
@@ -67,7 +83,7 @@ fn read_of(key: Key, list: Vec<Element>, stamp: u64) -> Transaction {
     let ops = vec![Op::Read { key, list }];
     let (began, ended) = (stamp, Some(stamp + 1));
     let (level, outcome) = (Level::Snapshot, Outcome::Ok);
-    Transaction { client: 0, level, began, ended, outcome, ops }
+    Transaction { client: 0, level, mode: Mode::Optimistic, began, ended, outcome, ops }
 }
 
 proptest! {
@@ -156,7 +172,15 @@ fn large_histories_are_checked_in_one_go() {
         }
         let level = if rng.bool() { Level::Serializable } else { Level::Snapshot };
         let (began, ended) = (2 * number, Some(2 * number + 5));
-        history.push(Transaction { client: 0, level, began, ended, outcome: Outcome::Ok, ops });
+        history.push(Transaction {
+            client: 0,
+            level,
+            mode: Mode::Optimistic,
+            began,
+            ended,
+            outcome: Outcome::Ok,
+            ops,
+        });
     }
     let summary = check(&history).unwrap_or_else(|anomalies| panic!("{}", anomalies[0]));
     assert_eq!(summary.committed, 50_000);

@@ -11,7 +11,15 @@ impl History {
     fn add(&mut self, span: (u64, u64), level: Level, outcome: Outcome, ops: Vec<Op>) -> &mut Self {
         let (began, ended) = (span.0, (outcome == Outcome::Ok).then_some(span.1));
         let client = self.0.len();
-        self.0.push(Transaction { client, level, began, ended, outcome, ops });
+        self.0.push(Transaction {
+            client,
+            level,
+            mode: Mode::Optimistic,
+            began,
+            ended,
+            outcome,
+            ops,
+        });
         self
     }
 

@@ -91,6 +91,7 @@ pub struct ListAppend {
 /// What a transaction is going to do.
 struct Plan {
     level: Level,
+    mode: Mode,
     options: TransactionOptions,
     ops: Vec<Planned>,
 }
@@ -135,7 +136,7 @@ impl ListAppend {
             let read = |key: &Key| Planned::Read { key: key.clone(), for_update: false };
             let options = TransactionOptions { read_only: true, ..Default::default() };
             let ops = keys.iter().map(read).collect();
-            let plan = Plan { level: Level::Serializable, options, ops };
+            let plan = Plan { level: Level::Serializable, mode: Mode::Optimistic, options, ops };
             if self.run(client, me, &plan).await != Outcome::Ok {
                 return false;
             }
@@ -199,11 +200,11 @@ impl ListAppend {
             }
         });
         let ops = ops.collect();
-        Plan { level, options, ops }
+        Plan { level, mode, options, ops }
     }
 
     async fn run(&self, client: &Client, me: usize, plan: &Plan) -> Outcome {
-        let place = self.begin(me, plan.level);
+        let place = self.begin(me, plan);
         let result = self.attempt(client, plan, place).await;
         let outcome = match &result {
             Ok(()) => Outcome::Ok,
@@ -225,10 +226,18 @@ impl ListAppend {
     }
 
     /// Puts the transaction into the history before anything of it is sent.
-    fn begin(&self, me: usize, level: Level) -> usize {
+    fn begin(&self, me: usize, plan: &Plan) -> usize {
         let began = self.stamps.next();
         let (ended, outcome) = (None, Outcome::Unknown);
-        let transaction = Transaction { client: me, level, began, ended, outcome, ops: Vec::new() };
+        let transaction = Transaction {
+            client: me,
+            level: plan.level,
+            mode: plan.mode,
+            began,
+            ended,
+            outcome,
+            ops: Vec::new(),
+        };
         let mut state = self.state();
         state.history.push(transaction);
         state.history.len() - 1
