@@ -35,6 +35,13 @@ test: setup-test build ## Run every test, those of the documentation included
 sim: build ## Simulate clusters under faults: MINUTES=10 of random seeds, or one with SEED=n
 	@$(CARGO_TARGET_DIR)/release/sim $(if $(SEED),--seed $(SEED) --verbose,--minutes $(or $(MINUTES),10))
 
+# Prints the seed of a round that fails, with the command for another one like it.
+.PHONY: chaos
+chaos: build ## Real processes under fire: MINUTES=10 of rounds, or one with SEED=n; NODES=3 or 5
+	@RANGEDB_CHAOS_MINUTES=$(if $(SEED),$(MINUTES),$(or $(MINUTES),10)) RANGEDB_CHAOS_SEED=$(SEED) \
+		RANGEDB_CHAOS_NODES=$(NODES) cargo test --release --workspace --test chaos \
+		nodes_under_fire_for_as_long_as_asked -- --nocapture
+
 .PHONY: bench
 bench: build ## Measure puts and gets next to etcd, from Debian's etcd-server; ARGS="--seconds 10"
 	@$(CARGO_TARGET_DIR)/release/rangedb-bench $(ARGS)
