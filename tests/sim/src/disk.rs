@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rangedb_proto::v1::{Formation, NodeDescriptor};
-use rangedb_storage::{LogBatch, LogChange, LogEngine, MemLog, MemState, Result};
+use rangedb_storage::{Error, LogBatch, LogChange, LogEngine, MemLog, MemState, Result};
 
 use crate::schedule::{MILLISECOND, Micros};
 
@@ -33,6 +33,16 @@ impl Speed {
     pub const GOOD: Speed = Speed { sync_max: 2 * MILLISECOND, flush_max: 20 * MILLISECOND };
 }
 
+/// How much room there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Space {
+    Enough,
+    /// Little: the node's watch tells the stores. What is set aside for the logs is still there.
+    Low,
+    /// Every write fails.
+    None,
+}
+
 /// A pass's log writes, not yet durable.
 pub struct Append {
     pub shard: usize,
@@ -46,6 +56,9 @@ pub struct Disk {
     pub log: Arc<MemLog>,
     pub state: Arc<MemState>,
     pub speed: Speed,
+    pub space: Space,
+    /// A write was made to fail in this life of the process, or is going to be.
+    failing: bool,
     /// Handed to the log writer, in order.
     appends: VecDeque<Append>,
     /// How many of them the sync under way covers; 0 if none is.
@@ -60,6 +73,8 @@ impl Disk {
             log: Arc::default(),
             state: Arc::default(),
             speed,
+            space: Space::Enough,
+            failing: false,
             appends: VecDeque::new(),
             syncing: 0,
         }
@@ -77,13 +92,16 @@ impl Disk {
         self.syncing > 0
     }
 
-    /// The sync is finished: what it covered is durable. Returns the last token of each shard.
+    /// The sync is finished: what it covered is durable. Returns the last token of each shard. After
+    /// an error nothing that waits is written any more.
     pub fn finish_sync(&mut self, shards: usize) -> Result<Vec<Option<u64>>> {
         let mut tokens = vec![None; shards];
-        for append in self.appends.drain(..self.syncing) {
+        let mut waiting = std::mem::take(&mut self.appends);
+        for append in waiting.drain(..self.syncing) {
             self.log.append(append.batch)?;
             tokens[append.shard] = Some(append.token);
         }
+        self.appends = waiting;
         self.syncing = 0;
         Ok(tokens)
     }
@@ -99,17 +117,43 @@ impl Disk {
         self.appends.iter().any(|append| append.batch.changes.iter().any(replaces))
     }
 
+    /// The next write fails: a flush, or else one of the log.
+    pub fn fail_next(&mut self, flush: bool) {
+        self.failing = true;
+        match flush {
+            true => self.state.fail_next_flush(),
+            false => self.log.fail_next_append(),
+        }
+    }
+
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
+        self.log.set_full(space == Space::None);
+        self.state.set_full(space == Space::None);
+    }
+
+    /// Whether an error comes from what was done to the disk.
+    pub fn explains(&self, error: &Error) -> bool {
+        match error {
+            Error::Io(_) => self.failing,
+            Error::Full(_) => self.space == Space::None,
+            _ => false,
+        }
+    }
+
     /// The process ends: some first ones of the log writes on their way survive, and so do some of
     /// the state's batches that were not flushed.
     pub fn crash(&mut self, rng: &mut fastrand::Rng) -> Result<()> {
+        self.failing = false;
+        self.log.crash();
         let survive = rng.usize(0..=self.appends.len());
         for append in self.appends.drain(..survive) {
             self.log.append(append.batch)?;
         }
         self.appends.clear();
         self.syncing = 0;
-        self.log.crash();
         self.state.crash(rng);
+        self.set_space(self.space);
         Ok(())
     }
 }

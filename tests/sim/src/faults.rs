@@ -8,7 +8,7 @@ use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::Result;
 
-use crate::disk::{Disk, Speed};
+use crate::disk::{Disk, Space, Speed};
 use crate::network::Weather;
 use crate::occurrence::{Fault, Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, SECOND};
@@ -26,6 +26,9 @@ const RESTART_AT_ONCE_MAX: Micros = 50 * MILLISECOND;
 /// A slow disk's sync and flush, at most.
 const SLOW: Speed = Speed { sync_max: 800 * MILLISECOND, flush_max: 10 * SECOND };
 
+/// Messages of a slow link take this much longer at most: longer than an election takes to come.
+const LAG_MAX: Micros = 2_500 * MILLISECOND;
+
 /// The time of day jumps this far at most.
 const JUMP_MILLIS_MAX: i64 = 60_000;
 
@@ -39,6 +42,10 @@ impl World {
             }
             Fault::Mend => {
                 self.schedule.network(|network, _| network.mend());
+                return Ok(());
+            }
+            Fault::FreeDisk { slot } => {
+                self.set_space(slot, Space::Enough);
                 return Ok(());
             }
             _ if !self.faults_on => return Ok(()),
@@ -57,6 +64,14 @@ impl World {
             Fault::Deafen { slot, others } => return self.deafen(*slot, others),
             Fault::Forget { leader, follower } => return self.forget(*leader, *follower),
             Fault::TransferLeader => self.transfer_leader(),
+            Fault::Lag => self.lag(),
+            Fault::Mute { slot, others } => {
+                self.cut_from(*slot, others);
+                return Ok(());
+            }
+            Fault::FailDisk => self.fail_disk(),
+            Fault::FillDisk => self.fill_disk(),
+            Fault::RemoveNode => self.remove_node(),
             Fault::SlowDisk => {
                 let slot = self.any_slot();
                 let slow = self.schedule.random(|rng| rng.bool());
@@ -79,7 +94,7 @@ impl World {
                     self.kill_client(dying[place]);
                 }
             }
-            Fault::Restart { .. } | Fault::Resume { .. } | Fault::Mend => {
+            Fault::Restart { .. } | Fault::Resume { .. } | Fault::Mend | Fault::FreeDisk { .. } => {
                 unreachable!("handled above")
             }
         }
@@ -108,18 +123,19 @@ impl World {
             if let Some(process) = &mut self.slots[slot].process {
                 process.site.stalls = 0;
             }
+            self.set_space(slot, Space::Enough);
             self.resume(slot);
             self.start(slot)?;
         }
         Ok(())
     }
 
-    fn any_slot(&self) -> usize {
+    pub(super) fn any_slot(&self) -> usize {
         self.schedule.random(|rng| rng.usize(0..self.slots.len()))
     }
 
     /// Short ones are as likely as long ones of ten times the length.
-    fn outage(&self) -> Micros {
+    pub(super) fn outage(&self) -> Micros {
         let tenths = self.schedule.between(0, 2);
         self.schedule.between(1, self.plan.outage_max / 10u64.pow(tenths as u32))
     }
@@ -144,19 +160,40 @@ impl World {
         }
         self.wiped = true;
         self.crash(slot)?;
-        let directory_id = self.schedule.random(|rng| rng.u64(1..));
-        self.slots[slot].disk = Disk::new(directory_id, self.plan.disk);
+        self.replace_disk(slot);
         let restart = Occurrence::Fault(Fault::Restart { slot });
         self.schedule.after(self.outage(), Host::World, restart);
         Ok(())
     }
 
+    /// An empty one takes its place.
+    pub(super) fn replace_disk(&mut self, slot: usize) {
+        let directory_id = self.schedule.random(|rng| rng.u64(1..));
+        self.slots[slot].disk = Disk::new(directory_id, self.plan.disk);
+    }
+
+    /// Once in a run, as an operator would. The node comes back with an empty disk.
+    fn remove_node(&mut self) {
+        let slot = self.any_slot();
+        let Some(process) = &self.slots[slot].process else { return };
+        if std::mem::replace(&mut self.removed, true) {
+            return;
+        }
+        let node = process.node_id.to_string();
+        let worker = self.worker(0);
+        self.spawn(worker.host, async move {
+            // Refused while too few nodes would be left: then it stays.
+            let _ = worker.client.admin().remove_node(&node, false).await;
+        });
+    }
+
     fn partition(&mut self) {
+        let nodes = self.slots.len();
         let places = self.slots.len() + self.plan.load.clients;
         let outage = self.outage();
         self.schedule.network(|network, rng| {
             network.mend();
-            let shape = rng.u32(0..4);
+            let shape = rng.u32(0..5);
             let alone = rng.usize(0..places);
             let side: Vec<bool> = (0..places).map(|_| rng.bool()).collect();
             for from in 0..places {
@@ -172,6 +209,12 @@ impl World {
                             }
                         }
                         2 => side[from] != side[to],
+                        // Nodes in a ring, or a row if they are few: each reaches its neighbours.
+                        3 => {
+                            let apart = from.abs_diff(to);
+                            let ends_meet = nodes > 3 && apart == nodes - 1;
+                            from < nodes && to < nodes && apart > 1 && !ends_meet
+                        }
                         // Some links, in one direction.
                         _ => rng.u32(0..4) == 0,
                     };
@@ -201,6 +244,28 @@ impl World {
                 network.cut(other, slot);
             }
         });
+    }
+
+    /// First answers to a leader are late, then it is heard by nobody: what it is told for a while is
+    /// of a time when it was followed.
+    fn lag(&mut self) {
+        let Some((leader, _)) = self.any_leader() else { return };
+        let others: Vec<usize> = (0..self.slots.len()).filter(|other| *other != leader).collect();
+        let by = self.schedule.between(200 * MILLISECOND, LAG_MAX);
+        self.schedule.network(|network, _| {
+            others.iter().for_each(|other| network.lag(*other, leader, by));
+        });
+        let delay = self.schedule.between(MILLISECOND, SECOND);
+        let mute = Fault::Mute { slot: leader, others };
+        self.schedule.after(delay, Host::World, Occurrence::Fault(mute));
+    }
+
+    fn cut_from(&mut self, slot: usize, others: &[usize]) {
+        self.schedule.network(|network, _| {
+            others.iter().for_each(|other| network.cut(slot, *other));
+        });
+        let mend = Occurrence::Fault(Fault::Mend);
+        self.schedule.after(self.schedule.between(SECOND, 4 * SECOND), Host::World, mend);
     }
 
     /// Two followers are needed: one that is kept away, and one that keeps its promise meanwhile. Of

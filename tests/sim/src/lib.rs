@@ -26,6 +26,7 @@
 pub mod check;
 mod clock;
 mod disk;
+mod disk_faults;
 mod executor;
 mod faults;
 mod history;

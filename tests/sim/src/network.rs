@@ -41,13 +41,15 @@ pub struct Network {
     weather: Weather,
     /// Directed links that carry nothing.
     cut: BTreeSet<(usize, usize)>,
+    /// How much longer messages of a link take.
+    lag: BTreeMap<(usize, usize), Micros>,
     /// When the newest message of a link arrives, where none may overtake.
     newest: BTreeMap<(usize, usize), Micros>,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Self {
-        Network { weather, cut: BTreeSet::new(), newest: BTreeMap::new() }
+        Network { weather, cut: BTreeSet::new(), lag: BTreeMap::new(), newest: BTreeMap::new() }
     }
 
     /// When something sent now arrives; none if it does not.
@@ -65,6 +67,7 @@ impl Network {
             return None;
         }
         let mut at = now + rng.u64(self.weather.delay_min..=self.weather.delay_max);
+        at += self.lag.get(&(from, to)).copied().unwrap_or(0);
         if one_of(rng, self.weather.strayed) {
             at += rng.u64(0..=self.weather.stray_delay);
         }
@@ -89,9 +92,15 @@ impl Network {
         self.cut.insert((from, to));
     }
 
-    /// Nobody is cut off any more.
+    /// What is sent from now on takes longer.
+    pub fn lag(&mut self, from: usize, to: usize, by: Micros) {
+        self.lag.insert((from, to), by);
+    }
+
+    /// Nobody is cut off or slow any more.
     pub fn mend(&mut self) {
         self.cut.clear();
+        self.lag.clear();
     }
 
     pub fn set_weather(&mut self, weather: Weather) {
@@ -116,6 +125,17 @@ mod tests {
         assert!(network.arrival(&mut rng, 0, 1, 0).is_some());
         network.mend();
         assert!(network.arrival(&mut rng, 0, 0, 1).is_some());
+    }
+
+    #[test]
+    fn a_slow_link_is_slow_until_it_is_mended() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut network = Network::new(Weather::fair());
+        network.lag(0, 1, 50_000);
+        assert!(network.arrival(&mut rng, 0, 0, 1).unwrap() >= 50_000);
+        assert!(network.arrival(&mut rng, 0, 1, 0).unwrap() < 50_000);
+        network.mend();
+        assert!(network.arrival(&mut rng, 100_000, 0, 1).unwrap() < 150_000);
     }
 
     #[test]

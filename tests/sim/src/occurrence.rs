@@ -68,7 +68,21 @@ pub enum Fault {
         slot: usize,
         others: Vec<usize>,
     },
+    /// A follower's answers take longer and longer, then nothing of the leader is heard any more.
+    Lag,
+    /// Is heard by nobody.
+    Mute {
+        slot: usize,
+        others: Vec<usize>,
+    },
     SlowDisk,
+    FailDisk,
+    FillDisk,
+    FreeDisk {
+        slot: usize,
+    },
+    /// An operator takes a node out for good.
+    RemoveNode,
     WallClockJump,
     /// A client ends in the middle of a transaction, and another one takes its place.
     KillClient,

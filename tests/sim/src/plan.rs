@@ -24,6 +24,11 @@ pub struct Plan {
     pub skew_millis: i64,
     pub mailbox_full: u32,
     pub stalls: u32,
+    /// Of 100 processes that start, how many disks fail at the first write.
+    pub failed_openings: u32,
+    /// Silence after which a node is taken for dead, if not the default. Its replicas are taken out
+    /// of their ranges, and if there is no node for others, a wiped disk may be half of what is left.
+    pub node_dead_after: Option<&'static str>,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
     /// How long a node is down or stands still, at most.
@@ -72,6 +77,8 @@ impl Plan {
             90..95 => Shape { founders: 3, joiners: 1 },
             _ => Shape { founders: 1, joiners: 0 },
         };
+        let faults = faults(rng, shape);
+        let wipes = faults.iter().any(|(fault, _)| *fault == Fault::Wipe);
         Plan {
             shape,
             stores: rng.usize(1..=2),
@@ -82,7 +89,9 @@ impl Plan {
             skew_millis: if rng.bool() { 2_000 } else { 5 },
             mailbox_full: if rng.u32(0..4) == 0 { 100 } else { 0 },
             stalls: if rng.u32(0..3) == 0 { rng.u32(1..=50) } else { 0 },
-            faults: faults(rng, shape),
+            failed_openings: if rng.u32(0..3) == 0 { 20 } else { 0 },
+            node_dead_after: (!wipes && rng.u32(0..6) == 0).then_some("3s"),
+            faults,
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
             load: load(rng),
@@ -147,11 +156,20 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::SlowDisk,
         Fault::WallClockJump,
         Fault::KillClient,
+        Fault::Lag,
+        Fault::FailDisk,
+        Fault::FillDisk,
     ] {
         if rng.bool() {
             let mean = *choose(rng, &[700 * MILLISECOND, 2 * SECOND, 6 * SECOND]);
-            faults.push((fault, mean));
+            // Many elections: leaders change before what they were asked has arrived everywhere.
+            let often = fault == Fault::TransferLeader && rng.u32(0..3) == 0;
+            faults.push((fault, if often { 150 * MILLISECOND } else { mean }));
         }
+    }
+    // Another node must be there to take over.
+    if shape.nodes() > 3 && rng.bool() {
+        faults.push((Fault::RemoveNode, 5 * SECOND));
     }
     // A second lost disk before the first is made good may lose data, and rightly so. While a
     // cluster grows, its founder's disk is the only one there is.
@@ -174,7 +192,7 @@ fn load(rng: &mut fastrand::Rng) -> Load {
         clients: rng.usize(1..=5),
         pause_max: *choose(rng, &[5 * MILLISECOND, 50 * MILLISECOND, 300 * MILLISECOND]),
         timeout_max: *choose(rng, &[SECOND, 4 * SECOND, 8 * SECOND]),
-        padding_max: *choose(rng, &[0, 700, 4096]),
+        padding_max: *choose(rng, &[0, 700, 4096, 16 << 10]),
         weights,
         snapshot_percent: *choose(rng, &[0, 30, 100]),
     }

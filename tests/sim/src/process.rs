@@ -15,7 +15,7 @@ use rangedb_storage::FlushUnderWay;
 
 use crate::check::Watch;
 use crate::clock::{Clock, TimeOfDay};
-use crate::disk::{Append, Disk};
+use crate::disk::{Append, Disk, Space};
 use crate::executor::Executor;
 use crate::machine::WatchedMachine;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
@@ -158,6 +158,9 @@ impl Process {
             let mut store = Store::open(options, disk.log.clone(), disk.state.clone(), machines)?;
             if found {
                 store.found();
+            }
+            if disk.space != Space::Enough {
+                store.step(Event::DiskFull(true));
             }
             stores.push(store);
         }
@@ -384,6 +387,12 @@ impl Process {
     /// An event that no queue may refuse.
     pub fn put(&self, range: RangeId, event: Event) {
         self.mailboxes[(range.0 % self.mailboxes.len() as u64) as usize].put(event);
+    }
+
+    /// The watch of the disk has looked.
+    pub fn tell_of_space(&self, space: Space) {
+        let full = space != Space::Enough;
+        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskFull(full)));
     }
 
     /// A request over the network.

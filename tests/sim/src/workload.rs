@@ -432,7 +432,7 @@ impl Worker {
     fn failure(&self, what: &str, error: Error) -> Failure {
         match error {
             Error::Undetermined(_) => Failure::Unknown,
-            Error::Unavailable(_) | Error::TooBusy { .. } => {
+            Error::Unavailable(_) | Error::TooBusy { .. } | Error::DiskFull(_) => {
                 self.common.history.records().refused += 1;
                 Failure::Refused
             }

@@ -68,6 +68,8 @@ pub struct World {
     pub common: Common,
     pub faults_on: bool,
     pub wiped: bool,
+    /// An operator has taken a node out, or tried to.
+    pub removed: bool,
     pub crashes: u64,
     /// Counts clients at each of their places.
     client_lives: Vec<u64>,
@@ -130,6 +132,7 @@ impl World {
             common,
             faults_on: true,
             wiped: false,
+            removed: false,
             crashes: 0,
             client_lives: vec![0; plan.load.clients],
             executor: Executor::default(),
@@ -177,6 +180,14 @@ impl World {
             let at = schedule.between(SECOND, SECOND + 2 * mean);
             schedule.at(at, Host::World, Occurrence::Fault(fault));
         }
+        if let Some(dead_after) = self.plan.node_dead_after {
+            let worker = self.worker(0);
+            let setting = async move {
+                let admin = worker.client.admin();
+                while admin.config_set("node_dead_after", dead_after, false).await.is_err() {}
+            };
+            self.executor.spawn(&schedule, Host::Client { place: 0, life: 0 }, Box::pin(setting));
+        }
         schedule.at(COMPARE_EVERY, Host::World, Occurrence::Compare);
         for client in 0..self.plan.load.clients {
             let worker = self.worker(client);
@@ -220,7 +231,14 @@ impl World {
             return true;
         }
         self.schedule.trace(host, &occurrence);
-        if let Err(error) = self.happen(host, occurrence) {
+        let happened = self.happen(host, occurrence);
+        let happened = match (happened, host) {
+            (Err(error), Host::Process { slot, .. } | Host::Slot(slot)) => {
+                self.on_error(slot, error)
+            }
+            (happened, _) => happened,
+        };
+        if let Err(error) = happened {
             self.watch.violated(format!("{host:?}: {error}"));
         }
         true
@@ -268,9 +286,7 @@ impl World {
             let (formation, known_nodes) = (None, Vec::new());
             let identity = Identity { cluster_id, node_id, formation, opened: false, known_nodes };
             slot.disk.identity = Some(identity);
-            let host = slot.host();
-            slot.process = Some(Process::start(slot.site.clone(), host, &mut slot.disk)?);
-            return Ok(());
+            return self.open(at);
         }
         let Some(process) = &mut slot.process else {
             self.nobody_there(occurrence);
@@ -333,6 +349,9 @@ impl World {
     fn on_stopped(&mut self, slot: usize, reason: &str) -> rangedb_storage::Result<()> {
         self.schedule.remark(|| format!("node-{slot} was told to stop: {reason}"));
         self.crash(slot)?;
+        if reason.contains("was removed from the cluster") {
+            self.replace_disk(slot);
+        }
         let restart = Occurrence::Fault(Fault::Restart { slot });
         self.schedule.after(SECOND, Host::World, restart);
         Ok(())
@@ -372,12 +391,29 @@ impl World {
         slot.looked_at.clear();
         let host = slot.host();
         if slot.disk.identity.is_some() {
-            slot.process = Some(Process::start(slot.site.clone(), host, &mut slot.disk)?);
-        } else {
-            let joining = join(slot.site.net(host), at, slot.disk.directory_id);
-            self.spawn(host, joining);
+            return self.open(at);
         }
+        let joining = join(slot.site.net(host), at, slot.disk.directory_id);
+        self.spawn(host, joining);
         Ok(())
+    }
+
+    /// Opens the disk. Sometimes it fails at the first write of that, or of what comes then.
+    fn open(&mut self, at: usize) -> rangedb_storage::Result<()> {
+        let fails = self.faults_on
+            && self.schedule.random(|rng| rng.u32(0..100) < self.plan.failed_openings);
+        let slot = &mut self.slots[at];
+        if fails {
+            slot.disk.fail_next(false);
+        }
+        let host = slot.host();
+        match Process::start(slot.site.clone(), host, &mut slot.disk) {
+            Ok(process) => {
+                slot.process = Some(process);
+                Ok(())
+            }
+            Err(error) => self.on_error(at, error),
+        }
     }
 
     /// The process ends without a warning, if there is one.

@@ -58,6 +58,7 @@ pub fn is_explained(error: &Error) -> bool {
             Error::Conflict { .. }
                 | Error::Unavailable(_)
                 | Error::TooBusy { .. }
+                | Error::DiskFull(_)
                 | Error::Undetermined(_)
         )
 }

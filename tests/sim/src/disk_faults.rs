@@ -1,0 +1,53 @@
+//! Disks that fail and fill up, and what a process does then: it ends, and somebody starts it again.
+//!
+//! A failed append or flush ends the process at once, as in production, where nobody knows what of it
+//! is on the disk. While space is low the stores are told and refuse writes, and reads go on; once
+//! there is none at all, the next write ends the process, and it cannot come back before there is.
+
+use rangedb_storage::{Error, Result};
+
+use crate::disk::Space;
+use crate::occurrence::{Fault, Host, Occurrence};
+use crate::world::World;
+
+/// Of 100 disks that run out of space, how many are full to the last byte.
+const NO_SPACE_PERCENT: u32 = 20;
+
+/// Of 100 failures, how many are of a flush; the others are of a log write.
+const FLUSH_FAILS_PERCENT: u32 = 30;
+
+impl World {
+    /// The next write of a disk fails.
+    pub(crate) fn fail_disk(&mut self) {
+        let slot = self.any_slot();
+        let flush = self.schedule.random(|rng| rng.u32(0..100) < FLUSH_FAILS_PERCENT);
+        self.slots[slot].disk.fail_next(flush);
+    }
+
+    pub(crate) fn fill_disk(&mut self) {
+        let slot = self.any_slot();
+        let none = self.schedule.random(|rng| rng.u32(0..100) < NO_SPACE_PERCENT);
+        self.set_space(slot, if none { Space::None } else { Space::Low });
+        let free = Occurrence::Fault(Fault::FreeDisk { slot });
+        self.schedule.after(self.outage(), Host::World, free);
+    }
+
+    pub(crate) fn set_space(&mut self, slot: usize, space: Space) {
+        self.slots[slot].disk.set_space(space);
+        if let Some(process) = &self.slots[slot].process {
+            process.tell_of_space(space);
+        }
+    }
+
+    /// An error that the disk explains ends the process. Any other is a fault of the code.
+    pub(crate) fn on_error(&mut self, at: usize, error: Error) -> Result<()> {
+        if !self.slots[at].disk.explains(&error) {
+            return Err(error);
+        }
+        self.schedule.remark(|| format!("node-{at} ends: {error}"));
+        self.crash(at)?;
+        let restart = Occurrence::Fault(Fault::Restart { slot: at });
+        self.schedule.after(self.outage(), Host::World, restart);
+        Ok(())
+    }
+}
