@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -167,7 +166,7 @@ impl Terminal {
         let process = command.spawn().unwrap();
         // It holds this end of the terminal too.
         drop(command);
-        let keyboard = File::from(OwnedFd::from(keyboard));
+        let keyboard = File::from(keyboard);
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, shown) = (keyboard.try_clone().unwrap(), screen.clone());
         // Ends when nobody has the other end any more.
