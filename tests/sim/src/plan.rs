@@ -167,14 +167,16 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
             faults.push((fault, if often { 150 * MILLISECOND } else { mean }));
         }
     }
-    // Another node must be there to take over.
-    if shape.nodes() > 3 && rng.bool() {
-        faults.push((Fault::RemoveNode, 5 * SECOND));
-    }
     // A second lost disk before the first is made good may lose data, and rightly so. While a
     // cluster grows, its founder's disk is the only one there is.
     if shape.founders >= 3 && rng.u32(0..4) == 0 {
         faults.push((Fault::Wipe, 10 * SECOND));
+    }
+    // Another node should be there to take over: without it a range has a replica less, and a wiped
+    // disk could be half of what is left.
+    let wipes = faults.iter().any(|(fault, _)| *fault == Fault::Wipe);
+    if shape.nodes() > 3 && !wipes && rng.bool() {
+        faults.push((Fault::RemoveNode, 5 * SECOND));
     }
     faults
 }
