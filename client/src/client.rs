@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::grpc::GrpcNet;
 use crate::key_value::KeyValue;
 use crate::keys::View;
+use crate::metrics::{Metrics, Path};
 use crate::net::SharedNet;
 use crate::one_range;
 use crate::range::{RangeOptions, RangeStream};
@@ -87,6 +88,11 @@ impl Client {
     /// ends without it loses nothing, but leaves that work to those who meet the locks.
     pub async fn finish(&self) {
         self.background.ended().await;
+    }
+
+    /// What this client and its clones have done so far.
+    pub fn metrics(&self) -> Metrics {
+        self.sender.metrics.snapshot()
     }
 
     /// Which cluster this is: a random number, given when it was formed. Asked for once.
@@ -196,10 +202,12 @@ impl Client {
     pub async fn batch(&self, batch: Batch) -> Result<Committed> {
         let deadline = self.deadline();
         let (command, hull) = batch.into_command(self.view)?;
-        match one_range::commit(self, command.clone(), &hull, deadline).await? {
-            Some(committed) => Ok(committed.into()),
-            None => over_ranges::commit_batch(self, &command, deadline).await,
+        let outcome = one_range::commit(self, command.clone(), &hull, deadline).await;
+        if let Ok(None) = outcome {
+            return over_ranges::commit_batch(self, &command, deadline).await;
         }
+        self.sender.metrics.ended(&outcome, Path::OneRange);
+        Ok(outcome?.expect("looked at just now").into())
     }
 
     /// A batch of one operation.

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply, request, response};
 
 use crate::client::header;
 use crate::error::{Error, Result};
+use crate::lock_wait::millis_until;
 use crate::retry::Retry;
 use crate::router::Place;
 use crate::sender::{Reached, Sender, unexpected_answer};
@@ -34,12 +36,23 @@ pub(crate) async fn send(
     build: BuildCommand<'_>,
     retry: &mut Retry<'_>,
 ) -> Result<Reply> {
+    send_held(sender, key, Duration::ZERO, build, retry).await
+}
+
+/// As [`send`], of a command that the node may hold back for a lock until some time.
+pub(crate) async fn send_held(
+    sender: &Sender,
+    key: &[u8],
+    hold_until: Duration,
+    build: BuildCommand<'_>,
+    retry: &mut Retry<'_>,
+) -> Result<Reply> {
     let outgrown = AtomicBool::new(false);
     let build = |descriptor: &RangeDescriptor| match build(descriptor) {
         Some(body) => Ok(request::Body::TransactionCommand(v1::TransactionCommand {
             range: Some(header(descriptor)),
             command: Some(v1::Command { body: Some(body) }),
-            lock_wait_ms: 0,
+            lock_wait_ms: millis_until(hold_until, &*sender.net),
         })),
         None => {
             outgrown.store(true, Ordering::Relaxed);

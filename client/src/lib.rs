@@ -52,8 +52,7 @@
 //!
 //! # What is left out
 //!
-//! Queues for those who wait for a lock, and finding deadlocks among them: both sides wait until
-//! their time is up. Savepoints. Watches and leases' lifetimes. TLS.
+//! Savepoints. Watches and leases' lifetimes. TLS.
 //!
 //! # The world outside
 //!
@@ -74,6 +73,8 @@ mod error;
 pub mod grpc;
 mod key_value;
 mod keys;
+mod lock_wait;
+mod metrics;
 pub mod net;
 mod one_range;
 mod range;
@@ -92,6 +93,7 @@ pub use condition::{Condition, Test};
 pub use config::{AddressKind, Config, TIMEOUT_DEFAULT};
 pub use error::{Error, LockWait, Result};
 pub use key_value::KeyValue;
+pub use metrics::Metrics;
 pub use range::{RangeOptions, RangeStream};
 pub use rangedb_proto::{Timestamp, v1};
 pub use transaction::{

@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{self, RangeDescriptor, operation, request, response};
+use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
 use crate::keys::Span;
+use crate::lock_wait::{HOLD_MAX, Waiting, millis_until};
 use crate::retry::{Effect, Retry};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
+use crate::transaction::heartbeat::OracleClock;
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
 /// None: it does not, and certainly nothing was done. The command's timestamp is taken here, after
@@ -34,35 +36,37 @@ pub(crate) async fn commit(
     let operations = command.operations.len();
     let start_ts = client.timestamps.next(deadline).await?.0;
     let command = v1::CommitOneRange { start_ts, ..command };
+    let sender = &*client.sender;
     let outgrown = AtomicBool::new(false);
-    let build = |descriptor: &RangeDescriptor| {
-        if !descriptor.covers(&hull.start, &hull.end) {
-            outgrown.store(true, Ordering::Relaxed);
-            return Err(Error::Unavailable("the range split on the way".to_owned()));
-        }
-        let range = Some(header(descriptor));
-        Ok(request::Body::Write(v1::Write {
-            range,
-            commit: Some(command.clone()),
-            lock_wait_ms: 0,
-        }))
-    };
-    let mut retry = Retry::new(&*client.sender.net, Effect::Recognised, deadline);
+    let mut retry = Retry::new(&*sender.net, Effect::Recognised, deadline);
+    let mut waiting = Waiting::new(sender, OracleClock::new(Timestamp(start_ts), &*sender.net));
     loop {
-        let answer = client.sender.to_range(place, &build, &mut retry).await;
-        let lock = match answer {
+        let hold_until = waiting.hold_until(HOLD_MAX, &mut retry);
+        let build = |descriptor: &RangeDescriptor| {
+            if !descriptor.covers(&hull.start, &hull.end) {
+                outgrown.store(true, Ordering::Relaxed);
+                return Err(Error::Unavailable("the range split on the way".to_owned()));
+            }
+            Ok(request::Body::Write(v1::Write {
+                range: Some(header(descriptor)),
+                commit: Some(command.clone()),
+                lock_wait_ms: millis_until(hold_until, &*sender.net),
+            }))
+        };
+        let lock = match sender.to_range(place, &build, &mut retry).await {
             Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
                 return Ok(None);
             }
-            Err(error) => return Err(with_key(error, &command.conditions)),
+            Err(error) => return Err(explained(error, &command)),
             Ok((_, Reached::Locked(lock))) => lock,
             Ok((_, Reached::Answer(answer))) => return committed(answer, operations).map(Some),
         };
+        waiting.meet(&lock);
         let cleared = client.resolver.clear(&lock, &written(&command), deadline).await;
         if cleared.map_err(|error| retry.end(error))? {
             retry.unblocked();
         } else {
-            retry.blocked(lock.into()).await;
+            waiting.blocked(lock, &mut retry).await;
         }
     }
 }
@@ -77,12 +81,22 @@ fn written(command: &v1::CommitOneRange) -> Vec<Bytes> {
     command.operations.iter().filter_map(key).collect()
 }
 
-/// The range says which condition failed, and the key only if something stands there.
-fn with_key(error: Error, conditions: &[v1::Condition]) -> Error {
+/// What only the sender of the command knows about why it was refused.
+fn explained(error: Error, command: &v1::CommitOneRange) -> Error {
     match error {
-        Error::Conflict { condition_index, actual, .. } if condition_index < conditions.len() => {
-            let key = conditions[condition_index].key.clone();
+        // The range says which condition failed, and the key only if something stands there.
+        Error::Conflict { condition_index, actual, .. }
+            if condition_index < command.conditions.len() =>
+        {
+            let key = command.conditions[condition_index].key.clone();
             Error::Conflict { key, condition_index, actual }
+        }
+        // The command's own timestamp was fresh. If nothing was read before the floor, the same with
+        // another timestamp can work.
+        Error::TooOld { message, floor_ts }
+            if command.reads.iter().all(|read| read.read_ts >= floor_ts) =>
+        {
+            Error::Unavailable(message)
         }
         error => error,
     }

@@ -8,10 +8,15 @@
 //! | committed   | finish it, again     | finish it, again        | finish it, again  |
 //! | rolled back | finish it, again     | finish it, again        | finish it, again  |
 //! | alive       | pass it              | pushed: pass it         | wait, then again  |
+//! | alive, asynchronous commit | wait, then again | pass it if it commits later, else wait | wait, then again |
 //!
 //! A transaction whose client is dead is rolled back by whoever asks once its lock has expired, by
 //! the oracle's time; so nobody waits longer than a lock lives. A living one that a reader at T meets
 //! is pushed: it may only commit above T from then on, so T can be read as if it was not there.
+//!
+//! A transaction of an asynchronous commit is committed as soon as all of its locks stand, so nobody
+//! pushes it, and a reader of the newest cannot tell from its primary alone that it is not. Once its
+//! time is up, all of its locks are looked at (`secondaries.rs`).
 //!
 //! A reader of the newest passes only locks that it met in the same request: those were uncommitted
 //! after the request began, so it may be ordered before them.
@@ -19,14 +24,18 @@
 //! Fates are remembered, because one transaction leaves many locks. None of what is remembered can
 //! become wrong: the two ends are final, and the least commit timestamp of a living one only rises.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod finish;
+mod secondaries;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
-    self, RangeDescriptor, command, command_reply, request, response, transaction_status::State,
+    self, RangeDescriptor, TransactionStatus, command, command_reply, request, response,
+    transaction_status::State,
 };
 
 use crate::command::{self as commands, Reply, unexpected_reply};
@@ -49,17 +58,37 @@ enum Fate {
         commit_ts: u64,
     },
     RolledBack,
-    /// Not decided; it can only commit from here on.
+    /// Not decided at its primary; it can only commit from here on. 0: not known.
     Alive {
         min_commit_ts: u64,
+        /// It may be committed by its locks, all taken together.
+        is_async: bool,
     },
+}
+
+impl Fate {
+    fn of(status: &TransactionStatus) -> Fate {
+        match status.state() {
+            State::Committed => Fate::Committed { commit_ts: status.commit_ts },
+            State::RolledBack => Fate::RolledBack,
+            State::Alive => {
+                Fate::Alive { min_commit_ts: status.min_commit_ts, is_async: status.async_commit }
+            }
+        }
+    }
+}
+
+struct Known {
+    fate: Fate,
+    /// How often locks of it were met that had to be finished.
+    finished: u32,
 }
 
 pub(crate) struct Resolver {
     sender: Arc<Sender>,
     timestamps: Timestamps,
     /// By start timestamp.
-    fates: Mutex<BTreeMap<u64, Fate>>,
+    fates: Mutex<BTreeMap<u64, Known>>,
 }
 
 impl Resolver {
@@ -84,8 +113,11 @@ impl Resolver {
                 (_, Reached::Locked(lock)) => lock,
             };
             match self.fate(&lock, read_ts, deadline).await? {
-                Fate::Alive { min_commit_ts } => {
-                    let passable = read_ts == 0 || min_commit_ts > read_ts;
+                Fate::Alive { min_commit_ts, is_async } => {
+                    let passable = match read_ts {
+                        0 => !is_async,
+                        read_ts => min_commit_ts > read_ts,
+                    };
                     if passable && !passed.contains(&lock.start_ts) {
                         passed.push(lock.start_ts);
                         retry.unblocked();
@@ -122,6 +154,23 @@ impl Resolver {
         }
     }
 
+    /// For one who looks at the state as of a timestamp: true if the lock may be passed there,
+    /// because its transaction commits later or never. False also if it was finished just now.
+    pub async fn push(
+        &self,
+        lock: &v1::KeyLocked,
+        above_ts: u64,
+        deadline: Duration,
+    ) -> Result<bool> {
+        match self.fate(lock, above_ts, deadline).await? {
+            Fate::Alive { min_commit_ts, .. } => Ok(min_commit_ts > above_ts),
+            decided => {
+                self.finish(lock, &[], decided, deadline).await?;
+                Ok(decided == Fate::RolledBack)
+            }
+        }
+    }
+
     /// What became of the transaction that holds the lock. A living one is pushed above
     /// `push_above_ts`, unless that is 0.
     async fn fate(
@@ -144,76 +193,65 @@ impl Resolver {
         push_above_ts: u64,
         deadline: Duration,
     ) -> Result<Fate> {
-        match self.fates.lock().unwrap().get(&lock.start_ts) {
-            Some(Fate::Alive { min_commit_ts })
-                if push_above_ts == 0 || *min_commit_ts <= push_above_ts => {}
-            Some(fate) => return Ok(*fate),
+        match self.fates.lock().unwrap().get(&lock.start_ts).map(|known| known.fate) {
+            Some(Fate::Alive { min_commit_ts, .. })
+                if push_above_ts == 0 || min_commit_ts <= push_above_ts => {}
+            Some(fate) => return Ok(fate),
             None => {}
         }
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::PrimaryNotAsked.is_planted() {
             return Ok(Fate::RolledBack);
         }
-        let now_ts = self.timestamps.next(deadline).await?.0;
-        let check = v1::CheckTransaction {
-            primary: lock.primary.clone(),
-            start_ts: lock.start_ts,
-            now_ts,
-            push_above_ts,
-            met_alive_until_ms: 0,
-        };
-        let build = |_: &RangeDescriptor| Some(command::Body::CheckTransaction(check.clone()));
-        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
-        let reply = commands::send(&self.sender, &lock.primary, &build, &mut retry).await?;
-        let Reply::From(_, command_reply::Body::TransactionStatus(status)) = reply else {
-            return Err(unexpected_reply(&retry));
-        };
-        let fate = match status.state() {
-            State::Committed => Fate::Committed { commit_ts: status.commit_ts },
-            State::RolledBack => Fate::RolledBack,
-            State::Alive => Fate::Alive { min_commit_ts: status.min_commit_ts },
+        let (status, now) = self.check_transaction(lock, push_above_ts, deadline).await?;
+        let is_over = now.millis() > status.alive_until_ms;
+        let fate = match Fate::of(&status) {
+            Fate::Alive { is_async: true, .. } if is_over => {
+                self.settle(lock, status, deadline).await?
+            }
+            fate => fate,
         };
         self.remember(lock.start_ts, fate);
         Ok(fate)
     }
 
-    /// Does to the lock, and to those on `others` in the same range, what was decided of their
-    /// transaction.
-    async fn finish(
+    /// What the primary says, and as of when.
+    async fn check_transaction(
         &self,
         lock: &v1::KeyLocked,
-        others: &[Bytes],
-        fate: Fate,
+        push_above_ts: u64,
         deadline: Duration,
-    ) -> Result<()> {
-        let commit_ts = match fate {
-            Fate::Committed { commit_ts } => commit_ts,
-            Fate::RolledBack => 0,
-            Fate::Alive { .. } => return Ok(()),
+    ) -> Result<(TransactionStatus, Timestamp)> {
+        let now = self.timestamps.next(deadline).await?;
+        let check = v1::CheckTransaction {
+            primary: lock.primary.clone(),
+            start_ts: lock.start_ts,
+            now_ts: now.0,
+            push_above_ts,
+            met_alive_until_ms: lock.alive_until_ms,
         };
-        let keys: BTreeSet<&Bytes> = others.iter().chain([&lock.key]).collect();
-        let build = |range: &RangeDescriptor| {
-            let keys = keys.iter().filter(|key| range.contains(key)).map(|key| (*key).clone());
-            let (start_ts, keys) = (lock.start_ts, keys.collect());
-            Some(command::Body::ResolveLocks(v1::ResolveLocks {
-                start_ts,
-                commit_ts,
-                keys,
-                ..Default::default()
-            }))
-        };
+        let build = |_: &RangeDescriptor| Some(command::Body::CheckTransaction(check.clone()));
         let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
-        match commands::send(&self.sender, &lock.key, &build, &mut retry).await? {
-            Reply::From(_, command_reply::Body::Resolved(_)) => Ok(()),
+        match commands::send(&self.sender, &lock.primary, &build, &mut retry).await? {
+            Reply::From(_, command_reply::Body::TransactionStatus(status)) => Ok((status, now)),
             _ => Err(unexpected_reply(&retry)),
         }
     }
 
     fn remember(&self, start_ts: u64, fate: Fate) {
         let mut fates = self.fates.lock().unwrap();
-        fates.insert(start_ts, fate);
+        fates.entry(start_ts).or_insert(Known { fate, finished: 0 }).fate = fate;
         if fates.len() > FATES_MAX {
             fates.pop_first();
         }
+    }
+
+    /// How often this was said of the transaction.
+    fn note_finished(&self, start_ts: u64) -> u32 {
+        let mut fates = self.fates.lock().unwrap();
+        fates.get_mut(&start_ts).map_or(1, |known| {
+            known.finished += 1;
+            known.finished
+        })
     }
 }

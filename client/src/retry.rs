@@ -62,6 +62,8 @@ pub(crate) struct Retry<'a> {
     deadline: Duration,
     backoff: Backoff,
     may_have_happened: bool,
+    /// How much longer an attempt may take, because the node waits for a lock.
+    hold: Duration,
     rerouted_since_pause: bool,
     last: Error,
     /// Addresses asked since the last pause, for the request itself.
@@ -79,6 +81,7 @@ impl<'a> Retry<'a> {
             deadline,
             backoff: Backoff::new(),
             may_have_happened: false,
+            hold: Duration::ZERO,
             rerouted_since_pause: false,
             last: Error::Unavailable("no time to ask anybody".to_owned()),
             asked: BTreeSet::new(),
@@ -101,13 +104,19 @@ impl<'a> Retry<'a> {
             // There is no second attempt after a lost one.
             Effect::Once => left,
             Effect::Read | Effect::Recognised => {
-                (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX).min(left)
+                let answer = (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX);
+                (answer + self.hold).min(left)
             }
         };
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    fn left(&self) -> Duration {
+    /// The node that is asked from now on may hold each attempt back for so long before it answers.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
+    }
+
+    pub fn left(&self) -> Duration {
         self.deadline.saturating_sub(self.net.now())
     }
 
@@ -152,8 +161,10 @@ impl<'a> Retry<'a> {
         self.pause(Duration::ZERO).await;
     }
 
-    pub fn effect(&self) -> Effect {
-        self.effect
+    /// As `blocked`, after a node waited already.
+    pub fn held(&mut self, reason: Error) {
+        self.last = reason;
+        self.asked.clear();
     }
 
     /// Whether an answer was lost of a request that changes something.
@@ -190,7 +201,7 @@ impl<'a> Retry<'a> {
 }
 
 /// What a node's error means for the request, apart from what it teaches about ranges.
-pub(crate) fn outcome_of<T>(error: v1::Error, effect: Effect) -> Outcome<T> {
+pub(crate) fn outcome_of<T>(error: v1::Error) -> Outcome<T> {
     use v1::error::Kind;
     let message = error.message.clone();
     match &error.kind {
@@ -206,11 +217,6 @@ pub(crate) fn outcome_of<T>(error: v1::Error, effect: Effect) -> Outcome<T> {
             Outcome::Later { at_least: Duration::ZERO, reason: Error::Unavailable(message) }
         }
         Some(Kind::Undetermined(_)) | None => Outcome::Lost(message),
-        Some(Kind::TooOld(_)) if effect == Effect::Recognised => {
-            // The range no longer remembers commands of that time. If no attempt was lost, it did
-            // not happen, and the same request with a new timestamp can.
-            Outcome::Refused(Error::Unavailable(message))
-        }
         Some(_) => Outcome::Refused(error.into()),
     }
 }

@@ -12,6 +12,7 @@ use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, Result};
+use crate::metrics::Counters;
 use crate::net::{CallError, SharedNet};
 use crate::retry::{Effect, Outcome, Retry, outcome_of};
 use crate::router::{Place, Router, Target};
@@ -35,13 +36,15 @@ pub(crate) enum Reached {
 pub(crate) struct Sender {
     pub net: SharedNet,
     pub router: Router,
+    pub metrics: Counters,
     endpoints: Endpoints,
 }
 
 impl Sender {
     pub fn new(net: SharedNet, config: &Config) -> Self {
         let endpoints = Endpoints::new(&config.endpoints);
-        Sender { net, router: Router::new(config.address_kind), endpoints }
+        let (router, metrics) = (Router::new(config.address_kind), Counters::default());
+        Sender { net, router, metrics, endpoints }
     }
 
     /// Asks the leader of the range at a place. Returns the range's descriptor at that time too. The
@@ -58,6 +61,7 @@ impl Sender {
             if let Some(answer) = retry.after(outcome).await? {
                 return Ok(answer);
             }
+            self.metrics.retries.add(1);
         }
     }
 
@@ -71,10 +75,11 @@ impl Sender {
         let mut retry = Retry::new(&*self.net, effect, deadline);
         loop {
             retry.check_time()?;
-            let outcome = self.ask_cluster(effect, body, &mut retry).await;
+            let outcome = self.ask_cluster(body, &mut retry).await;
             if let Some(answer) = retry.after(outcome).await? {
                 return Ok(answer);
             }
+            self.metrics.retries.add(1);
         }
     }
 
@@ -133,7 +138,7 @@ impl Sender {
             }
             Ok(response::Body::Error(error)) => {
                 self.learn(&descriptor, &target, &error);
-                outcome_of(error, retry.effect())
+                outcome_of(error)
             }
             Ok(answer) => {
                 self.router.leads(&descriptor, target.node_id);
@@ -186,7 +191,7 @@ impl Sender {
         };
         retry.directories_asked.insert(address.clone());
         let body = request::Body::Locate(locate);
-        match self.call_endpoint(&address, Effect::Read, body, retry).await {
+        match self.call_endpoint(&address, body, retry).await {
             Outcome::Answer(response::Body::Locate(reply)) => {
                 self.router.learn(place, reply);
                 retry.directories_asked.remove(&address);
@@ -201,25 +206,23 @@ impl Sender {
 
     async fn ask_cluster(
         &self,
-        effect: Effect,
         body: &request::Body,
         retry: &mut Retry<'_>,
     ) -> Outcome<response::Body> {
         let leader = self.router.leader(CONTROL_KEY);
         if let Some(leader) = leader.filter(|leader| !retry.asked.contains(&leader.address)) {
-            return self.ask_control_leader(&leader, effect, body, retry).await;
+            return self.ask_control_leader(&leader, body, retry).await;
         }
         let Some(address) = self.endpoints.pick(&retry.asked, || self.router.addresses()) else {
             return retry.round_over();
         };
         retry.asked.insert(address.clone());
-        self.call_endpoint(&address, effect, body.clone(), retry).await
+        self.call_endpoint(&address, body.clone(), retry).await
     }
 
     async fn ask_control_leader(
         &self,
         leader: &Target,
-        effect: Effect,
         body: &request::Body,
         retry: &mut Retry<'_>,
     ) -> Outcome<response::Body> {
@@ -232,7 +235,7 @@ impl Sender {
         match self.net.call(&leader.address, body.clone(), timeout).await {
             Ok(response::Body::Error(error)) => {
                 self.learn(&descriptor, leader, &error);
-                elsewhere_first(outcome_of(error, effect))
+                elsewhere_first(outcome_of(error))
             }
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => {
@@ -245,7 +248,6 @@ impl Sender {
     async fn call_endpoint(
         &self,
         address: &Arc<str>,
-        effect: Effect,
         body: request::Body,
         retry: &Retry<'_>,
     ) -> Outcome<response::Body> {
@@ -259,7 +261,7 @@ impl Sender {
                 {
                     self.endpoints.prefer(&Arc::from(not_leader.leader_address.as_str()));
                 }
-                elsewhere_first(outcome_of(error, effect))
+                elsewhere_first(outcome_of(error))
             }
             Ok(answer) => {
                 self.endpoints.prefer(address);

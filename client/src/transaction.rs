@@ -20,13 +20,12 @@
 //!
 //! # What is left out
 //!
-//! Whoever waits for a pessimistic lock asks again with growing pauses: there is no queue, and two
-//! transactions that wait for each other both wait until their time is up. Savepoints.
+//! Savepoints.
 
 mod buffer;
-mod chunks;
+pub(crate) mod chunks;
 mod commit;
-mod heartbeat;
+pub(crate) mod heartbeat;
 mod isolation;
 mod locking;
 mod merged_range;
@@ -37,6 +36,7 @@ mod retrying;
 mod rollback;
 mod suspended;
 mod two_phase;
+mod validate;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,6 +105,8 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct State {
     ended: bool,
+    /// What ended it before its time.
+    failed: Option<Error>,
     buffer: Buffer,
     reads: ReadSet,
     locks: Locks,
@@ -235,6 +237,8 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::Locked`] if another transaction held the key for all of the wait timeout.
+    /// [`Error::Deadlock`] if it waits for this one in turn: this one is rolled back then, so that the
+    /// others go on.
     pub async fn get_for_update(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         let key = key.into();
         let locked = self.inner.lock_key(&key).await?;
@@ -326,6 +330,9 @@ impl Inner {
 
     fn open(&self) -> Result<std::sync::MutexGuard<'_, State>> {
         let state = self.state.lock().unwrap();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
         if state.ended {
             return Err(Error::invalid("transaction", "it has ended"));
         }

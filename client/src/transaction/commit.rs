@@ -16,14 +16,31 @@ use super::two_phase::{TwoPhase, parts_in_order};
 use super::{Inner, State};
 use crate::error::Result;
 use crate::keys::Span;
+use crate::metrics::Path;
 use crate::one_range;
 
 /// Operations, conditions and checks in the command of a one-range commit: what a range accepts. A
 /// transaction with more goes through two phases, in chunks.
 const ONE_RANGE_ITEMS_MAX: usize = 16 * 1024;
 
+/// Keys of an asynchronous commit at most: what a range accepts. Its primary's lock names all others, and is read and
+/// written again with every heartbeat and by all who meet one of its locks; and who finds its client
+/// dead asks for each of them. For more, one more round costs little against the rest.
+const ASYNC_COMMIT_KEYS_MAX: usize = 64;
+
+/// Bytes of these keys at most, for the same reason.
+const ASYNC_COMMIT_KEY_BYTES_MAX: usize = 16 * 1024;
+
 impl Inner {
     pub(super) async fn commit(self: &Arc<Self>) -> Result<Timestamp> {
+        let mut path = Path::ReadOnly;
+        let outcome = self.commit_by(&mut path).await;
+        self.client.sender.metrics.ended(&outcome, path);
+        outcome
+    }
+
+    /// `path` is left at the way that was tried last.
+    async fn commit_by(self: &Arc<Self>, path: &mut Path) -> Result<Timestamp> {
         let State { buffer, reads, locks, conditions, .. } = self.end()?;
         let writes = buffer.into_mutations();
         if writes.is_empty() && locks.keys.is_empty() {
@@ -32,6 +49,7 @@ impl Inner {
         let isolation = self.options.isolation;
         let mut checks = isolation.validated(reads, self.start_ts);
         if locks.keys.is_empty() {
+            *path = Path::OneRange;
             let checked = isolation.checked_in_one_range(&checks, &writes, self.start_ts);
             if let Some(commit_ts) = self.commit_one_range(&writes, &conditions, &checked).await? {
                 return Ok(commit_ts);
@@ -44,7 +62,13 @@ impl Inner {
                 read_ts: self.start_ts,
             }),
         );
-        self.commit_two_phase(writes, conditions, checks, locks).await
+        *path = Path::TwoPhase;
+        let commit = self.two_phase(writes, conditions, checks, locks);
+        let (commit_ts, was_async) = commit.commit().await?;
+        if was_async {
+            *path = Path::Async;
+        }
+        Ok(commit_ts)
     }
 
     /// None: the keys lie in several ranges, or are too many for one command.
@@ -78,13 +102,13 @@ impl Inner {
         Ok(committed.map(|committed| Timestamp(committed.commit_ts)))
     }
 
-    async fn commit_two_phase(
+    fn two_phase(
         &self,
         writes: Vec<Mutation>,
         conditions: Vec<v1::Condition>,
         mut checks: Vec<Check>,
         locks: Locks,
-    ) -> Result<Timestamp> {
+    ) -> TwoPhase {
         let is_written = |key: &Bytes| writes.binary_search_by(|w| w.key.cmp(key)).is_ok();
         let mut locked_only = Vec::new();
         for (key, seen) in &locks.keys {
@@ -100,8 +124,10 @@ impl Inner {
         let primary = locks.primary.or(first_written);
         let conditions = conditions.into_iter().enumerate();
         let conditions = conditions.map(|(index, condition)| Part::Condition { index, condition });
+        let is_small = is_small(&writes);
         let parts = parts_in_order(writes.into_iter().map(Part::Write).chain(conditions).collect());
-        let two_phase = TwoPhase {
+        let wants_async = checks.is_empty() && locked_only.is_empty() && is_small;
+        TwoPhase {
             client: self.client.clone(),
             start_ts: self.start_ts,
             clock: self.clock,
@@ -110,11 +136,16 @@ impl Inner {
             parts,
             checks,
             locked_only,
-        };
-        two_phase.commit().await
+            min_commit_ts: locks.keys.values().max().map_or(0, |seen| seen + 1),
+            wants_async,
+        }
     }
 
     pub(super) async fn roll_back(self: &Arc<Self>) -> Result<()> {
+        // Rolled back already.
+        if self.state.lock().unwrap().failed.is_some() {
+            return Ok(());
+        }
         let locks = self.end()?.locks;
         if let Some(rollback) = locks.rollback(self) {
             Abandoned::new(rollback).clean_up().await;
@@ -143,6 +174,12 @@ impl Drop for Inner {
             rollback.in_background();
         }
     }
+}
+
+/// Whether an asynchronous commit may name all of its keys in one lock.
+fn is_small(writes: &[Mutation]) -> bool {
+    let key_bytes: usize = writes.iter().map(|write| write.key.len()).sum();
+    writes.len() <= ASYNC_COMMIT_KEYS_MAX && key_bytes <= ASYNC_COMMIT_KEY_BYTES_MAX
 }
 
 fn condition_bytes(condition: &v1::Condition) -> usize {

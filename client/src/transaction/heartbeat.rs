@@ -37,6 +37,12 @@ impl OracleClock {
         OracleClock { millis: received.millis(), at: net.now() }
     }
 
+    /// How long until the oracle is there; 0 if it is.
+    pub fn time_until(&self, millis: u64, net: &dyn Net) -> Duration {
+        let passed = net.now().saturating_sub(self.at).as_millis() as u64;
+        Duration::from_millis(millis.saturating_sub(self.millis.saturating_add(passed)))
+    }
+
     /// Until when a lock that is made or refreshed now lives.
     pub fn alive_until_ms(&self, net: &dyn Net) -> u64 {
         let passed = net.now().saturating_sub(self.at) + LOCK_TTL;

@@ -6,7 +6,9 @@
 //! that were locked but not written are validated.
 //!
 //! A transaction locks one key after the other, so that its primary is settled before a second lock
-//! names it. A lock of another transaction is waited for by asking again with growing pauses.
+//! names it. A lock of another transaction is waited for in a queue where it stands
+//! (`../lock_wait.rs`). If that closes a circle of transactions that wait for each other, this one is
+//! rolled back at once: nothing but its end lets the others go on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -16,11 +18,12 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
 use super::heartbeat::{HEARTBEAT_EVERY, beat};
-use super::rollback::Rollback;
+use super::rollback::{Abandoned, Rollback};
 use super::{Inner, Isolation};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
+use crate::lock_wait::{HOLD_MAX, Waiting};
 use crate::net::SharedNet;
 use crate::retry::{Effect, Retry};
 
@@ -81,6 +84,10 @@ impl Inner {
         let _one_at_a_time = self.locking.lock().await;
         let primary = self.begin_lock(key)?;
         let acquired = self.acquire(key, &primary, unchanged_since).await;
+        if let Err(error @ Error::Deadlock { .. }) = acquired {
+            self.fail(error.clone()).await;
+            return Err(error);
+        }
         let mut state = self.open()?;
         match acquired {
             Ok((current, for_update_ts)) => {
@@ -111,6 +118,17 @@ impl Inner {
         Ok(state.locks.primary.get_or_insert_with(|| key.clone()).clone())
     }
 
+    /// Ends the transaction: whoever it holds up goes on.
+    async fn fail(&self, error: Error) {
+        self.client.sender.metrics.deadlocks.add(1);
+        let Ok(state) = self.end() else { return };
+        self.state.lock().unwrap().failed = Some(error);
+        if let Some(rollback) = state.locks.rollback(self) {
+            Abandoned::new(rollback).clean_up().await;
+        }
+        self.state.lock().unwrap().locks = Locks::default();
+    }
+
     /// Heartbeats for the locks of a transaction that was suspended, the first at once: nobody knows
     /// how long it rested.
     pub(super) fn keep_taken_up_locks(self: &Arc<Self>) {
@@ -128,9 +146,10 @@ impl Inner {
         unchanged_since: Option<u64>,
     ) -> Result<(Option<KeyValue>, u64)> {
         let net = &*self.client.sender.net;
-        let wait = self.options.lock_wait.unwrap_or(self.client.timeout);
-        let deadline = net.now().saturating_add(wait);
+        let longest = self.options.lock_wait.unwrap_or(self.client.timeout);
+        let deadline = net.now().saturating_add(longest);
         let mut retry = Retry::new(net, Effect::Read, deadline);
+        let mut waiting = Waiting::new(&self.client.sender, self.clock);
         loop {
             retry.check_time()?;
             let for_update_ts = match unchanged_since {
@@ -145,7 +164,9 @@ impl Inner {
                 alive_until_ms: self.clock.alive_until_ms(net),
             };
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
-            match commands::send(&self.client.sender, key, &build, &mut retry).await? {
+            let until = waiting.hold_until(HOLD_MAX, &mut retry);
+            let sender = &self.client.sender;
+            match commands::send_held(sender, key, until, &build, &mut retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {
                     let for_update_ts = for_update_ts.max(acquired.for_update_ts);
                     let current = acquired.current.into_iter().next();
@@ -153,9 +174,10 @@ impl Inner {
                     return Ok((current, for_update_ts));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
+                    waiting.meet(&lock);
                     match self.client.resolver.clear(&lock, &[], deadline).await? {
                         true => retry.unblocked(),
-                        false => retry.blocked(lock.into()).await,
+                        false => waiting.blocked(lock, &mut retry).await,
                     }
                 }
                 Reply::From(_, command_reply::Body::WriteConflict(conflict))
@@ -163,9 +185,10 @@ impl Inner {
                 {
                     return Err(conflict.into());
                 }
-                // Committed since the timestamp was taken.
+                // Committed since the timestamp was taken, as by whoever was waited for: asked again
+                // with a fresh one at once, before the next in the queue commits too.
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
-                    retry.blocked(conflict.into()).await;
+                    retry.held(conflict.into());
                 }
                 Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                     return Err(Error::Aborted { key: aborted.key });

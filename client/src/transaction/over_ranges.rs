@@ -36,6 +36,7 @@ pub(crate) async fn commit_batch(
         match outcome {
             Err(error) if error.is_transaction_conflict() && net.now() < deadline => {
                 tracing::debug!(%error, "a batch begins again");
+                client.sender.metrics.restarts.add(1);
             }
             outcome => return outcome,
         }

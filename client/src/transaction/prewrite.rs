@@ -5,9 +5,10 @@ use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
 use super::buffer::Mutation;
 use super::chunks::{Item, Sent, send_all};
-use super::two_phase::TwoPhase;
+use super::two_phase::{TwoPhase, WAIT_FOR_OLDER_MAX};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
+use crate::lock_wait::{HOLD_MAX, Waiting};
 use crate::retry::{Effect, Retry};
 
 /// What a prewrite carries about one key.
@@ -43,15 +44,42 @@ impl Item for Part {
     }
 }
 
+/// What the first phase came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prewrote {
+    /// All locks stand, and the transaction may commit here or above.
+    Locks {
+        min_commit_ts: u64,
+        /// All of them are of an asynchronous commit: that is the commit timestamp, and done.
+        is_async: bool,
+    },
+    /// Somebody took this client for dead, found all locks, and finished what it had begun.
+    Committed { commit_ts: u64 },
+}
+
+impl Prewrote {
+    fn and(self, other: Prewrote) -> Prewrote {
+        match (self, other) {
+            (Prewrote::Committed { .. }, _) => self,
+            (_, Prewrote::Committed { .. }) => other,
+            (
+                Prewrote::Locks { min_commit_ts: one, is_async: first },
+                Prewrote::Locks { min_commit_ts: two, is_async: second },
+            ) => Prewrote::Locks { min_commit_ts: one.max(two), is_async: first && second },
+        }
+    }
+}
+
 impl TwoPhase {
-    /// Returns the least timestamp that all ranges allow the transaction to commit at.
-    pub(super) async fn prewrite(&self) -> Result<u64> {
+    pub(super) async fn prewrite(&self) -> Result<Prewrote> {
         let parts = self.parts.clone();
         #[cfg(feature = "planted")]
         let parts = self.prewrite_late(parts);
         let send = |chunk| self.prewrite_chunk(chunk);
-        let least = send_all(&self.client.sender, parts, self.deadline, send).await?;
-        Ok(least.into_iter().max().unwrap_or(self.start_ts))
+        let chunks = send_all(&self.client.sender, parts, self.deadline, send).await?;
+        let all = chunks.into_iter().reduce(Prewrote::and);
+        // A transaction that only locked has nothing to prewrite.
+        Ok(all.unwrap_or(Prewrote::Locks { min_commit_ts: self.start_ts, is_async: false }))
     }
 
     /// Sends all but the primary's neighbours behind the caller's back.
@@ -69,24 +97,40 @@ impl TwoPhase {
         now
     }
 
-    async fn prewrite_chunk(&self, chunk: Vec<Part>) -> Result<Sent<Part, u64>> {
-        let net = &*self.client.sender.net;
+    /// # Errors
+    ///
+    /// Of an asynchronous commit, `Undetermined` if the locks may stand all the same.
+    async fn prewrite_chunk(&self, chunk: Vec<Part>) -> Result<Sent<Part, Prewrote>> {
+        let sender = &*self.client.sender;
         let build = |range: &RangeDescriptor| {
             let fits = chunk.iter().all(|part| part.is_in(range));
             fits.then(|| command::Body::Prewrite(self.prewrite_of(&chunk)))
         };
-        let mut retry = Retry::new(net, Effect::Read, self.deadline);
-        let since = net.now();
+        // Locks are nothing by themselves, unless they are the decision.
+        let effect = if self.wants_async { Effect::Recognised } else { Effect::Read };
+        let mut retry = Retry::new(&*sender.net, effect, self.deadline);
+        let mut waiting = Waiting::new(sender, self.clock);
         loop {
-            let sent = commands::send(&self.client.sender, chunk[0].key(), &build, &mut retry);
+            let most = match waiting.holder_is_younger_than(self.start_ts) {
+                true => HOLD_MAX,
+                false => WAIT_FOR_OLDER_MAX,
+            };
+            let until = waiting.hold_until(most, &mut retry);
+            let sent = commands::send_held(sender, chunk[0].key(), until, &build, &mut retry);
             match sent.await? {
                 Reply::Regroup => return Ok(Sent::Regroup(chunk)),
                 Reply::From(_, command_reply::Body::Prewritten(prewritten)) => {
-                    return Ok(Sent::Done(prewritten.min_commit_ts));
+                    let is_async = self.wants_async && prewritten.async_commit;
+                    let min_commit_ts = prewritten.min_commit_ts;
+                    return Ok(Sent::Done(Prewrote::Locks { min_commit_ts, is_async }));
+                }
+                Reply::From(_, command_reply::Body::Committed(committed)) if self.wants_async => {
+                    let commit_ts = committed.commit_ts;
+                    return Ok(Sent::Done(Prewrote::Committed { commit_ts }));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
                     let keys: Vec<Bytes> = chunk.iter().map(|part| part.key().clone()).collect();
-                    self.give_way(lock, &keys, since, &mut retry).await?;
+                    self.give_way(lock, &keys, &mut waiting, &mut retry).await?;
                 }
                 Reply::From(_, command_reply::Body::ConditionFailed(failed)) => {
                     return Err(condition_failed(&chunk, failed));
@@ -94,6 +138,7 @@ impl TwoPhase {
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
                     return Err(conflict.into());
                 }
+                // Final, also after a lost answer: nothing commits behind a rollback record.
                 Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                     return Err(Error::Aborted { key: aborted.key });
                 }
@@ -120,8 +165,18 @@ impl TwoPhase {
             // A key that is locked already needs none, and for any other it would hide a version that
             // the transaction has not seen.
             for_update_ts: 0,
-            ..Default::default()
+            async_commit: self.wants_async,
+            secondaries: self.secondaries_at(chunk),
+            min_commit_ts: self.min_commit_ts,
         }
+    }
+
+    /// The keys that the primary's lock names, in the chunk where the primary is.
+    fn secondaries_at(&self, chunk: &[Part]) -> Vec<Bytes> {
+        if !self.wants_async || chunk.iter().all(|part| *part.key() != self.primary) {
+            return Vec::new();
+        }
+        self.written().filter(|key| **key != self.primary).cloned().collect()
     }
 }
 

@@ -50,6 +50,7 @@ impl Client {
             match self.attempt(&options, &run).await {
                 Err(error) if error.is_transaction_conflict() && attempts_left > 0 => {
                     tracing::debug!(%error, attempts_left, "a transaction begins again");
+                    self.sender.metrics.restarts.add(1);
                 }
                 outcome => return outcome,
             }

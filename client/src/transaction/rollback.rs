@@ -14,7 +14,7 @@ use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 use super::chunks::{Sent, send_all, time_for};
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::retry::{Effect, Retry};
 
 /// Time for each chunk of a rollback. If one does not get through, the locks behind it expire.
@@ -35,15 +35,24 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub async fn run(&self) -> Result<()> {
-        match self.roll_back(vec![self.primary.clone()]).await? {
-            Sent::Done(Undone::No) => return Ok(()),
-            Sent::Done(Undone::Yes) | Sent::Regroup(_) => {}
+        if let Undone::No { .. } = self.roll_back_primary().await? {
+            return Ok(());
         }
         let keys = self.keys.iter().filter(|key| **key != self.primary).cloned();
         let keys: Vec<Bytes> = keys.collect();
         let deadline = self.client.sender.net.now() + time_for(keys.len(), ROLLBACK_TIMEOUT);
         let send = |chunk| self.roll_back(chunk);
         send_all(&self.client.sender, keys, deadline, send).await.map(|_| ())
+    }
+
+    /// After this the transaction is rolled back for good, or was committed before.
+    pub async fn roll_back_primary(&self) -> Result<Undone> {
+        match self.roll_back(vec![self.primary.clone()]).await? {
+            Sent::Done(undone) => Ok(undone),
+            Sent::Regroup(_) => {
+                Err(Error::protocol("a range does not hold the key it was found by"))
+            }
+        }
     }
 
     async fn roll_back(&self, chunk: Vec<Bytes>) -> Result<Sent<Bytes, Undone>> {
@@ -58,7 +67,9 @@ impl Rollback {
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
             Reply::From(_, command_reply::Body::Resolved(_)) => Ok(Sent::Done(Undone::Yes)),
-            Reply::From(_, command_reply::Body::Committed(_)) => Ok(Sent::Done(Undone::No)),
+            Reply::From(_, command_reply::Body::Committed(committed)) => {
+                Ok(Sent::Done(Undone::No { commit_ts: committed.commit_ts }))
+            }
             Reply::From(..) => Err(unexpected_reply(&retry)),
         }
     }
@@ -73,10 +84,12 @@ impl Rollback {
     }
 }
 
-enum Undone {
+pub(crate) enum Undone {
     Yes,
     /// It is committed.
-    No,
+    No {
+        commit_ts: u64,
+    },
 }
 
 /// Rolls back in the background if it is dropped before it is told otherwise.

@@ -9,6 +9,12 @@
 //! The primary's lock decides: the transaction is committed from the moment that lock has become a
 //! version, whatever happens to its coordinator, and can be rolled back by anybody until then.
 //!
+//! Where nothing was read that has to be validated, and the keys are few, the locks decide by
+//! themselves (*asynchronous commit*): the transaction is committed once all of them stand, at the
+//! largest of the timestamps that their ranges allow, and is answered after one round. The primary's
+//! lock names all others, so that whoever finds it can tell (`../resolve/secondaries.rs`). A range that
+//! does not take part says so, and the commit goes on as above.
+//!
 //! Invariants:
 //!
 //! * The commit timestamp is taken when every lock is held. A reader at a later timestamp therefore
@@ -16,6 +22,9 @@
 //! * Once the primary's commit was sent, no other lock is rolled back before the primary's rollback
 //!   is confirmed. A lost answer is asked for again, with the same command, until it is known or the
 //!   time is up; then the outcome is `Undetermined`.
+//! * An asynchronous commit is answered as committed when every range has confirmed its locks, and as
+//!   failed when one refused for certain or its primary is rolled back. In both cases nobody can come
+//!   to another result: the set of locks is complete, or never will be.
 //! * Dropping the commit's future at any point leaves locks that somebody clears: the background
 //!   task that it spawns, or whoever meets them.
 
@@ -25,30 +34,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use rangedb_proto::v1::{
-    self, RangeDescriptor, RangeHeader, command, command_reply, request, response,
-};
+use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
 use super::chunks::{Item, Sent, first_chunk, send_all, time_for};
 use super::heartbeat::{OracleClock, keep_alive};
-use super::prewrite::Part;
+use super::prewrite::{Part, Prewrote};
 use super::read_set::Check;
-use super::rollback::{Abandoned, Rollback};
-use crate::client::{Client, header};
+use super::rollback::{Abandoned, Rollback, Undone};
+use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
+use crate::lock_wait::Waiting;
 use crate::retry::{Effect, Retry};
-use crate::router::Place;
-use crate::sender::{Reached, unexpected_answer};
 
 /// How long a transaction that holds locks waits for one of an older transaction. The older one waits
 /// on for the younger until its deadline: so of two that wait for each other one goes on.
-const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
+pub(super) const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
 
 /// Between two timestamps when the oracle is behind what a range has promised: a busy range counts
 /// up from its last commit and may be ahead by a few.
 const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
+
+/// How long a commit whose answers were lost waits for its primary's word, beyond its deadline.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Time for each chunk of locks that are left when the transaction is decided. If one does not get
 /// through, the rest are left too: whoever meets one of them later finishes it.
@@ -70,14 +79,21 @@ pub(crate) struct TwoPhase {
     pub checks: Vec<Check>,
     /// Keys that are locked but not written, in key order.
     pub locked_only: Vec<Bytes>,
+    /// Above what was read under locks; 0: nothing was.
+    pub min_commit_ts: u64,
+    /// Nothing has to be looked at once the locks stand, so they may decide by themselves. The ranges
+    /// have a say in it too.
+    pub wants_async: bool,
 }
 
 impl TwoPhase {
+    /// Returns the commit timestamp, and whether the commit was asynchronous.
+    ///
     /// # Errors
     ///
     /// `Undetermined` if the primary's fate did not become known in time; after any other error the
     /// transaction is not committed and never will be.
-    pub async fn commit(self) -> Result<Timestamp> {
+    pub async fn commit(self) -> Result<(Timestamp, bool)> {
         let mut abandoned = Abandoned::new(self.rollback());
         let outcome = {
             let decide = pin!(self.decide());
@@ -89,27 +105,38 @@ impl TwoPhase {
             }
         };
         match outcome {
-            Ok((commit_ts, committed)) => {
+            Ok(Decided { commit_ts, committed, was_async }) => {
                 abandoned.forget();
                 self.finish_in_background(commit_ts, committed);
-                Ok(Timestamp(commit_ts))
+                Ok((Timestamp(commit_ts), was_async))
             }
             Err(error @ Error::Undetermined(_)) => {
                 abandoned.forget();
                 Err(error)
             }
             Err(error) => {
+                if let Error::Deadlock { .. } = error {
+                    self.client.sender.metrics.deadlocks.add(1);
+                }
                 abandoned.clean_up().await;
                 Err(error)
             }
         }
     }
 
-    /// Returns the commit timestamp, and how many keys from the primary on are committed.
-    async fn decide(&self) -> Result<(u64, usize)> {
+    async fn decide(&self) -> Result<Decided> {
         #[cfg(feature = "planted")]
         let early = self.commit_timestamp(0).await?;
-        let mut least = self.prewrite().await?;
+        let mut least = match self.prewrite().await {
+            Ok(Prewrote::Locks { min_commit_ts, is_async: false }) => min_commit_ts,
+            Ok(Prewrote::Locks { min_commit_ts: commit_ts, is_async: true })
+            | Ok(Prewrote::Committed { commit_ts }) => {
+                return Ok(Decided { commit_ts, committed: 0, was_async: true });
+            }
+            Err(Error::Undetermined(lost)) if self.wants_async => return self.settle(lost).await,
+            Err(error) => return Err(error),
+        };
+        let mut may_push = true;
         loop {
             let commit_ts = self.commit_timestamp(least).await?;
             #[cfg(feature = "planted")]
@@ -117,11 +144,31 @@ impl TwoPhase {
                 true => early,
                 false => commit_ts,
             };
-            self.validate(commit_ts).await?;
+            self.validate(commit_ts, may_push).await?;
             match self.commit_primary(commit_ts).await? {
-                Primary::Committed(keys) => return Ok((commit_ts, keys)),
+                Primary::Committed { commit_ts, keys } => {
+                    return Ok(Decided { commit_ts, committed: keys, was_async: false });
+                }
                 Primary::TooLow { min_commit_ts } => least = min_commit_ts,
             }
+            may_push = false;
+        }
+    }
+
+    /// An answer of an asynchronous commit's first phase was lost, so all of its locks may stand, and
+    /// whoever finds them would commit it. Its primary has the last word: rolled back there it never
+    /// commits, and if it says that it is committed, it is.
+    async fn settle(&self, lost: String) -> Result<Decided> {
+        let rollback = self.rollback();
+        let at_primary = pin!(rollback.roll_back_primary());
+        match select(at_primary, self.client.sender.net.sleep(SETTLE_WAIT)).await {
+            Either::Left((Ok(Undone::Yes), _)) => {
+                Err(Error::Unavailable(format!("rolled back in the end: {lost}")))
+            }
+            Either::Left((Ok(Undone::No { commit_ts }), _)) => {
+                Ok(Decided { commit_ts, committed: 0, was_async: true })
+            }
+            Either::Left((Err(_), _)) | Either::Right(_) => Err(Error::Undetermined(lost)),
         }
     }
 
@@ -135,75 +182,26 @@ impl TwoPhase {
         }
     }
 
-    async fn validate(&self, commit_ts: u64) -> Result<()> {
-        let send = |chunk| self.validate_chunk(chunk, commit_ts);
-        let checks = self.checks.clone();
-        send_all(&self.client.sender, checks, self.deadline, send).await.map(|_| ())
-    }
-
-    async fn validate_chunk(&self, chunk: Vec<Check>, commit_ts: u64) -> Result<Sent<Check, ()>> {
-        let net = &*self.client.sender.net;
-        let reads: Vec<v1::ReadCheck> = chunk.iter().map(Check::to_wire).collect();
-        let of_range = |range: Option<RangeHeader>| v1::Validate {
-            range,
-            start_ts: self.start_ts,
-            commit_ts,
-            reads: reads.clone(),
-            pass_locks_of: Vec::new(),
-        };
-        let fits = |range: &RangeDescriptor| chunk.iter().all(|check| check.is_in(range));
-        let build = |range: &RangeDescriptor| match fits(range) {
-            true => Ok(request::Body::Validate(of_range(Some(header(range))))),
-            false => Err(Error::Unavailable("the range split on the way".to_owned())),
-        };
-        let mut retry = Retry::new(net, Effect::Read, self.deadline);
-        let since = net.now();
-        let place = Place::Key(chunk[0].key());
-        loop {
-            let answer = self.client.sender.to_range(place, &build, &mut retry).await;
-            match answer {
-                Ok((_, Reached::Answer(response::Body::Validate(reply)))) => {
-                    return match reply.conflict {
-                        None => Ok(Sent::Done(())),
-                        Some(conflict) => Err(conflict.into()),
-                    };
-                }
-                Ok((_, Reached::Locked(lock))) => {
-                    self.give_way(lock, &[], since, &mut retry).await?
-                }
-                Ok((_, Reached::Answer(_))) => {
-                    return Err(unexpected_answer("the range's leader"));
-                }
-                Err(error) => {
-                    let range = self.client.sender.locate(place, self.deadline).await?;
-                    if fits(&range) {
-                        return Err(error);
-                    }
-                    return Ok(Sent::Regroup(chunk));
-                }
-            }
-        }
-    }
-
     /// Another transaction's lock is in the way while this one holds locks of its own. `keys` may be
     /// locked by the same one.
     pub(super) async fn give_way(
         &self,
         lock: v1::KeyLocked,
         keys: &[Bytes],
-        since: Duration,
+        waiting: &mut Waiting<'_>,
         retry: &mut Retry<'_>,
     ) -> Result<()> {
-        if self.client.resolver.clear(&lock, keys, self.deadline).await? {
+        waiting.meet(&lock);
+        let cleared = self.client.resolver.clear(&lock, keys, self.deadline).await;
+        if cleared.map_err(|error| retry.end(error))? {
             retry.unblocked();
             return Ok(());
         }
-        let waited = self.client.sender.net.now().saturating_sub(since);
         let is_older = lock.start_ts < self.start_ts;
-        if is_older && waited > WAIT_FOR_OLDER_MAX {
-            return Err(lock.into());
+        if is_older && waiting.waited() > WAIT_FOR_OLDER_MAX {
+            return Err(retry.end(lock.into()));
         }
-        retry.blocked(lock.into()).await;
+        waiting.blocked(lock, retry).await;
         Ok(())
     }
 
@@ -218,8 +216,13 @@ impl TwoPhase {
         let sender = &self.client.sender;
         let mut retry = Retry::new(&*sender.net, Effect::Recognised, self.deadline);
         match commands::send(sender, &self.primary, &build, &mut retry).await? {
-            Reply::From(range, command_reply::Body::Committed(_)) => {
-                Ok(Primary::Committed(first_chunk(&keys, &range).len()))
+            Reply::From(range, command_reply::Body::Committed(committed)) => {
+                // Whoever found the locks of an asynchronous commit may have been faster.
+                let keys = match committed.commit_ts == commit_ts {
+                    true => first_chunk(&keys, &range).len(),
+                    false => 0,
+                };
+                Ok(Primary::Committed { commit_ts: committed.commit_ts, keys })
             }
             Reply::From(_, command_reply::Body::CommitTooLow(low)) => {
                 Ok(Primary::TooLow { min_commit_ts: low.min_commit_ts })
@@ -243,7 +246,7 @@ impl TwoPhase {
         keys
     }
 
-    fn written(&self) -> impl Iterator<Item = &Bytes> {
+    pub(super) fn written(&self) -> impl Iterator<Item = &Bytes> {
         self.parts.iter().filter_map(|part| match part {
             Part::Write(mutation) => Some(&mutation.key),
             Part::Condition { .. } => None,
@@ -306,9 +309,19 @@ impl TwoPhase {
     }
 }
 
+struct Decided {
+    commit_ts: u64,
+    /// Keys from the primary on that are committed already.
+    committed: usize,
+    was_async: bool,
+}
+
 enum Primary {
-    /// So many keys, from the primary on.
-    Committed(usize),
+    Committed {
+        commit_ts: u64,
+        /// So many, from the primary on.
+        keys: usize,
+    },
     TooLow {
         min_commit_ts: u64,
     },

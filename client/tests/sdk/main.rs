@@ -1,11 +1,14 @@
 //! The client against a cluster in memory, in virtual time (`fake`).
 
 mod anomalies;
+mod async_commit;
 mod batches;
 mod crashes;
 mod fake;
+mod lock_waits;
 mod routing;
 mod scans;
 mod suspended;
 mod timestamps;
+mod too_old;
 mod transactions;

@@ -313,6 +313,7 @@ fn the_closure_is_not_run_for_ever() {
 fn the_closure_stops_at_an_unknown_outcome() {
     for lost in ["write", "commit"] {
         let cluster = Cluster::with_seed(1);
+        cluster.change(|state| state.async_commits = false);
         let client = cluster.client();
         cluster.lose(lost);
         let attempts = std::cell::Cell::new(0);
@@ -519,15 +520,66 @@ fn locks_that_a_client_left_are_cleared_by_the_chunk() {
 
 #[test]
 fn a_client_that_finishes_leaves_no_lock_of_what_it_committed() {
+    for (async_commits, left) in [(false, 1), (true, 2)] {
+        let cluster = Cluster::with_seed(1);
+        cluster.change(|state| state.async_commits = async_commits);
+        let client = cluster.client();
+        cluster.run(async {
+            let txn = begin(&client).await;
+            txn.put("a", "1").await.unwrap();
+            txn.put("z", "1").await.unwrap();
+            txn.commit().await.unwrap();
+            assert_eq!(locks(&cluster), left, "the decision was answered before the rest");
+            client.finish().await;
+            assert_eq!(locks(&cluster), 0);
+        });
+    }
+}
+
+#[test]
+fn what_was_read_is_still_so_below_the_commit_of_whoever_has_locked_it() {
     let cluster = Cluster::with_seed(1);
     let client = cluster.client();
     cluster.run(async {
+        client.put("n", "old").await.unwrap();
+        let older = begin(&client).await;
         let txn = begin(&client).await;
+        txn.get("n").await.unwrap();
         txn.put("a", "1").await.unwrap();
-        txn.put("z", "1").await.unwrap();
-        txn.commit().await.unwrap();
-        assert_eq!(locks(&cluster), 1, "the decision was answered before the rest");
-        client.finish().await;
-        assert_eq!(locks(&cluster), 0);
+        // Its locks stand, and its client is not heard of for a while.
+        older.get("a").await.unwrap();
+        for key in ["n", "z", "A"] {
+            older.put(key, "new").await.unwrap();
+        }
+        cluster.lose("validate");
+        let recover = async {
+            cluster.sleep(SECOND / 10).await;
+            cluster.change(|state| state.kinds_lost.clear());
+            let before = cluster.clock.now();
+            let commit_ts = txn.commit().await.unwrap();
+            assert!(cluster.clock.now() - before < SECOND / 10);
+            commit_ts
+        };
+        let (outcome, commit_ts) = join(older.commit(), recover).await;
+        // It read what the other wrote, and comes after what the other read.
+        assert!(matches!(outcome, Err(Error::WriteConflict { .. })), "{outcome:?}");
+        assert_eq!(client.get("a").await.unwrap().unwrap().mod_ts, commit_ts);
     });
+}
+
+#[test]
+fn locks_that_a_client_left_behind_a_decision_are_cleared_by_the_range() {
+    let cluster = Cluster::with_seed(1);
+    leave_locks(&cluster, true);
+    let client = cluster.client().with_timeout(20 * SECOND);
+    cluster.take_log("");
+    cluster.run(async {
+        for at in 0..1000 {
+            let row = client.get(format!("y{at:04}")).await.unwrap();
+            assert_eq!(&row.unwrap().value[..], b"1");
+        }
+    });
+    assert!(cluster.take_log("resolve").len() <= 5);
+    assert_eq!(locks(&cluster), 0);
+    assert_eq!(client.metrics().resolved_locks, 1000);
 }

@@ -4,6 +4,7 @@
 mod executor;
 mod mortal;
 mod percolator;
+mod queue;
 mod ranges;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,14 @@ pub struct State {
     pub jitter: u64,
     pub config_sets: usize,
     pub cluster_id: u64,
+    /// Ranges take part in asynchronous commits.
+    pub async_commits: bool,
+    /// Nodes hold requests back that meet a lock.
+    pub queues: bool,
+    /// Who waits for whom: the holder and the key, by who waits.
+    pub lock_waits: BTreeMap<u64, (u64, Bytes)>,
+    /// Below, reads are refused.
+    pub floor: u64,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
 }
@@ -116,6 +125,10 @@ impl Cluster {
             jitter: 0,
             config_sets: 0,
             cluster_id: 7,
+            async_commits: true,
+            queues: true,
+            lock_waits: BTreeMap::new(),
+            floor: 0,
             log: Vec::new(),
         };
         Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }
@@ -199,7 +212,7 @@ impl Net for Cluster {
                 let millis = START_MS + self.now().as_millis() as u64;
                 self.state.lock().unwrap().oracle_least = Timestamp::from_millis(millis).0;
             }
-            let (answer, lost) = self.state.lock().unwrap().serve(node, mode, request);
+            let (answer, lost) = self.serve_or_wait(node, mode, request).await;
             if lost {
                 let breaks = self.state.lock().unwrap().connections_break;
                 let silence = if breaks { LATENCY } else { timeout.saturating_sub(LATENCY) };

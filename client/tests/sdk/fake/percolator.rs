@@ -15,6 +15,9 @@ use rangedb_client::{Error, Timestamp};
 
 use super::ranges::holds;
 
+/// Locks of a span that one command finishes.
+const RESOLVED_MAX: usize = 400;
+
 #[derive(Default)]
 pub struct Store {
     /// Newest committed rows.
@@ -42,6 +45,9 @@ pub struct Lock {
     min_commit_ts: u64,
     /// None: pessimistic. Else what is written: a value, or that there is none.
     write: Option<Option<Bytes>>,
+    /// Of an asynchronous commit, which nobody pushes.
+    pub is_async: bool,
+    secondaries: Vec<Bytes>,
 }
 
 impl Lock {
@@ -131,7 +137,8 @@ impl Store {
                 return Err(v1::Error::new(Kind::KeyLocked(lock.at(key)), "locked"));
             }
         }
-        if let Some(conflict) = self.validate(&commit.reads, commit.start_ts, u64::MAX)? {
+        let all = (commit.start_ts, u64::MAX);
+        if let Some(conflict) = self.validate(&commit.reads, all, &[])? {
             return Err(Error::from(conflict).into());
         }
         commit.conditions.iter().try_for_each(|condition| self.check_read(&condition.key, 0, &[]))
@@ -141,8 +148,8 @@ impl Store {
     pub fn validate(
         &self,
         reads: &[ReadCheck],
-        start_ts: u64,
-        until: u64,
+        (start_ts, until): (u64, u64),
+        passed: &[u64],
     ) -> Result<Option<WriteConflict>, v1::Error> {
         for read in reads {
             let keys = self.keys(|key| match read.end_key.is_empty() {
@@ -158,15 +165,19 @@ impl Store {
                 if let Some(newer) = self.versions.get(&key).and_then(|v| v.iter().find(newer)) {
                     return Ok(Some(conflict(&key, newer)));
                 }
-                self.check_read(&key, until, &[start_ts])?;
+                self.check_read(&key, until, &[passed, &[start_ts]].concat())?;
             }
         }
         Ok(None)
     }
 
-    pub fn apply(&mut self, command: command::Body) -> Body {
+    pub fn apply(&mut self, command: command::Body, floor_ts: u64) -> Body {
         match command {
+            command::Body::Prewrite(prewrite) if prewrite.start_ts < floor_ts => {
+                Body::TooOld(v1::TooOld { floor_ts })
+            }
             command::Body::Prewrite(prewrite) => self.prewrite(prewrite).unwrap_or_else(|no| no),
+            command::Body::CheckSecondaries(check) => self.check_secondaries(&check),
             command::Body::CommitKeys(commit) => self.commit_keys(&commit),
             command::Body::RollbackKeys(v1::RollbackKeys { start_ts, keys }) => {
                 for key in &keys {
@@ -178,21 +189,7 @@ impl Store {
                 Body::Resolved(v1::Resolved { keys: keys.len() as u64, ..Default::default() })
             }
             command::Body::CheckTransaction(check) => self.check_transaction(&check),
-            command::Body::ResolveLocks(resolve) => {
-                for key in &resolve.keys {
-                    if self.own_lock(key, resolve.start_ts).is_none() {
-                        continue;
-                    }
-                    match resolve.commit_ts {
-                        0 => self.roll_back(key, resolve.start_ts),
-                        commit_ts => self.commit_lock(key, commit_ts),
-                    }
-                }
-                Body::Resolved(v1::Resolved {
-                    keys: resolve.keys.len() as u64,
-                    ..Default::default()
-                })
-            }
+            command::Body::ResolveLocks(resolve) => self.resolve(&resolve),
             command::Body::HeartbeatLock(beat) => {
                 if let Some(lock) = self.locks.get_mut(&beat.primary)
                     && lock.start_ts == beat.start_ts
@@ -204,6 +201,49 @@ impl Store {
             command::Body::AcquireLocks(acquire) => self.acquire(&acquire).unwrap_or_else(|no| no),
             other => panic!("not by this way: {other:?}"),
         }
+    }
+
+    fn resolve(&mut self, resolve: &v1::ResolveLocks) -> Body {
+        let mut keys = resolve.keys.clone();
+        let mut resume_key = Bytes::new();
+        if keys.is_empty() {
+            let inside = |key: &Bytes| {
+                *key >= resolve.start_key && (resolve.end_key.is_empty() || *key < resolve.end_key)
+            };
+            let own = self.locks.iter().filter(|(_, lock)| lock.start_ts == resolve.start_ts);
+            keys = own.map(|(key, _)| key.clone()).filter(inside).collect();
+            if keys.len() > RESOLVED_MAX {
+                resume_key = keys[RESOLVED_MAX].clone();
+                keys.truncate(RESOLVED_MAX);
+            }
+        }
+        keys.retain(|key| self.own_lock(key, resolve.start_ts).is_some());
+        for key in &keys {
+            match resolve.commit_ts {
+                0 => self.roll_back(key, resolve.start_ts),
+                commit_ts => self.commit_lock(key, commit_ts),
+            }
+        }
+        Body::Resolved(v1::Resolved { keys: keys.len() as u64, resume_key })
+    }
+
+    fn check_secondaries(&mut self, check: &v1::CheckSecondaries) -> Body {
+        let mut status = TransactionStatus::default();
+        status.set_state(transaction_status::State::Alive);
+        for key in &check.keys {
+            if let Some(lock) = self.own_lock(key, check.start_ts).filter(|lock| lock.is_async) {
+                status.min_commit_ts = status.min_commit_ts.max(lock.min_commit_ts);
+            } else if let Some(commit_ts) = self.committed(key, check.start_ts) {
+                status.set_state(transaction_status::State::Committed);
+                status.commit_ts = commit_ts;
+                break;
+            } else {
+                self.roll_back(key, check.start_ts);
+                status.set_state(transaction_status::State::RolledBack);
+                break;
+            }
+        }
+        Body::TransactionStatus(status)
     }
 
     /// What is known of the transaction at the key if it has no lock there; also a foreign lock and
@@ -253,6 +293,7 @@ impl Store {
             }
         }
         let mut min_commit_ts = start_ts.max(&self.fence).max(&self.last_commit) + 1;
+        min_commit_ts = min_commit_ts.max(prewrite.min_commit_ts);
         for (key, _) in &writes {
             let own = self.own_lock(key, *start_ts).map_or(0, |lock| lock.min_commit_ts);
             min_commit_ts = min_commit_ts.max(own);
@@ -264,10 +305,15 @@ impl Store {
                 alive_until_ms: *alive_until_ms,
                 min_commit_ts,
                 write: Some(value),
+                is_async: prewrite.async_commit,
+                secondaries: match key == *primary {
+                    true => prewrite.secondaries.clone(),
+                    false => Vec::new(),
+                },
             };
             self.locks.insert(key, lock);
         }
-        Ok(Body::Prewritten(v1::Prewritten { min_commit_ts, ..Default::default() }))
+        Ok(Body::Prewritten(v1::Prewritten { min_commit_ts, async_commit: prewrite.async_commit }))
     }
 
     fn commit_keys(&mut self, commit: &v1::CommitKeys) -> Body {
@@ -293,10 +339,19 @@ impl Store {
         let now_ms = Timestamp(check.now_ts).millis();
         let committed = self.committed(&check.primary, check.start_ts).is_some();
         match self.locks.get_mut(&check.primary).filter(|lock| lock.start_ts == check.start_ts) {
+            Some(lock) if lock.is_async => {}
             Some(lock) if now_ms <= lock.alive_until_ms => {
                 lock.min_commit_ts = lock.min_commit_ts.max(check.push_above_ts + 1);
             }
             None if committed => {}
+            None if now_ms <= check.met_alive_until_ms
+                && !self.outcomes.contains_key(&(check.primary.clone(), check.start_ts)) =>
+            {
+                let mut status = TransactionStatus::default();
+                status.set_state(transaction_status::State::Alive);
+                status.alive_until_ms = check.met_alive_until_ms;
+                return Body::TransactionStatus(status);
+            }
             _ => self.roll_back(&check.primary, check.start_ts),
         }
         self.status(&check.primary, check.start_ts)
@@ -318,6 +373,8 @@ impl Store {
                 alive_until_ms: acquire.alive_until_ms,
                 min_commit_ts: acquire.start_ts + 1,
                 write: None,
+                is_async: false,
+                secondaries: Vec::new(),
             };
             self.locks.entry(key.clone()).or_insert(lock);
         }
@@ -361,6 +418,8 @@ impl Store {
             status.set_state(transaction_status::State::Alive);
             status.alive_until_ms = lock.alive_until_ms;
             status.min_commit_ts = lock.min_commit_ts;
+            status.async_commit = lock.is_async;
+            status.secondaries = lock.secondaries.clone();
         } else if let Some(commit_ts) = self.committed(primary, start_ts) {
             status.set_state(transaction_status::State::Committed);
             status.commit_ts = commit_ts;

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use rangedb_client::v1::{
-    self, CommitOneRange, Epoch, RangeDescriptor, Replica, command, condition, error::Kind,
-    operation, request, response,
+    self, CommitOneRange, Epoch, RangeDescriptor, Replica, command, command_reply, condition,
+    error::Kind, operation, request, response,
 };
 use rangedb_proto::RangeDescriptorExt;
 
@@ -21,7 +21,7 @@ pub struct Range {
     pub leader: u64,
 }
 
-type Answer = Result<response::Body, v1::Error>;
+pub type Answer = Result<response::Body, v1::Error>;
 
 impl Range {
     pub fn new(id: u64, start: &str, end: &str, version: u64, nodes: &[u64], leader: u64) -> Self {
@@ -39,9 +39,12 @@ impl Range {
 }
 
 impl State {
+    pub fn note(&mut self, node: u64, body: &request::Body) {
+        self.log.push((node, kind(body)));
+    }
+
     /// The answer of a node, and whether it gets lost.
     pub fn serve(&mut self, node: u64, mode: Mode, body: request::Body) -> (Answer, bool) {
-        self.log.push((node, kind(&body)));
         let silence = || Err(v1::Error::unavailable("never sent"));
         match mode {
             Mode::Hanging => return (silence(), true),
@@ -68,12 +71,14 @@ impl State {
         match body {
             request::Body::PointRead(read) => {
                 self.check(node, read.range)?;
+                self.check_floor(read.read_ts)?;
                 self.store.check_read(&read.key, read.read_ts, &read.pass_locks_of)?;
                 let kv = self.store.read(&read.key, read.read_ts);
                 Ok(response::Body::PointRead(v1::PointReadReply { kv }))
             }
             request::Body::Scan(scan) => {
                 self.check(node, scan.range)?;
+                self.check_floor(scan.read_ts)?;
                 Ok(response::Body::Scan(self.scan(scan)?))
             }
             request::Body::Write(write) => {
@@ -83,15 +88,25 @@ impl State {
             }
             request::Body::TransactionCommand(transaction) => {
                 self.check(node, transaction.range)?;
-                let body = Some(self.store.apply(transaction.command.unwrap().body.unwrap()));
+                let mut command = transaction.command.unwrap().body.unwrap();
+                if let command::Body::Prewrite(prewrite) = &mut command {
+                    prewrite.async_commit &= self.async_commits;
+                }
+                let body = Some(self.store.apply(command, self.floor));
+                if let Some(command_reply::Body::Prewritten(prewritten)) = &body
+                    && prewritten.async_commit
+                {
+                    self.oracle = self.oracle.max(prewritten.min_commit_ts);
+                }
                 let reply = Some(v1::CommandReply { body });
                 Ok(response::Body::TransactionCommand(v1::TransactionCommandReply { reply }))
             }
             request::Body::Validate(validate) => {
                 self.check(node, validate.range)?;
-                let v1::Validate { reads, start_ts, commit_ts, .. } = validate;
+                let v1::Validate { reads, start_ts, commit_ts, pass_locks_of, .. } = validate;
                 self.store.fence = self.store.fence.max(commit_ts);
-                let conflict = self.store.validate(&reads, start_ts, commit_ts)?;
+                let conflict =
+                    self.store.validate(&reads, (start_ts, commit_ts), &pass_locks_of)?;
                 Ok(response::Body::Validate(v1::ValidateReply { conflict }))
             }
             request::Body::Timestamps(v1::Timestamps { count }) => {
@@ -115,6 +130,14 @@ impl State {
             }
             other => panic!("the fake cluster does not answer {other:?}"),
         }
+    }
+
+    fn check_floor(&self, read_ts: u64) -> Result<(), v1::Error> {
+        if read_ts == 0 || read_ts >= self.floor {
+            return Ok(());
+        }
+        let too_old = v1::TooOld { floor_ts: self.floor };
+        Err(v1::Error::new(Kind::TooOld(too_old), "below the floor"))
     }
 
     /// Whether the node leads the range that the request means.
@@ -198,6 +221,7 @@ impl State {
         if let Some(committed) = self.applied.get(&command.start_ts) {
             return Ok(v1::Committed { repeated_command: true, ..committed.clone() });
         }
+        command.reads.iter().try_for_each(|read| self.check_floor(read.read_ts))?;
         self.store.check_commit(&command)?;
         for (index, condition) in command.conditions.iter().enumerate() {
             let actual = self.store.rows.get(&condition.key);

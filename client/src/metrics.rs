@@ -1,0 +1,96 @@
+//! What a client has done so far, counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Which way a commit took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    ReadOnly,
+    OneRange,
+    TwoPhase,
+    Async,
+}
+
+/// Counts since the client was made, over all of its clones. See [`crate::Client::metrics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Transactions that wrote nothing and ended well.
+    pub commits_read_only: u64,
+    /// Commits of one command: puts, deletes, batches and transactions whose keys lie in one range.
+    pub commits_one_range: u64,
+    /// Commits over ranges that were decided at their primary.
+    pub commits_two_phase: u64,
+    /// Commits over ranges that were decided by their first phase.
+    pub commits_async: u64,
+    /// Commits that ended because of another transaction. One that is begun anew counts again.
+    pub conflicts: u64,
+    /// Transactions that were told of a deadlock.
+    pub deadlocks: u64,
+    /// Requests that were answered with another transaction's lock: it had not gone for as long as
+    /// the node held the request back.
+    pub lock_waits: u64,
+    /// Locks of other transactions that were finished, because whoever held them had not.
+    pub resolved_locks: u64,
+    /// Attempts to reach a node after the first one of a request.
+    pub retries: u64,
+    /// Transactions and batches that were begun anew by the client itself.
+    pub restarts: u64,
+    /// Commits whose outcome the caller was not told, because it was not known.
+    pub undetermined: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    commits: [Counter; 4],
+    conflicts: Counter,
+    pub deadlocks: Counter,
+    pub lock_waits: Counter,
+    pub resolved_locks: Counter,
+    pub retries: Counter,
+    pub restarts: Counter,
+    undetermined: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    /// A commit ended this way.
+    pub fn ended<T>(&self, outcome: &Result<T>, path: Path) {
+        match outcome {
+            Ok(_) => self.commits[path as usize].add(1),
+            Err(Error::Undetermined(_)) => self.undetermined.add(1),
+            Err(error) if error.is_transaction_conflict() => self.conflicts.add(1),
+            Err(_) => {}
+        }
+    }
+
+    pub fn snapshot(&self) -> Metrics {
+        let commits = |path: Path| self.commits[path as usize].get();
+        Metrics {
+            commits_read_only: commits(Path::ReadOnly),
+            commits_one_range: commits(Path::OneRange),
+            commits_two_phase: commits(Path::TwoPhase),
+            commits_async: commits(Path::Async),
+            conflicts: self.conflicts.get(),
+            deadlocks: self.deadlocks.get(),
+            lock_waits: self.lock_waits.get(),
+            resolved_locks: self.resolved_locks.get(),
+            retries: self.retries.get(),
+            restarts: self.restarts.get(),
+            undetermined: self.undetermined.get(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Doing to locks what was decided of their transaction.
+//!
+//! The first lock of a transaction is finished by its key, with those that whoever met it would meet
+//! next. Where there are more, a dead client has left many, and the whole range is cleared of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{self, KeyLocked, RangeDescriptor, command, command_reply};
+
+use super::{Fate, Resolver};
+use crate::command::{self as commands, Reply, unexpected_reply};
+use crate::error::Result;
+use crate::retry::{Effect, Retry};
+
+/// Commands in a row that clear one range: what is left then is for the next one who meets it, who
+/// must not be held up for all of a transaction of a million keys at once.
+const COMMANDS_MAX: usize = 64;
+
+impl Resolver {
+    /// Also finishes the transaction's locks on `others`, where they lie in the same range.
+    pub(super) async fn finish(
+        &self,
+        lock: &KeyLocked,
+        others: &[Bytes],
+        fate: Fate,
+        deadline: Duration,
+    ) -> Result<()> {
+        let commit_ts = match fate {
+            Fate::Committed { commit_ts } => commit_ts,
+            Fate::RolledBack => 0,
+            Fate::Alive { .. } => return Ok(()),
+        };
+        if self.note_finished(lock.start_ts) > 1
+            && self.finish_range(lock, commit_ts, deadline).await? > 0
+        {
+            return Ok(());
+        }
+        self.finish_keys(lock, others, commit_ts, deadline).await
+    }
+
+    /// `commit_ts` 0: roll back.
+    pub(super) async fn finish_keys(
+        &self,
+        lock: &KeyLocked,
+        others: &[Bytes],
+        commit_ts: u64,
+        deadline: Duration,
+    ) -> Result<()> {
+        let keys: BTreeSet<&Bytes> = others.iter().chain([&lock.key]).collect();
+        let build = |range: &RangeDescriptor| {
+            let keys = keys.iter().filter(|key| range.contains(key)).map(|key| (*key).clone());
+            let (start_ts, keys) = (lock.start_ts, keys.collect());
+            let resolve = v1::ResolveLocks { start_ts, commit_ts, keys, ..Default::default() };
+            Some(command::Body::ResolveLocks(resolve))
+        };
+        self.resolve(lock, &build, deadline).await.map(|_| ())
+    }
+
+    /// All locks of the transaction in the range where this one lies. Returns how many there were.
+    async fn finish_range(
+        &self,
+        lock: &KeyLocked,
+        commit_ts: u64,
+        deadline: Duration,
+    ) -> Result<u64> {
+        let mut from = Bytes::new();
+        let mut finished = 0;
+        for _ in 0..COMMANDS_MAX {
+            let build = |range: &RangeDescriptor| {
+                Some(command::Body::ResolveLocks(v1::ResolveLocks {
+                    start_ts: lock.start_ts,
+                    commit_ts,
+                    keys: Vec::new(),
+                    start_key: from.clone().max(range.start_key.clone()),
+                    end_key: range.end_key.clone(),
+                }))
+            };
+            let resolved = self.resolve(lock, &build, deadline).await?;
+            finished += resolved.keys;
+            if resolved.resume_key <= from {
+                break;
+            }
+            from = resolved.resume_key;
+        }
+        Ok(finished)
+    }
+
+    async fn resolve(
+        &self,
+        lock: &KeyLocked,
+        build: commands::BuildCommand<'_>,
+        deadline: Duration,
+    ) -> Result<v1::Resolved> {
+        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
+        match commands::send(&self.sender, &lock.key, build, &mut retry).await? {
+            Reply::From(_, command_reply::Body::Resolved(resolved)) => {
+                self.sender.metrics.resolved_locks.add(resolved.keys);
+                Ok(resolved)
+            }
+            _ => Err(unexpected_reply(&retry)),
+        }
+    }
+}

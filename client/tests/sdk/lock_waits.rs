@@ -1,0 +1,175 @@
+//! Waiting for locks in a node's queue, and what ends it.
+
+use std::time::Duration;
+
+use crate::fake::Cluster;
+use futures::future::{join, join_all};
+use rangedb_client::net::Net;
+use rangedb_client::{Client, Error, Transaction, TransactionOptions};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn begin(client: &Client) -> Transaction {
+    client.begin(TransactionOptions::default()).await.unwrap()
+}
+
+fn locks(cluster: &Cluster) -> usize {
+    cluster.state.lock().unwrap().store.locks.len()
+}
+
+#[test]
+fn a_lock_that_is_let_go_is_handed_on_at_once() {
+    for key in ["a", "z"] {
+        let cluster = Cluster::with_seed(1);
+        let client = cluster.client();
+        cluster.run(async {
+            let holder = begin(&client).await;
+            holder.get_for_update("a").await.unwrap();
+            cluster.take_log("");
+            let let_go = async {
+                cluster.sleep(300 * MILLI).await;
+                holder.rollback().await.unwrap();
+                cluster.clock.now()
+            };
+            let wait = async {
+                let txn = begin(&client).await;
+                txn.get_for_update("a").await.unwrap();
+                txn.put(key, "1").await.unwrap();
+                let locked = cluster.clock.now();
+                txn.commit().await.unwrap();
+                locked
+            };
+            let put = async {
+                client.put("a", "2").await.unwrap();
+                client.get("a").await.unwrap().unwrap()
+            };
+            let (let_go, locked) = join(let_go, wait).await;
+            assert!(locked < let_go + 20 * MILLI, "{let_go:?} {locked:?}");
+            assert!(cluster.take_log("lock").len() <= 2);
+            put.await;
+        });
+    }
+}
+
+#[test]
+fn a_write_of_one_range_waits_in_the_queue_too() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let holder = begin(&client).await;
+        holder.get_for_update("a").await.unwrap();
+        cluster.take_log("");
+        let let_go = async {
+            cluster.sleep(2 * SECOND).await;
+            holder.rollback().await.unwrap();
+            cluster.clock.now()
+        };
+        let put = async {
+            client.put("a", "1").await.unwrap();
+            cluster.clock.now()
+        };
+        let (let_go, put) = join(let_go, put).await;
+        assert!(put < let_go + 20 * MILLI, "{let_go:?} {put:?}");
+    });
+    assert!(cluster.take_log("write").len() <= 4);
+    assert_eq!(client.metrics().lock_waits, 1);
+}
+
+#[test]
+fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
+    let cluster = Cluster::with_seed(1);
+    cluster.change(|state| state.queues = false);
+    let client = cluster.client();
+    cluster.run(async {
+        let holder = begin(&client).await;
+        holder.get_for_update("a").await.unwrap();
+        cluster.take_log("");
+        let let_go = async {
+            cluster.sleep(2 * SECOND).await;
+            holder.rollback().await.unwrap();
+        };
+        let (put, ()) = join(client.put("a", "1"), let_go).await;
+        put.unwrap();
+    });
+    // With pauses in between.
+    assert!(cluster.take_log("write").len() <= 20);
+}
+
+#[test]
+fn of_two_that_wait_for_each_other_one_is_told_and_the_other_commits() {
+    for seed in 0..10 {
+        let cluster = Cluster::with_seed(seed);
+        let client = cluster.client();
+        cluster.run(async {
+            let (one, two) = (begin(&client).await, begin(&client).await);
+            one.get_for_update("a").await.unwrap();
+            two.get_for_update("z").await.unwrap();
+            let before = cluster.clock.now();
+            let finish = async |txn: Transaction, key: &'static str| {
+                let locked = txn.get_for_update(key).await;
+                let start_ts = txn.start_ts().0;
+                if let Err(Error::Deadlock { cycle }) = &locked {
+                    assert_eq!(cycle.len(), 2);
+                    assert_eq!(cycle[0].waiter_start_ts, start_ts);
+                    assert!(matches!(txn.get("b").await, Err(Error::Deadlock { .. })));
+                }
+                txn.put(key, "1").await.and(locked)?;
+                txn.commit().await
+            };
+            let (first, second) = join(finish(one, "z"), finish(two, "a")).await;
+            assert!(cluster.clock.now() < before + SECOND);
+            assert_eq!(u8::from(first.is_ok()) + u8::from(second.is_ok()), 1, "seed {seed}");
+            for error in [first, second].into_iter().filter_map(Result::err) {
+                assert!(matches!(error, Error::Deadlock { .. }), "{error}");
+            }
+            client.finish().await;
+            assert_eq!(locks(&cluster), 0);
+        });
+        assert_eq!(client.metrics().deadlocks, 1);
+    }
+}
+
+#[test]
+fn a_transaction_that_was_rolled_back_for_a_deadlock_cannot_commit() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let (one, two) = (begin(&client).await, begin(&client).await);
+        one.get_for_update("a").await.unwrap();
+        two.get_for_update("z").await.unwrap();
+        let (first, second) = join(one.get_for_update("z"), two.get_for_update("a")).await;
+        let (loser, winner) = if first.is_err() { (one, two) } else { (two, one) };
+        assert!(first.is_err() != second.is_err());
+        assert!(matches!(loser.commit().await, Err(Error::Deadlock { .. })));
+        winner.rollback().await.unwrap();
+        assert_eq!(locks(&cluster), 0);
+    });
+}
+
+#[test]
+fn closures_that_lock_in_any_order_all_get_through() {
+    for seed in 0..5 {
+        let cluster = Cluster::with_seed(seed);
+        let client = cluster.client().with_timeout(60 * SECOND);
+        let keys = ["a", "n", "z"];
+        let run = |at: usize| {
+            let add = move |txn: Transaction| async move {
+                for step in 0..keys.len() {
+                    let key = keys[(at + step) % keys.len()];
+                    let before = txn.get_for_update(key).await?.map_or(0, |row| row.value.len());
+                    txn.put(key, vec![b'+'; before + 1]).await?;
+                }
+                Ok(())
+            };
+            let client = client.clone();
+            async move { client.transaction(add).await }
+        };
+        for outcome in cluster.run(join_all((0..9).map(run))) {
+            outcome.unwrap();
+        }
+        for row in cluster.run(client.get_many(keys)).unwrap() {
+            assert_eq!(row.unwrap().value.len(), 9, "seed {seed}");
+        }
+    }
+}
