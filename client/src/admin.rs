@@ -4,7 +4,10 @@
 //! Answers are the wire's own messages: they are lists of figures for people and tools, and a second
 //! set of types would only have to be kept equal.
 
+use std::time::Duration;
+
 use futures::{Stream, TryStreamExt, stream};
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, request, response};
 
 use crate::client::Client;
@@ -17,7 +20,7 @@ const PAGE_ENTRIES: u64 = 500;
 
 /// Made by [`Client::admin`].
 pub struct Admin<'a> {
-    client: &'a Client,
+    pub(crate) client: &'a Client,
 }
 
 /// Asks the cluster and takes the answer out of its envelope.
@@ -111,6 +114,42 @@ impl<'a> Admin<'a> {
         let request = v1::ConfigSet { name, value, dry_run };
         let reply: v1::ConfigSetReply = ask!(self, ConfigSet(request), change(dry_run))?;
         reply.entry.ok_or_else(|| unexpected_answer("the cluster"))
+    }
+
+    /// Keeps what can be read at a timestamp from being dropped, under a name: until it is released,
+    /// or for `ttl`. A later hold of the same name takes the place of the earlier one. Returns the
+    /// oldest timestamp that can be read at.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::TooOld`] if versions from there may be gone already.
+    pub async fn hold_floor(
+        &self,
+        name: &str,
+        timestamp: Timestamp,
+        ttl: Option<Duration>,
+    ) -> Result<Timestamp> {
+        if timestamp == Timestamp::ZERO {
+            return Err(Error::invalid("timestamp", "0 is before every commit"));
+        }
+        // 0 is for ever on the wire.
+        let millis = |ttl: Duration| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
+        let (name, timestamp, ttl_ms) = (name.to_owned(), timestamp.0, ttl.map_or(0, millis));
+        let request = v1::HoldFloor { name, timestamp, ttl_ms };
+        let reply: v1::HoldFloorReply = ask!(self, HoldFloor(request), Effect::Read)?;
+        Ok(Timestamp(reply.floor_ts))
+    }
+
+    /// Ends a hold. [`crate::Error::NotFound`] if there is none of that name.
+    pub async fn release_floor(&self, name: &str) -> Result<()> {
+        let request = v1::HoldFloor { name: name.to_owned(), timestamp: 0, ttl_ms: 0 };
+        let _: v1::HoldFloorReply = ask!(self, HoldFloor(request), Effect::Once)?;
+        Ok(())
+    }
+
+    /// From when on reads are possible, and who keeps it so.
+    pub async fn garbage_status(&self) -> Result<v1::GarbageStatus> {
+        ask!(self, GarbageStatus(v1::GarbageStatusRequest {}), Effect::Read)
     }
 
     /// One page of ranges in key order, behind the range that starts at `after`.

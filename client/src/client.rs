@@ -19,6 +19,7 @@ use crate::condition::{Condition, Test};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::grpc::GrpcNet;
+use crate::holds::Holds;
 use crate::key_value::KeyValue;
 use crate::keys::View;
 use crate::metrics::{Metrics, Path};
@@ -29,6 +30,7 @@ use crate::resolve::Resolver;
 use crate::router::Place;
 use crate::sender::{Sender, unexpected_answer};
 use crate::timestamps::Timestamps;
+use crate::trace::traced;
 use crate::transaction::over_ranges;
 
 /// Reads of [`Client::get_many`] that are under way at once: enough to fill the batches of a few
@@ -45,6 +47,7 @@ pub struct Client {
     pub(crate) timestamps: Timestamps,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) background: Arc<Background>,
+    pub(crate) holds: Arc<Holds>,
     cluster_id: Arc<OnceLock<u64>>,
     pub(crate) timeout: Duration,
     pub(crate) view: View,
@@ -68,8 +71,9 @@ impl Client {
         let sender = Arc::new(Sender::new(net, &config));
         let timestamps = Timestamps::new(sender.clone());
         let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
+        let holds = Arc::new(Holds::new(sender.clone()));
         let (timeout, view, cluster_id) = (config.timeout, View::User, Arc::default());
-        Ok(Client { sender, timestamps, resolver, background, cluster_id, timeout, view })
+        Ok(Client { sender, timestamps, resolver, background, holds, cluster_id, timeout, view })
     }
 
     /// The same client with another time for each request.
@@ -202,7 +206,9 @@ impl Client {
     pub async fn batch(&self, batch: Batch) -> Result<Committed> {
         let deadline = self.deadline();
         let (command, hull) = batch.into_command(self.view)?;
-        let outcome = one_range::commit(self, command.clone(), &hull, deadline).await;
+        let net = &*self.sender.net;
+        let commit = one_range::commit(self, command.clone(), &hull, deadline);
+        let outcome = traced(net, "write", commit).await;
         if let Ok(None) = outcome {
             return over_ranges::commit_batch(self, &command, deadline).await;
         }
@@ -229,7 +235,7 @@ impl Client {
             }))
         };
         let answer = self.resolver.read(Place::Key(&key), read_ts, self.deadline(), &build);
-        match answer.await? {
+        match traced(&*self.sender.net, "get", answer).await? {
             (_, response::Body::PointRead(reply)) => Ok(reply.kv.map(KeyValue::from)),
             _ => Err(unexpected_answer("the range's leader")),
         }

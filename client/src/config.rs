@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 /// (about two seconds), so that a failover is seen as a slow request instead of an error.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
+/// From when on a transaction is slow unless the caller says otherwise: nothing is that slow in a
+/// cluster that is well, but waiting for others.
+pub const SLOW_TRANSACTION_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Which address of a node requests go to. All services answer on both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressKind {
@@ -26,13 +30,21 @@ pub struct Config {
     /// Time for a request with all its retries, unless [`crate::Client::with_timeout`] is used.
     pub timeout: Duration,
     pub address_kind: AddressKind,
+    /// A transaction that spends so long in its reads, locks and commit is logged, with what it spent
+    /// the time on.
+    pub slow_transaction: Duration,
 }
 
 impl Config {
     /// Endpoints are `host:port`, or `http://host:port`.
     pub fn new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         let endpoints = endpoints.into_iter().map(|e| plain_address(e.as_ref())).collect();
-        Config { endpoints, timeout: TIMEOUT_DEFAULT, address_kind: AddressKind::default() }
+        Config {
+            endpoints,
+            timeout: TIMEOUT_DEFAULT,
+            address_kind: AddressKind::default(),
+            slow_transaction: SLOW_TRANSACTION_DEFAULT,
+        }
     }
 
     /// Reads `a:1,b:2`, the form of `--endpoints` and `RANGEDB_ENDPOINTS`.
@@ -42,6 +54,11 @@ impl Config {
 
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    pub fn slow_transaction(mut self, slow_transaction: Duration) -> Self {
+        self.slow_transaction = slow_transaction;
         self
     }
 

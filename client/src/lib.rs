@@ -52,7 +52,7 @@
 //!
 //! # What is left out
 //!
-//! Savepoints. Watches and leases' lifetimes. TLS.
+//! Watches and leases' lifetimes. TLS.
 //!
 //! # The world outside
 //!
@@ -71,9 +71,11 @@ mod config;
 mod endpoints;
 mod error;
 pub mod grpc;
+mod holds;
 mod key_value;
 mod keys;
 mod lock_wait;
+mod locks;
 mod metrics;
 pub mod net;
 mod one_range;
@@ -84,20 +86,22 @@ mod router;
 mod sender;
 pub mod status;
 mod timestamps;
+pub mod trace;
 mod transaction;
 
 pub use admin::Admin;
 pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written};
 pub use client::Client;
 pub use condition::{Condition, Test};
-pub use config::{AddressKind, Config, TIMEOUT_DEFAULT};
+pub use config::{AddressKind, Config, SLOW_TRANSACTION_DEFAULT, TIMEOUT_DEFAULT};
 pub use error::{Error, LockWait, Result};
 pub use key_value::KeyValue;
 pub use metrics::Metrics;
 pub use range::{RangeOptions, RangeStream};
 pub use rangedb_proto::{Timestamp, v1};
 pub use transaction::{
-    DELETE_RANGE_KEYS_MAX, Isolation, SuspendedTransaction, TRANSACTION_ATTEMPTS_MAX,
-    TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX,
-    Transaction, TransactionOptions, TransactionRange,
+    DELETE_RANGE_KEYS_MAX, Isolation, SAVEPOINTS_MAX, Savepoint, SuspendedTransaction,
+    TRANSACTION_ATTEMPTS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX,
+    TRANSACTION_READ_BYTES_MAX, TRANSACTION_READS_MAX, Transaction, TransactionOptions,
+    TransactionRange,
 };

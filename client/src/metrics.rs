@@ -13,6 +13,17 @@ pub(crate) enum Path {
     Async,
 }
 
+impl Path {
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::ReadOnly => "read-only",
+            Path::OneRange => "one-range",
+            Path::TwoPhase => "two-phase",
+            Path::Async => "async",
+        }
+    }
+}
+
 /// Counts since the client was made, over all of its clones. See [`crate::Client::metrics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {

@@ -17,6 +17,7 @@ use rangedb_proto::{Timestamp, prefix_end};
 
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
+use crate::holds::Hold;
 use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::net::BoxFuture;
@@ -95,6 +96,8 @@ pub struct RangeStream {
     next_page: Option<BoxFuture<'static, Result<Page>>>,
     /// The next page, once it is here.
     fetched: Option<Result<Page>>,
+    /// What is read at must not be dropped.
+    _hold: Option<Hold>,
 }
 
 struct Page {
@@ -112,6 +115,7 @@ impl RangeStream {
         if options.reverse {
             spans.reverse();
         }
+        let _hold = (options.read_ts > 0).then(|| client.holds.hold(options.read_ts));
         RangeStream {
             wanted: options.limit.unwrap_or(u64::MAX),
             client,
@@ -121,6 +125,7 @@ impl RangeStream {
             page_rows: 0,
             next_page: None,
             fetched,
+            _hold,
         }
     }
 

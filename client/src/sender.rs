@@ -16,6 +16,7 @@ use crate::metrics::Counters;
 use crate::net::{CallError, SharedNet};
 use crate::retry::{Effect, Outcome, Retry, outcome_of};
 use crate::router::{Place, Router, Target};
+use crate::trace::traced;
 
 /// Ranges asked for at once: a scan looks up the way once in 16 ranges.
 const LOCATE_RANGES: u32 = 16;
@@ -37,6 +38,7 @@ pub(crate) struct Sender {
     pub net: SharedNet,
     pub router: Router,
     pub metrics: Counters,
+    pub slow_transaction: Duration,
     endpoints: Endpoints,
 }
 
@@ -44,7 +46,8 @@ impl Sender {
     pub fn new(net: SharedNet, config: &Config) -> Self {
         let endpoints = Endpoints::new(&config.endpoints);
         let (router, metrics) = (Router::new(config.address_kind), Counters::default());
-        Sender { net, router, metrics, endpoints }
+        let slow_transaction = config.slow_transaction;
+        Sender { net, router, metrics, slow_transaction, endpoints }
     }
 
     /// Asks the leader of the range at a place. Returns the range's descriptor at that time too. The
@@ -131,7 +134,7 @@ impl Sender {
             return retry.round_over();
         };
         retry.asked.insert(target.address.clone());
-        match self.net.call(&target.address, body, timeout).await {
+        match self.call(&target.address, body, timeout).await {
             Ok(response::Body::Error(v1::Error { kind: Some(Kind::KeyLocked(lock)), .. })) => {
                 self.router.leads(&descriptor, target.node_id);
                 Outcome::Answer((descriptor, Reached::Locked(lock)))
@@ -149,6 +152,15 @@ impl Sender {
                 outcome_of_call(error, &target.address)
             }
         }
+    }
+
+    async fn call(
+        &self,
+        address: &str,
+        body: request::Body,
+        timeout: Duration,
+    ) -> Result<response::Body, CallError> {
+        traced(&*self.net, "call", self.net.call(address, body, timeout)).await
     }
 
     /// The range at a place and whom to ask there: cached, or looked up.
@@ -232,7 +244,7 @@ impl Sender {
         retry.asked.insert(leader.address.clone());
         let route = self.router.route(Place::Key(CONTROL_KEY), &retry.asked);
         let descriptor = route.map(|route| route.descriptor).unwrap_or_default();
-        match self.net.call(&leader.address, body.clone(), timeout).await {
+        match self.call(&leader.address, body.clone(), timeout).await {
             Ok(response::Body::Error(error)) => {
                 self.learn(&descriptor, leader, &error);
                 elsewhere_first(outcome_of(error))
@@ -254,7 +266,7 @@ impl Sender {
         let Some(timeout) = retry.attempt_timeout() else {
             return retry.round_over();
         };
-        match self.net.call(address, body, timeout).await {
+        match self.call(address, body, timeout).await {
             Ok(response::Body::Error(error)) => {
                 if let Some(Kind::NotLeader(not_leader)) = &error.kind
                     && !not_leader.leader_address.is_empty()

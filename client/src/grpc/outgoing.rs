@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 
 use crate::net::CallError;
+use crate::trace::TraceContext;
 
 /// Requests that wait for one node at most: a tenth of a second of what a node can answer. Whoever
 /// comes behind them is better told so at once.
@@ -33,6 +34,8 @@ type Answer = Result<response::Body, CallError>;
 pub(super) struct Outgoing {
     body: request::Body,
     timeout: Duration,
+    /// Of the span that asks.
+    trace: Option<TraceContext>,
     pub bytes: usize,
     state: Arc<AtomicU8>,
     answer: oneshot::Sender<Answer>,
@@ -52,7 +55,8 @@ impl Outgoing {
         let state = Arc::new(AtomicU8::new(WAITING));
         let pending = Pending { state: state.clone(), answer };
         let bytes = body.encoded_len();
-        (Outgoing { body, timeout, bytes, state, answer: give, permit: None }, pending)
+        let trace = TraceContext::current();
+        (Outgoing { body, timeout, trace, bytes, state, answer: give, permit: None }, pending)
     }
 
     /// The request for the wire and where its answer goes; none if it was taken back.
@@ -61,7 +65,7 @@ impl Outgoing {
             self.state.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
         exchange.ok()?;
         let timeout_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
-        let traceparent = String::new();
+        let traceparent = self.trace.map(|trace| trace.to_string()).unwrap_or_default();
         Some((v1::Request { id, timeout_ms, traceparent, body: Some(self.body) }, self.answer))
     }
 

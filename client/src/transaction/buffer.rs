@@ -8,6 +8,7 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, operation};
 
 use super::chunks::Item;
+use super::savepoints::Undo;
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::Span;
@@ -27,7 +28,7 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Write::Put { value, .. } => value.len(),
             Write::Delete => 0,
@@ -89,6 +90,7 @@ impl Item for Mutation {
 pub(crate) struct Buffer {
     writes: BTreeMap<Bytes, Write>,
     bytes: usize,
+    undo: Undo,
 }
 
 impl Buffer {
@@ -109,9 +111,34 @@ impl Buffer {
             let what = format!("a transaction that writes {} keys", TRANSACTION_KEYS_MAX + 1);
             return Err(Error::TooLarge { what, limit: TRANSACTION_KEYS_MAX as u64 });
         }
+        self.undo.note(&key, before)?;
         self.bytes = bytes;
         self.writes.insert(key, write);
         Ok(())
+    }
+
+    pub fn savepoint(&mut self) -> Result<u64> {
+        self.undo.savepoint()
+    }
+
+    /// False if the savepoint is not known.
+    pub fn roll_back_to(&mut self, savepoint: u64) -> bool {
+        let Some(before) = self.undo.roll_back_to(savepoint) else { return false };
+        for (key, before) in before {
+            let key_bytes = key.len();
+            let put_back = before.as_ref().map_or(0, |write| key_bytes + write.bytes());
+            let after = match before {
+                Some(write) => self.writes.insert(key, write),
+                None => self.writes.remove(&key),
+            };
+            self.bytes -= after.map_or(0, |write| key_bytes + write.bytes());
+            self.bytes += put_back;
+        }
+        true
+    }
+
+    pub fn forget_savepoints(&mut self) {
+        self.undo = Undo::default();
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
@@ -162,6 +189,30 @@ mod tests {
         buffer.set("k".into(), Write::Delete).unwrap();
         assert_eq!(buffer.bytes, 2);
         assert_eq!(buffer.get(b"k"), Some(&Write::Delete));
+    }
+
+    #[test]
+    fn going_back_to_a_savepoint_puts_back_what_was_there_then() {
+        let mut buffer = Buffer::default();
+        buffer.set("a".into(), put(1)).unwrap();
+        let start = buffer.clone();
+        let first = buffer.savepoint().unwrap();
+        buffer.set("a".into(), put(2)).unwrap();
+        buffer.set("b".into(), put(3)).unwrap();
+        let middle = (buffer.writes.clone(), buffer.bytes);
+        let second = buffer.savepoint().unwrap();
+        buffer.set("a".into(), put(4)).unwrap();
+        buffer.set("a".into(), Write::Delete).unwrap();
+        buffer.set("c".into(), put(5)).unwrap();
+        for _ in 0..2 {
+            assert!(buffer.roll_back_to(second));
+            assert_eq!((buffer.writes.clone(), buffer.bytes), middle);
+            buffer.set("b".into(), Write::Delete).unwrap();
+        }
+        assert!(buffer.roll_back_to(first));
+        assert_eq!((&buffer.writes, buffer.bytes), (&start.writes, start.bytes));
+        assert!(!buffer.roll_back_to(second), "it is later, and gone");
+        assert!(buffer.roll_back_to(first));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, condition};
 use rangedb_proto::{COMMAND_BYTES_MAX, Timestamp};
 
+use super::Isolation;
 use super::buffer::Mutation;
 use super::chunks::Item;
 use super::locking::Locks;
+use super::phases::Phase;
 use super::prewrite::Part;
 use super::read_set::Check;
 use super::rollback::Abandoned;
@@ -18,6 +20,7 @@ use crate::error::Result;
 use crate::keys::Span;
 use crate::metrics::Path;
 use crate::one_range;
+use crate::trace::traced;
 
 /// Operations, conditions and checks in the command of a one-range commit: what a range accepts. A
 /// transaction with more goes through two phases, in chunks.
@@ -33,16 +36,29 @@ const ASYNC_COMMIT_KEY_BYTES_MAX: usize = 16 * 1024;
 
 impl Inner {
     pub(super) async fn commit(self: &Arc<Self>) -> Result<Timestamp> {
+        let sender = &self.client.sender;
         let mut path = Path::ReadOnly;
-        let outcome = self.commit_by(&mut path).await;
-        self.client.sender.metrics.ended(&outcome, path);
+        let mut keys = 0;
+        let commit = self.commit_by(&mut path, &mut keys);
+        let outcome = traced(&*sender.net, "commit", commit).await;
+        sender.metrics.ended(&outcome, path);
+        if self.phases.total() >= sender.slow_transaction {
+            let isolation = match self.options.isolation {
+                Isolation::Serializable => "serializable",
+                Isolation::Snapshot => "snapshot",
+            };
+            let end = outcome.as_ref().err().map(ToString::to_string);
+            let end = end.as_deref().unwrap_or("committed");
+            self.phases.warn(self.start_ts, isolation, path.name(), end, keys);
+        }
         outcome
     }
 
-    /// `path` is left at the way that was tried last.
-    async fn commit_by(self: &Arc<Self>, path: &mut Path) -> Result<Timestamp> {
+    /// `path` is left at the way that was tried last, `keys` at the number that is written.
+    async fn commit_by(self: &Arc<Self>, path: &mut Path, keys: &mut usize) -> Result<Timestamp> {
         let State { buffer, reads, locks, conditions, .. } = self.end()?;
         let writes = buffer.into_mutations();
+        *keys = writes.len();
         if writes.is_empty() && locks.keys.is_empty() {
             return Ok(Timestamp(self.start_ts));
         }
@@ -98,7 +114,9 @@ impl Inner {
             reads: checks.iter().map(Check::to_wire).collect(),
         };
         let deadline = self.client.deadline();
-        let committed = one_range::commit(&self.client, command, &hull, deadline).await?;
+        let commit = one_range::commit(&self.client, command, &hull, deadline);
+        let net = &*self.client.sender.net;
+        let committed = self.phases.time(Phase::OneRange, net, commit).await?;
         Ok(committed.map(|committed| Timestamp(committed.commit_ts)))
     }
 
@@ -138,6 +156,7 @@ impl Inner {
             locked_only,
             min_commit_ts: locks.keys.values().max().map_or(0, |seen| seen + 1),
             wants_async,
+            phases: self.phases.clone(),
         }
     }
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
 
 use super::heartbeat::{HEARTBEAT_EVERY, beat};
+use super::phases::Phase;
 use super::rollback::{Abandoned, Rollback};
 use super::{Inner, Isolation};
 use crate::command::{self as commands, Reply, unexpected_reply};
@@ -26,6 +27,7 @@ use crate::key_value::KeyValue;
 use crate::lock_wait::{HOLD_MAX, Waiting};
 use crate::net::SharedNet;
 use crate::retry::{Effect, Retry};
+use crate::trace::traced;
 
 /// What a transaction has locked before its commit.
 #[derive(Debug, Default)]
@@ -83,7 +85,9 @@ impl Inner {
         self.check_writable()?;
         let _one_at_a_time = self.locking.lock().await;
         let primary = self.begin_lock(key)?;
-        let acquired = self.acquire(key, &primary, unchanged_since).await;
+        let net = &*self.client.sender.net;
+        let acquire = self.acquire(key, &primary, unchanged_since);
+        let acquired = self.phases.time(Phase::Locks, net, traced(net, "lock", acquire)).await;
         if let Err(error @ Error::Deadlock { .. }) = acquired {
             self.fail(error.clone()).await;
             return Err(error);
@@ -154,7 +158,14 @@ impl Inner {
             retry.check_time()?;
             let for_update_ts = match unchanged_since {
                 Some(timestamp) => timestamp,
-                None => self.client.timestamps.next(deadline).await?.0,
+                None => match self.client.timestamps.next(deadline).await {
+                    Ok(timestamp) => timestamp.0,
+                    Err(error) => {
+                        // Out of time, the lock is what it was spent on.
+                        retry.check_time()?;
+                        return Err(error);
+                    }
+                },
             };
             let acquire = v1::AcquireLocks {
                 start_ts: self.start_ts,
@@ -164,7 +175,9 @@ impl Inner {
                 alive_until_ms: self.clock.alive_until_ms(net),
             };
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
-            let until = waiting.hold_until(HOLD_MAX, &mut retry);
+            // Who is held back is asked with a fresh timestamp in the end, which would hide a version.
+            let most = if unchanged_since.is_some() { Duration::ZERO } else { HOLD_MAX };
+            let until = waiting.hold_until(most, &mut retry);
             let sender = &self.client.sender;
             match commands::send_held(sender, key, until, &build, &mut retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {

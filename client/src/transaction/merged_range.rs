@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::poll_fn;
@@ -12,6 +13,7 @@ use rangedb_proto::Timestamp;
 
 use super::Inner;
 use super::buffer::Write;
+use super::phases::Phase;
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::Span;
@@ -36,6 +38,7 @@ pub struct TransactionRange {
     pieces: Vec<Span>,
     failed: Option<Error>,
     ended: bool,
+    waits_since: Option<Duration>,
 }
 
 impl TransactionRange {
@@ -77,6 +80,7 @@ impl TransactionRange {
             pieces,
             failed,
             ended: false,
+            waits_since: None,
         }
     }
 
@@ -88,7 +92,9 @@ impl TransactionRange {
     fn poll_row(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<KeyValue>>> {
         loop {
             if self.row.is_none() && !self.rows_ended {
-                match self.rows.poll_next_unpin(context) {
+                let polled = self.rows.poll_next_unpin(context);
+                self.note_time(polled.is_pending());
+                match polled {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(None) => self.rows_ended = true,
                     Poll::Ready(Some(row)) => self.row = Some(row?),
@@ -96,6 +102,17 @@ impl TransactionRange {
             }
             if let Some(row) = self.step() {
                 return Poll::Ready(Ok(row));
+            }
+        }
+    }
+
+    fn note_time(&mut self, waits: bool) {
+        if waits || self.waits_since.is_some() {
+            let now = self.transaction.client.sender.net.now();
+            let since = *self.waits_since.get_or_insert(now);
+            if !waits {
+                self.waits_since = None;
+                self.transaction.phases.add(Phase::Reads, now.saturating_sub(since));
             }
         }
     }

@@ -119,7 +119,8 @@ impl TwoPhase {
             let sent = commands::send_held(sender, chunk[0].key(), until, &build, &mut retry);
             match sent.await? {
                 Reply::Regroup => return Ok(Sent::Regroup(chunk)),
-                Reply::From(_, command_reply::Body::Prewritten(prewritten)) => {
+                Reply::From(range, command_reply::Body::Prewritten(prewritten)) => {
+                    self.phases.writes_in(range.range_id);
                     let is_async = self.wants_async && prewritten.async_commit;
                     let min_commit_ts = prewritten.min_commit_ts;
                     return Ok(Sent::Done(Prewrote::Locks { min_commit_ts, is_async }));

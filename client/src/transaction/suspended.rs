@@ -71,7 +71,8 @@ impl Transaction {
         self.check_not_managed()?;
         let inner = &self.inner;
         let cluster_id = inner.client.cluster_id().await?;
-        let State { buffer, reads, locks, .. } = inner.end()?;
+        let State { mut buffer, reads, locks, .. } = inner.end()?;
+        buffer.forget_savepoints();
         let Locks { primary, keys: locked, .. } = locks;
         if let Some(primary) = &primary {
             beat(&inner.client.sender, primary, inner.start_ts, inner.clock).await;

@@ -30,6 +30,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
 use super::chunks::{Item, Sent, first_chunk, send_all, time_for};
 use super::heartbeat::{OracleClock, keep_alive};
+use super::phases::{Phase, Phases};
 use super::prewrite::{Part, Prewrote};
 use super::read_set::Check;
 use super::rollback::{Abandoned, Rollback, Undone};
@@ -84,6 +86,7 @@ pub(crate) struct TwoPhase {
     /// Nothing has to be looked at once the locks stand, so they may decide by themselves. The ranges
     /// have a say in it too.
     pub wants_async: bool,
+    pub phases: Arc<Phases>,
 }
 
 impl TwoPhase {
@@ -127,7 +130,8 @@ impl TwoPhase {
     async fn decide(&self) -> Result<Decided> {
         #[cfg(feature = "planted")]
         let early = self.commit_timestamp(0).await?;
-        let mut least = match self.prewrite().await {
+        let net = &*self.client.sender.net;
+        let mut least = match self.phases.time(Phase::Prewrite, net, self.prewrite()).await {
             Ok(Prewrote::Locks { min_commit_ts, is_async: false }) => min_commit_ts,
             Ok(Prewrote::Locks { min_commit_ts: commit_ts, is_async: true })
             | Ok(Prewrote::Committed { commit_ts }) => {
@@ -138,14 +142,17 @@ impl TwoPhase {
         };
         let mut may_push = true;
         loop {
-            let commit_ts = self.commit_timestamp(least).await?;
+            let timestamp = self.commit_timestamp(least);
+            let commit_ts = self.phases.time(Phase::Timestamp, net, timestamp).await?;
             #[cfg(feature = "planted")]
             let commit_ts = match rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
                 true => early,
                 false => commit_ts,
             };
-            self.validate(commit_ts, may_push).await?;
-            match self.commit_primary(commit_ts).await? {
+            let validate = self.validate(commit_ts, may_push);
+            self.phases.time(Phase::Validate, net, validate).await?;
+            let primary = self.commit_primary(commit_ts);
+            match self.phases.time(Phase::Primary, net, primary).await? {
                 Primary::Committed { commit_ts, keys } => {
                     return Ok(Decided { commit_ts, committed: keys, was_async: false });
                 }

@@ -90,6 +90,8 @@ pub struct State {
     pub lock_waits: BTreeMap<u64, (u64, Bytes)>,
     /// Below, reads are refused.
     pub floor: u64,
+    /// Who holds the floor where, and for how long. 0: durably.
+    pub holds: BTreeMap<String, (u64, u32)>,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
 }
@@ -129,6 +131,7 @@ impl Cluster {
             queues: true,
             lock_waits: BTreeMap::new(),
             floor: 0,
+            holds: BTreeMap::new(),
             log: Vec::new(),
         };
         Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }

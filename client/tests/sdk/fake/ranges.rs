@@ -10,7 +10,7 @@ use rangedb_client::v1::{
 };
 use rangedb_proto::RangeDescriptorExt;
 
-use super::percolator::Store;
+use super::percolator::{Lock, Store};
 use super::{Mode, State, address};
 
 /// A range as it really is.
@@ -118,6 +118,34 @@ impl State {
                 Err(v1::Error::unavailable("the control range has no leader"))
             }
             request::Body::Locate(locate) => Ok(response::Body::Locate(self.locate(locate))),
+            request::Body::ListLocks(list) => {
+                self.check(node, list.range)?;
+                Ok(response::Body::ListLocks(self.list_locks(&list)))
+            }
+            request::Body::HoldFloor(hold) => {
+                let floor_ts = self.floor;
+                if hold.timestamp == 0 {
+                    let held = self.holds.remove(&hold.name);
+                    held.ok_or_else(|| v1::Error::not_found("no such hold"))?;
+                } else if hold.timestamp < floor_ts {
+                    let too_old = v1::TooOld { floor_ts };
+                    return Err(v1::Error::new(Kind::TooOld(too_old), "below the floor"));
+                } else {
+                    self.holds.insert(hold.name, (hold.timestamp, hold.ttl_ms));
+                }
+                Ok(response::Body::HoldFloor(v1::HoldFloorReply { floor_ts }))
+            }
+            request::Body::GarbageStatus(_) => {
+                let hold = |(name, (timestamp, ttl_ms)): (&String, &(u64, u32))| v1::HoldInfo {
+                    name: name.clone(),
+                    timestamp: *timestamp,
+                    remaining_ms: (*ttl_ms > 0).then_some((*ttl_ms).into()),
+                };
+                let holds = self.holds.iter().map(hold).collect();
+                let status =
+                    v1::GarbageStatus { floor_ts: self.floor, holds, ..Default::default() };
+                Ok(response::Body::GarbageStatus(status))
+            }
             request::Body::ClusterStatus(_) => {
                 let cluster_id = self.cluster_id;
                 let status = v1::ClusterStatus { cluster_id, ..Default::default() };
@@ -130,6 +158,22 @@ impl State {
             }
             other => panic!("the fake cluster does not answer {other:?}"),
         }
+    }
+
+    fn list_locks(&self, list: &v1::ListLocks) -> v1::ListLocksReply {
+        let inside = |key: &Bytes| {
+            *key >= list.start_key && (list.end_key.is_empty() || *key < list.end_key)
+        };
+        let mut inside = self.store.locks.iter().filter(|(key, _)| inside(key));
+        let info = |(key, lock): (&Bytes, &Lock)| v1::LockInfo {
+            key: key.clone(),
+            primary: lock.primary.clone(),
+            start_ts: lock.start_ts,
+            ..Default::default()
+        };
+        let locks = inside.by_ref().take(self.page_rows).map(info).collect();
+        let resume_key = inside.next().map(|(key, _)| key.clone()).unwrap_or_default();
+        v1::ListLocksReply { locks, resume_key }
     }
 
     fn check_floor(&self, read_ts: u64) -> Result<(), v1::Error> {
@@ -296,6 +340,7 @@ fn kind(body: &request::Body) -> &'static str {
                 command::Body::CollectGarbage(_) => "collect",
             }
         }
+        request::Body::HoldFloor(_) => "hold",
         _ => "other",
     }
 }

@@ -1,0 +1,66 @@
+//! Locks that stand in the ranges, for people who want to know what holds others up.
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt, stream};
+use rangedb_proto::prefix_end;
+use rangedb_proto::v1::{self, RangeDescriptor, request, response};
+
+use crate::admin::Admin;
+use crate::client::{Client, header};
+use crate::error::{Error, Result};
+use crate::keys::Span;
+use crate::retry::{Effect, Retry};
+use crate::router::Place;
+use crate::sender::{Reached, unexpected_answer};
+
+/// Locks in one page of a listing.
+const PAGE_LOCKS: u64 = 500;
+
+impl Admin<'_> {
+    /// Locks on keys that start with `prefix`, in key order, page by page. Each page shows its range
+    /// as it is when the page is fetched.
+    pub fn locks(&self, prefix: &[u8]) -> impl Stream<Item = Result<v1::LockInfo>> + Send + use<> {
+        let prefix = Bytes::copy_from_slice(prefix);
+        let end = prefix_end(&prefix);
+        let span = Span::new(prefix, end);
+        let start = (self.client.clone(), Some(span));
+        let pages = stream::try_unfold(start, |(client, span)| async move {
+            let Some(span) = span else { return Ok::<_, Error>(None) };
+            let (locks, rest) = page(&client, span).await?;
+            Ok(Some((stream::iter(locks.into_iter().map(Ok::<_, Error>)), (client, rest))))
+        });
+        pages.try_flatten()
+    }
+}
+
+/// The first locks of a span, and what they do not reach.
+async fn page(client: &Client, span: Span) -> Result<(Vec<v1::LockInfo>, Option<Span>)> {
+    let build = |range: &RangeDescriptor| {
+        let part = span.and(&Span::new(range.start_key.clone(), range.end_key.clone()));
+        Ok(request::Body::ListLocks(v1::ListLocks {
+            range: Some(header(range)),
+            start_key: part.start,
+            end_key: part.end,
+            limit: PAGE_LOCKS,
+            started_below_ts: 0,
+        }))
+    };
+    let sender = &client.sender;
+    let mut retry = Retry::new(&*sender.net, Effect::Read, client.deadline());
+    let answer = sender.to_range(Place::Key(&span.start), &build, &mut retry).await?;
+    let (range, Reached::Answer(response::Body::ListLocks(reply))) = answer else {
+        return Err(unexpected_answer("the range's leader"));
+    };
+    let next = match reply.resume_key.is_empty() {
+        true => range.end_key.clone(),
+        false => reply.resume_key,
+    };
+    if next.is_empty() {
+        return Ok((reply.locks, None));
+    }
+    if next <= span.start {
+        return Err(Error::protocol("a page of locks ended where it began"));
+    }
+    let rest = Span::new(next, span.end);
+    Ok((reply.locks, (!rest.is_empty()).then_some(rest)))
+}

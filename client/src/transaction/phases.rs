@@ -1,0 +1,76 @@
+//! What a transaction spends its time on, and the log of those that spend too much.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::net::Net;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Phase {
+    Reads,
+    Locks,
+    /// The command of a commit in one range.
+    OneRange,
+    Prewrite,
+    Timestamp,
+    Validate,
+    Primary,
+}
+
+const PHASES: usize = Phase::Primary as usize + 1;
+
+/// Of things that go on beside each other, each counts.
+#[derive(Debug, Default)]
+pub(crate) struct Phases {
+    micros: [AtomicU64; PHASES],
+    /// Of those that are written.
+    ranges: Mutex<BTreeSet<u64>>,
+}
+
+impl Phases {
+    pub async fn time<T>(&self, phase: Phase, net: &dyn Net, future: impl Future<Output = T>) -> T {
+        let began = net.now();
+        let output = future.await;
+        self.add(phase, net.now().saturating_sub(began));
+        output
+    }
+
+    pub fn add(&self, phase: Phase, time: Duration) {
+        self.micros[phase as usize].fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn writes_in(&self, range_id: u64) {
+        self.ranges.lock().unwrap().insert(range_id);
+    }
+
+    fn of(&self, phase: Phase) -> Duration {
+        Duration::from_micros(self.micros[phase as usize].load(Ordering::Relaxed))
+    }
+
+    /// Without what the caller did in between.
+    pub fn total(&self) -> Duration {
+        self.micros.iter().map(|micros| Duration::from_micros(micros.load(Ordering::Relaxed))).sum()
+    }
+
+    pub fn warn(&self, start_ts: u64, isolation: &str, path: &str, outcome: &str, keys: usize) {
+        tracing::warn!(
+            start_ts,
+            isolation,
+            path,
+            outcome,
+            keys,
+            ranges = self.ranges.lock().unwrap().len(),
+            total = ?self.total(),
+            reads = ?self.of(Phase::Reads),
+            locks = ?self.of(Phase::Locks),
+            one_range = ?self.of(Phase::OneRange),
+            prewrite = ?self.of(Phase::Prewrite),
+            timestamp = ?self.of(Phase::Timestamp),
+            validate = ?self.of(Phase::Validate),
+            primary = ?self.of(Phase::Primary),
+            "a slow transaction"
+        );
+    }
+}
