@@ -13,9 +13,18 @@ use tokio::task::JoinSet;
 use crate::support::wait::{check, until};
 
 /// Clients of each workload. Together they keep two cores busy with five nodes.
-const LIST_CLIENTS: usize = 4;
+const LIST_CLIENTS: usize = 5;
 const BANK_CLIENTS: usize = 3;
-const REGISTER_CLIENTS: usize = 3;
+const REGISTER_CLIENTS: usize = 2;
+
+/// Out of 1000 transactions on lists, how many change their client in the middle, and how many are
+/// left there with their locks. A lock stays for ten seconds: more of them and nobody gets on.
+const SUSPENDED_PER_MILLE: u32 = 50;
+const DEAD_PER_MILLE: u32 = 2;
+
+/// One of so many steps is given up by its client within [`GIVEN_UP_WITHIN_MS`], wherever it is then.
+const GIVEN_UP_ONE_IN: u32 = 40;
+const GIVEN_UP_WITHIN_MS: u64 = 150;
 
 /// How long a request may take, drawn for each step: below and above a failover.
 const TIMEOUTS: [Duration; 3] =
@@ -69,7 +78,14 @@ impl Load {
     pub async fn start(endpoints: impl Fn(usize) -> String, rng: &mut Rng) -> Load {
         let stamps = Stamps::counter();
         let workloads = Workloads {
-            list: list_append::ListAppend::new(Default::default(), stamps.clone()),
+            list: list_append::ListAppend::new(
+                list_append::Settings {
+                    suspended_per_mille: SUSPENDED_PER_MILLE,
+                    dead_per_mille: DEAD_PER_MILLE,
+                    ..Default::default()
+                },
+                stamps.clone(),
+            ),
             bank: bank::Bank::new(Default::default()),
             registers: register::Registers::new(Default::default(), stamps),
         };
@@ -93,7 +109,14 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let timeout = TIMEOUTS[rng.usize(0..TIMEOUTS.len())];
                     let client = client.with_timeout(timeout);
-                    let outcome = workloads.step(work, &client, me, &mut rng).await;
+                    let gives_up = rng.u32(0..GIVEN_UP_ONE_IN) == 0;
+                    let within = match gives_up {
+                        true => Duration::from_millis(rng.u64(0..GIVEN_UP_WITHIN_MS)),
+                        false => Duration::MAX,
+                    };
+                    let step = workloads.step(work, &client, me, &mut rng);
+                    let outcome = tokio::time::timeout(within, step).await;
+                    let outcome = outcome.unwrap_or(Outcome::Unknown);
                     if outcome == Outcome::Ok {
                         succeeded[me].fetch_add(1, Ordering::Relaxed);
                     }

@@ -20,7 +20,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use round::say;
+use round::{Round, say};
 
 /// Time for faults in `make test`, and in a round of `make chaos`: long enough for a few elections,
 /// short enough that a failure comes with a short story.
@@ -38,7 +38,7 @@ fn setting(name: &str) -> Option<u64> {
 
 async fn short_round(seed: u64, nodes: usize) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let verdict = round::run(seed, nodes, SHORT).await;
+    let verdict = round::run(seed, nodes, SHORT).await.verdict;
     // A round in which nothing happened shows nothing.
     assert!(verdict.list.committed > 20, "{verdict:?}");
     assert!(verdict.bank.transferred > 20, "{verdict:?}");
@@ -72,8 +72,11 @@ async fn nodes_under_fire_for_as_long_as_asked() {
     for seed in first.. {
         let nodes = setting("NODES").map_or(if seed % 2 == 1 { 3 } else { 5 }, |n| n as usize);
         let began = Instant::now();
-        let verdict = round::run(seed, nodes, LONG).await;
-        say(&format!("seed {seed}, {nodes} nodes, {:.0?}: {verdict:?}", began.elapsed()));
+        let Round { kinds, episodes, verdict } = round::run(seed, nodes, LONG).await;
+        let took = began.elapsed();
+        say(&format!(
+            "seed {seed}, {nodes} nodes, {took:.0?}, {episodes} times {kinds:?}: {verdict:?}"
+        ));
         if Instant::now() >= until {
             return;
         }

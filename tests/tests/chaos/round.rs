@@ -36,6 +36,13 @@ impl Drop for Story {
     }
 }
 
+/// What a clean round was.
+pub struct Round {
+    pub kinds: Vec<Kind>,
+    pub episodes: usize,
+    pub verdict: Verdict,
+}
+
 /// Writes to standard error, which is shown even while tests run.
 pub fn say(text: &str) {
     // Nothing can be done where even this fails.
@@ -47,7 +54,7 @@ pub fn say(text: &str) {
 /// # Panics
 ///
 /// If the cluster does what it must not, or does not come back.
-pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Verdict {
+pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Round {
     let mut rng = Rng::with_seed(seed);
     let began = Instant::now();
     let mut story = Story { seed, nodes, began, lines: Vec::new() };
@@ -57,10 +64,12 @@ pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Verdict {
     story.tell("the cluster serves");
     let load = Load::start(|first| world.endpoints(first % nodes), &mut rng).await;
     load.progress().await;
+    let mut episodes = 0;
     let until = Instant::now() + faults_for;
     while Instant::now() < until {
         let episode = Episode::draw(&mut rng, &kinds, nodes);
         story.tell(&episode);
+        episodes += 1;
         for fault in &episode.faults {
             fault.begin(&mut world).await;
         }
@@ -80,7 +89,7 @@ pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Verdict {
     story.tell("every client gets on");
     let verdict = load.verdict(&world.endpoints(0)).await;
     story.tell("judged");
-    verdict
+    Round { kinds, episodes, verdict }
 }
 
 /// Lets a fault last as long as was drawn.

@@ -48,6 +48,11 @@ pub struct Settings {
     pub modes: Vec<Mode>,
     /// How long to wait for another transaction's lock.
     pub lock_wait: Duration,
+    /// Out of 1000 transactions, how many are suspended in the middle and taken up again.
+    pub suspended_per_mille: u32,
+    /// Out of 1000 transactions, how many are left in the middle as by a client that died: their locks
+    /// stay until their time is up.
+    pub dead_per_mille: u32,
 }
 
 impl Default for Settings {
@@ -60,6 +65,8 @@ impl Default for Settings {
             snapshot_percent: 25,
             modes: vec![Mode::Optimistic, Mode::Pessimistic, Mode::ForUpdate, Mode::Mixed],
             lock_wait: Duration::from_millis(500),
+            suspended_per_mille: 0,
+            dead_per_mille: 0,
         }
     }
 }
@@ -94,6 +101,14 @@ struct Plan {
     mode: Mode,
     options: TransactionOptions,
     ops: Vec<Planned>,
+    /// What happens before the operation at a place.
+    interruption: Option<(usize, Interruption)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Interruption {
+    Suspended,
+    Dead,
 }
 
 enum Planned {
@@ -136,7 +151,13 @@ impl ListAppend {
             let read = |key: &Key| Planned::Read { key: key.clone(), for_update: false };
             let options = TransactionOptions { read_only: true, ..Default::default() };
             let ops = keys.iter().map(read).collect();
-            let plan = Plan { level: Level::Serializable, mode: Mode::Optimistic, options, ops };
+            let plan = Plan {
+                level: Level::Serializable,
+                mode: Mode::Optimistic,
+                options,
+                ops,
+                interruption: None,
+            };
             if self.run(client, me, &plan).await != Outcome::Ok {
                 return false;
             }
@@ -199,8 +220,9 @@ impl ListAppend {
                 }
             }
         });
-        let ops = ops.collect();
-        Plan { level, mode, options, ops }
+        let ops: Vec<Planned> = ops.collect();
+        let interruption = settings.interruption(ops.len(), rng);
+        Plan { level, mode, options, ops, interruption }
     }
 
     async fn run(&self, client: &Client, me: usize, plan: &Plan) -> Outcome {
@@ -208,11 +230,11 @@ impl ListAppend {
         let result = self.attempt(client, plan, place).await;
         let outcome = match &result {
             Ok(()) => Outcome::Ok,
-            Err(Stopped { error, committing: true }) => Outcome::of(error),
+            Err(Stopped::Committing(error)) => Outcome::of(error),
             // Nobody was asked to commit.
-            Err(_) => Outcome::Failed,
+            Err(Stopped::Failed(_) | Stopped::Dead) => Outcome::Failed,
         };
-        if let Err(Stopped { error, .. }) = result
+        if let Err(Stopped::Committing(error) | Stopped::Failed(error)) = result
             && !is_explained(&error)
         {
             self.surprise(format!("T{place} ended in {error}"));
@@ -244,23 +266,32 @@ impl ListAppend {
     }
 
     async fn attempt(&self, client: &Client, plan: &Plan, place: usize) -> Result<(), Stopped> {
-        let before = |error| Stopped { error, committing: false };
-        let txn = client.begin(plan.options.clone()).await.map_err(before)?;
-        for op in &plan.ops {
+        let mut txn = client.begin(plan.options.clone()).await?;
+        for (at, op) in plan.ops.iter().enumerate() {
+            match plan.interruption {
+                Some((before, Interruption::Suspended)) if before == at => {
+                    txn = client.resume(txn.suspend().await?).await?;
+                }
+                Some((before, Interruption::Dead)) if before == at => {
+                    txn.suspend().await?;
+                    return Err(Stopped::Dead);
+                }
+                _ => {}
+            }
             let (Planned::Read { key, for_update } | Planned::Append { key, for_update, .. }) = op;
             let found = match for_update {
                 true => txn.get_for_update(key.to_string()).await,
                 false => txn.get(key.to_string()).await,
             };
-            let mut list = self.list_of(key, found.map_err(before)?);
+            let mut list = self.list_of(key, found?);
             self.note(place, Op::Read { key: key.clone(), list: list.clone() });
             if let Planned::Append { key, element, .. } = op {
                 self.note(place, Op::Append { key: key.clone(), element: *element });
                 list.push(*element);
-                txn.put(key.to_string(), encode(&list)).await.map_err(before)?;
+                txn.put(key.to_string(), encode(&list)).await?;
             }
         }
-        txn.commit().await.map_err(|error| Stopped { error, committing: true })?;
+        txn.commit().await.map_err(Stopped::Committing)?;
         Ok(())
     }
 
@@ -285,10 +316,34 @@ impl ListAppend {
 }
 
 /// Why a transaction did not get to its end.
-struct Stopped {
-    error: Error,
-    /// The commit had been asked for.
-    committing: bool,
+enum Stopped {
+    Failed(Error),
+    /// After it was asked to commit.
+    Committing(Error),
+    /// Its client died.
+    Dead,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Failed(error)
+    }
+}
+
+impl Settings {
+    /// Draws nothing where there are no interruptions.
+    fn interruption(&self, ops: usize, rng: &mut Rng) -> Option<(usize, Interruption)> {
+        let interrupted = self.suspended_per_mille + self.dead_per_mille;
+        if interrupted == 0 {
+            return None;
+        }
+        let drawn = rng.u32(0..1000);
+        let what = match drawn < self.suspended_per_mille {
+            true => Interruption::Suspended,
+            false => Interruption::Dead,
+        };
+        (drawn < interrupted).then(|| (rng.usize(0..ops), what))
+    }
 }
 
 impl State {
@@ -349,6 +404,19 @@ mod tests {
         assert!(state.left.len() > 10, "{:?}", state.left);
         assert!(state.lists.iter().all(|list| list.appends <= 3));
         assert!(state.lists.iter().all(|list| !state.left.contains(&list.key)));
+    }
+
+    #[test]
+    fn transactions_are_interrupted_as_often_as_was_asked() {
+        let mut rng = Rng::with_seed(1);
+        let settings =
+            Settings { suspended_per_mille: 300, dead_per_mille: 100, ..Settings::default() };
+        let drawn: Vec<_> = (0..1000).map(|_| settings.interruption(3, &mut rng)).collect();
+        let count =
+            |wanted| drawn.iter().flatten().filter(|(at, what)| *at < 3 && *what == wanted).count();
+        assert!((200..400).contains(&count(Interruption::Suspended)));
+        assert!((50..150).contains(&count(Interruption::Dead)));
+        assert_eq!(Settings::default().interruption(3, &mut rng), None);
     }
 
     #[test]
