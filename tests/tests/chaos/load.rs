@@ -17,6 +17,10 @@ const LIST_CLIENTS: usize = 5;
 const BANK_CLIENTS: usize = 3;
 const REGISTER_CLIENTS: usize = 2;
 
+/// Lists in each range: as many as there are clients of them, so that most transactions meet another one
+/// and most still commit.
+const LISTS: usize = 5;
+
 /// Out of 1000 transactions on lists, how many change their client in the middle, and how many are
 /// left there with their locks. A lock stays for ten seconds: more of them and nobody gets on.
 const SUSPENDED_PER_MILLE: u32 = 50;
@@ -80,6 +84,7 @@ impl Load {
         let workloads = Workloads {
             list: list_append::ListAppend::new(
                 list_append::Settings {
+                    lists: LISTS,
                     suspended_per_mille: SUSPENDED_PER_MILLE,
                     dead_per_mille: DEAD_PER_MILLE,
                     ..Default::default()
