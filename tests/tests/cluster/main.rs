@@ -3,15 +3,19 @@
 //!
 //! `RANGEDB_LONG=1` repeats what depends on timing more often.
 
+mod anomalies;
 mod bad_directories;
 mod bad_requests;
 mod bad_settings;
+mod bank;
 mod catching_up;
 mod cli_transactions;
+mod dead_clients;
 mod durability;
 mod failover;
 mod formation;
 mod full_disk;
+mod lock_waits;
 mod membership;
 mod observing;
 mod quickstart;
