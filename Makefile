@@ -43,7 +43,7 @@ chaos: build ## Real processes under fire: MINUTES=10 of rounds, or one with SEE
 		nodes_under_fire_for_as_long_as_asked -- --nocapture
 
 .PHONY: bench
-bench: build ## Measure puts and gets next to etcd, from Debian's etcd-server; ARGS="--seconds 10"
+bench: build ## Measure puts, gets and a counter next to etcd, from Debian's etcd-server; ARGS="--seconds 10"
 	@$(CARGO_TARGET_DIR)/release/rangedb-bench $(ARGS)
 
 .PHONY: check

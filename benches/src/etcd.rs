@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Failure;
-use crate::load::Target;
+use crate::load::{Attempt, Seen, Target, Way};
 
 #[allow(clippy::all)]
 mod pb {
@@ -59,4 +59,79 @@ impl Target for Etcd {
             found.kvs.first().map(drop).ok_or_else(|| "a key that was written is not there".into())
         })
     }
+
+    fn can_increment(&self, way: Way) -> bool {
+        // Its locks are keys that are waited for in rounds of their own.
+        way != Way::Locked
+    }
+
+    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>> {
+        Box::pin(async move {
+            let range = pb::RangeRequest { key: key.to_vec() };
+            let found = self.connection(worker).range(range).await?.into_inner();
+            seen(&found)
+        })
+    }
+
+    fn add_if(
+        &self,
+        worker: usize,
+        key: Bytes,
+        last: Seen,
+    ) -> BoxFuture<'_, Result<Attempt, Failure>> {
+        Box::pin(async move {
+            let value = last.value + 1;
+            let put = pb::PutRequest { key: key.to_vec(), value: value.to_string().into_bytes() };
+            let unchanged = pb::Compare {
+                result: pb::compare::CompareResult::Equal.into(),
+                target: pb::compare::CompareTarget::Mod.into(),
+                key: key.to_vec(),
+                mod_revision: last.mark.try_into()?,
+            };
+            let range = pb::RangeRequest { key: key.to_vec() };
+            let txn = pb::TxnRequest {
+                compare: vec![unchanged],
+                success: vec![operation(pb::request_op::Request::RequestPut(put))],
+                failure: vec![operation(pb::request_op::Request::RequestRange(range))],
+            };
+            let answer = self.connection(worker).txn(txn).await?.into_inner();
+            if answer.succeeded {
+                let revision = answer.header.ok_or("a transaction without a revision")?.revision;
+                return Ok(Attempt::Added(Seen { value, mark: revision.try_into()? }));
+            }
+            let found = answer.responses.into_iter().next().and_then(|response| response.response);
+            let Some(pb::response_op::Response::ResponseRange(found)) = found else {
+                return Err("a transaction without the answer to its read".into());
+            };
+            Ok(Attempt::Lost(seen(&found)?))
+        })
+    }
+
+    /// What its client libraries do for a software transaction: read, then write if what was read
+    /// has not changed, and anew if it has.
+    fn add_in_transaction(
+        &self,
+        worker: usize,
+        key: Bytes,
+        _locked: bool,
+    ) -> BoxFuture<'_, Result<bool, Failure>> {
+        Box::pin(async move {
+            loop {
+                let last = self.counter(worker, key.clone()).await?;
+                if let Attempt::Added(_) = self.add_if(worker, key.clone(), last).await? {
+                    return Ok(true);
+                }
+            }
+        })
+    }
+}
+
+fn operation(request: pb::request_op::Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+fn seen(found: &pb::RangeResponse) -> Result<Seen, Failure> {
+    let Some(row) = found.kvs.first() else { return Ok(Seen::default()) };
+    let value = std::str::from_utf8(&row.value)?.parse()?;
+    Ok(Seen { value, mark: row.mod_revision.try_into()? })
 }

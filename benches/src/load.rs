@@ -1,4 +1,5 @@
-//! A closed load: workers that each send their next request when the last one is answered.
+//! A closed load: workers that each send their next request when the last one is answered. What they
+//! do to one key together is in `counter.rs`.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,6 +16,20 @@ use crate::Failure;
 pub enum Kind {
     Put,
     Get,
+    /// An increment of the one counter that everybody increments.
+    Increment(Way),
+}
+
+/// How a counter is incremented.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Way {
+    /// One write under the condition that the value is the one that was seen last; if it is not, the
+    /// answer says what it is, and the next attempt begins there.
+    Condition,
+    /// A transaction that reads the value and swaps it, run anew after a conflict.
+    Transaction,
+    /// A transaction that locks the key, then reads and writes it.
+    Locked,
 }
 
 impl fmt::Display for Kind {
@@ -22,6 +37,9 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Put => "put",
             Kind::Get => "get",
+            Kind::Increment(Way::Condition) => "increment by condition",
+            Kind::Increment(Way::Transaction) => "increment by transaction",
+            Kind::Increment(Way::Locked) => "increment under a lock",
         })
     }
 }
@@ -33,6 +51,39 @@ pub trait Target: Send + Sync {
     fn put(&self, worker: usize, key: Bytes, value: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
     /// The key must be there.
     fn get(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Whether counters can be incremented that way.
+    fn can_increment(&self, way: Way) -> bool;
+    /// What the counter holds now; 0 if it was never incremented.
+    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>>;
+    /// Adds 1, in one attempt of [`Way::Condition`].
+    fn add_if(
+        &self,
+        worker: usize,
+        key: Bytes,
+        seen: Seen,
+    ) -> BoxFuture<'_, Result<Attempt, Failure>>;
+    /// Adds 1 in a transaction. False: it gave up for the conflicts, and nothing was added.
+    fn add_in_transaction(
+        &self,
+        worker: usize,
+        key: Bytes,
+        locked: bool,
+    ) -> BoxFuture<'_, Result<bool, Failure>>;
+}
+
+/// A counter's value, and what tells it from every other one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    pub value: u64,
+    /// 0: the key is absent. Its meaning is the database's.
+    pub mark: u64,
+}
+
+/// What one attempt came to. Both times it is known what stands there now.
+pub enum Attempt {
+    Added(Seen),
+    Lost(Seen),
 }
 
 /// One measurement.
@@ -41,11 +92,32 @@ pub struct Run {
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
+    /// Attempts for each success; 1 where nothing can be lost.
+    pub attempts: f64,
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0}/s, p50 {:.2?}, p99 {:.2?}", self.per_second, self.p50, self.p99)
+        write!(f, "{:.0}/s, p50 {:.2?}, p99 {:.2?}", self.per_second, self.p50, self.p99)?;
+        write!(f, ", {:.1} attempts each", self.attempts)
+    }
+}
+
+impl Run {
+    /// Of microseconds that each success took, worker by worker.
+    pub fn new(
+        histograms: Vec<Histogram<u64>>,
+        took: Duration,
+        attempts: u64,
+    ) -> Result<Run, Failure> {
+        let mut all = Histogram::<u64>::new(3)?;
+        for histogram in histograms {
+            all.add(histogram)?;
+        }
+        let at = |quantile| Duration::from_micros(all.value_at_quantile(quantile));
+        let per_second = all.len() as f64 / took.as_secs_f64();
+        let attempts = attempts as f64 / all.len().max(1) as f64;
+        Ok(Run { per_second, p50: at(0.5), p99: at(0.99), attempts })
     }
 }
 
@@ -90,13 +162,8 @@ impl Load {
         let results = (0..workers).map(|worker| self.work(target, kind, worker, end));
         let histograms = futures::future::try_join_all(results).await?;
         let took = begin.elapsed();
-        let mut all = Histogram::<u64>::new(3)?;
-        for histogram in histograms {
-            all.add(histogram)?;
-        }
-        let at = |quantile| Duration::from_micros(all.value_at_quantile(quantile));
-        let per_second = all.len() as f64 / took.as_secs_f64();
-        Ok(Run { per_second, p50: at(0.5), p99: at(0.99) })
+        let attempts = histograms.iter().map(Histogram::len).sum();
+        Run::new(histograms, took, attempts)
     }
 
     async fn work(
@@ -117,6 +184,7 @@ impl Load {
             match kind {
                 Kind::Put => target.put(worker, key, self.value.clone()).await?,
                 Kind::Get => target.get(worker, key).await?,
+                Kind::Increment(_) => return Err("increments are another load".into()),
             }
             histogram.record(begin.elapsed().as_micros() as u64)?;
         }

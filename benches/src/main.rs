@@ -1,11 +1,12 @@
 //! RangeDB next to etcd: both as three processes on this machine, the same load on each in turn, in
-//! one run. What counts are the ratios: absolute figures belong to the machine.
+//! one run: puts and gets of many keys, and increments of one. What counts are the ratios: absolute figures belong to the machine.
 //!
 //! The load is closed: each worker sends its next request when the last one is answered. Keys are
 //! uniform over a fixed set that was written before; values are random bytes. Both databases sync
 //! their logs on a quorum before they acknowledge; reads are linearizable on both.
 
 mod cluster;
+mod counter;
 mod etcd;
 mod load;
 mod rangedb;
@@ -14,18 +15,28 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
 
 use crate::cluster::Cluster;
-use crate::load::{Kind, Load, Target};
+use crate::load::{Kind, Load, Target, Way};
 use crate::report::Report;
 
 #[derive(Parser)]
-#[command(name = "rangedb-bench", about = "Puts and gets per second, RangeDB next to etcd")]
+#[command(
+    name = "rangedb-bench",
+    about = "Puts, gets and increments per second, RangeDB next to etcd"
+)]
 struct Args {
     /// Numbers of workers to measure with.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     workers: Vec<usize>,
+    /// What to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [What::Keys, What::Counter])]
+    what: Vec<What>,
+    /// Numbers of workers that increment one counter.
+    #[arg(long, value_delimiter = ',', default_values_t = [64])]
+    counter_workers: Vec<usize>,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -49,6 +60,14 @@ struct Args {
     alone: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Puts and gets of many keys.
+    Keys,
+    /// Increments of one key by all workers.
+    Counter,
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
@@ -64,16 +83,31 @@ async fn main() -> Result<(), Failure> {
     for cluster in &clusters {
         targets.push(cluster.connect().await?);
     }
-    let load = Load::new(args.keys, args.value_bytes, Duration::from_secs(args.seconds));
     let mut report = Report::default();
-    for target in &targets {
+    if args.what.contains(&What::Keys) {
+        measure_keys(&args, &targets, &mut report).await?;
+    }
+    if args.what.contains(&What::Counter) {
+        measure_counter(&args, &targets, &mut report).await?;
+    }
+    println!("{}", report.table());
+    Ok(())
+}
+
+async fn measure_keys(
+    args: &Args,
+    targets: &[Box<dyn Target>],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let load = Load::new(args.keys, args.value_bytes, Duration::from_secs(args.seconds));
+    for target in targets {
         eprintln!("{}: writing {} keys", target.name(), args.keys);
         load.fill(&**target).await?;
     }
     for kind in [Kind::Put, Kind::Get] {
         for &workers in &args.workers {
             for round in 1..=args.rounds {
-                for target in &targets {
+                for target in targets {
                     let run = load.run(&**target, kind, workers).await?;
                     eprintln!("{kind} {workers} workers, round {round}: {}: {run}", target.name());
                     report.add(kind, workers, target.name(), run);
@@ -81,6 +115,27 @@ async fn main() -> Result<(), Failure> {
             }
         }
     }
-    println!("{}", report.table());
+    Ok(())
+}
+
+async fn measure_counter(
+    args: &Args,
+    targets: &[Box<dyn Target>],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let lasts = Duration::from_secs(args.seconds);
+    for way in [Way::Condition, Way::Transaction, Way::Locked] {
+        let kind = Kind::Increment(way);
+        for &workers in &args.counter_workers {
+            for round in 1..=args.rounds {
+                for target in targets.iter().filter(|target| target.can_increment(way)) {
+                    let key = Bytes::from(format!("/bench/counter/{way:?}/{workers}/{round}"));
+                    let run = counter::run(&**target, way, workers, lasts, key).await?;
+                    eprintln!("{kind} {workers} workers, round {round}: {}: {run}", target.name());
+                    report.add(kind, workers, target.name(), run);
+                }
+            }
+        }
+    }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use rangedb_client::{Client, Config};
+use rangedb_client::{Client, Config, Error, KeyValue, PutOptions, Test};
 
 use crate::Failure;
-use crate::load::Target;
+use crate::load::{Attempt, Seen, Target, Way};
 
 pub struct RangeDb(pub Client);
 
@@ -33,4 +33,73 @@ impl Target for RangeDb {
             found.map(drop).ok_or_else(|| "a key that was written is not there".into())
         })
     }
+
+    fn can_increment(&self, _way: Way) -> bool {
+        true
+    }
+
+    fn counter(&self, _worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>> {
+        Box::pin(async move { seen(self.0.get(key).await?.as_ref()) })
+    }
+
+    fn add_if(
+        &self,
+        _worker: usize,
+        key: Bytes,
+        last: Seen,
+    ) -> BoxFuture<'_, Result<Attempt, Failure>> {
+        Box::pin(async move {
+            let conditions = vec![Test::Version(last.mark)];
+            let options = PutOptions { conditions, ..PutOptions::default() };
+            let value = last.value + 1;
+            match self.0.put_with(key, value.to_string(), options).await {
+                Ok(_) => Ok(Attempt::Added(Seen { value, mark: last.mark + 1 })),
+                Err(Error::Conflict { actual, .. }) => Ok(Attempt::Lost(seen(actual.as_deref())?)),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn add_in_transaction(
+        &self,
+        _worker: usize,
+        key: Bytes,
+        locked: bool,
+    ) -> BoxFuture<'_, Result<bool, Failure>> {
+        Box::pin(async move {
+            let added = self.0.transaction(|txn| {
+                let key = key.clone();
+                async move {
+                    if locked {
+                        let row = txn.get_for_update(key.clone()).await?;
+                        let value = row.as_ref().map_or(Ok(0), number)?;
+                        return txn.put(key, (value + 1).to_string()).await;
+                    }
+                    let row = txn.get(key.clone()).await?;
+                    let value = row.as_ref().map_or(Ok(0), number)?;
+                    let expected = row.map(|row| row.value);
+                    txn.compare_and_swap(key, expected, (value + 1).to_string()).await
+                }
+            });
+            match added.await {
+                Ok(()) => Ok(true),
+                Err(error) if error.is_transaction_conflict() => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+}
+
+fn seen(row: Option<&KeyValue>) -> Result<Seen, Failure> {
+    let Some(row) = row else { return Ok(Seen::default()) };
+    Ok(Seen { value: number(row)?, mark: row.version })
+}
+
+fn number(row: &KeyValue) -> Result<u64, Error> {
+    let text = std::str::from_utf8(&row.value).ok();
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::Invalid {
+        argument: "counter".to_owned(),
+        message: format!("{row:?} holds no number"),
+    })
 }

@@ -19,7 +19,16 @@ impl Report {
 
     pub fn table(&self) -> Table {
         let mut table = Table::new();
-        table.set_header(["load", "workers", "database", "per second", "p50", "p99", "times etcd"]);
+        table.set_header([
+            "load",
+            "workers",
+            "database",
+            "per second",
+            "p50",
+            "p99",
+            "attempts",
+            "times etcd",
+        ]);
         for ((kind, workers), by_target) in &self.runs {
             let etcd = by_target.get("etcd").map(|runs| median(runs, |run| run.per_second));
             for (target, runs) in by_target {
@@ -32,6 +41,7 @@ impl Report {
                     format!("{per_second:.0}"),
                     millis(median(runs, |run| run.p50.as_secs_f64())),
                     millis(median(runs, |run| run.p99.as_secs_f64())),
+                    format!("{:.1}", median(runs, |run| run.attempts)),
                     ratio,
                 ]);
             }
