@@ -7,8 +7,8 @@ use super::observe::observe;
 use super::{Transaction, explain, graph};
 use crate::history::Outcome;
 
-/// Anomalies that are reported. One bug makes many; the first few show what it is.
-const ANOMALIES_MAX: usize = 32;
+/// Anomalies of each class that are reported. One bug makes many; the first few show what it is.
+const OF_A_CLASS_MAX: usize = 4;
 
 /// What kind of breach it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -81,7 +81,7 @@ pub struct Summary {
 ///
 /// # Errors
 ///
-/// The first anomalies, the worst in front.
+/// The first anomalies of each class, the worst classes in front.
 pub fn check(history: &[Transaction]) -> Result<Summary, Vec<Anomaly>> {
     let (observed, mut anomalies) = observe(history);
     let graph = graph::build(&observed);
@@ -92,8 +92,9 @@ pub fn check(history: &[Transaction]) -> Result<Summary, Vec<Anomaly>> {
     }
     if !anomalies.is_empty() {
         anomalies.sort_by_key(|anomaly| anomaly.class);
-        anomalies.truncate(ANOMALIES_MAX);
-        return Err(anomalies);
+        let classes = anomalies.chunk_by(|one, other| one.class == other.class);
+        let first = |class: &[Anomaly]| class[..class.len().min(OF_A_CLASS_MAX)].to_vec();
+        return Err(classes.flat_map(first).collect());
     }
     let count = |outcome| history.iter().filter(|txn| txn.outcome == outcome).count();
     Ok(Summary {

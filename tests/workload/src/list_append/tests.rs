@@ -341,3 +341,16 @@ fn real_time_is_told_with_its_stamps() {
 fn the_same_element_from_two_transactions_is_a_bad_history() {
     history().ok(vec![a("x", 1)]).ok(vec![a("x", 1)]).fails(Class::BadHistory);
 }
+
+#[test]
+fn of_each_class_a_few_are_told() {
+    let mut bad = history();
+    for number in 0..20 {
+        bad.ok(vec![r("x", [1000 + number])]);
+    }
+    bad.failed(vec![a("y", 1)]).ok(vec![r("y", [1])]);
+    let classes: Vec<Class> =
+        check(&bad.0).unwrap_err().iter().map(|anomaly| anomaly.class).collect();
+    assert_eq!(classes.iter().filter(|class| **class == Class::Garbage).count(), 4);
+    assert!(classes.contains(&Class::AbortedRead), "{classes:?}");
+}
