@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use protobuf::Message;
+use protobuf::{CodedInputStream, Message};
 use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, MessageExt, ReadableSize, RecoveryMode};
 use raft_proto::eraftpb::{Entry, HardState};
@@ -141,8 +141,7 @@ impl RaftEngineLog {
         }
         let mut state = LogState::default();
         if let Some(bytes) = hard_state {
-            state.hard_state =
-                HardState::parse_from_bytes(&bytes).map_err(|_| broken("its hard state"))?;
+            state.hard_state = decode_hard_state(&bytes).ok_or_else(|| broken("its hard state"))?;
         }
         if let Some(bytes) = truncated {
             let (index, term) = decode_truncated(&bytes).ok_or_else(|| broken("its beginning"))?;
@@ -358,6 +357,16 @@ impl<'a> Prepared<'a> {
         let value = [index, state.truncated_term.to_be_bytes()].concat();
         self.writes.put(range_id, TRUNCATED.into(), value).map_err(write_error)
     }
+}
+
+/// Within a limit, or the decoder would make room for whatever length it reads before it finds out
+/// that the bytes end.
+fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    input.push_limit(bytes.len() as u64).ok()?;
+    let mut state = HardState::default();
+    state.merge_from(&mut input).ok()?;
+    Some(state)
 }
 
 fn decode_truncated(bytes: &[u8]) -> Option<(u64, u64)> {

@@ -27,6 +27,11 @@ use crate::{Error, Result, varint};
 /// (docs/architecture.md, D4); between them the second lookup of a read decides.
 pub const INLINE_VALUE_BYTES_MAX: usize = 512;
 
+/// Figures that no record of ours has, but a damaged one may: whoever counts on from them, or adds
+/// them up, must not overflow.
+const VERSION_MAX: u64 = u64::MAX >> 1;
+const REFERENCE_BYTES_MAX: u64 = 1 << 40;
+
 const FORMAT: u8 = 1;
 const DELETED: u8 = 0;
 const INLINE: u8 = 1;
@@ -206,12 +211,12 @@ fn decode_body(mut body: &[u8], own: impl FnOnce(&[u8]) -> Bytes) -> Option<Reco
         return body.is_empty().then_some(record);
     }
     let create_ts = mod_ts.checked_sub(varint::take(&mut body)?)?;
-    let version = varint::take(&mut body).filter(|version| *version > 0)?;
+    let version = varint::take(&mut body).filter(|found| (1..=VERSION_MAX).contains(found))?;
     let lease_id = varint::take(&mut body)?;
     let value = match *kind {
         INLINE if body.len() <= INLINE_VALUE_BYTES_MAX => RecordValue::Inline(own(body)),
         REFERENCE => {
-            let bytes = varint::take(&mut body)?;
+            let bytes = varint::take(&mut body).filter(|bytes| *bytes <= REFERENCE_BYTES_MAX)?;
             body.is_empty().then_some(RecordValue::Reference { bytes })?
         }
         _ => return None,
@@ -253,13 +258,13 @@ mod tests {
             1 => RecordValue::Inline(
                 (0..rng.usize(0..=INLINE_VALUE_BYTES_MAX)).map(|_| rng.u8(..)).collect(),
             ),
-            _ => RecordValue::Reference { bytes: rng.u64(..) >> rng.u32(0..64) },
+            _ => RecordValue::Reference { bytes: rng.u64(..) >> rng.u32(24..64) },
         };
         if value == RecordValue::Deleted {
             return Record { mod_ts, start_ts, create_ts: 0, version: 0, lease_id: 0, value };
         }
         let create_ts = rng.u64(0..=mod_ts);
-        let version = rng.u64(1..=u64::MAX) >> rng.u32(0..4);
+        let version = rng.u64(1..=VERSION_MAX);
         Record { mod_ts, start_ts, create_ts, version, lease_id: rng.u64(..), value }
     }
 
@@ -333,6 +338,17 @@ mod tests {
                 assert_eq!(record.encode(), stored, "one spelling for each record");
             }
         }
+    }
+
+    #[test]
+    fn figures_that_nothing_can_be_added_to_are_refused() {
+        let reference = |version, bytes| {
+            let value = RecordValue::Reference { bytes };
+            Record { mod_ts: 9, start_ts: 9, create_ts: 9, version, lease_id: 0, value }.encode()
+        };
+        assert!(Record::decode(&reference(VERSION_MAX, REFERENCE_BYTES_MAX)).is_ok());
+        assert!(Record::decode(&reference(VERSION_MAX + 1, 600)).is_err());
+        assert!(Record::decode(&reference(1, REFERENCE_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

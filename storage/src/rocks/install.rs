@@ -218,15 +218,19 @@ impl Redo {
         if crc32fast::hash(bytes) != u32::from_le_bytes(*crc) {
             return None;
         }
-        let rest = &mut &bytes[1..];
-        if bytes[0] != REDO_FORMAT {
+        let rest = &mut &bytes[..];
+        if take_byte(rest)? != REDO_FORMAT {
             return None;
         }
         let staged_id = varint::take(rest)?;
         let mut families = Vec::new();
         for _ in 0..varint::take(rest)? {
             let cf = take_family(rest)?;
-            let clears = take_byte(rest)? == 1;
+            let clears = match take_byte(rest)? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
             families.push(RedoFamily { cf, clears, files: varint::take(rest)?.try_into().ok()? });
         }
         let mut meta = WriteBatch::default();

@@ -200,3 +200,32 @@ fn redo_records_come_back_as_they_were_and_cuts_are_refused() {
         assert_eq!(Redo::decode(&bytes[..length]), None);
     }
 }
+
+/// Whatever stands behind a checksum that is right.
+#[test]
+fn redo_records_of_any_bytes_are_refused_or_have_no_other_spelling() {
+    let with_crc = |bytes: &[u8]| [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
+    assert_eq!(Redo::decode(&with_crc(b"")), None);
+    let mut meta = WriteBatch::default();
+    meta.put(ColumnFamily::Meta, "r/1", vec![1; 200]);
+    meta.delete_span(ColumnFamily::Lock, Span { start: "a".into(), end: "b".into() });
+    let family = RedoFamily { cf: ColumnFamily::Value, clears: true, files: 300 };
+    let sound = Redo { staged_id: 1 << 40, families: vec![family], meta }.encode();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..50_000 {
+        let mut bytes = sound[..sound.len() - CRC_BYTES].to_vec();
+        for _ in 0..rng.usize(1..4) {
+            let place = rng.usize(0..bytes.len());
+            match rng.u8(0..4) {
+                0 => bytes[place] = rng.u8(..),
+                1 => bytes.truncate(place.max(1)),
+                2 => bytes.insert(place, rng.u8(..)),
+                // A length that nothing is as long as.
+                _ => drop(bytes.splice(place..=place, [0xff, 0xff, 0xff, 0xff, 0x0f])),
+            }
+        }
+        if let Some(redo) = Redo::decode(&with_crc(&bytes)) {
+            assert_eq!(redo.encode(), with_crc(&bytes));
+        }
+    }
+}
