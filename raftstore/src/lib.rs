@@ -54,6 +54,7 @@ mod store;
 
 pub use bootstrap::bootstrap;
 pub use config::Config;
+pub use eraft::decode_message;
 pub use error::Error;
 pub use event::{Effect, Event, Monotonic, RangeRef, ReadAt, RequestId};
 pub use status::{Counters, RangeStatus};

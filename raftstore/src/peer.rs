@@ -22,12 +22,15 @@ use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
-use rangedb_storage::{LogBatch, LogEngine, Span, StateEngine, StateMachine, keys};
+use rangedb_storage::{
+    Error as StorageError, LogBatch, LogEngine, Span, StateEngine, StateMachine, keys,
+};
 
 use crate::lease::Lease;
 use crate::raft_log::{Position, RaftLog};
 use crate::{Config, Error, RequestId};
 
+pub(crate) use credible::INDEX_MAX;
 pub(crate) use install::StagedIn;
 use operate::PendingOperation;
 use propose::Proposals;
@@ -138,7 +141,7 @@ impl Peer {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&raft_config, log, &logger)
-            .unwrap_or_else(|e| panic!("range {range}: raft refuses the stored state: {e}"));
+            .map_err(|e| StorageError::corrupt(format!("raft refuses range {range}: {e}")))?;
         let mut peer = Peer {
             range,
             me,

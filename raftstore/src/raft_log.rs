@@ -20,6 +20,10 @@ use rangedb_storage::{LogChange, LogEngine, Reader, StateEngine};
 
 use crate::entry_cache::{EntryCache, entry_bytes};
 use crate::membership::conf_state;
+use crate::peer::INDEX_MAX;
+
+/// No log gets to a later term by elections; above it is room for what is added to it.
+const TERM_MAX: u64 = u64::MAX >> 1;
 
 /// Format of the records in a snapshot: changes with the formats of the state.
 pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 1;
@@ -110,6 +114,12 @@ impl RaftLog {
         }
         if log.hard_state.commit > log.last_index {
             return Err(log.lost(log.hard_state.commit));
+        }
+        if log.hard_state.term > TERM_MAX || log.last_index > INDEX_MAX {
+            return Err(rangedb_storage::Error::corrupt(format!(
+                "the log of range {range} is in term {} at {}",
+                log.hard_state.term, log.last_index
+            )));
         }
         if log.hard_state.commit < applied.index {
             log.hard_state.commit = applied.index;

@@ -18,8 +18,9 @@ use rangedb_storage::{
     StateEngine, StateMachine, keys,
 };
 
+use crate::membership::are_sound;
 use crate::pass::Pass;
-use crate::peer::{Peer, Shared};
+use crate::peer::{INDEX_MAX, Peer, Shared};
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus};
 use flushing::Flushing;
 
@@ -354,6 +355,10 @@ impl Store {
                 StorageError::corrupt(format!("range state {}: {e}", key.escape_ascii()))
             })?;
             let range = stored.descriptor.as_ref().map_or(0, |d| d.range_id);
+            if keys::range_state(range) != key || !is_sound(&stored) {
+                let reason = format!("range state {}: {stored:?}", key.escape_ascii());
+                return Err(StorageError::corrupt(reason));
+            }
             if self.shard.holds(RangeId(range)) {
                 ranges.push(stored);
             }
@@ -398,4 +403,14 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a replica can have got there: what is calculated with these figures does not overflow,
+/// and raft knows the members.
+fn is_sound(stored: &RangeState) -> bool {
+    let Some(descriptor) = &stored.descriptor else { return false };
+    stored.applied_index <= INDEX_MAX
+        && stored.snapshot_index <= stored.applied_index
+        && are_sound(&descriptor.replicas, descriptor.next_replica_id)
+        && stored.replica_id < u64::MAX
 }

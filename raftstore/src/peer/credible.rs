@@ -24,7 +24,7 @@ use crate::{eraft, membership};
 const TERM_STEP_MAX: u64 = 1 << 32;
 
 /// The highest place in a log: there is room above it for what raft adds.
-const INDEX_MAX: u64 = u64::MAX >> 1;
+pub(crate) const INDEX_MAX: u64 = u64::MAX >> 1;
 
 impl Peer {
     /// Whether a replica with a sound log could have sent the message.

@@ -133,6 +133,6 @@ impl Store {
 
 /// A raft message that says the same of its ends as the envelope around it.
 fn decode_for(bytes: &[u8], from: Replica, to: Replica) -> Option<Message> {
-    let message = eraft::decode(bytes)?;
+    let message = eraft::decode_message(bytes)?;
     (message.from == from.replica_id && message.to == to.replica_id).then_some(message)
 }
