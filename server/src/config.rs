@@ -20,6 +20,9 @@ use file::File;
 /// nothing from sharing a pass.
 const STORES_MAX: usize = 16;
 
+/// Ticks of an election timeout at most: with the longest tick, a week. Leases are calculated from it.
+const ELECTION_TICKS_MAX: usize = 10_000;
+
 /// A server's settings, complete and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -171,9 +174,16 @@ impl Config {
             return Err(ConfigError::invalid("raft.heartbeat_ticks", 0, "must be at least 1"));
         }
         // A lost heartbeat alone must not start an election.
-        if raft.election_ticks < 3 * raft.heartbeat_ticks {
+        if raft.election_ticks < raft.heartbeat_ticks.saturating_mul(3) {
             let reason = "must be at least three times raft.heartbeat_ticks";
             return Err(ConfigError::invalid("raft.election_ticks", raft.election_ticks, reason));
+        }
+        if raft.election_ticks > ELECTION_TICKS_MAX {
+            let reason = format!("must be at most {ELECTION_TICKS_MAX}");
+            return Err(ConfigError::invalid("raft.election_ticks", raft.election_ticks, reason));
+        }
+        if raft.inflight_messages_max == 0 {
+            return Err(ConfigError::invalid("raft.inflight_messages", 0, "must be at least 1"));
         }
         Ok(())
     }

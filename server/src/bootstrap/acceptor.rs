@@ -5,10 +5,17 @@ use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
 use crate::identity::{Ballot, Identity};
 
+/// Rounds that a ballot may be above what was promised: more than proposers can have tried, and few
+/// enough that rounds do not run out.
+const ROUNDS_AHEAD_MAX: u64 = 1 << 32;
+
 /// Promises to take no part in lower ballots. True if promised.
 pub(super) fn prepare(identity: &mut Identity, ballot: Ballot) -> bool {
     // Asking twice under one ballot is the same proposer, whose answer was lost.
-    if identity.membership().is_some() || identity.promised() > Some(ballot) {
+    if identity.membership().is_some()
+        || identity.promised() > Some(ballot)
+        || !is_near(identity, ballot)
+    {
         return false;
     }
     identity.set_promised(ballot);
@@ -18,12 +25,23 @@ pub(super) fn prepare(identity: &mut Identity, ballot: Ballot) -> bool {
 /// Accepts a formation under a ballot, unless a higher one was promised. True if accepted.
 pub(super) fn accept(identity: &mut Identity, ballot: Ballot, formation: &Formation) -> bool {
     let promised_higher = identity.promised() > Some(ballot);
-    if identity.membership().is_some() || promised_higher || !is_sound(formation) {
+    if identity.membership().is_some()
+        || promised_higher
+        || !is_near(identity, ballot)
+        || !is_sound(formation)
+    {
         return false;
     }
     identity.set_promised(ballot);
     identity.set_accepted(ballot, formation);
     true
+}
+
+/// Whether others can still go above the ballot. One of the last round, once promised, would keep a
+/// cluster from ever being formed.
+fn is_near(identity: &Identity, ballot: Ballot) -> bool {
+    let promised = identity.promised().map_or(0, |promised| promised.round);
+    ballot.round <= promised.saturating_add(ROUNDS_AHEAD_MAX)
 }
 
 /// Whether a cluster can be made of it.

@@ -83,5 +83,5 @@ pub(super) fn next_ballot<'a>(
     heard: impl IntoIterator<Item = &'a BootstrapReply>,
 ) -> Ballot {
     let rounds = heard.into_iter().filter_map(|reply| reply.promised).map(|ballot| ballot.round);
-    Ballot { round: rounds.max().unwrap_or(0) + 1, directory_id }
+    Ballot { round: rounds.max().unwrap_or(0).saturating_add(1), directory_id }
 }

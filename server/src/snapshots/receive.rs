@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use prost::Message as _;
-use protobuf::Message as _;
-use raft_proto::eraftpb;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::snapshot_chunk::Body;
 use rangedb_proto::v1::{
     RaftEnvelope, SnapshotChunk, SnapshotHeader, SnapshotMeta, SnapshotReceipt, SnapshotTrailer,
     raft_envelope,
 };
-use rangedb_raftstore::Event;
+use rangedb_raftstore::{Event, decode_message};
 use rangedb_storage::{ChunkReceiver, StagedSnapshot, StateEngine, keys};
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -130,7 +128,7 @@ where
 /// What the leader says of the range, in the snapshot of its message.
 fn meta_of(envelope: &RaftEnvelope) -> Option<SnapshotMeta> {
     let Some(raft_envelope::Body::Message(message)) = &envelope.body else { return None };
-    let message = eraftpb::Message::parse_from_bytes(message).ok()?;
+    let message = decode_message(message)?;
     let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
     meta.descriptor.is_some().then_some(meta)
 }
