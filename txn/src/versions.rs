@@ -100,24 +100,30 @@ pub(crate) fn newest_between(
 
 /// Puts a version in `current`, and what stood there into the history, unless it is as good as
 /// nothing. A value that stands apart is the caller's part.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if what stands there is not older: commits of a range only go up, so the
+/// range's record of the last one, or the version, is damaged.
 pub(crate) fn supersede(
     batch: &mut Batch<'_>,
     key: &[u8],
     before: Option<Record>,
     after: &Record,
     collect_below: u64,
-) {
+) -> Result<()> {
     if let Some(before) = before.filter(|before| !is_spent(before, collect_below)) {
         let (mod_ts, end_ts) = (before.mod_ts, after.mod_ts);
-        assert!(
-            mod_ts < end_ts,
-            "a commit at {end_ts} over \"{}\" of {mod_ts}",
-            key.escape_ascii()
-        );
+        if mod_ts >= end_ts {
+            let key = key.escape_ascii();
+            let reason = format!("a commit at {end_ts} over \"{key}\" of {mod_ts}");
+            return Err(Error::corrupt(reason));
+        }
         let superseded = HistoryRecord { record: before, end_ts };
         batch.put(ColumnFamily::History, keys::history(key, mod_ts), superseded.encode());
     }
     batch.put(ColumnFamily::Current, keys::current(key), after.encode());
+    Ok(())
 }
 
 /// The version with its value, which may stand apart from it.

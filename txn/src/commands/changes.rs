@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rangedb_proto::v1::KeyValue;
-use rangedb_storage::{Batch, ColumnFamily, Record, RecordValue, keys};
+use rangedb_storage::{Batch, ColumnFamily, Record, RecordValue, Result, keys};
 
 use crate::versions;
 
@@ -78,7 +78,7 @@ impl Changes {
         self.keys.iter().filter(|(_, change)| change.after.is_some()).map(|(key, _)| key)
     }
 
-    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) {
+    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) -> Result<()> {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
             let Some(after) = change.after else { continue };
@@ -86,8 +86,9 @@ impl Changes {
             if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
                 batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
             }
-            versions::supersede(batch, &key, change.before, &record, collect_below);
+            versions::supersede(batch, &key, change.before, &record, collect_below)?;
         }
+        Ok(())
     }
 }
 

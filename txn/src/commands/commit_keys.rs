@@ -38,7 +38,7 @@ pub(crate) fn apply(
         }
     }
     let timestamps = (commit.start_ts, commit.commit_ts);
-    undecided::commit(context, memory, batch, timestamps, locked);
+    undecided::commit(context, memory, batch, timestamps, locked)?;
     Ok(committed(commit.commit_ts))
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn apply(
     if !memory.locks.is_empty() {
         release_own(memory, &changes, batch)?;
     }
-    changes.write_to(batch, collect_below);
+    changes.write_to(batch, collect_below)?;
     // Also without an operation: a commit that only checked must not share its timestamp with a
     // later one that writes, or a snapshot at that timestamp would show what the check did not see.
     memory.committed(context, batch, (commit.start_ts, commit_ts));

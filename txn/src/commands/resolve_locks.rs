@@ -44,7 +44,7 @@ pub(crate) fn apply(
     let keys = work.locked.len() as u64;
     if resolve.commit_ts > 0 {
         let timestamps = (resolve.start_ts, resolve.commit_ts);
-        undecided::commit(context, memory, batch, timestamps, work.locked);
+        undecided::commit(context, memory, batch, timestamps, work.locked)?;
     } else {
         for (key, lock, _) in &work.locked {
             undecided::roll_back(memory, batch, key, lock);

@@ -5,7 +5,7 @@
 //! says that it was rolled back. All other locks follow.
 
 use bytes::Bytes;
-use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, keys};
+use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, Result, keys};
 
 use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
@@ -20,9 +20,9 @@ pub(crate) fn commit(
     batch: &mut Batch<'_>,
     (start_ts, commit_ts): (u64, u64),
     locked: Vec<(Bytes, Lock, Option<Record>)>,
-) {
+) -> Result<()> {
     if locked.is_empty() {
-        return;
+        return Ok(());
     }
     let collect_below = memory.range.collected_below_ts;
     for (key, lock, before) in locked {
@@ -31,7 +31,7 @@ pub(crate) fn commit(
         match lock.kind {
             LockKind::Write { value, lease_id } => {
                 let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
-                versions::supersede(batch, key, before, &after, collect_below);
+                versions::supersede(batch, key, before, &after, collect_below)?;
             }
             // A primary without a version must still say that the transaction was committed.
             LockKind::Pessimistic if lock.primary == key => {
@@ -41,6 +41,7 @@ pub(crate) fn commit(
         }
     }
     memory.committed(context, batch, (start_ts, commit_ts));
+    Ok(())
 }
 
 fn version(
