@@ -84,6 +84,7 @@ mod resolve;
 mod retry;
 mod router;
 mod sender;
+mod settle;
 pub mod status;
 mod timestamps;
 pub mod trace;

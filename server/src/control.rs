@@ -12,6 +12,7 @@ mod admin;
 mod commit;
 mod deadlocks;
 pub mod directory;
+mod garbage;
 mod heartbeat;
 mod join;
 mod keys;
@@ -83,6 +84,7 @@ impl Control {
                 | request::Body::Heartbeat(_)
                 | request::Body::RemoveNode(_)
                 | request::Body::ConfigSet(_)
+                | request::Body::HoldFloor(_)
         );
         let net = self.around.net.clone();
         let answering =
@@ -114,6 +116,8 @@ impl Control {
             Ask::MetaRead(ask) => Tell::MetaRead(self.meta_read(ask).await?),
             Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
             Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),
+            Ask::HoldFloor(ask) => Tell::HoldFloor(self.hold_floor(ask).await?),
+            Ask::GarbageStatus(_) => Tell::GarbageStatus(self.garbage_status().await?),
             Ask::LockWaits(ask) => Tell::LockWaits(self.lock_waits(ask)),
             Ask::PartitionList(ask) => Tell::PartitionList(self.partition_list(&ask)),
             Ask::PointRead(_)
@@ -122,8 +126,6 @@ impl Control {
             | Ask::TransactionCommand(_)
             | Ask::Validate(_)
             | Ask::ListLocks(_)
-            | Ask::HoldFloor(_)
-            | Ask::GarbageStatus(_)
             | Ask::Forwarded(_) => {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }

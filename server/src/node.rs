@@ -6,6 +6,7 @@
 //! threads, the simulator from one seed.
 
 mod forward;
+mod garbage;
 mod heartbeat;
 mod leading;
 mod lock_queue;
@@ -27,8 +28,10 @@ use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use crate::board::Board;
 use crate::control::{Control, Surroundings};
 use crate::handle::StoreHandle;
+use garbage::Garbage;
 use lock_queue::LockQueues;
 
+pub use garbage::GarbageCounts;
 pub use lock_queue::LockWaitCounts;
 
 /// The time of day. Only the oracle looks at it, and it may jump.
@@ -80,6 +83,7 @@ pub struct Node {
     lock_queues: LockQueues,
     /// Somebody tells the control plane who waits here.
     telling_of_waits: AtomicBool,
+    garbage: Mutex<Garbage>,
 }
 
 /// For reports: total and available bytes.
@@ -132,12 +136,14 @@ impl Node {
             stopped: Mutex::new(None),
             lock_queues: LockQueues::default(),
             telling_of_waits: AtomicBool::new(false),
+            garbage: Mutex::default(),
         })
     }
 
-    /// Begins to report to the control plane.
+    /// Begins to report to the control plane, and to collect garbage.
     pub fn start(self: &Arc<Self>) {
         self.start_heartbeats();
+        self.start_collecting();
     }
 
     /// Answers a request within `timeout`; an error is an answer too.
@@ -153,6 +159,7 @@ impl Node {
             Ask::PointRead(_)
                 | Ask::Scan(_)
                 | Ask::Validate(_)
+                | Ask::ListLocks(_)
                 | Ask::Locate(_)
                 | Ask::Timestamps(_)
         );
@@ -165,6 +172,7 @@ impl Node {
                     self.transaction_command(ask, timeout).await.map(Tell::TransactionCommand)
                 }
                 Ask::Validate(ask) => self.validate(ask).await.map(Tell::Validate),
+                Ask::ListLocks(ask) => self.list_locks(ask).await.map(Tell::ListLocks),
                 Ask::Forwarded(ask) => self.handle_forwarded(*ask).await,
                 other => self.to_control(other, timeout).await,
             }

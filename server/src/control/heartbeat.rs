@@ -62,6 +62,7 @@ impl Control {
         }
         let operations = self.plan(&beat.ranges, now);
         let timestamp = self.timestamps(1).await?.last;
+        let (floor_ts, collect_below_ts) = self.garbage_bounds();
         let state = self.state();
         let config = settings::SETTINGS.iter();
         let config = config.map(|s| (s.name.to_owned(), state.setting(s.name)));
@@ -71,7 +72,8 @@ impl Control {
             nodes: state.nodes.values().cloned().collect(),
             config: config.collect::<BTreeMap<_, _>>(),
             timestamp,
-            ..Default::default()
+            floor_ts,
+            collect_below_ts,
         })
     }
 
@@ -121,7 +123,7 @@ impl Control {
         LocateReply { ranges, nodes: nodes.into_values().collect() }
     }
 
-    /// Takes silent nodes for dead and keeps the timestamp bound ahead, until the control plane is
+    /// Takes silent nodes for dead, keeps the timestamp bound ahead and raises the floor, until the control plane is
     /// dropped.
     pub fn watch(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
@@ -136,6 +138,7 @@ impl Control {
                 // A failure is a lost leadership or a range without quorum: the next round tells.
                 let _ = control.extend().await;
                 let _ = control.bury_silent_nodes().await;
+                let _ = control.raise_floor().await;
             }
         };
         net.spawn(Box::pin(watching));

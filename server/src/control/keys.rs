@@ -17,6 +17,10 @@ pub const NODES: &[u8] = b"_/cluster/nodes/";
 pub const CONFIG: &[u8] = b"_/cluster/config/";
 /// `v1::ConfigValue` by name and version.
 pub const CONFIG_HISTORY: &[u8] = b"_/cluster/config-history/";
+/// Decimal timestamp: nothing below is read any more.
+pub const GC_FLOOR: &[u8] = b"_/cluster/gc-floor";
+/// Decimal timestamp by name of what holds the floor at or below it.
+pub const GC_HOLDS: &[u8] = b"_/cluster/gc-holds/";
 /// `v1::RangeDescriptor` by decimal id.
 pub const PARTITIONS: &[u8] = b"_/partitions/";
 /// Not stored: made from what leaders report.
@@ -32,6 +36,10 @@ pub fn node(node_id: u64) -> Bytes {
 
 pub fn config(name: &str) -> Bytes {
     below(CONFIG, name)
+}
+
+pub fn gc_hold(name: &str) -> Bytes {
+    below(GC_HOLDS, name)
 }
 
 /// Versions are padded so that they list in order.

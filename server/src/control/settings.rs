@@ -14,14 +14,25 @@ pub struct Setting {
     check: fn(&str) -> Result<String, String>,
 }
 
+/// A client tells within about a second that a transaction is open for long; with less, it could find
+/// its snapshot gone before that.
+const RETENTION_MIN: Duration = Duration::from_secs(5);
+
 /// Replicas more than this cost every write more than they protect.
 const REPLICATION_FACTOR_MAX: u32 = 7;
 
 pub const REPLICATION_FACTOR: &str = "replication_factor";
+pub const GC_RETENTION: &str = "gc_retention";
 pub const NODE_DEAD_AFTER: &str = "node_dead_after";
 
 /// All there are, by name.
-pub const SETTINGS: [Setting; 2] = [
+pub const SETTINGS: [Setting; 3] = [
+    Setting {
+        name: GC_RETENTION,
+        default: "10m",
+        description: "how long versions that were overwritten or deleted can still be read",
+        check: |value| retention(value).map(|_| value.to_owned()),
+    },
     Setting {
         name: NODE_DEAD_AFTER,
         default: "30m",
@@ -60,6 +71,14 @@ pub fn replicas(value: &str) -> Result<u32, String> {
     }
 }
 
+fn retention(value: &str) -> Result<Duration, String> {
+    let retention = duration(value)?;
+    match retention >= RETENTION_MIN {
+        true => Ok(retention),
+        false => Err(format!("it must be at least {RETENTION_MIN:?}")),
+    }
+}
+
 /// Reads a duration like `500ms`, `30s`, `10m` or `2h`.
 pub fn duration(value: &str) -> Result<Duration, String> {
     let wrong = || "it must be a whole number with ms, s, m or h behind it".to_owned();
@@ -94,6 +113,13 @@ mod tests {
             assert!(factor.check(bad).is_err(), "{bad}");
         }
         assert_eq!(factor.check("05").as_deref(), Ok("5"));
+    }
+
+    #[test]
+    fn the_retention_leaves_transactions_time_to_be_known() {
+        let retention = find("gc_retention").unwrap();
+        assert!(retention.check("4999ms").is_err());
+        assert_eq!(retention.check("5s").as_deref(), Ok("5s"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rangedb_proto::v1::{ConfigValue, NodeDescriptor, NodeState, NodeStats};
 
 use super::directory::Directory;
+use super::garbage::Garbage;
 use super::schedule::View;
 use super::settings;
 
@@ -24,6 +25,7 @@ pub struct State {
     pub heard: BTreeMap<u64, Heard>,
     pub directory: Directory,
     pub config: BTreeMap<String, ConfigValue>,
+    pub garbage: Garbage,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,
 }
@@ -42,6 +44,11 @@ impl State {
 
     pub fn node_dead_after(&self) -> Duration {
         let value = self.setting(settings::NODE_DEAD_AFTER);
+        settings::duration(&value).expect("stored values were checked")
+    }
+
+    pub fn gc_retention(&self) -> Duration {
+        let value = self.setting(settings::GC_RETENTION);
         settings::duration(&value).expect("stored values were checked")
     }
 

@@ -17,8 +17,9 @@ use rangedb_proto::v1::{self, ConfigValue, Formation, NodeDescriptor, RangeDescr
 use rangedb_raftstore::Event;
 
 use super::commit::{absent, at_version, put};
+use super::garbage::Garbage;
 use super::state::State;
-use super::timestamps::{commit_bound, stored_bound};
+use super::timestamps::{commit_bound, stored_bound, timestamp};
 use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
 use crate::founding::{FIRST_FREE_RANGE_ID, founding_ranges};
 
@@ -77,6 +78,7 @@ impl Control {
         let nodes = self.around.list_control(keys::NODES).await?;
         let partitions = self.around.list_control(keys::PARTITIONS).await?;
         let config = self.around.list_control(keys::CONFIG).await?;
+        let garbage = self.load_garbage().await?;
         let mut state = self.state();
         for kv in nodes {
             let node: NodeDescriptor = decode(&kv.key, kv.value)?;
@@ -91,7 +93,19 @@ impl Control {
             let value: ConfigValue = decode(&kv.key, kv.value)?;
             state.config.insert(name, value);
         }
+        state.garbage = garbage;
         Ok(())
+    }
+
+    async fn load_garbage(&self) -> Result<Garbage, v1::Error> {
+        let floor = self.around.get_control(keys::GC_FLOOR).await?;
+        let floor = floor.map_or(Ok(Timestamp::ZERO), |kv| timestamp(&kv))?;
+        let mut holds = Vec::new();
+        for kv in self.around.list_control(keys::GC_HOLDS).await? {
+            let name = String::from_utf8_lossy(&kv.key[keys::GC_HOLDS.len()..]).into_owned();
+            holds.push((name, timestamp(&kv)?));
+        }
+        Ok(Garbage::load(floor, holds.into_iter()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Handing out timestamps: from memory, below a committed bound, and only while this node leads.
 
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{self, Condition, TimestampsReply};
+use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
 
 use super::commit::{in_term, put};
 use super::{Control, Surroundings, keys};
@@ -35,10 +35,15 @@ pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1:
     let Some(kv) = around.get_control(keys::TIMESTAMP_BOUND).await? else {
         return Ok((Timestamp::ZERO, 0));
     };
-    let bound = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-    let bound = bound.map(|bound| (Timestamp(bound), kv.version));
-    bound.ok_or_else(|| {
-        crate::node::storage_error(rangedb_storage::Error::corrupt("the timestamp bound"))
+    Ok((timestamp(&kv)?, kv.version))
+}
+
+/// A timestamp that is stored in decimal.
+pub fn timestamp(kv: &KeyValue) -> Result<Timestamp, v1::Error> {
+    let stored = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
+    stored.map(Timestamp).ok_or_else(|| {
+        let what = format!("the timestamp at {}", kv.key.escape_ascii());
+        crate::node::storage_error(rangedb_storage::Error::corrupt(what))
     })
 }
 

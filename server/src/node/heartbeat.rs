@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rangedb_proto::RangeId;
 use rangedb_proto::v1::{
-    Heartbeat, HeartbeatReply, NodeDescriptor, NodeStats, RangeOperation, error::Kind, request,
-    response,
+    Heartbeat, HeartbeatReply, NodeDescriptor, NodeStats, RangeOperation, RangeReport, error::Kind,
+    request, response,
 };
 
 use super::Node;
@@ -35,7 +36,7 @@ impl Node {
         let beat = Heartbeat {
             node: Some(self.descriptor.clone()),
             cluster_id: self.cluster_id,
-            ranges: self.board.reports(),
+            ranges: self.reports(),
             stats: Some(self.stats()),
         };
         match self.to_control(request::Body::Heartbeat(beat), TIMEOUT).await {
@@ -53,6 +54,7 @@ impl Node {
 
     fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
         self.saw(reply.timestamp);
+        self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
         self.learn_nodes(reply.nodes);
         for operation in reply.operations {
             let node = self.clone();
@@ -68,6 +70,15 @@ impl Node {
     fn learn_nodes(&self, nodes: Vec<NodeDescriptor>) {
         let mut book = self.book();
         book.extend(nodes.into_iter().map(|node| (node.node_id, node)));
+    }
+
+    fn reports(&self) -> Vec<RangeReport> {
+        let mut reports = self.board.reports();
+        for report in &mut reports {
+            let range = report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id);
+            report.unlocked_below_ts = self.unlocked_below(RangeId(range));
+        }
+        reports
     }
 
     fn stats(&self) -> NodeStats {

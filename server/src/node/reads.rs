@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use rangedb_proto::v1::{
-    self, PointRead, PointReadReply, RangeHeader, ReadCheck, Scan, ScanReply, Validate,
-    ValidateReply,
+    self, ListLocks, ListLocksReply, PointRead, PointReadReply, RangeHeader, ReadCheck, Scan,
+    ScanReply, Validate, ValidateReply,
 };
 use rangedb_proto::{RangeDescriptorExt, RangeId, Timestamp};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
@@ -64,6 +64,22 @@ impl Node {
         let outcome = rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask);
         let conflict = outcome.map_err(storage_error)?.unlocked()?;
         Ok(ValidateReply { conflict })
+    }
+
+    /// Locks as they stand now, whoever asks.
+    pub(super) async fn list_locks(&self, ask: ListLocks) -> Result<ListLocksReply, v1::Error> {
+        let view = self.view(ask.range, 0).await?;
+        let end = match &ask.end_key[..] {
+            [] => view.descriptor.end_key.clone(),
+            _ => ask.end_key,
+        };
+        if !view.descriptor.covers(&ask.start_key, &end) {
+            return Err(outside(&view));
+        }
+        let span = (&ask.start_key[..], &end[..]);
+        let page = rangedb_txn::locks(&*view.reader, span, ask.limit, ask.started_below_ts);
+        let (locks, resume) = page.map_err(storage_error)?;
+        Ok(ListLocksReply { locks, resume_key: resume.unwrap_or_default() })
     }
 
     /// A view of a range's state for a read at a timestamp; 0 is the latest.

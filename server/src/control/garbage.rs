@@ -1,0 +1,253 @@
+//! How far back the cluster remembers: the floor, what holds it down, and what may be dropped.
+//!
+//! The floor is the smallest of
+//!
+//! - the oracle's time less the retention (`gc_retention`);
+//! - the timestamps of holds: of transactions that are open for long, told by their clients and kept
+//!   in memory for as long as they say, and of durable ones, kept under `_/cluster/gc-holds/`.
+//!
+//! It is stored before anybody is told of it, and only rises. A hold below it is refused.
+//!
+//! # Two steps
+//!
+//! A range may only drop what could still be asked about a transaction once no range has a lock of
+//! one that old, because whoever meets such a lock asks its primary, in any range, how it ended. So
+//!
+//! 1. nodes learn the floor with their heartbeats and raise it in the ranges they lead: from then on
+//!    no transaction from below takes a lock there. Locks that stand are settled, and the node
+//!    reports the range as unlocked below the floor;
+//! 2. what all ranges are unlocked below, *collect_below*, is told to the nodes, which drop what
+//!    nobody sees at or above it (`node/garbage.rs`).
+//!
+//! A range that does not report, because it has no leader or its node is cut off, stops the second
+//! step for all.
+//!
+//! A new control plane knows nothing of the holds in its predecessor's memory. It leaves the floor
+//! where it is until all of them have been told again or are over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{
+    self, Delete, GarbageStatus, HoldFloor, HoldFloorReply, HoldInfo, Operation, TooOld,
+    error::Kind, operation,
+};
+
+use super::commit::put;
+use super::{Control, keys};
+
+/// How long a hold in memory may last without being told again, and so how long a new control plane
+/// waits.
+const HOLD_TTL_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of a hold's name.
+const HOLD_NAME_MAX: usize = 128;
+
+/// Clients with long transactions, backups and the like: some megabytes.
+const HOLDS_MAX: usize = 100_000;
+
+/// The floor rises in steps of this part of the retention: each costs a commit in every range.
+const STEPS_IN_RETENTION: u32 = 10;
+
+/// No floor rises more often.
+const STEP_MIN: Duration = Duration::from_secs(1);
+
+/// The floor and what holds it, as far as it is in memory.
+#[derive(Default)]
+pub struct Garbage {
+    /// Nothing below may be read any more, here or anywhere.
+    floor: Timestamp,
+    holds: BTreeMap<String, Hold>,
+}
+
+struct Hold {
+    timestamp: Timestamp,
+    /// None: durable.
+    until: Option<Duration>,
+}
+
+impl Garbage {
+    /// Of what is stored.
+    pub fn load(floor: Timestamp, durable: impl Iterator<Item = (String, Timestamp)>) -> Self {
+        let hold = |(name, timestamp)| (name, Hold { timestamp, until: None });
+        Garbage { floor, holds: durable.map(hold).collect() }
+    }
+
+    /// Where the floor would be now: below `newest` by the retention and at or below every hold.
+    fn wanted(&mut self, newest: Timestamp, retention: Duration, now: Duration) -> Timestamp {
+        self.holds.retain(|_, hold| hold.until.is_none_or(|until| until > now));
+        let millis = newest.millis().saturating_sub(retention.as_millis() as u64);
+        let kept = Timestamp::from_millis(millis);
+        let held = self.holds.values().map(|hold| hold.timestamp).min();
+        held.map_or(kept, |held| held.min(kept)).max(self.floor)
+    }
+}
+
+impl Control {
+    pub(super) async fn hold_floor(&self, ask: HoldFloor) -> Result<HoldFloorReply, v1::Error> {
+        check_name(&ask.name)?;
+        let durable = ask.ttl_ms == 0;
+        let ttl = Duration::from_millis(ask.ttl_ms.into());
+        if ttl > HOLD_TTL_MAX {
+            let message =
+                format!("a hold lasts {HOLD_TTL_MAX:?} at most; 0 keeps it until released");
+            return Err(v1::Error::invalid("ttl_ms", message));
+        }
+        // Durable ones change what is stored, and the two kinds share their names.
+        let _change = self.changing.lock().await;
+        if ask.timestamp == 0 {
+            return self.release_floor(&ask.name).await;
+        }
+        let timestamp = Timestamp(ask.timestamp);
+        let now = self.around.net.now();
+        {
+            let mut state = self.state();
+            let garbage = &mut state.garbage;
+            if timestamp < garbage.floor {
+                return Err(too_old(garbage.floor));
+            }
+            if garbage.holds.len() >= HOLDS_MAX && !garbage.holds.contains_key(&ask.name) {
+                return Err(v1::Error::too_busy(1_000, "too many hold the floor"));
+            }
+            // In force before it is stored: the floor must not pass it meanwhile.
+            let until = Some(now + if durable { HOLD_TTL_MAX } else { ttl });
+            garbage.holds.insert(ask.name.clone(), Hold { timestamp, until });
+        }
+        if durable {
+            let write = put(keys::gc_hold(&ask.name), timestamp.to_string());
+            self.commit(Vec::new(), vec![write]).await?;
+            let hold = Hold { timestamp, until: None };
+            self.state().garbage.holds.insert(ask.name, hold);
+        }
+        Ok(HoldFloorReply { floor_ts: self.state().garbage.floor.0 })
+    }
+
+    async fn release_floor(&self, name: &str) -> Result<HoldFloorReply, v1::Error> {
+        let known = self.state().garbage.holds.get(name).map(|hold| hold.until.is_none());
+        match known {
+            None => {
+                return Err(v1::Error::not_found(format!("nothing holds the floor as `{name}`")));
+            }
+            Some(true) => {
+                let body = Some(operation::Body::Delete(Delete { key: keys::gc_hold(name) }));
+                self.commit(Vec::new(), vec![Operation { body }]).await?;
+            }
+            Some(false) => {}
+        }
+        let mut state = self.state();
+        state.garbage.holds.remove(name);
+        Ok(HoldFloorReply { floor_ts: state.garbage.floor.0 })
+    }
+
+    pub(super) async fn garbage_status(&self) -> Result<GarbageStatus, v1::Error> {
+        let now_ts = self.timestamps(1).await?.last;
+        let now = self.around.net.now();
+        let (floor_ts, collect_below_ts) = self.garbage_bounds();
+        let state = self.state();
+        let holds = state.garbage.holds.iter();
+        let holds = holds.filter(|(_, hold)| hold.until.is_none_or(|until| until > now));
+        let holds = holds.map(|(name, hold)| HoldInfo {
+            name: name.clone(),
+            timestamp: hold.timestamp.0,
+            remaining_ms: hold.until.map(|until| (until - now).as_millis() as u64),
+        });
+        Ok(GarbageStatus {
+            now_ts,
+            floor_ts,
+            collect_below_ts,
+            retention_ms: state.gc_retention().as_millis() as u64,
+            holds: holds.collect(),
+        })
+    }
+
+    /// The floor, and what every range has reported to be unlocked below.
+    pub(super) fn garbage_bounds(&self) -> (u64, u64) {
+        let state = self.state();
+        let floor = state.garbage.floor.0;
+        let reported = state.directory.entries().map(|entry| entry.report.unlocked_below_ts);
+        (floor, reported.min().unwrap_or(0).min(floor))
+    }
+
+    /// Raises the floor by a step, if it is time for one.
+    pub(super) async fn raise_floor(&self) -> Result<(), v1::Error> {
+        let now = self.around.net.now();
+        if now < self.state().since + HOLD_TTL_MAX {
+            return Ok(());
+        }
+        let newest = self.fresh_timestamp().await?;
+        let _change = self.changing.lock().await;
+        let floor = {
+            let mut state = self.state();
+            let retention = state.gc_retention();
+            let step = (retention / STEPS_IN_RETENTION).max(STEP_MIN).as_millis() as u64;
+            let floor = state.garbage.wanted(newest, retention, now);
+            if floor.millis() < state.garbage.floor.millis() + step {
+                return Ok(());
+            }
+            floor
+        };
+        self.commit(Vec::new(), vec![put(keys::GC_FLOOR.into(), floor.to_string())]).await?;
+        self.state().garbage.floor = floor;
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), v1::Error> {
+    let fits = !name.is_empty() && name.len() <= HOLD_NAME_MAX;
+    if fits && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') {
+        return Ok(());
+    }
+    let message = format!("1 to {HOLD_NAME_MAX} visible ASCII characters without `/`");
+    Err(v1::Error::invalid("name", message))
+}
+
+fn too_old(floor: Timestamp) -> v1::Error {
+    let message = format!("what was there below the floor {floor} is not kept");
+    v1::Error::new(Kind::TooOld(TooOld { floor_ts: floor.0 }), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETENTION: Duration = Duration::from_millis(100);
+    const NOW: Duration = Duration::from_secs(5);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn hold(millis: u64, until: Option<Duration>) -> Hold {
+        Hold { timestamp: at(millis), until }
+    }
+
+    #[test]
+    fn the_floor_is_the_smallest_of_retention_and_holds() {
+        let mut garbage = Garbage::default();
+        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(900));
+        garbage.holds.insert("backup".to_owned(), hold(700, None));
+        garbage.holds.insert("client".to_owned(), hold(600, Some(NOW + RETENTION)));
+        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(600));
+        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW + RETENTION), at(700));
+        garbage.holds.clear();
+        assert_eq!(garbage.wanted(at(50), RETENTION, NOW), at(0));
+    }
+
+    #[test]
+    fn the_floor_never_sinks() {
+        let mut garbage = Garbage::load(at(500), [("old".to_owned(), at(400))].into_iter());
+        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(500));
+        assert_eq!(garbage.wanted(at(10), RETENTION, NOW), at(500));
+    }
+
+    #[test]
+    fn names_of_holds_are_plain() {
+        for good in ["backup", "client-00ff", "a:b"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "a b", "ä", &"x".repeat(HOLD_NAME_MAX + 1)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

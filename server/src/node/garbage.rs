@@ -1,0 +1,251 @@
+//! Collecting garbage in the ranges that this node leads. Why it takes two steps, and where the two
+//! bounds come from, stands in `control/garbage.rs`.
+//!
+//! Once a second, for each range:
+//!
+//! 1. if the cluster's floor is above the range's, the range's is raised, by a command;
+//! 2. locks of transactions that started below it are settled, each by asking its primary. When
+//!    none is left, none can come, and the range counts as unlocked below the floor, which goes out
+//!    with the heartbeats;
+//! 3. what may be dropped is looked for in a view of the range, a bounded number of records at a
+//!    time, and only spans where something was found get a command. A walk goes on in the next round
+//!    where it stopped, and another begins only when there is more to find.
+//!
+//! All of this may stop anywhere and begin again: what is remembered here saves work, and that a range
+//! was unlocked stays true whoever leads it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{
+    self, CollectGarbage, Command, CommandReply, GarbageCollected, KeyLocked, LockInfo, command,
+    command_reply,
+};
+use rangedb_raftstore::{RangeRef, RangeStatus, ReadAt};
+
+use super::{Node, storage_error};
+use crate::handle::ReadView;
+
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records of each family that one look walks over, and looks in one round: slow enough to leave a
+/// disk to others, fast enough for millions of versions in an hour.
+const WALK_MAX: usize = 4_096;
+const LOOKS_IN_ROUND: usize = 8;
+
+/// Locks settled in one round. More are left for the next.
+const LOCKS_IN_ROUND: u64 = 256;
+
+/// What this node knows of garbage.
+#[derive(Default)]
+pub(super) struct Garbage {
+    /// As the control plane last told them.
+    floor_ts: u64,
+    collect_below_ts: u64,
+    ranges: BTreeMap<RangeId, Progress>,
+    counts: GarbageCounts,
+}
+
+/// How far a range has come.
+#[derive(Clone, Default)]
+struct Progress {
+    unlocked_below_ts: u64,
+    /// A whole walk has dropped what was to be dropped below.
+    collected_below_ts: u64,
+    walk: Option<Walk>,
+}
+
+#[derive(Clone)]
+struct Walk {
+    collect_below_ts: u64,
+    next: Bytes,
+}
+
+/// Figures of this node: bounds as of now, and counts since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GarbageCounts {
+    pub floor_ts: u64,
+    pub collect_below_ts: u64,
+    pub locks_settled: u64,
+    pub records_dropped: u64,
+}
+
+impl Node {
+    pub(super) fn start_collecting(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        let net = self.net.clone();
+        let collecting = async move {
+            loop {
+                net.sleep(INTERVAL).await;
+                let Some(node) = weak.upgrade() else { return };
+                node.collect().await;
+            }
+        };
+        self.net.spawn(Box::pin(collecting));
+    }
+
+    /// Both only rise: an answer of an earlier control plane may come late.
+    pub(super) fn learn_garbage_bounds(&self, floor_ts: u64, collect_below_ts: u64) {
+        let mut garbage = self.garbage();
+        garbage.floor_ts = garbage.floor_ts.max(floor_ts);
+        garbage.collect_below_ts = garbage.collect_below_ts.max(collect_below_ts);
+    }
+
+    /// What the range is known to be unlocked below.
+    pub(super) fn unlocked_below(&self, range: RangeId) -> u64 {
+        self.garbage().ranges.get(&range).map_or(0, |progress| progress.unlocked_below_ts)
+    }
+
+    pub fn garbage_counts(&self) -> GarbageCounts {
+        let garbage = self.garbage();
+        let (floor_ts, collect_below_ts) = (garbage.floor_ts, garbage.collect_below_ts);
+        GarbageCounts { floor_ts, collect_below_ts, ..garbage.counts }
+    }
+
+    async fn collect(&self) {
+        let here = self.board.ranges();
+        let on_node = |id: &RangeId| here.iter().any(|s| s.descriptor.range_id == id.0);
+        self.garbage().ranges.retain(|id, _| on_node(id));
+        for status in here.iter().filter(|status| status.leads && status.fenced) {
+            // A lost leadership, a full queue, a primary out of reach: the next round tries again.
+            if let Err(error) = self.collect_in(status).await {
+                let range = status.descriptor.range_id;
+                tracing::debug!(range, message = error.message, "garbage is left for later");
+            }
+        }
+    }
+
+    async fn collect_in(&self, status: &RangeStatus) -> Result<(), v1::Error> {
+        let id = RangeId(status.descriptor.range_id);
+        let range = RangeRef { id, epoch: status.descriptor.epoch.unwrap_or_default() };
+        let (floor_ts, collect_below_ts, mut progress) = {
+            let garbage = self.garbage();
+            let progress = garbage.ranges.get(&id).cloned().unwrap_or_default();
+            (garbage.floor_ts, garbage.collect_below_ts, progress)
+        };
+        if floor_ts == 0 {
+            return Ok(());
+        }
+        let mut view = self.stores.read(range, ReadAt::Latest).await?;
+        if floors(&view)?.floor_ts < floor_ts {
+            self.propose_collect(range, floor_ts, 0, &view.descriptor.start_key, b"").await?;
+            view = self.stores.read(range, ReadAt::Latest).await?;
+        }
+        if progress.unlocked_below_ts < floor_ts && self.settle_locks(&view, floor_ts).await? {
+            progress.unlocked_below_ts = floor_ts;
+            self.garbage().ranges.insert(id, progress.clone());
+        }
+        if progress.walk.is_none() && progress.collected_below_ts < collect_below_ts {
+            let next = view.descriptor.start_key.clone();
+            progress.walk = Some(Walk { collect_below_ts, next });
+        }
+        if let Some(walk) = progress.walk.take() {
+            progress.walk = self.walk_on(range, floor_ts, walk.clone()).await?;
+            if progress.walk.is_none() {
+                progress.collected_below_ts = walk.collect_below_ts;
+            }
+        }
+        self.garbage().ranges.insert(id, progress);
+        Ok(())
+    }
+
+    /// Whether the view, which was taken under the floor, shows no lock from below it. Those that it
+    /// shows are settled, as far as their transactions are over.
+    async fn settle_locks(&self, view: &ReadView, floor_ts: u64) -> Result<bool, v1::Error> {
+        let (start, end) = (view.descriptor.start_key.clone(), view.descriptor.end_key.clone());
+        let mut next = start;
+        loop {
+            let span = (&next[..], &end[..]);
+            let page = rangedb_txn::locks(&*view.reader, span, LOCKS_IN_ROUND, floor_ts);
+            let (locks, resume) = page.map_err(storage_error)?;
+            if !locks.is_empty() {
+                for lock in locks {
+                    let settled = self.gateway.settle(in_the_way(lock)).await;
+                    self.garbage().counts.locks_settled += u64::from(matches!(settled, Ok(true)));
+                }
+                return Ok(false);
+            }
+            match resume {
+                Some(resume) => next = resume,
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// Looks on from where the walk stands, and drops what it finds. None: the walk is over.
+    async fn walk_on(
+        &self,
+        range: RangeRef,
+        floor_ts: u64,
+        mut walk: Walk,
+    ) -> Result<Option<Walk>, v1::Error> {
+        for _ in 0..LOOKS_IN_ROUND {
+            // A view of its own for each look: old ones keep dropped records from being forgotten.
+            let view = self.stores.read(range, ReadAt::Latest).await?;
+            let end = &view.descriptor.end_key;
+            let below = walk.collect_below_ts;
+            let ahead = rangedb_txn::garbage_ahead(&*view.reader, &walk.next, end, below, WALK_MAX);
+            let ahead = ahead.map_err(storage_error)?;
+            drop(view);
+            if let Some((mut start, end)) = ahead.worth {
+                while !start.is_empty() {
+                    let collected =
+                        self.propose_collect(range, floor_ts, below, &start, &end).await?;
+                    self.garbage().counts.records_dropped += collected.dropped;
+                    start = collected.resume_key;
+                }
+            }
+            match ahead.next {
+                Some(next) => walk.next = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(walk))
+    }
+
+    async fn propose_collect(
+        &self,
+        range: RangeRef,
+        floor_ts: u64,
+        collect_below_ts: u64,
+        start_key: &Bytes,
+        end_key: &[u8],
+    ) -> Result<GarbageCollected, v1::Error> {
+        let collect = CollectGarbage {
+            floor_ts,
+            collect_below_ts,
+            start_key: start_key.clone(),
+            end_key: Bytes::copy_from_slice(end_key),
+        };
+        let command = Command { body: Some(command::Body::CollectGarbage(collect)) };
+        let reply = self.stores.propose(range, command.encode_to_vec().into()).await?;
+        match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
+            Some(command_reply::Body::GarbageCollected(collected)) => Ok(collected),
+            Some(command_reply::Body::EpochChanged(_)) => {
+                Err(v1::Error::too_busy(1, "the range changed its shape"))
+            }
+            other => {
+                let message = format!("the range answered garbage collection by {other:?}");
+                Err(v1::Error::undetermined(message))
+            }
+        }
+    }
+
+    fn garbage(&self) -> MutexGuard<'_, Garbage> {
+        self.garbage.lock().expect("no panic holds it")
+    }
+}
+
+fn floors(view: &ReadView) -> Result<rangedb_txn::Floors, v1::Error> {
+    rangedb_txn::floors(&*view.reader, &view.descriptor.start_key).map_err(storage_error)
+}
+
+fn in_the_way(lock: LockInfo) -> KeyLocked {
+    let LockInfo { key, primary, start_ts, alive_until_ms, .. } = lock;
+    KeyLocked { key, primary, start_ts, alive_until_ms }
+}
