@@ -1,5 +1,5 @@
-//! The thread that flushes the state, and now and then gives back the space of dropped log entries.
-//! Both may take seconds; neither may hold up a store.
+//! The thread that flushes the state, and now and then gives back the space of dropped log entries and
+//! tells the engine what compaction may drop. All may take seconds; none may hold up a store.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rangedb_raftstore::Event;
-use rangedb_storage::{LogEngine, StateEngine};
+use rangedb_storage::{LogEngine, RocksState, StateEngine};
 
+use crate::board::Board;
+use crate::compaction;
 use crate::end;
 use crate::handle::EventSink;
 use crate::mailbox::Mailbox;
 
-/// Between two purges of the log: it grows by no more than some gigabytes in that time.
+/// Between two purges of the log, which grows by no more than some gigabytes in that time, and
+/// between two looks at how far replicas collect.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
 /// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
@@ -22,14 +25,15 @@ pub(crate) struct Flusher(Sender<(usize, u64)>);
 
 impl Flusher {
     pub fn start(
-        state: Arc<dyn StateEngine>,
+        state: Arc<RocksState>,
         log: Arc<dyn LogEngine>,
+        board: Arc<Board>,
         stores: Vec<Mailbox>,
     ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
         // A store asks for one flush at a time.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let thread = end::thread("flusher".to_owned(), move || {
-            flush_all(&receiver, &*state, &*log, &stores);
+            flush_all(&receiver, &state, &*log, &board, &stores);
         })?;
         Ok((Flusher(sender), thread))
     }
@@ -43,8 +47,9 @@ impl Flusher {
 
 fn flush_all(
     wanted: &Receiver<(usize, u64)>,
-    state: &dyn StateEngine,
+    state: &RocksState,
     log: &dyn LogEngine,
+    board: &Board,
     stores: &[Mailbox],
 ) {
     let mut purge_at = Instant::now() + PURGE_EVERY;
@@ -65,6 +70,8 @@ fn flush_all(
         }
         if Instant::now() >= purge_at {
             log.purge().unwrap_or_else(|error| end::process("flusher", error));
+            compaction::raise_bounds(state, &board.ranges())
+                .unwrap_or_else(|error| end::process("flusher", error));
             purge_at = Instant::now() + PURGE_EVERY;
         }
     }

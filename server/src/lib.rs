@@ -32,6 +32,8 @@ pub mod bootstrap;
 #[cfg(feature = "shell")]
 mod clock;
 #[cfg(feature = "shell")]
+mod compaction;
+#[cfg(feature = "shell")]
 pub mod config;
 #[cfg(feature = "shell")]
 mod disk_watch;

@@ -1,6 +1,7 @@
 //! Log lines: JSON objects or text for people, on standard error, from the level that was asked for.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogFormat, LogLevel};
 
@@ -8,6 +9,8 @@ use crate::config::{LogFormat, LogLevel};
 pub fn init(level: LogLevel, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
+        // Where spans of traces are let through, what each took.
+        .with_span_events(FmtSpan::CLOSE)
         .with_writer(std::io::stderr)
         .with_thread_names(true);
     // An error means that a logger is there already, as in tests that run servers in one process.

@@ -4,12 +4,13 @@
 //! ([`Metrics::render`]), so that nothing is counted twice and nothing costs anything meanwhile. Only
 //! gRPC calls are counted as they happen.
 //!
-//! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_grpc_*`,
-//! `rangedb_node_*` and `process_*`.
+//! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_txn_*`, `rangedb_gc_*`,
+//! `rangedb_grpc_*`, `rangedb_node_*` and `process_*`.
 
 mod grpc;
 mod sample;
 mod sources;
+mod transactions;
 
 use std::sync::{Arc, OnceLock};
 

@@ -5,6 +5,7 @@
 //! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives it with tokio and
 //! threads, the simulator from one seed.
 
+mod counts;
 mod forward;
 mod garbage;
 mod heartbeat;
@@ -28,6 +29,7 @@ use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use crate::board::Board;
 use crate::control::{Control, Surroundings};
 use crate::handle::StoreHandle;
+use counts::CommandCounts;
 use garbage::Garbage;
 use lock_queue::LockQueues;
 
@@ -84,6 +86,7 @@ pub struct Node {
     /// Somebody tells the control plane who waits here.
     telling_of_waits: AtomicBool,
     garbage: Mutex<Garbage>,
+    command_counts: CommandCounts,
 }
 
 /// For reports: total and available bytes.
@@ -137,6 +140,7 @@ impl Node {
             lock_queues: LockQueues::default(),
             telling_of_waits: AtomicBool::new(false),
             garbage: Mutex::default(),
+            command_counts: CommandCounts::default(),
         })
     }
 
@@ -206,6 +210,16 @@ impl Node {
     /// Every node heard of, to be kept for the next start.
     pub fn address_book(&self) -> Vec<NodeDescriptor> {
         self.book().values().cloned().collect()
+    }
+
+    /// Command, outcome and how often.
+    pub fn command_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.command_counts.all()
+    }
+
+    /// The highest timestamp known here to have been handed out.
+    pub fn newest_timestamp(&self) -> u64 {
+        self.highest_seen.load(Ordering::Relaxed)
     }
 
     /// Why the cluster no longer wants this node, if so: the process then ends.

@@ -80,7 +80,7 @@ impl Running {
         let transport = Arc::new(Counts::default());
         let (log, state) = (engines.log.clone(), engines.state.clone());
         let (log_writer, log_thread) = LogWriter::start(log.clone(), mailboxes.clone())?;
-        let (flusher, flush_thread) = Flusher::start(state, log, mailboxes.clone())?;
+        let (flusher, flush_thread) = Flusher::start(state, log, board.clone(), mailboxes.clone())?;
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),

@@ -202,6 +202,7 @@ impl Server {
         let Membership { cluster_id, node_id } = membership;
         self.net.set_node(&running.node);
         self.metrics.set_sources(Sources {
+            node: running.node.clone(),
             board: running.board.clone(),
             mailboxes: running.mailboxes.clone(),
             transport: running.transport.clone(),

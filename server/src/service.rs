@@ -5,6 +5,7 @@
 mod kv;
 mod node;
 mod peer;
+mod traced;
 
 use std::sync::{Arc, OnceLock};
 

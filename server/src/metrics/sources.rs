@@ -7,13 +7,15 @@ use prometheus::proto::MetricFamily;
 use rangedb_raftstore::{Counters, RangeStatus};
 use rangedb_storage::{RaftEngineLog, RocksState};
 
-use super::sample::Sample;
+use super::{sample::Sample, transactions};
 use crate::board::Board;
 use crate::disk_watch::DiskWatch;
 use crate::mailbox::Mailbox;
+use crate::node::Node;
 use crate::transport::Counts;
 
 pub(crate) struct Sources {
+    pub node: Arc<Node>,
     pub board: Arc<Board>,
     pub mailboxes: Vec<Mailbox>,
     pub transport: Arc<Counts>,
@@ -63,6 +65,7 @@ impl Sources {
         families.extend(self.transport());
         families.extend(self.ranges());
         families.extend(self.storage());
+        families.extend(transactions::gather(&self.node, &self.state.stats()));
         let (cluster_id, node_id) = (format!("{:016x}", self.cluster_id), self.node_id.to_string());
         let labels = [
             ("cluster_id", cluster_id.as_str()),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{self, Either};
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
     self, CommandReply, KeyLocked, LockWaits, Operation, RangeHeader, command, command_reply,
     error::Kind, operation, request, response, transaction_status::State,
@@ -51,10 +52,14 @@ impl Node {
         let start_ts = start_ts_of(&body);
         let (mut waiting, mut awaited) = (None, Bytes::new());
         loop {
-            let reply = self.command(range, body.clone()).await?;
+            let answer = self.command(range, body.clone()).await;
+            self.command_counts.count(&body, &answer);
+            let reply = answer?;
             self.note_locks(&body, &reply);
             let Some(command_reply::Body::Locked(lock)) = &reply.body else { return Ok(reply) };
-            if self.net.now() >= until {
+            // Its client seems to be dead: whoever waits has to find out.
+            let is_expired = lock.alive_until_ms < Timestamp(self.newest_timestamp()).millis();
+            if is_expired || self.net.now() >= until {
                 return Ok(reply);
             }
             if waiting.is_none() || awaited != lock.key {

@@ -16,6 +16,7 @@ use rangedb_proto::v1::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
 use super::Front;
+use super::traced::{self, traced};
 
 /// Bytes of rows after which a page of a scan is sent, and rows after which it is in any case.
 const PAGE_BYTES: usize = 1 << 20;
@@ -46,12 +47,15 @@ impl Kv for KvService {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let client = self.client(&request)?;
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let v1::GetRequest { key, read_ts } = request.into_inner();
-        let kv = match read_ts {
-            0 => client.get(key).await,
-            at => client.get_at(key, Timestamp(at)).await,
+        let reading = async {
+            match read_ts {
+                0 => client.get(key).await,
+                at => client.get_at(key, Timestamp(at)).await,
+            }
         };
+        let kv = traced(trace, "get", reading).await;
         let kv = kv.map_err(status)?.map(v1::KeyValue::from);
         Ok(Response::new(v1::GetResponse { kv }))
     }
@@ -60,14 +64,15 @@ impl Kv for KvService {
         &self,
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let client = self.client(&request)?;
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let put = request.into_inner();
         let options = PutOptions {
             conditions: convert::tests(put.conditions)?,
             lease: (put.lease_id != 0).then_some(put.lease_id),
             return_previous: put.return_previous,
         };
-        let written = client.put_with(put.key, put.value, options).await.map_err(status)?;
+        let writing = client.put_with(put.key, put.value, options);
+        let written = traced(trace, "put", writing).await.map_err(status)?;
         Ok(Response::new(v1::PutResponse {
             commit_ts: written.commit_ts.0,
             previous: written.previous.map(v1::KeyValue::from),
@@ -78,13 +83,14 @@ impl Kv for KvService {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let client = self.client(&request)?;
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let delete = request.into_inner();
         let options = DeleteOptions {
             conditions: convert::tests(delete.conditions)?,
             return_previous: delete.return_previous,
         };
-        let deleted = client.delete_with(delete.key, options).await.map_err(status)?;
+        let deleting = client.delete_with(delete.key, options);
+        let deleted = traced(trace, "delete", deleting).await.map_err(status)?;
         Ok(Response::new(v1::DeleteResponse {
             commit_ts: deleted.commit_ts.0,
             deleted: deleted.existed.into(),
@@ -96,7 +102,7 @@ impl Kv for KvService {
         &self,
         request: Request<v1::RangeRequest>,
     ) -> Result<Response<Self::RangeStream>, Status> {
-        let client = self.client(&request)?;
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let asked = request.into_inner();
         let mut options = RangeOptions::new(asked.start_key, asked.end_key);
         if asked.limit != 0 {
@@ -111,7 +117,9 @@ impl Kv for KvService {
         if asked.read_ts != 0 {
             options = options.at(Timestamp(asked.read_ts));
         }
-        let pages = stream::unfold(Some(client.range(options)), next_page);
+        let pages = stream::unfold(Some(client.range(options)), move |rows| {
+            traced(trace, "range", next_page(rows))
+        });
         Ok(Response::new(Box::pin(pages)))
     }
 
@@ -119,9 +127,9 @@ impl Kv for KvService {
         &self,
         request: Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchResponse>, Status> {
-        let client = self.client(&request)?;
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let batch = convert::batch(request.into_inner())?;
-        let committed = client.batch(batch).await.map_err(status)?;
+        let committed = traced(trace, "batch", client.batch(batch)).await.map_err(status)?;
         let result = |result: rangedb_client::OperationResult| v1::OperationResult {
             deleted: result.deleted,
             previous: result.previous.map(v1::KeyValue::from),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use prost::Message;
+use rangedb_client::trace::TraceContext;
 use rangedb_proto::v1;
 use rangedb_proto::v1::node_server::Node as NodeRpc;
 use rangedb_proto::v1::{Request as NodeRequest, Requests, Responses, response};
@@ -20,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Front;
+use super::traced::{self, traced};
 use crate::node::Node;
 
 /// How long a request that does not say so is worked on.
@@ -69,7 +71,9 @@ impl NodeRpc for NodeService {
 
     async fn call(&self, request: Request<NodeRequest>) -> Result<Response<v1::Response>, Status> {
         let node = self.0.serving()?.node.clone();
-        Ok(Response::new(answer(&node, request.into_inner()).await))
+        let trace = traced::of(request.metadata());
+        let answering = answer(&node, request.into_inner());
+        Ok(Response::new(traced(trace, "call", answering).await))
     }
 }
 
@@ -159,7 +163,10 @@ async fn answer(node: &Arc<Node>, request: NodeRequest) -> v1::Response {
         ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX),
     };
     let body = match request.body {
-        Some(body) => node.handle(body, timeout).await,
+        Some(body) => {
+            let trace = TraceContext::parse(&request.traceparent);
+            traced(trace, "node", node.handle(body, timeout)).await
+        }
         None => {
             let message = "a request of a kind that this node does not know";
             response::Body::Error(v1::Error::invalid("body", message))
