@@ -14,8 +14,8 @@
 //! and differences, because most timestamps of a record are close to each other. A delete resets
 //! version, create_ts and lease, so a deleted record does not carry them.
 //!
-//! The formats never change (`docs/storage-format.md`). The lock family has no record format yet:
-//! nothing is written there before two-phase transactions are.
+//! The formats never change (`docs/storage-format.md`). Records of the lock family are
+//! the business of the crate `txn`, which alone writes and reads them.
 
 use bytes::Bytes;
 
