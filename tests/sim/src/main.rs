@@ -236,7 +236,7 @@ mod planting {
     pub fn print_table(arguments: &super::Arguments) -> ExitCode {
         let finds = arguments.planting.finds.unwrap_or(FINDS) as usize;
         let count = arguments.count.unwrap_or(COUNT);
-        println!("| Bug | What goes wrong | Seeds to find it, median | Found by |");
+        println!("| Bug | What goes wrong | Seeds to find it | Found by |");
         println!("|---|---|---|---|");
         let mut all_found = true;
         for bug in Bug::ALL {
