@@ -1,18 +1,81 @@
-//! Transactions that wait for one lock: they all get their turn, and each sees what the one before it
-//! wrote.
+//! Transactions that wait for each other's locks: those that wait in a ring are told so, and those
+//! that wait in a row all get their turn.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rangedb_client::{Client, Error, Transaction, TransactionOptions};
+use futures::future::join_all;
+use rangedb_client::{Client, Error, LockWait, Transaction, TransactionOptions};
 use tokio::task::JoinSet;
 
 use crate::support::cluster::Cluster;
+
+/// In two ranges, by turns.
+const KEYS: [&str; 3] = ["/ring/a", "ring/b", "/ring/c"];
+
+/// What a deadlock may take to be found on a machine that does other things too. It is a second
+/// at most on one that does not, and no wait for a lock ends by itself before this.
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
 
 const LOCK_WAIT: Duration = Duration::from_secs(20);
 
 async fn begin(client: &Client) -> Transaction {
     let options = TransactionOptions { lock_wait: Some(LOCK_WAIT), ..Default::default() };
     client.begin(options).await.unwrap()
+}
+
+/// Every transaction holds a key and wants the next one's. Those that get it commit; one that does
+/// not gives up what it holds.
+async fn ring_of(count: usize) {
+    let cluster = Cluster::started(3).await;
+    let mut transactions = Vec::new();
+    for (place, key) in KEYS[..count].iter().enumerate() {
+        let txn = begin(&cluster.client_of(place)).await;
+        txn.get_for_update(*key).await.unwrap();
+        transactions.push(txn);
+    }
+    let starts: Vec<u64> = transactions.iter().map(|txn| txn.start_ts().0).collect();
+    let begun = Instant::now();
+    let ends = transactions.into_iter().enumerate().map(|(place, txn)| async move {
+        let wanted = KEYS[(place + 1) % count];
+        match txn.get_for_update(wanted).await {
+            Ok(_) => {
+                txn.put(KEYS[place], "mine").await.unwrap();
+                txn.put(wanted, "mine too").await.unwrap();
+                txn.commit().await.unwrap();
+                None
+            }
+            Err(error) => {
+                let found = begun.elapsed();
+                txn.rollback().await.unwrap();
+                Some((error, found))
+            }
+        }
+    });
+    let ends = join_all(ends).await;
+    let mut told = ends.into_iter().enumerate().filter_map(|(place, end)| Some((place, end?)));
+    let (place, (error, found)) = told.next().expect("one is told");
+    assert!(told.next().is_none(), "one is enough");
+    assert!(found < FOUND_WITHIN, "it took {found:?} to find that out");
+    let Error::Deadlock { cycle } = error else { panic!("{error}") };
+    let waits = (0..count).map(|step| {
+        let (waiter, holder) = ((place + step) % count, (place + step + 1) % count);
+        LockWait {
+            waiter_start_ts: starts[waiter],
+            holder_start_ts: starts[holder],
+            key: KEYS[holder].into(),
+        }
+    });
+    assert_eq!(cycle, waits.collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_transactions_that_wait_for_each_other_one_is_told_and_the_other_commits() {
+    ring_of(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_transactions_in_a_ring_one_is_told_and_the_others_commit() {
+    ring_of(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
