@@ -53,6 +53,19 @@ pub struct Globals {
         value_parser = duration::parse
     )]
     pub timeout: Duration,
+    /// Say on standard error when a transaction spends so long in its requests, and on what
+    #[arg(
+        long,
+        global = true,
+        env = "RANGEDB_SLOW_TRANSACTION",
+        hide_env_values = true,
+        value_name = "DURATION",
+        value_parser = duration::parse
+    )]
+    pub slow_transaction: Option<Duration>,
+    /// Say on standard error what was asked and how long it took, with the ids that nodes log
+    #[arg(long, global = true)]
+    pub trace: bool,
     /// How to print answers
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
@@ -68,12 +81,16 @@ pub enum Output {
 
 impl Globals {
     pub fn client_config(&self) -> Config {
-        Config::from_list(&self.endpoints).timeout(self.timeout)
+        let config = Config::from_list(&self.endpoints).timeout(self.timeout);
+        match self.slow_transaction {
+            Some(slow) => config.slow_transaction(slow),
+            None => config,
+        }
     }
 }
 
 /// Names of the global options.
-const GLOBALS: [&str; 3] = ["endpoints", "timeout", "output"];
+const GLOBALS: [&str; 5] = ["endpoints", "timeout", "slow_transaction", "trace", "output"];
 
 /// Names of the commands that ask no cluster.
 const WITHOUT_CLUSTER: [&str; 3] = ["server", "version", "completions"];
@@ -90,8 +107,10 @@ pub fn parse(
         for option in GLOBALS {
             // From the environment it may stay: that is set for a whole shell.
             if matches.value_source(option) == Some(ValueSource::CommandLine) {
-                let message =
-                    format!("--{option} is for commands that ask a cluster, not for `{command}`");
+                let message = format!(
+                    "--{} is for commands that ask a cluster, not for `{command}`",
+                    option.replace('_', "-")
+                );
                 return Err(parser.error(ErrorKind::ArgumentConflict, message));
             }
         }
@@ -221,6 +240,11 @@ mod tests {
             &["admin", "config", "set", FACTOR, "3"],
             &["admin", "config", "set", "replication_factor", "3", "--dry-run"],
             &["admin", "set", FACTOR, "3"],
+            &["admin", "gc", "status"],
+            &["admin", "gc", "hold", "nightly"],
+            &["admin", "gc", "hold", "nightly", "470612373837185024"],
+            &["admin", "gc", "release", "nightly"],
+            &["admin", "debug", "locks", "/user/"],
         ] {
             let words = ["rangedb"].iter().chain(line);
             assert!(parse(words).is_ok(), "{line:?}");

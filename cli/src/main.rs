@@ -22,6 +22,7 @@ mod duration;
 mod escape;
 mod failure;
 mod json;
+mod logging;
 mod session;
 mod state_directory;
 mod table;
@@ -66,6 +67,7 @@ fn ask_cluster(
     command: ClientCommand,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
+    logging::init(&globals);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Runtime)?;
     // Not locked: a repl reads it in a thread of its own.

@@ -19,7 +19,7 @@ use crate::args;
 use crate::commands::Command;
 use crate::failure;
 use crate::session::{Session, Streams};
-use fixtures::{locate, meta_read, nodes, partitions, status};
+use fixtures::{garbage, locate, locks, meta_read, nodes, partitions, status};
 use rows::Rows;
 
 type Refusal = Box<v1::Error>;
@@ -36,6 +36,7 @@ struct State {
     removed: Vec<String>,
     /// Values of the one setting, the oldest first.
     config: Vec<v1::ConfigValue>,
+    holds: Vec<v1::HoldFloor>,
     cluster_id: u64,
     /// Commits happen, and who asked for them hears nothing.
     answers_are_lost: bool,
@@ -229,6 +230,15 @@ impl State {
                 Answer::ConfigGet(v1::ConfigGetReply { entries })
             }
             Ask::ConfigSet(set) => Answer::ConfigSet(self.config_set(set)?),
+            Ask::ListLocks(list) => Answer::ListLocks(locks(&list)),
+            Ask::GarbageStatus(_) => Answer::GarbageStatus(garbage(&self.holds)),
+            Ask::HoldFloor(hold) => {
+                self.holds.retain(|held| held.name != hold.name);
+                if hold.timestamp > 0 {
+                    self.holds.push(hold);
+                }
+                Answer::HoldFloor(v1::HoldFloorReply { floor_ts: 1 })
+            }
             Ask::PartitionList(_) => {
                 let partitions = partitions();
                 Answer::PartitionList(v1::PartitionListReply { partitions, more: false })

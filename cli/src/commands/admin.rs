@@ -3,6 +3,8 @@
 
 mod cluster_status;
 mod config;
+mod debug;
+mod gc;
 mod meta;
 mod node;
 mod partition;
@@ -28,6 +30,10 @@ pub enum Admin {
     Meta(meta::Meta),
     #[command(subcommand)]
     Config(config::Config),
+    #[command(subcommand)]
+    Gc(gc::Gc),
+    #[command(subcommand)]
+    Debug(debug::Debug),
     /// Change a setting: short for `config set`
     Set(config::Set),
 }
@@ -52,6 +58,8 @@ impl Admin {
             Admin::Partition(Partition::List) => partition::list(session).await,
             Admin::Meta(meta) => meta.run(session).await,
             Admin::Config(config) => config.run(session).await,
+            Admin::Gc(gc) => gc.run(session).await,
+            Admin::Debug(debug) => debug.run(session).await,
             Admin::Set(set) => set.run(session).await,
         }
     }

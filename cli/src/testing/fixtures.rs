@@ -1,6 +1,8 @@
 //! What the cluster in memory answers about itself.
 
-use rangedb_proto::v1;
+use rangedb_proto::{Timestamp, v1};
+
+use super::rows::START_MS;
 
 pub fn nodes() -> Vec<v1::NodeDescriptor> {
     let node = |node_id: u64, state: v1::NodeState| v1::NodeDescriptor {
@@ -98,4 +100,49 @@ pub fn partitions() -> Vec<v1::PartitionStatus> {
         },
         v1::PartitionStatus { report: Some(partition(4, b"a\t", b"", 1)), ..Default::default() },
     ]
+}
+
+/// One that lives, and one whose client is gone.
+pub fn locks(list: &v1::ListLocks) -> v1::ListLocksReply {
+    use v1::lock_info::Kind;
+    let lock = |key: &'static str, kind: Kind, alive_until_ms, async_commit| v1::LockInfo {
+        key: key.into(),
+        primary: "/held\n".into(),
+        start_ts: Timestamp::from_millis(START_MS - 3_000).0,
+        kind: kind.into(),
+        alive_until_ms,
+        async_commit,
+        ..Default::default()
+    };
+    let mut locks = vec![
+        lock("/held\n", Kind::Pessimistic, START_MS + 8_000, false),
+        lock("/left", Kind::Put, START_MS - 2_000, true),
+    ];
+    let inside = |key: &[u8]| {
+        key >= &list.start_key[..] && (list.end_key.is_empty() || key < &list.end_key[..])
+    };
+    locks.retain(|lock| inside(&lock.key));
+    v1::ListLocksReply { locks, ..Default::default() }
+}
+
+/// With a transaction of somebody's beside what is held.
+pub fn garbage(holds: &[v1::HoldFloor]) -> v1::GarbageStatus {
+    let floor_ts = Timestamp::from_millis(100_000).0;
+    let somebody = v1::HoldInfo {
+        name: "transactions".to_owned(),
+        timestamp: floor_ts,
+        remaining_ms: Some(7_000),
+    };
+    let held = |hold: &v1::HoldFloor| v1::HoldInfo {
+        name: hold.name.clone(),
+        timestamp: hold.timestamp,
+        remaining_ms: None,
+    };
+    v1::GarbageStatus {
+        now_ts: Timestamp::from_millis(700_000).0,
+        floor_ts,
+        collect_below_ts: 0,
+        retention_ms: 600_000,
+        holds: [somebody].into_iter().chain(holds.iter().map(held)).collect(),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, error::Kind, operation};
 
 use super::Refusal;
@@ -10,11 +11,19 @@ use super::Refusal;
 /// Rows in a page of a scan, few enough that small tests have many pages.
 const PAGE_ROWS: usize = 100;
 
-#[derive(Default)]
+/// The oracle's time at first.
+pub const START_MS: u64 = 60_000;
+
 pub struct Rows {
     /// By timestamp, the oldest first; none is a delete.
     versions: BTreeMap<Bytes, Vec<(u64, Option<v1::KeyValue>)>>,
     last_ts: u64,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Rows { versions: BTreeMap::new(), last_ts: Timestamp::from_millis(START_MS).0 }
+    }
 }
 
 impl Rows {

@@ -66,7 +66,16 @@ async fn a_rollback_leaves_neither_a_write_nor_a_lock() {
     ada.txn(["get", "lock", "--for-update"]).await.failure(3, "key not found: lock");
     let refused = cluster.cli(["put", "lock", "2", "--timeout", "500ms"]).await;
     refused.failure(1, "is locked by the transaction that began at");
+    let locks = ["admin", "debug", "locks", "--output", "json"];
+    let held = cluster.cli(locks).await.success();
+    let held: Vec<Value> = held.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<&Value> = held.iter().map(|lock| &lock["key"]).collect();
+    assert_eq!(keys, ["/lock", "lock"]);
+    assert!(held.iter().all(|lock| lock["primary"] == "/lock" && lock["kind"] == "for update"));
+    let one = cluster.cli(["admin", "debug", "locks", "/lo"]).await.success();
+    assert_eq!(one.lines().count(), 2, "a head and a lock: {one}");
     ada.txn(["rollback"]).await.success();
+    assert_eq!(cluster.cli(locks).await.success(), "");
     let client = cluster.client().with_timeout(BEFORE_LOCKS_EXPIRE);
     for key in ["/lock", "lock"] {
         cluster.cli(["get", key]).await.failure(3, "key not found");
@@ -122,4 +131,35 @@ async fn a_transaction_reads_as_of_its_begin_or_of_any_time_that_is_asked_for() 
     bob.txn(["begin", "--at", &written["commit_ts"].to_string()]).await.success();
     assert_eq!(bob.txn(["range", "/", "0"]).await.success(), "/a\told\n");
     assert_eq!(bob.txn(["commit"]).await.success(), "OK (nothing was written)\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hold_keeps_is_told_by_the_status_until_it_is_released() {
+    let cluster = Cluster::started(1).await;
+    let written = cluster.cli(["put", "/a", "1", "--output", "json"]).await.success();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    let commit_ts = written["commit_ts"].to_string();
+    cluster.cli(["admin", "gc", "hold", "nightly", &commit_ts]).await.success();
+    let status = ["admin", "gc", "status", "--output", "json"];
+    let told: Value = serde_json::from_str(&cluster.cli(status).await.success()).unwrap();
+    let holds = told["holds"].as_array().unwrap();
+    let nightly = holds.iter().find(|hold| hold["name"] == "nightly").expect("it is held");
+    assert_eq!(nightly["timestamp"], written["commit_ts"]);
+    assert!(told["floor_ts"].as_u64() <= written["commit_ts"].as_u64(), "{told}");
+    cluster.cli(["admin", "gc", "release", "nightly"]).await.success();
+    let told = cluster.cli(status).await.success();
+    assert!(!told.contains("nightly"), "{told}");
+    cluster.cli(["admin", "gc", "release", "nightly"]).await.failure(1, "NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_asks_of_whom_is_told_to_those_who_want_to_know() {
+    let cluster = Cluster::started(1).await;
+    let quiet = cluster.cli(["put", "/a", "1"]).await;
+    assert_eq!((&quiet.notes[..], &quiet.out[..]), ("", "OK\n"));
+    let traced = cluster.cli(["put", "/a", "1", "--trace"]).await;
+    assert_eq!(traced.out, "OK\n");
+    for said in ["rangedb_client", "trace_id", "time.busy"] {
+        assert!(traced.notes.contains(said), "{said} is not in {}", traced.notes);
+    }
 }

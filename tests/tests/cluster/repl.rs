@@ -25,6 +25,8 @@ fn command(cluster: &Cluster) -> Command {
     without_settings(&mut command);
     command.env("RANGEDB_ENDPOINTS", cluster.endpoints()).arg("repl");
     command.env("XDG_STATE_HOME", cluster.path().join("state"));
+    // Nothing here ends because time is up.
+    command.env("RANGEDB_TIMEOUT", "30s");
     command
 }
 
@@ -38,8 +40,18 @@ struct Session {
 
 impl Session {
     fn start(cluster: &Cluster) -> Session {
-        let (out, notes) = (cluster.path().join("repl.out"), cluster.path().join("repl.notes"));
+        Self::named(cluster, "repl")
+    }
+
+    fn named(cluster: &Cluster, name: &str) -> Session {
+        Self::with(cluster, name, &[])
+    }
+
+    fn with(cluster: &Cluster, name: &str, flags: &[&str]) -> Session {
+        let file = |kind: &str| cluster.path().join(format!("{name}.{kind}"));
+        let (out, notes) = (file("out"), file("notes"));
         let mut process = command(cluster)
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(File::create(&out).unwrap())
             .stderr(File::create(&notes).unwrap())
@@ -51,7 +63,7 @@ impl Session {
 
     /// Types lines, and waits until so many lines of answers are there in all.
     async fn answers(&mut self, typed: &str, lines: usize) -> Vec<String> {
-        self.input.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        self.types(typed);
         until(&format!("{typed:?} is answered"), SOON, async || {
             let printed = fs::read_to_string(&self.out).unwrap();
             let answers: Vec<String> = printed.lines().map(str::to_owned).collect();
@@ -59,6 +71,10 @@ impl Session {
             Ok::<_, String>(answers)
         })
         .await
+    }
+
+    fn types(&mut self, typed: &str) {
+        self.input.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
     }
 
     fn notes(&self) -> String {
@@ -145,6 +161,48 @@ async fn a_session_that_is_killed_holds_up_others_no_longer_than_its_locks_live(
     session.process.wait().unwrap();
     cluster.cli(["put", "lock", "2", "--timeout", "30s"]).await.success();
     cluster.cli(["get", "/lock"]).await.failure(3, "key not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_sessions_that_wait_for_each_other_one_is_told_to_begin_anew() {
+    let cluster = Cluster::started(1).await;
+    cluster.cli(["batch", "put", "/a", "1", "b", "2"]).await.success();
+    let mut sessions = [Session::named(&cluster, "one"), Session::named(&cluster, "other")];
+    for (session, first) in sessions.iter_mut().zip(["/a", "b"]) {
+        session.answers(&format!("begin\nget {first} --for-update\n"), 2).await;
+    }
+    for (session, second) in sessions.iter_mut().zip(["b", "/a"]) {
+        session.types(&format!("get {second} --for-update\n"));
+    }
+    let victim = until("a deadlock is found", SOON, async || {
+        let told = |session: &Session| session.notes().contains("rolled back");
+        sessions.iter().position(told).ok_or("nobody is told")
+    })
+    .await;
+    let notes = sessions[victim].notes();
+    assert!(notes.starts_with("error: ABORTED: deadlock: "), "{notes}");
+    assert!(notes.contains("begin anew, and lock keys in the same order"), "{notes}");
+    let survivor = &mut sessions[1 - victim];
+    let answers = survivor.answers("put /a 3\ncommit\n", 5).await;
+    assert!(answers[4].starts_with("OK (committed at "), "{answers:?} and {}", survivor.notes());
+    assert_eq!(survivor.notes(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_held_up_says_what_it_spent_its_time_on_if_asked() {
+    let cluster = Cluster::started(1).await;
+    cluster.cli(["put", "/a", "1"]).await.success();
+    let mut holder = Session::named(&cluster, "holder");
+    holder.answers("begin\nget /a --for-update\n", 2).await;
+    let mut slow = Session::with(&cluster, "slow", &["--slow-transaction", "100ms"]);
+    let typed = "begin --lock-wait 300ms\nget /a --for-update\nput b 1\nrange /a /b\ncommit\n";
+    slow.answers(typed, 3).await;
+    until("the slow transaction is told", SOON, async || {
+        let told = slow.notes();
+        check(told.contains("a slow transaction") && told.contains("locks="), told)
+    })
+    .await;
+    assert!(!holder.notes().contains("slow"), "{}", holder.notes());
 }
 
 /// The other end of a terminal.
