@@ -46,8 +46,8 @@ const SUSPENDED_BYTES_MAX: usize = 4 * (TRANSACTION_BYTES_MAX + TRANSACTION_READ
 /// An open transaction outside of any client. Made by [`Transaction::suspend`], taken up by
 /// [`Client::resume`]. Dropping it leaves its locks to expire.
 ///
-/// It may be taken up more than once, but only one of these may commit: the others are then refused,
-/// or have the same outcome.
+/// To be taken up once. If two take it up and both commit, neither need be refused: writes of keys
+/// that it has not read are then made twice, the second time over what others wrote in between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SuspendedTransaction {
     cluster_id: u64,
