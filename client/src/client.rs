@@ -32,6 +32,7 @@ use crate::sender::{Sender, unexpected_answer};
 use crate::timestamps::Timestamps;
 use crate::trace::traced;
 use crate::transaction::over_ranges;
+use crate::turns::Turns;
 
 /// Reads of [`Client::get_many`] that are under way at once: enough to fill the batches of a few
 /// nodes, few enough that one caller cannot fill a node's queue.
@@ -48,6 +49,7 @@ pub struct Client {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) background: Arc<Background>,
     pub(crate) holds: Arc<Holds>,
+    pub(crate) turns: Turns,
     cluster_id: Arc<OnceLock<u64>>,
     pub(crate) timeout: Duration,
     pub(crate) view: View,
@@ -73,7 +75,19 @@ impl Client {
         let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
         let holds = Arc::new(Holds::new(sender.clone()));
         let (timeout, view, cluster_id) = (config.timeout, View::User, Arc::default());
-        Ok(Client { sender, timestamps, resolver, background, holds, cluster_id, timeout, view })
+        let turns = Turns::default();
+        let client = Client {
+            sender,
+            timestamps,
+            resolver,
+            background,
+            holds,
+            turns,
+            cluster_id,
+            timeout,
+            view,
+        };
+        Ok(client)
     }
 
     /// The same client with another time for each request.
@@ -207,7 +221,7 @@ impl Client {
         let deadline = self.deadline();
         let (command, hull) = batch.into_command(self.view)?;
         let net = &*self.sender.net;
-        let commit = one_range::commit(self, command.clone(), &hull, deadline);
+        let commit = one_range::commit_in_turn(self, command.clone(), &hull, deadline);
         let outcome = traced(net, "write", commit).await;
         if let Ok(None) = outcome {
             return over_ranges::commit_batch(self, &command, deadline).await;

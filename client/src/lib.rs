@@ -17,6 +17,10 @@
 //! recognisable, so a write whose answer was lost can be sent again. If no answer comes in time, the
 //! error says [`Error::Undetermined`], never that the write failed.
 //!
+//! Of conditional writes of one key that are made through one client at the same time, one is sent and
+//! the others are answered by what came of it (`turns.rs`): a crowd at one key makes as many writes a
+//! second as there are round trips.
+//!
 //! # Transactions
 //!
 //! ```no_run
@@ -89,6 +93,7 @@ pub mod status;
 mod timestamps;
 pub mod trace;
 mod transaction;
+mod turns;
 
 pub use admin::Admin;
 pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written};

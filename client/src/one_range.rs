@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{Either, select};
 use rangedb_proto::v1::{self, RangeDescriptor, operation, request, response};
 use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
@@ -15,6 +16,7 @@ use crate::retry::{Effect, Retry};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
 use crate::transaction::heartbeat::OracleClock;
+use crate::turns::{self, Entered, Told, Turn};
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
 /// None: it does not, and certainly nothing was done. The command's timestamp is taken here, after
@@ -28,6 +30,52 @@ pub(crate) async fn commit(
     hull: &Span,
     deadline: Duration,
 ) -> Result<Option<v1::Committed>> {
+    send(client, command, hull, deadline, None).await
+}
+
+/// As [`commit`], of a command that takes turns with others for its key.
+pub(crate) async fn commit_in_turn(
+    client: &Client,
+    command: v1::CommitOneRange,
+    hull: &Span,
+    deadline: Duration,
+) -> Result<Option<v1::Committed>> {
+    let Some(key) = turns::key_of(&command) else {
+        return send(client, command, hull, deadline, None).await;
+    };
+    let turn = loop {
+        let wait = match client.turns.enter(key) {
+            Entered::Turn(turn) => break turn,
+            Entered::Wait(wait) => wait,
+        };
+        let left = deadline.saturating_sub(client.sender.net.now());
+        match select(wait, client.sender.net.sleep(left)).await {
+            Either::Left((Ok(Told::YourTurn(turn)), _)) => break turn,
+            Either::Left((Ok(Told::Found(row)), _)) => {
+                if let Some(condition_index) =
+                    turns::first_broken(&command.conditions, row.as_ref())
+                {
+                    let actual = row.map(|row| Box::new(row.into()));
+                    return Err(Error::Conflict { key: key.clone(), condition_index, actual });
+                }
+            }
+            Either::Left((Err(_), _)) => {}
+            Either::Right(_) => {
+                let reason = "another write of the key through this client is under way";
+                return Err(Error::Unavailable(reason.to_owned()));
+            }
+        }
+    };
+    send(client, command, hull, deadline, Some(turn)).await
+}
+
+async fn send(
+    client: &Client,
+    command: v1::CommitOneRange,
+    hull: &Span,
+    deadline: Duration,
+    turn: Option<Turn>,
+) -> Result<Option<v1::Committed>> {
     let place = Place::Key(&hull.start);
     let descriptor = client.sender.locate(place, deadline).await?;
     if !descriptor.covers(&hull.start, &hull.end) {
@@ -35,7 +83,9 @@ pub(crate) async fn commit(
     }
     let operations = command.operations.len();
     let start_ts = client.timestamps.next(deadline).await?.0;
-    let command = v1::CommitOneRange { start_ts, ..command };
+    let wants_previous = command.return_previous;
+    let return_previous = wants_previous || turn.as_ref().is_some_and(Turn::sending);
+    let command = v1::CommitOneRange { start_ts, return_previous, ..command };
     let sender = &*client.sender;
     let outgrown = AtomicBool::new(false);
     let mut retry = Retry::new(&*sender.net, Effect::Recognised, deadline);
@@ -57,9 +107,24 @@ pub(crate) async fn commit(
             Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
                 return Ok(None);
             }
-            Err(error) => return Err(explained(error, &command)),
+            Err(error) => {
+                if let (Error::Conflict { actual, .. }, Some(turn)) = (&error, turn) {
+                    let row = actual.as_deref().cloned().map(v1::KeyValue::from);
+                    turn.found(row.as_ref());
+                }
+                return Err(explained(error, &command));
+            }
             Ok((_, Reached::Locked(lock))) => lock,
-            Ok((_, Reached::Answer(answer))) => return committed(answer, operations).map(Some),
+            Ok((_, Reached::Answer(answer))) => {
+                let mut committed = committed(answer, operations)?;
+                if let (Some(row), Some(turn)) = (turns::left_by(&command, &committed), turn) {
+                    turn.found(row.as_ref());
+                }
+                if !wants_previous {
+                    committed.results.iter_mut().for_each(|result| result.previous = None);
+                }
+                return Ok(Some(committed));
+            }
         };
         waiting.meet(&lock);
         let cleared = client.resolver.clear(&lock, &written(&command), deadline).await;

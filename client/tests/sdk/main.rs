@@ -3,6 +3,7 @@
 mod anomalies;
 mod async_commit;
 mod batches;
+mod contention;
 mod crashes;
 mod fake;
 mod floor;
