@@ -11,7 +11,8 @@
 //!
 //! Where nothing was read that has to be validated, and the keys are few, the locks decide by
 //! themselves (*asynchronous commit*): the transaction is committed once all of them stand, at the
-//! largest of the timestamps that their ranges allow, and is answered after one round. The primary's
+//! largest of the timestamps that their ranges allow and one that is taken before they are asked, and is
+//! answered after one round of the log. The primary's
 //! lock names all others, so that whoever finds it can tell (`../resolve/secondaries.rs`). A range that
 //! does not take part says so, and the commit goes on as above.
 //!
@@ -96,8 +97,14 @@ impl TwoPhase {
     ///
     /// `Undetermined` if the primary's fate did not become known in time; after any other error the
     /// transaction is not committed and never will be.
-    pub async fn commit(self) -> Result<(Timestamp, bool)> {
+    pub async fn commit(mut self) -> Result<(Timestamp, bool)> {
         let mut abandoned = Abandoned::new(self.rollback());
+        if self.wants_async {
+            // The ranges alone could allow a timestamp from before the commit was asked for, and who
+            // read as of a later one would see the past change.
+            let asked_at = self.commit_timestamp(0).await?;
+            self.min_commit_ts = self.min_commit_ts.max(asked_at);
+        }
         let outcome = {
             let decide = pin!(self.decide());
             let sender = &self.client.sender;

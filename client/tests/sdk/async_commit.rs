@@ -59,7 +59,7 @@ fn it_is_answered_after_one_round_and_seen_by_all_who_begin_later() {
             }
             kinds(&cluster);
             let commit_ts = txn.commit().await.unwrap();
-            assert_eq!(kinds(&cluster), ["prewrite", "prewrite"]);
+            assert_eq!(kinds(&cluster), ["timestamps", "prewrite", "prewrite"]);
             assert_eq!(agreed(&client).await, "new");
             assert_eq!(client.get("z").await.unwrap().unwrap().mod_ts, commit_ts);
             client.finish().await;
