@@ -18,11 +18,12 @@ use crate::sender::Sender;
 /// Open for so long, a transaction or scan is no longer short. Also how often the task looks.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Between two times that the same is told. Some may get lost before the hold expires.
-const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// How long a hold outlives its client: as long as a lock does, because for this long a new control
+/// plane leaves the floor where it is. An election of the control range fits.
+const HOLD_TTL: Duration = Duration::from_secs(10);
 
-/// How long a hold outlives its client: several elections of the control range fit.
-const HOLD_TTL: Duration = Duration::from_secs(30);
+/// Between two times that the same is told. Some may get lost before the hold expires.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 pub(crate) struct Holds {
     sender: Arc<Sender>,

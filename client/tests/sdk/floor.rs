@@ -44,7 +44,7 @@ fn what_the_oldest_long_transaction_reads_at_is_held_until_it_ends() {
         cluster.sleep(3 * SECOND).await;
         assert_eq!(held(&cluster), [oldest]);
         let (_, (_, ttl_ms)) = cluster.state.lock().unwrap().holds.pop_first().unwrap();
-        assert_eq!(ttl_ms, 30_000);
+        assert_eq!(ttl_ms, 10_000);
         cluster.sleep(7 * SECOND).await;
         assert_eq!(held(&cluster), [oldest], "said again");
         old.rollback().await.unwrap();

@@ -38,8 +38,8 @@ use super::commit::put;
 use super::{Control, keys};
 
 /// How long a hold in memory may last without being told again, and so how long a new control plane
-/// waits.
-const HOLD_TTL_MAX: Duration = Duration::from_secs(30);
+/// waits: as long as a lock lives.
+const HOLD_TTL_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a hold's name.
 const HOLD_NAME_MAX: usize = 128;
