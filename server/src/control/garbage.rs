@@ -8,6 +8,11 @@
 //!
 //! It is stored before anybody is told of it, and only rises. A hold below it is refused.
 //!
+//! A commit that fails may take place all the same, now or later. So while one is under way, and for
+//! good if it fails, memory has what is right either way: of a hold that is moved the earlier
+//! timestamp, and holds are refused below a floor that may be stored. To hold or release once more
+//! puts that straight, and so does the next control plane, which reads what is stored.
+//!
 //! # Two steps
 //!
 //! A range may only drop what could still be asked about a transaction once no range has a lock of
@@ -58,9 +63,13 @@ const STEP_MIN: Duration = Duration::from_secs(1);
 pub struct Garbage {
     /// Nothing below may be read any more, here or anywhere.
     floor: Timestamp,
+    /// The floor that was last to be stored. Above `floor` if nobody knows whether it was.
+    perhaps_stored: Timestamp,
+    /// Every durable hold that may be stored, at that timestamp or an earlier one.
     holds: BTreeMap<String, Hold>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hold {
     timestamp: Timestamp,
     /// None: durable.
@@ -71,7 +80,28 @@ impl Garbage {
     /// Of what is stored.
     pub fn load(floor: Timestamp, durable: impl Iterator<Item = (String, Timestamp)>) -> Self {
         let hold = |(name, timestamp)| (name, Hold { timestamp, until: None });
-        Garbage { floor, holds: durable.map(hold).collect() }
+        Garbage { floor, perhaps_stored: floor, holds: durable.map(hold).collect() }
+    }
+
+    /// Takes a hold into force. A durable one is still to be stored, and until it is, so is what it
+    /// takes the place of.
+    fn hold(&mut self, name: &str, mut hold: Hold) -> Result<(), v1::Error> {
+        if hold.timestamp < self.perhaps_stored {
+            return Err(too_old(self.perhaps_stored));
+        }
+        match (self.holds.get(name), hold.until) {
+            (None, _) if self.holds.len() >= HOLDS_MAX => {
+                return Err(v1::Error::too_busy(1_000, "too many hold the floor"));
+            }
+            (Some(Hold { until: None, .. }), Some(_)) => {
+                let message = format!("`{name}` holds the floor durably: release it first");
+                return Err(v1::Error::failed_precondition(message));
+            }
+            (Some(earlier), None) => hold.timestamp = hold.timestamp.min(earlier.timestamp),
+            _ => {}
+        }
+        self.holds.insert(name.to_owned(), hold);
+        Ok(())
     }
 
     /// Where the floor would be now: below `newest` by the retention and at or below every hold.
@@ -80,7 +110,7 @@ impl Garbage {
         let millis = newest.millis().saturating_sub(retention.as_millis() as u64);
         let kept = Timestamp::from_millis(millis);
         let held = self.holds.values().map(|hold| hold.timestamp).min();
-        held.map_or(kept, |held| held.min(kept)).max(self.floor)
+        held.map_or(kept, |held| held.min(kept)).max(self.perhaps_stored)
     }
 }
 
@@ -100,24 +130,12 @@ impl Control {
             return self.release_floor(&ask.name).await;
         }
         let timestamp = Timestamp(ask.timestamp);
-        let now = self.around.net.now();
-        {
-            let mut state = self.state();
-            let garbage = &mut state.garbage;
-            if timestamp < garbage.floor {
-                return Err(too_old(garbage.floor));
-            }
-            if garbage.holds.len() >= HOLDS_MAX && !garbage.holds.contains_key(&ask.name) {
-                return Err(v1::Error::too_busy(1_000, "too many hold the floor"));
-            }
-            // In force before it is stored: the floor must not pass it meanwhile.
-            let until = Some(now + if durable { HOLD_TTL_MAX } else { ttl });
-            garbage.holds.insert(ask.name.clone(), Hold { timestamp, until });
-        }
+        let until = (!durable).then(|| self.around.net.now() + ttl);
+        let hold = Hold { timestamp, until };
+        self.state().garbage.hold(&ask.name, hold)?;
         if durable {
             let write = put(keys::gc_hold(&ask.name), timestamp.to_string());
             self.commit(Vec::new(), vec![write]).await?;
-            let hold = Hold { timestamp, until: None };
             self.state().garbage.holds.insert(ask.name, hold);
         }
         Ok(HoldFloorReply { floor_ts: self.state().garbage.floor.0 })
@@ -185,6 +203,7 @@ impl Control {
             if floor.millis() < state.garbage.floor.millis() + step {
                 return Ok(());
             }
+            state.garbage.perhaps_stored = floor;
             floor
         };
         self.commit(Vec::new(), vec![put(keys::GC_FLOOR.into(), floor.to_string())]).await?;
@@ -208,46 +227,4 @@ fn too_old(floor: Timestamp) -> v1::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RETENTION: Duration = Duration::from_millis(100);
-    const NOW: Duration = Duration::from_secs(5);
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    fn hold(millis: u64, until: Option<Duration>) -> Hold {
-        Hold { timestamp: at(millis), until }
-    }
-
-    #[test]
-    fn the_floor_is_the_smallest_of_retention_and_holds() {
-        let mut garbage = Garbage::default();
-        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(900));
-        garbage.holds.insert("backup".to_owned(), hold(700, None));
-        garbage.holds.insert("client".to_owned(), hold(600, Some(NOW + RETENTION)));
-        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(600));
-        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW + RETENTION), at(700));
-        garbage.holds.clear();
-        assert_eq!(garbage.wanted(at(50), RETENTION, NOW), at(0));
-    }
-
-    #[test]
-    fn the_floor_never_sinks() {
-        let mut garbage = Garbage::load(at(500), [("old".to_owned(), at(400))].into_iter());
-        assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW), at(500));
-        assert_eq!(garbage.wanted(at(10), RETENTION, NOW), at(500));
-    }
-
-    #[test]
-    fn names_of_holds_are_plain() {
-        for good in ["backup", "client-00ff", "a:b"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a/b", "a b", "ä", &"x".repeat(HOLD_NAME_MAX + 1)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;
