@@ -164,10 +164,8 @@ impl Node {
             let page = rangedb_txn::locks(&*view.reader, span, LOCKS_IN_ROUND, floor_ts);
             let (locks, resume) = page.map_err(storage_error)?;
             if !locks.is_empty() {
-                for lock in locks {
-                    let settled = self.gateway.settle(in_the_way(lock)).await;
-                    self.garbage().counts.locks_settled += u64::from(matches!(settled, Ok(true)));
-                }
+                let settled = settle_each(locks, |lock| self.gateway.settle(lock)).await;
+                self.garbage().counts.locks_settled += settled;
                 return Ok(false);
             }
             match resume {
@@ -245,7 +243,56 @@ fn floors(view: &ReadView) -> Result<rangedb_txn::Floors, v1::Error> {
     rangedb_txn::floors(&*view.reader, &view.descriptor.start_key).map_err(storage_error)
 }
 
+/// Settles one lock after the other, until one cannot be: its primary's range is out of reach, as that
+/// of the next most likely is, and each would be waited for until its time is up. Returns how many are
+/// gone.
+async fn settle_each<F>(locks: Vec<LockInfo>, mut settle: impl FnMut(KeyLocked) -> F) -> u64
+where
+    F: Future<Output = Result<bool, rangedb_client::Error>>,
+{
+    let mut settled = 0;
+    for lock in locks.into_iter().map(in_the_way) {
+        let key = lock.key.clone();
+        match settle(lock).await {
+            Ok(gone) => settled += u64::from(gone),
+            Err(error) => {
+                let key = key.escape_ascii();
+                tracing::debug!(%key, %error, "locks from below the floor are left for later");
+                break;
+            }
+        }
+    }
+    settled
+}
+
 fn in_the_way(lock: LockInfo) -> KeyLocked {
     let LockInfo { key, primary, start_ts, alive_until_ms, .. } = lock;
     KeyLocked { key, primary, start_ts, alive_until_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use futures::FutureExt;
+    use rangedb_client::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_cannot_be_settled_ends_the_round_of_its_range() {
+        let lock = |start_ts| LockInfo { start_ts, ..Default::default() };
+        let mut asked = Vec::new();
+        let settled = settle_each((1..=256).map(lock).collect(), |lock| {
+            asked.push(lock.start_ts);
+            ready(match lock.start_ts {
+                1 | 3 => Ok(true),
+                // Its transaction is alive: no reason to leave those behind it.
+                2 => Ok(false),
+                _ => Err(Error::Unavailable("no leader".to_owned())),
+            })
+        });
+        assert_eq!(settled.now_or_never(), Some(2));
+        assert_eq!(asked, [1, 2, 3, 4]);
+    }
 }
