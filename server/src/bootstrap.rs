@@ -64,6 +64,8 @@ pub struct Intent {
     pub peers: Vec<String>,
     pub join: Vec<String>,
     pub cluster_init: bool,
+    /// Of a cluster that this node proposes.
+    pub split_keys: Vec<String>,
 }
 
 /// Makes the founding replicas of a node in the engines, durably; may be called again.

@@ -16,6 +16,8 @@ use rangedb_raftstore::Config as RaftConfig;
 pub use args::{LogFormat, LogLevel, ReadMode, ServerArgs};
 use file::File;
 
+use crate::founding::check_split_keys;
+
 /// Stores of a node at most, whatever its cores: each has a thread, and ranges spread thin gain
 /// nothing from sharing a pass.
 const STORES_MAX: usize = 16;
@@ -41,6 +43,9 @@ pub struct Config {
     pub join: Vec<String>,
     /// This node may propose to form a cluster.
     pub cluster_init: bool,
+    /// Where ranges of users begin in a cluster that this node forms, besides those that every
+    /// cluster has; ascending.
+    pub split_keys: Vec<String>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// Driver threads, each with a share of the ranges.
@@ -112,6 +117,11 @@ impl Config {
             (true, Some(file)) => file,
             _ => arg,
         };
+        let mut split_keys = match file.split_keys {
+            Some(keys) if args.split_keys.is_empty() => keys,
+            _ => args.split_keys,
+        };
+        split_keys.sort_unstable();
         let mut raft = file.raft.apply(RaftConfig::default());
         let read_mode = args.read_mode.or(file.read_mode).unwrap_or(ReadMode::Lease);
         raft.lease_reads = read_mode == ReadMode::Lease;
@@ -124,6 +134,7 @@ impl Config {
             peers: distinct(addresses(args.peers, file.peers)),
             join: distinct(addresses(args.join, file.join)),
             cluster_init: args.cluster_init || file.cluster_init.unwrap_or(false),
+            split_keys,
             log_level: args.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Json),
             stores: file.stores.unwrap_or_else(default_stores),
@@ -157,6 +168,8 @@ impl Config {
                 return Err(ConfigError::invalid("--client-address", address, reason));
             }
         }
+        check_split_keys(&self.split_keys)
+            .map_err(|(key, reason)| ConfigError::invalid("--split-keys", key, reason))?;
         if self.stores == 0 || self.stores > STORES_MAX {
             let reason = format!("must be 1 to {STORES_MAX}");
             return Err(ConfigError::invalid("stores", self.stores, reason));

@@ -132,6 +132,7 @@ impl Server {
             peers: config.peers.clone(),
             join: config.join.clone(),
             cluster_init: config.cluster_init,
+            split_keys: config.split_keys.clone(),
         };
         let found = {
             let engines = engines.clone();

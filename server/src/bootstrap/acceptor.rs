@@ -3,6 +3,7 @@
 
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
+use crate::founding::check_split_keys;
 use crate::identity::{Ballot, Identity};
 
 /// Rounds that a ballot may be above what was promised: more than proposers can have tried, and few
@@ -50,6 +51,7 @@ pub(super) fn is_sound(formation: &Formation) -> bool {
     formation.cluster_id != 0
         && !formation.nodes.is_empty()
         && ids.eq(1..=formation.nodes.len() as u64)
+        && check_split_keys(&formation.split_keys).is_ok()
 }
 
 /// What this node says of itself. A member tells how its cluster was formed, so that a founding node

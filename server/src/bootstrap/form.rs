@@ -148,10 +148,13 @@ impl Bootstrap {
         for reply in self.ask_peers(peers, prepare).await? {
             proposal.on_prepared(&reply);
         }
-        let cluster_id = fastrand::u64(1..);
-        let Some(formation) = proposal.formation(cluster_id, REPLICATION_FACTOR) else {
-            return Ok(None);
+        let new = Formation {
+            cluster_id: fastrand::u64(1..),
+            nodes: Vec::new(),
+            replication_factor: REPLICATION_FACTOR,
+            split_keys: self.intent.split_keys.clone(),
         };
+        let Some(formation) = proposal.formation(new) else { return Ok(None) };
         let accept =
             BootstrapAccept { ballot: Some(ballot.into()), formation: Some(formation.clone()) };
         for reply in self.ask_peers(peers, Body::Accept(accept)).await? {

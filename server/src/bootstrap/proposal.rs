@@ -44,8 +44,8 @@ impl Proposal {
     }
 
     /// What to ask everyone to accept, once enough have promised: what may be decided already, or
-    /// else a new cluster of all who promised.
-    pub fn formation(&self, cluster_id: u64, replication_factor: u32) -> Option<Formation> {
+    /// else `new`, with all who promised as its nodes.
+    pub fn formation(&self, new: Formation) -> Option<Formation> {
         if self.promised.len() < self.quorum {
             return None;
         }
@@ -57,7 +57,7 @@ impl Proposal {
         for (node, id) in nodes.iter_mut().zip(1..) {
             node.node_id = id;
         }
-        Some(Formation { cluster_id, nodes, replication_factor })
+        Some(Formation { nodes, ..new })
     }
 
     pub fn on_accepted(&mut self, reply: &BootstrapReply) {

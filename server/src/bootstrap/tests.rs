@@ -42,6 +42,11 @@ fn acceptors(count: u64) -> Vec<Acceptor> {
     (1..=count).map(Acceptor::new).collect()
 }
 
+/// What a proposer would make of it.
+fn new(cluster_id: u64) -> Formation {
+    Formation { cluster_id, replication_factor: 3, ..Default::default() }
+}
+
 /// A proposer somewhere in its ballot. Dropping it is its crash.
 struct Proposer {
     ballot: Ballot,
@@ -90,7 +95,7 @@ fn duel(seed: u64, acceptors: &mut [Acceptor]) -> BTreeSet<u64> {
                 }
                 // A cluster id of this step: a second decision would show.
                 if rng.bool() {
-                    proposer.formation = proposer.proposal.formation(step, 3);
+                    proposer.formation = proposer.proposal.formation(new(step));
                 }
             }
             Some(formation) => {
@@ -134,7 +139,7 @@ fn what_a_majority_accepted_is_proposed_again() {
     for acceptor in &mut all[..2] {
         proposal.on_prepared(&acceptor.prepare(first));
     }
-    let formation = proposal.formation(77, 3).unwrap();
+    let formation = proposal.formation(new(77)).unwrap();
     // The proposer dies after one accept; the other one of its quorum stays silent.
     assert!(all[0].accept(first, &formation).granted);
 
@@ -142,7 +147,7 @@ fn what_a_majority_accepted_is_proposed_again() {
     let mut proposal = Proposal::new(second, 2);
     proposal.on_prepared(&all[0].prepare(second));
     proposal.on_prepared(&all[2].prepare(second));
-    assert_eq!(proposal.formation(88, 3), Some(formation));
+    assert_eq!(proposal.formation(new(88)), Some(formation));
 }
 
 #[test]
@@ -153,7 +158,7 @@ fn a_directory_reached_by_two_names_votes_once() {
     for _ in 0..2 {
         proposal.on_prepared(&all[0].prepare(ballot));
     }
-    assert_eq!(proposal.formation(7, 3), None);
+    assert_eq!(proposal.formation(new(7)), None);
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn a_directory_that_took_the_place_of_one_that_promised_does_not_count() {
     let mut proposal = Proposal::new(ballot, 2);
     proposal.on_prepared(&all[0].prepare(ballot));
     proposal.on_prepared(&all[1].prepare(ballot));
-    let formation = proposal.formation(7, 3).unwrap();
+    let formation = proposal.formation(new(7)).unwrap();
     all[1] = Acceptor::new(2);
     for acceptor in &mut all[..2] {
         proposal.on_accepted(&acceptor.accept(ballot, &formation));
@@ -190,7 +195,7 @@ fn founding_nodes_are_numbered_by_address() {
     for acceptor in all.iter_mut().rev() {
         proposal.on_prepared(&acceptor.prepare(ballot));
     }
-    let formation = proposal.formation(7, 3).unwrap();
+    let formation = proposal.formation(new(7)).unwrap();
     let nodes: Vec<_> =
         formation.nodes.iter().map(|n| (n.node_id, n.peer_address.as_str())).collect();
     assert_eq!(nodes, [(1, "n1:8080"), (2, "n2:8080"), (3, "n3:8080")]);

@@ -36,6 +36,10 @@ pub struct ServerArgs {
     #[arg(long, env = "RANGEDB_CLUSTER_INIT",
           value_parser = clap::builder::FalseyValueParser::new())]
     pub cluster_init: bool,
+    /// Keys of users at which a new cluster has a range begin from the start; where the nodes that
+    /// form it are told different ones, those of one of them hold
+    #[arg(long, value_name = "KEY,...", env = "RANGEDB_SPLIT_KEYS", value_delimiter = ',')]
+    pub split_keys: Vec<String>,
     /// Least important messages that are logged [default: info]
     #[arg(long, value_name = "LEVEL", env = "RANGEDB_LOG_LEVEL")]
     pub log_level: Option<LogLevel>,

@@ -21,6 +21,7 @@ pub(super) struct File {
     pub peers: Option<Vec<String>>,
     pub join: Option<Vec<String>>,
     pub cluster_init: Option<bool>,
+    pub split_keys: Option<Vec<String>>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
     pub read_mode: Option<ReadMode>,

@@ -21,7 +21,7 @@ use super::garbage::Garbage;
 use super::state::State;
 use super::timestamps::{commit_bound, stored_bound, timestamp};
 use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
-use crate::founding::{FIRST_FREE_RANGE_ID, founding_ranges};
+use crate::founding::founding_ranges;
 
 /// Makes this node, which leads the control range in `term`, the control plane.
 pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::Error> {
@@ -118,7 +118,6 @@ fn founding_writes(formation: &Formation) -> Vec<v1::Operation> {
     let nodes = formation.nodes.iter();
     writes.extend(nodes.map(|node| put(keys::node(node.node_id), node.encode_to_vec())));
     let ranges = founding_ranges(formation);
-    assert!(ranges.iter().all(|range| range.range_id < FIRST_FREE_RANGE_ID));
     writes.extend(ranges.iter().map(|r| put(keys::partition(r.range_id), r.encode_to_vec())));
     writes
 }

@@ -29,6 +29,8 @@ pub(super) struct FormationRecord {
     cluster_id: u64,
     replication_factor: u32,
     nodes: Vec<NodeRecord>,
+    #[serde(default)]
+    split_keys: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ impl From<&Formation> for FormationRecord {
             cluster_id: formation.cluster_id,
             replication_factor: formation.replication_factor,
             nodes: formation.nodes.iter().map(NodeRecord::from).collect(),
+            split_keys: formation.split_keys.clone(),
         }
     }
 }
@@ -70,6 +73,7 @@ impl From<&FormationRecord> for Formation {
             cluster_id: record.cluster_id,
             replication_factor: record.replication_factor,
             nodes: record.nodes.iter().map(NodeDescriptor::from).collect(),
+            split_keys: record.split_keys.clone(),
         }
     }
 }

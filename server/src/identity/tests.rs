@@ -9,7 +9,12 @@ fn formation() -> Formation {
         directory_id: u64::MAX - node_id,
         ..Default::default()
     };
-    Formation { cluster_id: u64::MAX, nodes: vec![node(1), node(2)], replication_factor: 3 }
+    Formation {
+        cluster_id: u64::MAX,
+        nodes: vec![node(1), node(2)],
+        replication_factor: 3,
+        split_keys: vec!["/m".to_owned()],
+    }
 }
 
 /// Writes an identity with the right checksum, after `change` to its text.

@@ -337,9 +337,8 @@ fn is_fully_replicated(world: &World) -> bool {
         .collect();
     let leaders: Vec<RangeStatus> =
         world.replicas().into_iter().map(|(_, status)| status).filter(|s| s.leads).collect();
-    let ranges = rangedb_server::founding::FIRST_FREE_RANGE_ID - 1;
     running.len() == world.slots.len()
-        && (1..=ranges).all(|range| {
+        && (1..=world.ranges).all(|range| {
             let leader = leaders.iter().filter(|s| s.descriptor.range_id == range);
             let leader = leader.max_by_key(|status| status.term);
             leader.is_some_and(|status| {

@@ -65,6 +65,8 @@ pub struct World {
     pub schedule: Schedule,
     pub watch: Watch,
     pub slots: Vec<Slot>,
+    /// Founding ranges: ids 1 to this.
+    pub ranges: u64,
     pub common: Common,
     pub faults_on: bool,
     pub wiped: bool,
@@ -127,6 +129,7 @@ impl World {
         };
         let mut world = World {
             slots: slots.collect(),
+            ranges: 0,
             schedule,
             watch,
             common,
@@ -151,9 +154,16 @@ impl World {
             ..descriptor(slot.site.slot, slot.disk.directory_id)
         });
         let replication_factor = REPLICATION_FACTOR;
-        let formation = Formation { cluster_id, nodes: nodes.collect(), replication_factor };
+        let formation = Formation {
+            cluster_id,
+            nodes: nodes.collect(),
+            replication_factor,
+            split_keys: Vec::new(),
+        };
+        let ranges = founding_ranges(&formation);
+        self.ranges = ranges.len() as u64;
         for (slot, node_id) in self.slots[..founders].iter_mut().zip(1..) {
-            let mut ranges = founding_ranges(&formation);
+            let mut ranges = ranges.clone();
             ranges.retain(|range| range.replica_on(node_id).is_some());
             rangedb_raftstore::bootstrap(&*slot.disk.log, &*slot.disk.state, &ranges)
                 .expect("an empty disk takes the founding state");

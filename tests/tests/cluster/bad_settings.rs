@@ -32,6 +32,8 @@ fn malformed_flags_are_named() {
         (&["--client-address", "localhost:8080", "--cluster-init"], "must be different"),
         (&["--peers", "a:1,b"], "--peers"),
         (&["--join", "a:b"], "--join"),
+        (&["--split-keys", "a,_/x"], "`_/`"),
+        (&["--split-keys", "a,b,a"], "twice"),
         (&["--log-level", "loud"], "--log-level"),
         (&["--log-format", "xml"], "--log-format"),
         (&["--read-mode", "guess"], "--read-mode"),
@@ -59,6 +61,7 @@ fn malformed_and_unknown_settings_in_a_file_are_named() {
         ("[storage]\nblock_cache_bytes = \"many\"", "block_cache_bytes"),
         ("log_level = \"loud\"", "log_level"),
         ("stores = 0", "stores"),
+        ("split_keys = [\"\"]", "--split-keys"),
     ] {
         std::fs::write(&file, toml).unwrap();
         let said = refused(&["--cluster-init", "--config", file.to_str().unwrap()], &[]);

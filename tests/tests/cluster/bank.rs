@@ -1,7 +1,7 @@
-//! Money that is moved between accounts in both ranges of users while nodes are killed with -9 and
-//! started again: every total that is read meanwhile is exact, and so is each account at the end.
+//! Money that is moved between accounts in four ranges while nodes are killed with -9 and started
+//! again: every total that is read meanwhile is exact, and so is each account at the end.
 //!
-//! A third range takes part that no account lies in: every transaction asks the control range for its
+//! A fifth range takes part that no account lies in: every transaction asks the control range for its
 //! timestamps, and its leader is killed as the others are.
 
 use std::collections::BTreeSet;
@@ -20,8 +20,11 @@ use crate::support::wait::{SOON, check, until};
 
 const WORKERS: u64 = 16;
 
-/// One prefix for each range that users have before any is split.
-const PREFIXES: [&str; 2] = ["/bank/", "bank/"];
+/// Cut the accounts below each founding range of users in two.
+const SPLIT_KEYS: &str = "/bank/2,bank/2";
+
+/// One for each range.
+const PREFIXES: [&str; 4] = ["/bank/1/", "/bank/2/", "bank/1/", "bank/2/"];
 
 /// Transfers that are made between a kill and what comes next.
 const TRANSFERS_BETWEEN: usize = 20;
@@ -70,7 +73,8 @@ async fn kill_at_random(cluster: &mut Cluster, bank: &Bank, lasts: Duration) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bank_over_ranges_is_exact_at_every_moment_while_nodes_die() {
     let lasts = Duration::from_secs(crate::repeats(0, 120) as u64);
-    let mut cluster = Cluster::started(3).await;
+    let mut cluster = Cluster::of(3).await.with_flags(["--split-keys", SPLIT_KEYS]).start().await;
+    assert_eq!(cluster.ranges_of(&PREFIXES).await.len(), PREFIXES.len());
     let prefixes = PREFIXES.map(str::to_owned).to_vec();
     let bank = Bank::new(Settings { prefixes, accounts: 100, ..Settings::default() });
     let client = cluster.client();

@@ -111,3 +111,24 @@ async fn a_wiped_node_comes_back_into_its_cluster_and_gets_its_replicas_back() {
         assert_eq!(found.value, number.to_string());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn split_keys_are_those_of_the_cluster_that_was_formed_and_of_no_later_start() {
+    let mut cluster = Cluster::of(3).await.with_flags(["--split-keys", "z,/m"]).start().await;
+    assert_eq!(cluster.ranges_of(&["/a", "/m", "/z", "a", "z"]).await.len(), 4);
+    assert_eq!(cluster.ranges_of(&["/m", "/z"]).await.len(), 1);
+    cluster.replicated(3, SOON).await;
+    for key in ["/a", "/m", "a", "z"] {
+        assert_eq!(cluster.cli(["put", key, "1"]).await.code, 0, "{key}");
+    }
+    for node in &mut cluster.nodes {
+        node.kill();
+        node.flags.retain(|flag| flag != "z,/m" && flag != "--split-keys");
+        node.flags.extend(["--split-keys".to_owned(), "a,b,c".to_owned()]);
+        node.start();
+    }
+    cluster.ready().await;
+    assert_eq!(cluster.ranges_of(&["/a", "/m", "a", "b", "z"]).await.len(), 4);
+    let scanned = cluster.cli(["range", "/a", "zz", "--keys-only"]).await;
+    assert_eq!(scanned.out.lines().collect::<Vec<_>>(), ["/a", "/m", "a", "z"]);
+}

@@ -31,7 +31,12 @@ fn formation(nodes: u64) -> Formation {
         directory_id: 1000 + node_id,
         ..Default::default()
     };
-    Formation { cluster_id: 5, nodes: (1..=nodes).map(node).collect(), replication_factor: 3 }
+    Formation {
+        cluster_id: 5,
+        nodes: (1..=nodes).map(node).collect(),
+        replication_factor: 3,
+        split_keys: vec!["/m".to_owned()],
+    }
 }
 
 /// First lines of IDENTITY files, without their checksums.

@@ -100,7 +100,12 @@ fn messages() -> Vec<Vec<u8>> {
     };
     let record = v1::SnapshotRecord { key: "k".into(), value: "v".into() };
     let data = v1::SnapshotData { column_family: 1, records: vec![record; 3], crc32: 9 };
-    let formation = v1::Formation { cluster_id: 5, nodes: vec![node], replication_factor: 3 };
+    let formation = v1::Formation {
+        cluster_id: 5,
+        nodes: vec![node],
+        replication_factor: 3,
+        split_keys: vec!["/m".to_owned()],
+    };
     vec![
         v1::Requests { requests: vec![request.clone(), request] }.encode_to_vec(),
         v1::Responses { responses: vec![response] }.encode_to_vec(),

@@ -1,5 +1,6 @@
 //! Nodes that belong together.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,14 @@ impl Cluster {
         let file = self.file("rangedb.toml", toml);
         for node in &mut self.nodes {
             node.flags.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        self
+    }
+
+    /// Gives every node more flags.
+    pub fn with_flags<const N: usize>(mut self, flags: [&str; N]) -> Cluster {
+        for node in &mut self.nodes {
+            node.flags.extend(flags.map(str::to_owned));
         }
         self
     }
@@ -131,6 +140,15 @@ impl Cluster {
         let peer = node.ok_or(format!("nobody knows node {node_id}"))?.peer_address;
         let place = self.nodes.iter().position(|node| node.peer == peer);
         place.ok_or(format!("{peer} is no node of this test"))
+    }
+
+    /// The ids of the ranges that hold these keys.
+    pub async fn ranges_of(&self, keys: &[&str]) -> BTreeSet<u64> {
+        let partitions = self.partitions().await.expect("a cluster that runs lists its ranges");
+        let reports = partitions.into_iter().filter_map(|partition| partition.report);
+        let ranges = reports.filter_map(|report| report.descriptor);
+        let holding = ranges.filter(|range| keys.iter().any(|key| range.contains(key.as_bytes())));
+        holding.map(|range| range.range_id).collect()
     }
 
     /// The node that leads the range of a key, as its own report says.
