@@ -106,6 +106,14 @@ fn garbage(node: &Node, stats: &StateStats) -> Vec<MetricFamily> {
             stats.deleted_markers_collected,
         ),
     ];
+    let mut collected = Sample::gauge(
+        "rangedb_gc_collected_below_seconds",
+        "Of led ranges: what is out of sight below has been dropped; since 1970.",
+    );
+    for (range, below) in node.collected_below().into_iter().filter(|(_, below)| *below > 0) {
+        collected = collected.with(&[("range_id", &range.0.to_string())], seconds(below));
+    }
+    families.push(collected.finish());
     // Before there is a floor, a figure for it would say that it is half a century behind.
     if counts.floor_ts > 0 {
         let lag = seconds(node.newest_timestamp()) - seconds(counts.floor_ts);

@@ -107,6 +107,15 @@ impl Node {
         GarbageCounts { floor_ts, collect_below_ts, ..garbage.counts }
     }
 
+    /// For each range that this node leads: what is out of sight below has been dropped there. 0:
+    /// not known, as after a new election until it has been looked for once.
+    pub fn collected_below(&self) -> Vec<(RangeId, u64)> {
+        let led = self.board.ranges().into_iter().filter(|status| status.leads);
+        let garbage = self.garbage();
+        let below = |id: &RangeId| garbage.ranges.get(id).map_or(0, |p| p.collected_below_ts);
+        led.map(|status| RangeId(status.descriptor.range_id)).map(|id| (id, below(&id))).collect()
+    }
+
     async fn collect(&self) {
         let here = self.board.ranges();
         let on_node = |id: &RangeId| here.iter().any(|s| s.descriptor.range_id == id.0);

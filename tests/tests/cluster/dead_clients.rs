@@ -22,12 +22,12 @@ const LOCK_TTL: Duration = Duration::from_secs(10);
 /// for a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Starts a client that puts "new" at both keys and waits until it has stopped where it should.
-/// Returns what it said.
-async fn stopped(cluster: &Cluster, point: &str) -> (Process, String) {
+/// Starts a client that puts "new" at keys of two ranges and waits until it has stopped where it
+/// should. Returns what it said.
+pub async fn stopped(cluster: &Cluster, point: &str, keys: [&str; 2]) -> (Process, String) {
     let said = cluster.path().join(format!("{point}.out"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_stopping-client"));
-    command.args([&cluster.endpoints(), point, "new"]).args(KEYS);
+    command.args([&cluster.endpoints(), point, "new"]).args(keys);
     command.stdout(File::create(&said).expect("a test can write a file"));
     let process = Process::start(&mut command);
     until(&format!("the client is {point}"), SOON, async || {
@@ -75,7 +75,7 @@ async fn killed(point: &str) -> (String, Client, Cluster) {
     for key in KEYS {
         client.put(key, "old").await.unwrap();
     }
-    let (mut dead, said) = stopped(&cluster, point).await;
+    let (mut dead, said) = stopped(&cluster, point, KEYS).await;
     dead.kill();
     let killed = Instant::now();
     let seen = values(&client).await;
@@ -120,7 +120,7 @@ async fn a_client_that_is_slow_but_alive_keeps_its_locks_for_longer_than_they_li
     for key in KEYS {
         client.put(key, "old").await.unwrap();
     }
-    let (mut slow, _) = stopped(&cluster, "half-prewritten").await;
+    let (mut slow, _) = stopped(&cluster, "half-prewritten", KEYS).await;
     // One of the keys is locked, whichever range was the first.
     let puts = KEYS.map(|key| client.put(key, "other"));
     let ends = futures::future::join_all(puts).await;

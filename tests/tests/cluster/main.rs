@@ -15,6 +15,7 @@ mod durability;
 mod failover;
 mod formation;
 mod full_disk;
+mod garbage;
 mod large_transactions;
 mod lock_waits;
 mod membership;
