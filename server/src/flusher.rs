@@ -10,13 +10,13 @@ use rangedb_raftstore::Event;
 use rangedb_storage::{LogEngine, RocksState, StateEngine};
 
 use crate::board::Board;
-use crate::compaction;
+use crate::compaction::CompactionBounds;
 use crate::end;
 use crate::handle::EventSink;
 use crate::mailbox::Mailbox;
 
 /// Between two purges of the log, which grows by no more than some gigabytes in that time, and
-/// between two looks at how far replicas collect.
+/// between two looks at how far replicas collect: far longer than a read of one page takes.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
 /// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
@@ -53,6 +53,7 @@ fn flush_all(
     stores: &[Mailbox],
 ) {
     let mut purge_at = Instant::now() + PURGE_EVERY;
+    let mut bounds = CompactionBounds::default();
     loop {
         let mut flushes = Vec::new();
         match wanted.recv_timeout(purge_at.saturating_duration_since(Instant::now())) {
@@ -70,7 +71,8 @@ fn flush_all(
         }
         if Instant::now() >= purge_at {
             log.purge().unwrap_or_else(|error| end::process("flusher", error));
-            compaction::raise_bounds(state, &board.ranges())
+            bounds
+                .raise(state, &board.ranges())
                 .unwrap_or_else(|error| end::process("flusher", error));
             purge_at = Instant::now() + PURGE_EVERY;
         }
