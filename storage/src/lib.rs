@@ -53,7 +53,7 @@ pub use error::{Error, Result};
 pub use log::{LogBatch, LogChange, LogEngine, LogState};
 pub use machine::{ApplyContext, StateMachine};
 pub use mem::{FlushUnderWay, MemState};
-pub use mem_log::MemLog;
+pub use mem_log::{FailedAppend, MemLog};
 #[cfg(feature = "disk")]
 pub use raft_log::{LogOptions, RaftEngineLog};
 pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue};

@@ -18,11 +18,20 @@ pub struct MemLog {
     inner: Mutex<Inner>,
 }
 
+/// Which append is to fail, and how much of it is on disk all the same.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedAppend {
+    /// Appends that succeed before.
+    pub after: usize,
+    /// All that it was to write is there and durable: a sync that failed may have done its work.
+    pub written: bool,
+}
+
 #[derive(Default)]
 struct Inner {
     ranges: BTreeMap<u64, RangeLog>,
     full: bool,
-    fail_next_append: bool,
+    fails: Option<FailedAppend>,
     /// An append failed: by the contract there must be no other in this life of the process.
     failed: bool,
 }
@@ -45,9 +54,9 @@ impl MemLog {
         *inner = Inner { ranges: std::mem::take(&mut inner.ranges), ..Inner::default() };
     }
 
-    /// The next append writes nothing and answers [`Error::Io`], as does every one after it.
-    pub fn fail_next_append(&self) {
-        self.lock().fail_next_append = true;
+    /// An append to come answers [`Error::Io`], and every one after it writes nothing.
+    pub fn fail_append(&self, fails: FailedAppend) {
+        self.lock().fails = Some(fails);
     }
 
     /// While set, appends answer [`Error::Full`] and write nothing.
@@ -69,14 +78,26 @@ impl LogEngine for MemLog {
         if inner.full {
             return Err(Error::Full("the simulated disk".into()));
         }
-        if inner.fail_next_append {
-            inner.failed = true;
-            return Err(Error::Io("the simulated append failed".into()));
+        let fails = match &mut inner.fails {
+            Some(FailedAppend { after: 0, written }) => Some(*written),
+            Some(FailedAppend { after, .. }) => {
+                *after -= 1;
+                None
+            }
+            None => None,
+        };
+        if fails != Some(false) {
+            for change in batch.changes {
+                inner.apply(change);
+            }
         }
-        for change in batch.changes {
-            inner.apply(change);
+        match fails {
+            Some(_) => {
+                inner.failed = true;
+                Err(Error::Io("the simulated append failed".into()))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn state(&self, range_id: u64) -> Result<Option<LogState>> {

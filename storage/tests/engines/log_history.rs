@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use raft_proto::eraftpb::{Entry, HardState};
-use rangedb_storage::{Error, LogBatch, LogChange, LogEngine, LogState, MemLog};
+use rangedb_storage::{Error, FailedAppend, LogBatch, LogChange, LogEngine, LogState, MemLog};
 
 use crate::log_node::{LogNode, MemNode};
 use crate::log_script::entry;
@@ -214,12 +214,15 @@ fn after_a_failed_append_there_is_no_other_but_after_a_full_disk_there_is() {
     assert!(matches!(log.append(append_of(1..2)), Err(Error::Full(_))));
     log.set_full(false);
     log.append(append_of(1..2)).unwrap();
-    log.fail_next_append();
-    assert!(matches!(log.append(append_of(2..3)), Err(Error::Io(_))));
-    assert!(matches!(log.append(append_of(2..3)), Err(Error::Io(_))));
-    log.crash();
-    assert_eq!(log.state(1).unwrap().unwrap().last_index, 1);
-    log.append(append_of(2..3)).unwrap();
+    for (written, last_index) in [(false, 2), (true, 3)] {
+        log.fail_append(FailedAppend { after: 1, written });
+        log.append(append_of(2..3)).unwrap();
+        assert!(matches!(log.append(append_of(3..4)), Err(Error::Io(_))));
+        assert!(matches!(log.append(append_of(3..4)), Err(Error::Io(_))));
+        log.crash();
+        assert_eq!(log.state(1).unwrap().unwrap().last_index, last_index);
+    }
+    log.append(append_of(4..5)).unwrap();
 }
 
 #[cfg(feature = "disk")]

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rangedb_proto::v1::{Formation, NodeDescriptor};
-use rangedb_storage::{Error, LogBatch, LogChange, LogEngine, MemLog, MemState, Result};
+use rangedb_storage::{
+    Error, FailedAppend, LogBatch, LogChange, LogEngine, MemLog, MemState, Result,
+};
 
 use crate::schedule::{MILLISECOND, Micros};
 
@@ -117,13 +119,14 @@ impl Disk {
         self.appends.iter().any(|append| append.batch.changes.iter().any(replaces))
     }
 
-    /// The next write fails: a flush, or else one of the log.
-    pub fn fail_next(&mut self, flush: bool) {
+    pub fn fail_flush(&mut self) {
         self.failing = true;
-        match flush {
-            true => self.state.fail_next_flush(),
-            false => self.log.fail_next_append(),
-        }
+        self.state.fail_next_flush();
+    }
+
+    pub fn fail_append(&mut self, fails: FailedAppend) {
+        self.failing = true;
+        self.log.fail_append(fails);
     }
 
     pub fn set_space(&mut self, space: Space) {

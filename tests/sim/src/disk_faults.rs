@@ -4,7 +4,7 @@
 //! is on the disk. While space is low the stores are told and refuse writes, and reads go on; once
 //! there is none at all, the next write ends the process, and it cannot come back before there is.
 
-use rangedb_storage::{Error, Result};
+use rangedb_storage::{Error, FailedAppend, Result};
 
 use crate::disk::Space;
 use crate::occurrence::{Fault, Host, Occurrence};
@@ -17,11 +17,16 @@ const NO_SPACE_PERCENT: u32 = 20;
 const FLUSH_FAILS_PERCENT: u32 = 30;
 
 impl World {
-    /// The next write of a disk fails.
+    /// The next write of a disk fails: a flush, or else one of the log.
     pub(crate) fn fail_disk(&mut self) {
         let slot = self.any_slot();
-        let flush = self.schedule.random(|rng| rng.u32(0..100) < FLUSH_FAILS_PERCENT);
-        self.slots[slot].disk.fail_next(flush);
+        let (flush, written) =
+            self.schedule.random(|rng| (rng.u32(0..100) < FLUSH_FAILS_PERCENT, rng.bool()));
+        let disk = &mut self.slots[slot].disk;
+        match flush {
+            true => disk.fail_flush(),
+            false => disk.fail_append(FailedAppend { after: 0, written }),
+        }
     }
 
     pub(crate) fn fill_disk(&mut self) {

@@ -24,7 +24,7 @@ pub struct Plan {
     pub skew_millis: i64,
     pub mailbox_full: u32,
     pub stalls: u32,
-    /// Of 100 processes that start, how many disks fail at the first write.
+    /// Of 100 processes that start, how many disks fail while they are opened, or soon after.
     pub failed_openings: u32,
     /// Silence after which a node is taken for dead, if not the default. Its replicas are taken out
     /// of their ranges, and if there is no node for others, a wiped disk may be half of what is left.

@@ -10,7 +10,7 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
-use rangedb_storage::{LogEngine, keys, state_hash};
+use rangedb_storage::{FailedAppend, LogEngine, keys, state_hash};
 
 use crate::check::replicas_equal::{self, ReplicaState};
 use crate::check::{Verdict, Watch};
@@ -408,13 +408,16 @@ impl World {
         Ok(())
     }
 
-    /// Opens the disk. Sometimes it fails at the first write of that, or of what comes then.
+    /// Opens the disk. Sometimes it fails at a write of that, or of what comes then: each store makes
+    /// one of its own, so some may be open already.
     fn open(&mut self, at: usize) -> rangedb_storage::Result<()> {
         let fails = self.faults_on
             && self.schedule.random(|rng| rng.u32(0..100) < self.plan.failed_openings);
         let slot = &mut self.slots[at];
         if fails {
-            slot.disk.fail_next(false);
+            let (after, written) =
+                self.schedule.random(|rng| (rng.usize(0..=self.plan.stores), rng.bool()));
+            slot.disk.fail_append(FailedAppend { after, written });
         }
         let host = slot.host();
         match Process::start(slot.site.clone(), host, &mut slot.disk) {
