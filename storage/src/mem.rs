@@ -3,7 +3,7 @@
 //! Families are copy-on-write maps, so a snapshot costs a reference and a write costs a copy only
 //! while a snapshot of its family is held. What a crash would leave is kept beside them: the state
 //! as of the last flush, and the batches since. [`MemState::crash`] goes back to the first and
-//! applies a random number of the second, which is all that the contract of [`StateEngine`]
+//! applies none, some or all of the second, which is all that the contract of [`StateEngine`]
 //! promises, and no more.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -57,13 +57,17 @@ impl MemState {
         Self::default()
     }
 
-    /// The process ends and comes back: of the batches since the last flush a random number of
-    /// first ones is kept. Staged records and faults that were set are gone. Returns how many
+    /// The process ends and comes back: of the batches since the last flush none is kept, or all, or a
+    /// random number of first ones, each as often. Staged records and faults that were set are gone. Returns how many
     /// batches were lost.
     pub fn crash(&self, rng: &mut fastrand::Rng) -> usize {
         let mut guard = self.lock();
         let inner = &mut *guard;
-        let kept = rng.usize(0..=inner.unflushed.len());
+        let kept = match rng.u32(0..3) {
+            0 => 0,
+            1 => inner.unflushed.len(),
+            _ => rng.usize(0..=inner.unflushed.len()),
+        };
         let lost = inner.unflushed.len() - kept;
         for batch in inner.unflushed.drain(..kept) {
             inner.flushed.apply(&batch);
