@@ -5,6 +5,7 @@ pub mod applies_agree;
 pub mod batches;
 pub mod committed;
 pub mod counters;
+pub mod given_up;
 pub mod leader_per_term;
 pub mod lease_reads;
 pub mod ranges_cover;
@@ -27,6 +28,7 @@ pub struct Checks {
     pub leaders: leader_per_term::LeaderPerTerm,
     pub lease_reads: lease_reads::LeaseReads,
     pub applies: applies_agree::AppliesAgree,
+    pub given_up: given_up::GivenUp,
     pub committed: committed::Committed,
     pub timestamps: timestamps::Timestamps,
 }

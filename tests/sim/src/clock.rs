@@ -62,6 +62,10 @@ impl TimeOfDay {
     pub fn set_wrong_by(&self, millis: i64) {
         self.wrong_by_millis.store(millis, Ordering::Relaxed);
     }
+
+    pub fn step_by(&self, millis: i64) {
+        self.wrong_by_millis.fetch_add(millis, Ordering::Relaxed);
+    }
 }
 
 impl WallClock for TimeOfDay {

@@ -23,6 +23,7 @@
 //! The shell around the node's logic: threads, sockets, files, forming a cluster, and the bounds of
 //! production's queues. Tests of real processes look at those.
 
+mod ambush;
 pub mod check;
 mod clock;
 mod disk;
@@ -34,6 +35,7 @@ mod joining;
 mod machine;
 mod net;
 mod network;
+mod network_faults;
 mod occurrence;
 mod plan;
 #[cfg(feature = "planted")]
@@ -42,6 +44,7 @@ mod process;
 mod run;
 mod schedule;
 mod snapshots;
+mod story;
 mod tickets;
 mod trace;
 mod transactions;
@@ -49,4 +52,5 @@ mod workload;
 mod world;
 
 pub use run::{Failure, Report, simulate};
+pub use story::Story;
 pub use trace::Lines;

@@ -59,7 +59,10 @@ impl StateMachine for WatchedMachine {
                 self.slot, self.range, self.place
             )
         });
-        self.watch.note(|checks| checks.applies.applied(self.range, self.slot, step));
+        self.watch.note(|checks| {
+            checks.applies.applied(self.range, self.slot, step)?;
+            checks.given_up.applied(self.range, self.place, command, &reply)
+        });
         Ok(reply)
     }
 }

@@ -161,10 +161,11 @@ fn many(
 }
 fn describe(report: &Report) -> String {
     let figures = format!(
-        "seed {}: {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
+        "seed {}: {:?}, {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
          {} transactions, \
          {} commands, {} elections, {} crashes, {} snapshots, {} undecided, trace {:016x}",
         report.seed,
+        report.story,
         report.simulated,
         report.occurrences,
         report.operations,

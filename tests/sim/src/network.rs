@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::schedule::{MILLISECOND, Micros};
 
+/// Of the time since a lag began, how much it has grown by; below 100, or order would be lost.
+const GROWTH_PERCENT: Micros = 90;
+
 /// How messages fare. Drawn anew for each seed.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -36,29 +39,51 @@ impl Weather {
     }
 }
 
+/// How much longer messages of a link take.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    pub since: Micros,
+    pub until: Micros,
+    /// At most.
+    pub by: Micros,
+    /// Whether it gets there little by little, so that nobody notices a silence: a message takes as
+    /// much longer as most of the time since the beginning.
+    pub grows: bool,
+}
+
+impl Lag {
+    fn at(&self, now: Micros) -> Micros {
+        match now {
+            now if now >= self.until => 0,
+            now if self.grows => self.by.min(now.saturating_sub(self.since) * GROWTH_PERCENT / 100),
+            _ => self.by,
+        }
+    }
+}
+
 /// See the module's head. Places are numbers: nodes first, then clients.
 pub struct Network {
     weather: Weather,
     /// Directed links that carry nothing.
     cut: BTreeSet<(usize, usize)>,
-    /// How much longer messages of a link take.
-    lag: BTreeMap<(usize, usize), Micros>,
+    lags: BTreeMap<(usize, usize), Lag>,
     /// When the newest message of a link arrives, where none may overtake.
     newest: BTreeMap<(usize, usize), Micros>,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Self {
-        Network { weather, cut: BTreeSet::new(), lag: BTreeMap::new(), newest: BTreeMap::new() }
+        Network { weather, cut: BTreeSet::new(), lags: BTreeMap::new(), newest: BTreeMap::new() }
     }
 
-    /// When something sent now arrives; none if it does not.
+    /// When something sent now arrives; none if it does not. Calls and answers may always overtake one
+    /// another: each has a task of its own at either end.
     pub fn arrival(
         &mut self,
         rng: &mut fastrand::Rng,
         now: Micros,
-        from: usize,
-        to: usize,
+        (from, to): (usize, usize),
+        is_call: bool,
     ) -> Option<Micros> {
         if from == to {
             return Some(now + 1);
@@ -67,11 +92,11 @@ impl Network {
             return None;
         }
         let mut at = now + rng.u64(self.weather.delay_min..=self.weather.delay_max);
-        at += self.lag.get(&(from, to)).copied().unwrap_or(0);
+        at += self.lags.get(&(from, to)).map_or(0, |lag| lag.at(now));
         if one_of(rng, self.weather.strayed) {
             at += rng.u64(0..=self.weather.stray_delay);
         }
-        if !self.weather.overtaking {
+        if !self.weather.overtaking && !is_call {
             let newest = self.newest.entry((from, to)).or_default();
             at = at.max(*newest + 1);
             *newest = at;
@@ -92,15 +117,20 @@ impl Network {
         self.cut.insert((from, to));
     }
 
-    /// What is sent from now on takes longer.
-    pub fn lag(&mut self, from: usize, to: usize, by: Micros) {
-        self.lag.insert((from, to), by);
+    pub fn lag(&mut self, from: usize, to: usize, lag: Lag) {
+        self.lags.insert((from, to), lag);
     }
 
-    /// Nobody is cut off or slow any more.
+    /// Nobody is cut off any more, and no link gets slower. What is slow for a while is for so long.
     pub fn mend(&mut self) {
         self.cut.clear();
-        self.lag.clear();
+        self.lags.retain(|_, lag| !lag.grows);
+    }
+
+    /// Nothing is wrong with any link.
+    pub fn heal(&mut self) {
+        self.mend();
+        self.lags.clear();
     }
 
     pub fn set_weather(&mut self, weather: Weather) {
@@ -121,30 +151,43 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut network = Network::new(Weather::fair());
         network.cut(0, 1);
-        assert_eq!(network.arrival(&mut rng, 0, 0, 1), None);
-        assert!(network.arrival(&mut rng, 0, 1, 0).is_some());
+        assert_eq!(network.arrival(&mut rng, 0, (0, 1), false), None);
+        assert!(network.arrival(&mut rng, 0, (1, 0), false).is_some());
         network.mend();
-        assert!(network.arrival(&mut rng, 0, 0, 1).is_some());
+        assert!(network.arrival(&mut rng, 0, (0, 1), false).is_some());
     }
 
     #[test]
-    fn a_slow_link_is_slow_until_it_is_mended() {
+    fn a_slow_link_is_slow_until_its_time_is_up_or_all_is_healed() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut network = Network::new(Weather::fair());
-        network.lag(0, 1, 50_000);
-        assert!(network.arrival(&mut rng, 0, 0, 1).unwrap() >= 50_000);
-        assert!(network.arrival(&mut rng, 0, 1, 0).unwrap() < 50_000);
-        network.mend();
-        assert!(network.arrival(&mut rng, 100_000, 0, 1).unwrap() < 150_000);
+        let lag = Lag { since: 0, until: 1000, by: 50_000, grows: false };
+        network.lag(0, 1, lag);
+        assert!(network.arrival(&mut rng, 0, (0, 1), true).unwrap() >= 50_000);
+        assert!(network.arrival(&mut rng, 0, (1, 0), true).unwrap() < 50_000);
+        assert!(network.arrival(&mut rng, 1000, (0, 1), true).unwrap() < 50_000);
+        network.heal();
+        assert!(network.arrival(&mut rng, 0, (0, 1), true).unwrap() < 50_000);
     }
 
     #[test]
-    fn without_overtaking_messages_of_a_link_arrive_in_order() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut network =
-            Network::new(Weather { strayed: 5_000, stray_delay: 99, ..Weather::fair() });
-        let arrivals: Vec<_> =
-            (0..100).map(|now| network.arrival(&mut rng, now, 0, 1).unwrap()).collect();
-        assert!(arrivals.is_sorted_by(|a, b| a < b));
+    fn a_lag_that_grows_leaves_no_long_silence_and_keeps_the_order() {
+        let lag = Lag { since: 0, until: Micros::MAX, by: 50_000, grows: true };
+        let arrivals: Vec<Micros> = (0..100_000).map(|now| now + lag.at(now)).collect();
+        assert!(arrivals.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 2));
+        assert_eq!(lag.at(100_000), 50_000);
+    }
+
+    #[test]
+    fn without_overtaking_messages_of_a_link_arrive_in_order_and_calls_need_not() {
+        let weather = Weather { strayed: 5_000, stray_delay: 9_999, ..Weather::fair() };
+        let arrivals = |is_call| -> Vec<Micros> {
+            let mut rng = fastrand::Rng::with_seed(1);
+            let mut network = Network::new(weather.clone());
+            let arrival = |now| network.arrival(&mut rng, now, (0, 1), is_call).unwrap();
+            (0..100).map(arrival).collect()
+        };
+        assert!(arrivals(false).is_sorted_by(|a, b| a < b));
+        assert!(!arrivals(true).is_sorted());
     }
 }

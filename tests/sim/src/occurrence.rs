@@ -44,6 +44,12 @@ pub enum Fault {
     Restart {
         slot: usize,
     },
+    /// A process crashes at a delicate moment, as soon as one comes.
+    Ambush,
+    /// It has come.
+    Strike {
+        slot: usize,
+    },
     /// Crash, and the disk is replaced by an empty one.
     Wipe,
     Pause,
@@ -51,7 +57,10 @@ pub enum Fault {
         slot: usize,
     },
     Partition,
-    Mend,
+    /// The network is well again, if it is still this that is wrong with it.
+    Mend {
+        episode: u64,
+    },
     /// A leader loses the other nodes, and no client.
     Isolate,
     /// A follower is kept from its leader until it would like to lead.
@@ -59,6 +68,7 @@ pub enum Fault {
     /// Then the leader is isolated too, and the last follower that is bound to it by a promise
     /// restarts.
     Forget {
+        episode: u64,
         leader: usize,
         follower: usize,
     },
@@ -72,6 +82,7 @@ pub enum Fault {
     Lag,
     /// Is heard by nobody.
     Mute {
+        episode: u64,
         slot: usize,
         others: Vec<usize>,
     },
@@ -84,6 +95,8 @@ pub enum Fault {
     /// An operator takes a node out for good.
     RemoveNode,
     WallClockJump,
+    /// What a client sends for a while arrives late; what it sends afterwards overtakes it.
+    DelayClient,
     /// A client ends in the middle of a transaction, and another one takes its place.
     KillClient,
 }

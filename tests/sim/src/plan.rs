@@ -8,10 +8,12 @@ use crate::disk::Speed;
 use crate::network::Weather;
 use crate::occurrence::Fault;
 use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::story::Story;
 
 /// Everything that is drawn before the world begins.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    pub story: Story,
     pub shape: Shape,
     /// Stores on each node.
     pub stores: usize,
@@ -70,16 +72,19 @@ pub struct Load {
 
 impl Plan {
     pub fn draw(rng: &mut fastrand::Rng) -> Plan {
-        let shape = match rng.u32(0..100) {
+        let story = Story::draw(rng);
+        let growing = rng.u32(0..100) < story.growing_percent();
+        let shape = match rng.u32(0..85) {
+            _ if growing => Shape { founders: 1, joiners: 2 },
             0..60 => Shape { founders: 3, joiners: 0 },
             60..75 => Shape { founders: 5, joiners: 0 },
-            75..90 => Shape { founders: 1, joiners: 2 },
-            90..95 => Shape { founders: 3, joiners: 1 },
+            75..80 => Shape { founders: 3, joiners: 1 },
             _ => Shape { founders: 1, joiners: 0 },
         };
         let faults = faults(rng, shape);
         let wipes = faults.iter().any(|(fault, _)| *fault == Fault::Wipe);
-        Plan {
+        let mut plan = Plan {
+            story,
             shape,
             stores: rng.usize(1..=2),
             config: config(rng),
@@ -95,7 +100,9 @@ impl Plan {
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
             load: load(rng),
-        }
+        };
+        story.tell(&mut plan, rng);
+        plan
     }
 }
 
@@ -146,6 +153,8 @@ fn disk(rng: &mut fastrand::Rng) -> Speed {
 
 fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
     let mut faults = Vec::new();
+    // Where everything goes wrong all the time nothing is done that could be done wrongly.
+    let kinds_percent = *choose(rng, &[15, 30, 50]);
     for fault in [
         Fault::Crash,
         Fault::Pause,
@@ -156,12 +165,14 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::SlowDisk,
         Fault::WallClockJump,
         Fault::KillClient,
+        Fault::DelayClient,
+        Fault::Ambush,
         Fault::Lag,
         Fault::FailDisk,
         Fault::FillDisk,
     ] {
-        if rng.bool() {
-            let mean = *choose(rng, &[700 * MILLISECOND, 2 * SECOND, 6 * SECOND]);
+        if rng.u32(0..100) < kinds_percent {
+            let mean = *choose(rng, &[SECOND, 3 * SECOND, 8 * SECOND]);
             // Many elections: leaders change before what they were asked has arrived everywhere.
             let often = fault == Fault::TransferLeader && rng.u32(0..3) == 0;
             faults.push((fault, if often { 150 * MILLISECOND } else { mean }));
@@ -193,13 +204,13 @@ fn load(rng: &mut fastrand::Rng) -> Load {
     Load {
         clients: rng.usize(1..=5),
         pause_max: *choose(rng, &[5 * MILLISECOND, 50 * MILLISECOND, 300 * MILLISECOND]),
-        timeout_max: *choose(rng, &[SECOND, 4 * SECOND, 8 * SECOND]),
+        timeout_max: *choose(rng, &[SECOND, 2 * SECOND, 8 * SECOND]),
         padding_max: *choose(rng, &[0, 700, 4096, 16 << 10]),
         weights,
         snapshot_percent: *choose(rng, &[0, 30, 100]),
     }
 }
 
-fn choose<'a, T>(rng: &mut fastrand::Rng, among: &'a [T]) -> &'a T {
+pub(crate) fn choose<'a, T>(rng: &mut fastrand::Rng, among: &'a [T]) -> &'a T {
     &among[rng.usize(0..among.len())]
 }

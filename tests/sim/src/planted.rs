@@ -18,14 +18,16 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    /// How many seeds it takes to find the bug, as a rule: the median of the distances from one
-    /// seed that found it to the next. None if none did.
+    /// How many seeds it takes to find the bug in half of all hunts, if each seed finds it with the
+    /// probability that was seen: the finds divided by all seeds that were run, those behind the last
+    /// find included. None if it was not found.
     pub fn median_seeds(&self) -> Option<u64> {
-        let mut before = 0;
-        let distance = |(seed, _): &(u64, Failure)| seed - std::mem::replace(&mut before, *seed);
-        let mut distances: Vec<u64> = self.found.iter().map(distance).collect();
-        distances.sort_unstable();
-        distances.get(distances.len() / 2).copied()
+        let share = self.found.len() as f64 / self.seeds as f64;
+        match self.found.len() as u64 {
+            0 => None,
+            all if all == self.seeds => Some(1),
+            _ => Some((0.5f64.ln() / (1.0 - share).ln()).ceil() as u64),
+        }
     }
 }
 
@@ -69,16 +71,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_that_of_the_distances_between_finds() {
+    fn the_median_counts_the_seeds_that_found_nothing() {
         let failure = Failure::Safety(String::new());
-        let hunt = |seeds: &[u64]| Hunt {
-            bug: Bug::AckBeforeSync,
-            seeds: 100,
-            found: seeds.iter().map(|seed| (*seed, failure.clone())).collect(),
+        let median = |found: u64, seeds| {
+            let found = (1..=found).map(|seed| (seed, failure.clone())).collect();
+            Hunt { bug: Bug::AckBeforeSync, seeds, found }.median_seeds()
         };
-        assert_eq!(hunt(&[]).median_seeds(), None);
-        assert_eq!(hunt(&[7]).median_seeds(), Some(7));
-        assert_eq!(hunt(&[2, 12, 13]).median_seeds(), Some(2));
-        assert_eq!(hunt(&[10, 20, 90]).median_seeds(), Some(10));
+        assert_eq!(median(0, 100), None);
+        assert_eq!(median(7, 7), Some(1));
+        assert_eq!(median(1, 2), Some(1));
+        assert_eq!(median(7, 70), Some(7));
+        assert_eq!(median(1, 100), Some(69));
     }
 }

@@ -1,7 +1,7 @@
 //! One running node: the stores, the node's logic, and the performing of effects that in production
 //! is done by threads (driver, log writer, flusher, transport, snapshots).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Node, NodeParts};
 use rangedb_storage::FlushUnderWay;
 
+use crate::ambush::{Ambush, Moment};
 use crate::check::Watch;
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Append, Disk, Space};
@@ -97,6 +98,7 @@ pub struct Site {
     pub mailbox_full: u32,
     /// Of 10,000 passes, in how many the process stands still between the pass and its effects.
     pub stalls: u32,
+    pub ambush: Ambush,
 }
 
 impl Site {
@@ -243,9 +245,15 @@ impl Process {
         disk: &mut Disk,
     ) -> rangedb_storage::Result<Option<Stall>> {
         let store = &mut self.stores[shard];
-        self.mailboxes[shard].take().into_iter().for_each(|event| store.step(event));
+        for event in self.mailboxes[shard].take() {
+            if let Event::Read { request, range, .. } = event {
+                let read = (self.host, request);
+                self.site.watch.note(|checks| checks.lease_reads.came(read, range.id.0));
+            }
+            store.step(event);
+        }
         let effects = store.flush(self.site.now())?;
-        look_at_leadership(store, &effects, self.node_id, &self.site.watch);
+        look_at_leadership(store, &effects, (self.host, self.node_id), &self.site.watch);
         if store.has_work() {
             let mut mail = self.mailboxes[shard].mail.lock().expect("no panic holds it");
             if !std::mem::replace(&mut mail.pass_scheduled, true) {
@@ -277,6 +285,7 @@ impl Process {
                     }
                 }
                 Effect::Flush { token } => {
+                    self.comes(Moment::FlushBegins);
                     let flush = disk.state.begin_flush();
                     let delay = self.site.schedule.between(1, disk.speed.flush_max);
                     let flushed = Occurrence::Flushed { shard, token, flush };
@@ -295,6 +304,9 @@ impl Process {
                     snapshots::send(schedule, ends, self.cluster_id, envelope, reader, span)?;
                 }
                 effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
+                    if let Effect::NeedFence { .. } = effect {
+                        self.comes(Moment::LeadershipBegins);
+                    }
                     self.node.on_effect(effect);
                 }
                 Effect::Reply { .. } | Effect::ReadReady { .. } => {
@@ -303,6 +315,10 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    fn comes(&self, moment: Moment) {
+        self.site.ambush.comes(self.site.slot, moment, &self.site.schedule);
     }
 
     fn begin_sync(&self, disk: &mut Disk) {
@@ -373,6 +389,7 @@ impl Process {
         match self.incoming.take(part, &*disk.state) {
             Ok(None) => {}
             Ok(Some(staged)) => {
+                self.comes(Moment::SnapshotComes);
                 let envelope = part.envelope.clone();
                 self.put(range, Event::SnapshotReceived { envelope, staged });
                 part.report(&schedule, true, schedule.between(100, 10_000));
@@ -413,7 +430,7 @@ impl Process {
 }
 
 /// Tells the checks who leads, and who serves reads because it believes to.
-fn look_at_leadership(store: &Store, effects: &[Effect], node: u64, watch: &Watch) {
+fn look_at_leadership(store: &Store, effects: &[Effect], (host, node): (Host, u64), watch: &Watch) {
     for effect in effects {
         if let Effect::NeedFence { range, term } = effect {
             watch.note(|checks| {
@@ -422,19 +439,17 @@ fn look_at_leadership(store: &Store, effects: &[Effect], node: u64, watch: &Watc
             });
         }
     }
-    let leased = |effect: &Effect| match effect {
-        Effect::ReadReady { lease_until: Some(_), descriptor, .. } => Some(descriptor.range_id),
-        _ => None,
-    };
-    let ranges: BTreeSet<u64> = effects.iter().filter_map(leased).collect();
-    if ranges.is_empty() {
+    if !effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. })) {
         return;
     }
-    for status in store.status() {
-        let range = status.descriptor.range_id;
-        if ranges.contains(&range) {
-            watch.note(|checks| checks.lease_reads.served(range, status.term, node));
-        }
+    let terms: BTreeMap<u64, u64> =
+        store.status().iter().map(|status| (status.descriptor.range_id, status.term)).collect();
+    for effect in effects {
+        let Effect::ReadReady { request, descriptor, lease_until, .. } = effect else { continue };
+        let Some(term) = terms.get(&descriptor.range_id) else { continue };
+        let by = (descriptor.range_id, *term, node);
+        let leased = lease_until.is_some();
+        watch.note(|checks| checks.lease_reads.served((host, *request), by, leased));
     }
 }
 

@@ -15,6 +15,7 @@ use rangedb_raftstore::RangeStatus;
 use crate::check::{self, Verdict};
 use crate::history::{Operation, Records, Value};
 use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::story::Story;
 use crate::trace::Lines;
 use crate::workload;
 use crate::world::World;
@@ -45,6 +46,8 @@ pub enum Failure {
 #[derive(Clone, Debug)]
 pub struct Report {
     pub seed: u64,
+    /// What the seed is about.
+    pub story: Story,
     pub trace_hash: u64,
     pub simulated: Duration,
     pub occurrences: u64,
@@ -120,6 +123,7 @@ fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failu
     let records = world.common.history.records();
     Report {
         seed,
+        story: world.plan.story,
         trace_hash: world.schedule.trace_hash(),
         simulated: Duration::from_micros(world.schedule.now()),
         occurrences: world.schedule.occurrences(),

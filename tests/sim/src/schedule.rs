@@ -92,9 +92,10 @@ impl Schedule {
     /// it is lost.
     pub fn send(&self, from: usize, to: usize, host: Host, occurrence: Occurrence) -> bool {
         let now = self.now();
-        let Some(at) = self.network(|network, rng| network.arrival(rng, now, from, to)) else {
-            return false;
-        };
+        let is_call = matches!(occurrence, Occurrence::Call { .. } | Occurrence::Return { .. });
+        let link = (from, to);
+        let at = self.network(|network, rng| network.arrival(rng, now, link, is_call));
+        let Some(at) = at else { return false };
         self.at(at, host, occurrence);
         true
     }

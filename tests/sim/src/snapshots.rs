@@ -87,7 +87,8 @@ pub fn send(
         let envelope = envelope.clone();
         let part = Part { transfer, cluster_id, envelope, content, sender, first };
         first = false;
-        let arrival = schedule.network(|network, rng| network.arrival(rng, at, from, to_slot));
+        let arrival =
+            schedule.network(|network, rng| network.arrival(rng, at, (from, to_slot), false));
         let Some(arrival) = arrival else {
             part.report_broken(schedule);
             return Ok(());

@@ -12,6 +12,7 @@ use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
 use rangedb_storage::{FailedAppend, LogEngine, keys, state_hash};
 
+use crate::ambush::Ambush;
 use crate::check::replicas_equal::{self, ReplicaState};
 use crate::check::{Verdict, Watch};
 use crate::clock::{Clock, TimeOfDay};
@@ -69,6 +70,10 @@ pub struct World {
     pub ranges: u64,
     pub common: Common,
     pub faults_on: bool,
+    pub ambush: Ambush,
+    /// Counts what was wrong with the network, and whether it still is.
+    pub episode: u64,
+    pub in_episode: bool,
     pub wiped: bool,
     /// An operator has taken a node out, or tried to.
     pub removed: bool,
@@ -93,6 +98,7 @@ impl World {
         let network = Network::new(plan.weather.clone());
         let schedule = Schedule::new(rng, network, Trace::new(lines));
         let watch = Watch::default();
+        let ambush = Ambush::default();
         schedule.remark(|| format!("{plan:?}"));
 
         let slots = clocks.into_iter().zip(directories).enumerate();
@@ -108,6 +114,7 @@ impl World {
                 watch: watch.clone(),
                 mailbox_full: plan.mailbox_full,
                 stalls: plan.stalls,
+                ambush: ambush.clone(),
             },
             disk: Disk::new(directory, plan.disk),
             life: 0,
@@ -134,6 +141,9 @@ impl World {
             watch,
             common,
             faults_on: true,
+            ambush,
+            episode: 0,
+            in_episode: false,
             wiped: false,
             removed: false,
             crashes: 0,

@@ -1,0 +1,233 @@
+//! What goes wrong in the network: who is cut off from whom, whose messages are late, and for how
+//! long.
+//!
+//! Some of these need several steps to come about one after the other (an *episode*): while one is
+//! under way most others wait, so that not every one is cut short, and only its own end mends it.
+
+use rangedb_raftstore::RangeStatus;
+use rangedb_server::founding::CONTROL_RANGE_ID;
+use rangedb_storage::Result;
+
+use crate::network::Lag;
+use crate::occurrence::{Fault, Host, Occurrence};
+use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::world::World;
+
+/// Of 100 episodes that would begin while another is under way, how many do not.
+const WAITS_PERCENT: u32 = 95;
+
+/// Of 100 estranged followers, how many are the control range's in any case.
+const ESTRANGED_FROM_CONTROL_PERCENT: u32 = 70;
+
+/// A process that restarts at once is back within this time.
+const RESTART_AT_ONCE_MAX: Micros = 50 * MILLISECOND;
+
+/// Messages of a slow link take this much longer at most: longer than an election takes to come.
+const LAG_MAX: Micros = 2_500 * MILLISECOND;
+
+/// So long after a lag began it has grown to its full length, surely.
+fn grown(by: Micros) -> Micros {
+    by + by / 4
+}
+
+/// A client's requests take this much longer at most: longer than most clients wait.
+const CLIENT_LAG_MAX: Micros = 6 * SECOND;
+
+/// For how long a client's requests are sent on such a way, at most.
+const CLIENT_LAGS_FOR_MAX: Micros = 2 * SECOND;
+
+impl World {
+    /// None: what is wrong with the network already goes on instead.
+    fn begin_episode(&mut self) -> Option<u64> {
+        let waits = self.schedule.random(|rng| rng.u32(0..100) < WAITS_PERCENT);
+        if self.in_episode && waits {
+            return None;
+        }
+        self.in_episode = true;
+        self.episode += 1;
+        Some(self.episode)
+    }
+
+    fn end_episode_after(&self, episode: u64, delay: Micros) {
+        let mend = Occurrence::Fault(Fault::Mend { episode });
+        self.schedule.after(delay, Host::World, mend);
+    }
+
+    fn is_under_way(&self, episode: u64) -> bool {
+        self.in_episode && self.episode == episode
+    }
+
+    pub(crate) fn mend(&mut self, episode: u64) {
+        if self.is_under_way(episode) {
+            self.in_episode = false;
+            self.schedule.network(|network, _| network.mend());
+        }
+    }
+
+    /// Half of the time as long as any outage, else about as long as an election takes.
+    fn absence(&self) -> Micros {
+        match self.schedule.random(|rng| rng.bool()) {
+            true => self.outage(),
+            false => self.schedule.between(SECOND, 4 * SECOND),
+        }
+    }
+
+    pub(crate) fn partition(&mut self) {
+        let nodes = self.slots.len();
+        let places = self.slots.len() + self.plan.load.clients;
+        let Some(episode) = self.begin_episode() else { return };
+        self.schedule.network(|network, rng| {
+            network.mend();
+            let shape = rng.u32(0..5);
+            let alone = rng.usize(0..places);
+            let side: Vec<bool> = (0..places).map(|_| rng.bool()).collect();
+            for from in 0..places {
+                for to in (0..places).filter(|to| *to != from) {
+                    let cut = match shape {
+                        0 => from == alone || to == alone,
+                        // Heard by nobody, but hears all; or the other way round.
+                        1 => {
+                            if side[0] {
+                                from == alone
+                            } else {
+                                to == alone
+                            }
+                        }
+                        2 => side[from] != side[to],
+                        // Nodes in a ring, or a row if they are few: each reaches its neighbours.
+                        3 => {
+                            let apart = from.abs_diff(to);
+                            let ends_meet = nodes > 3 && apart == nodes - 1;
+                            from < nodes && to < nodes && apart > 1 && !ends_meet
+                        }
+                        // Some links, in one direction.
+                        _ => rng.u32(0..4) == 0,
+                    };
+                    if cut {
+                        network.cut(from, to);
+                    }
+                }
+            }
+        });
+        self.end_episode_after(episode, self.absence());
+    }
+
+    /// A leader's connections to the other nodes break; clients reach all of them.
+    pub(crate) fn isolate_leader(&mut self) {
+        let Some((leader, _)) = self.any_leader() else { return };
+        let Some(episode) = self.begin_episode() else { return };
+        self.cut_off(leader);
+        self.end_episode_after(episode, self.absence());
+    }
+
+    fn cut_off(&mut self, slot: usize) {
+        let others = self.others(slot);
+        self.schedule.network(|network, _| {
+            for other in others {
+                network.cut(slot, other);
+                network.cut(other, slot);
+            }
+        });
+    }
+
+    fn others(&self, slot: usize) -> Vec<usize> {
+        (0..self.slots.len()).filter(|other| *other != slot).collect()
+    }
+
+    /// Answers to a leader get later and later, then it is heard by nobody: what it is told for a
+    /// while is of a time when it was followed.
+    pub(crate) fn lag(&mut self) {
+        let Some((leader, _)) = self.any_leader() else { return };
+        let Some(episode) = self.begin_episode() else { return };
+        let others = self.others(leader);
+        let by = self.schedule.between(200 * MILLISECOND, LAG_MAX);
+        let lag = Lag { since: self.schedule.now(), until: Micros::MAX, by, grows: true };
+        self.schedule.network(|network, _| {
+            network.mend();
+            others.iter().for_each(|other| network.lag(*other, leader, lag));
+        });
+        let delay = grown(by) + self.schedule.between(0, SECOND);
+        let mute = Fault::Mute { episode, slot: leader, others };
+        self.schedule.after(delay, Host::World, Occurrence::Fault(mute));
+    }
+
+    pub(crate) fn mute(&mut self, episode: u64, slot: usize, others: &[usize]) {
+        if self.is_under_way(episode) {
+            self.schedule.network(|network, _| {
+                others.iter().for_each(|other| network.cut(slot, *other));
+            });
+            self.end_episode_after(episode, self.schedule.between(SECOND, 5 * SECOND));
+        }
+    }
+
+    /// Two followers are needed: one that is kept away until it would like to lead, and one that
+    /// keeps its promise meanwhile. Who misses a write cannot lead any more, so they are mostly the
+    /// control range's, which is often read and seldom written.
+    pub(crate) fn estrange(&mut self) {
+        let leads_control =
+            |status: &RangeStatus| status.leads && status.descriptor.range_id == CONTROL_RANGE_ID;
+        let of_control = self.replicas().into_iter().find(|(_, status)| leads_control(status));
+        let any = self.any_leader();
+        let control = self.schedule.random(|rng| rng.u32(0..100) < ESTRANGED_FROM_CONTROL_PERCENT);
+        let Some((leader, status)) = (if control { of_control } else { any }) else { return };
+        let followers = self.replicas().into_iter().filter(|(slot, other)| {
+            *slot != leader && other.descriptor.range_id == status.descriptor.range_id
+        });
+        let mut followers: Vec<usize> = followers.map(|(slot, _)| slot).collect();
+        self.schedule.random(|rng| rng.shuffle(&mut followers));
+        let [first, second] = followers[..] else { return };
+        let Some(episode) = self.begin_episode() else { return };
+        self.schedule.network(|network, _| {
+            network.mend();
+            network.cut(leader, first);
+            network.cut(first, leader);
+        });
+        let delay = self.schedule.between(900 * MILLISECOND, 1_800 * MILLISECOND);
+        let forget = Fault::Forget { episode, leader, follower: second };
+        self.schedule.after(delay, Host::World, Occurrence::Fault(forget));
+    }
+
+    pub(crate) fn forget(
+        &mut self,
+        episode: u64,
+        (leader, follower): (usize, usize),
+    ) -> Result<()> {
+        if !self.is_under_way(episode) {
+            return Ok(());
+        }
+        self.cut_off(leader);
+        self.crash(follower)?;
+        let restart = Occurrence::Fault(Fault::Restart { slot: follower });
+        self.schedule.after(self.schedule.between(1, RESTART_AT_ONCE_MAX), Host::World, restart);
+        self.end_episode_after(episode, self.schedule.between(SECOND, 3 * SECOND));
+        Ok(())
+    }
+
+    pub(crate) fn deafen(&mut self, slot: usize, others: &[usize]) -> Result<()> {
+        let Some(episode) = self.begin_episode() else { return Ok(()) };
+        self.schedule.network(|network, _| {
+            others.iter().for_each(|other| network.cut(*other, slot));
+        });
+        self.end_episode_after(episode, self.absence());
+        Ok(())
+    }
+
+    /// On its way to all nodes or to one.
+    pub(crate) fn delay_client(&mut self) {
+        let nodes = self.slots.len();
+        let since = self.schedule.now();
+        let clients = self.plan.load.clients;
+        self.schedule.network(|network, rng| {
+            let place = nodes + rng.usize(0..clients);
+            let slots = if rng.bool() {
+                0..nodes
+            } else {
+                let one = rng.usize(0..nodes);
+                one..one + 1
+            };
+            let until = since + rng.u64(MILLISECOND..=CLIENT_LAGS_FOR_MAX);
+            let lag = Lag { since, until, by: rng.u64(MILLISECOND..=CLIENT_LAG_MAX), grows: false };
+            slots.for_each(|slot| network.lag(place, slot, lag));
+        });
+    }
+}

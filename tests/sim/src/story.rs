@@ -1,0 +1,138 @@
+//! What a seed is about. Most bugs of replication and of transactions need several things to go wrong
+//! in one order within a second or two; a mixture of everything seldom gets there. So half of the
+//! seeds have a story: a few kinds of faults that go together strike often, the settings and the load
+//! that they need go with them, and the other kinds are rare.
+
+use crate::occurrence::Fault;
+use crate::plan::{Plan, choose};
+use crate::schedule::{MILLISECOND, Micros, SECOND};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Story {
+    /// Everything as it is drawn.
+    Mixture,
+    /// A leader loses its followers, or hears of them too late, and is still read: what leases and
+    /// confirmed reads are for.
+    LostLeader,
+    /// Leaders change often, under a slow network, while some read snapshots and few write: what
+    /// fences are for.
+    Elections,
+    /// Much is written, logs are short and flushes slow, and processes crash in the middle of it:
+    /// what truncation and snapshots must get right.
+    Logs,
+    /// Transactions whose messages are late, of clients that die, by clocks that are wrong: what
+    /// locks and records of outcomes are for.
+    LateClients,
+}
+
+/// Of 100 seeds, how many have each story; the rest are mixtures.
+const SHARES: [(Story, u32); 4] =
+    [(Story::LostLeader, 15), (Story::Elections, 15), (Story::Logs, 15), (Story::LateClients, 15)];
+
+/// In a story, of 100 kinds of faults that are not part of it and were drawn, how many stay.
+const OTHERS_STAY: u32 = 20;
+
+/// Of 100 kinds of faults that are part of a story, how many strike.
+const OWN_STRIKE: u32 = 70;
+
+/// Between two faults, on average.
+const ALWAYS: &[Micros] = &[300 * MILLISECOND, SECOND];
+const OFTEN: &[Micros] = &[700 * MILLISECOND, 2 * SECOND];
+/// So that work goes on in between.
+const SELDOM: &[Micros] = &[3 * SECOND, 6 * SECOND];
+
+impl Story {
+    pub fn draw(rng: &mut fastrand::Rng) -> Story {
+        let mut drawn = rng.u32(0..100);
+        for (story, share) in SHARES {
+            if drawn < share {
+                return story;
+            }
+            drawn -= share;
+        }
+        Story::Mixture
+    }
+
+    /// Of 100 clusters, how many grow from one node: all replicas but the first come as snapshots.
+    pub fn growing_percent(self) -> u32 {
+        if self == Story::Logs { 40 } else { 15 }
+    }
+
+    /// Its faults, each with the mean times between two that it is drawn from.
+    fn faults(self) -> &'static [(Fault, &'static [Micros])] {
+        match self {
+            Story::Mixture => &[],
+            Story::LostLeader => &[
+                (Fault::Isolate, OFTEN),
+                (Fault::Lag, OFTEN),
+                (Fault::Estrange, OFTEN),
+                (Fault::WallClockJump, OFTEN),
+            ],
+            Story::Elections => &[
+                (Fault::TransferLeader, ALWAYS),
+                (Fault::DelayClient, OFTEN),
+                (Fault::Isolate, SELDOM),
+            ],
+            Story::Logs => &[
+                (Fault::Ambush, OFTEN),
+                (Fault::Crash, SELDOM),
+                (Fault::Pause, SELDOM),
+                (Fault::Partition, SELDOM),
+            ],
+            Story::LateClients => &[
+                (Fault::DelayClient, OFTEN),
+                (Fault::KillClient, OFTEN),
+                (Fault::WallClockJump, OFTEN),
+                (Fault::Partition, SELDOM),
+            ],
+        }
+    }
+
+    /// Changes what was drawn as the story wants it.
+    pub fn tell(self, plan: &mut Plan, rng: &mut fastrand::Rng) {
+        if self == Story::Mixture {
+            return;
+        }
+        let own = self.faults();
+        let mut stays = |fault: &Fault| {
+            let rare = matches!(fault, Fault::Wipe | Fault::RemoveNode);
+            rare || (own.iter().all(|(own, _)| own != fault) && rng.u32(0..100) < OTHERS_STAY)
+        };
+        plan.faults.retain(|(fault, _)| stays(fault));
+        let (config, load) = (&mut plan.config, &mut plan.load);
+        // In the order of `Kind::ALL`.
+        match self {
+            Story::Mixture => {}
+            Story::LostLeader => {
+                config.lease_reads = rng.u32(0..5) != 0;
+                load.weights = [5, 20, 1, 1, 1, 1, 3, 4, 1, 1, 1, 1];
+                load.timeout_max = SECOND;
+            }
+            Story::Elections => {
+                plan.weather.delay_max = *choose(rng, &[2 * MILLISECOND, 10 * MILLISECOND]);
+                load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0];
+                load.timeout_max = 4 * SECOND;
+            }
+            Story::Logs => {
+                config.flush_log_bytes = *choose(rng, &[4 << 10, 32 << 10, 128 << 10]);
+                config.log_keep_bytes = *choose(rng, &[0, 0, 64 << 10]);
+                plan.disk.flush_max = *choose(rng, &[200 * MILLISECOND, 3 * SECOND]);
+                plan.disk.sync_max = MILLISECOND;
+                plan.weather.delay_max = 500;
+                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1];
+                load.padding_max = *choose(rng, &[4 << 10, 16 << 10]);
+            }
+            Story::LateClients => {
+                load.weights = [1, 1, 0, 0, 1, 0, 1, 1, 1, 12, 8, 3];
+                load.snapshot_percent = *choose(rng, &[0, 50, 100]);
+            }
+        }
+        load.clients = rng.usize(3..=5);
+        load.pause_max = *choose(rng, &[5 * MILLISECOND, 50 * MILLISECOND]);
+        for (fault, means) in own {
+            if rng.u32(0..100) < OWN_STRIKE {
+                plan.faults.push((fault.clone(), *choose(rng, means)));
+            }
+        }
+    }
+}
