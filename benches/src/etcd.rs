@@ -7,7 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::Failure;
 use crate::load::{Attempt, Seen, Target, Way};
 
-#[allow(clippy::all)]
+#[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 mod pb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }

@@ -8,8 +8,12 @@
 //! A link (`link.rs`) is the task that owns such a connection. Links are opened by the first request
 //! and end after a minute in which nothing used them, so that nodes that left are forgotten.
 
-// The one place that sees the real world.
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros)]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "the one place that sees the real world"
+)]
 
 mod link;
 mod outgoing;
@@ -42,7 +46,7 @@ impl GrpcNet {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[allow(clippy::new_without_default)] // Default would hide that it needs a runtime.
+    #[expect(clippy::new_without_default, reason = "Default would hide that it needs a runtime")]
     pub fn new() -> Self {
         GrpcNet { runtime: Handle::current(), started: Instant::now(), links: Arc::default() }
     }

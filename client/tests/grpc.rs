@@ -1,7 +1,6 @@
 //! `GrpcNet` against a node service in the same process, over loopback.
 
-// The other end is the real world too.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "the other end is the real world too")]
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

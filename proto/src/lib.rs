@@ -18,7 +18,7 @@ pub use timestamp::Timestamp;
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Generated from `proto/rangedb/v1/*.proto`.
-#[allow(clippy::all, missing_docs)]
+#[allow(clippy::all, clippy::allow_attributes_without_reason, missing_docs, reason = "generated")]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/rangedb.v1.rs"));
 }

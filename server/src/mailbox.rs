@@ -42,8 +42,11 @@ pub(crate) struct Inbox {
     load: Arc<Load>,
 }
 
-/// What came out of an [`Inbox`]. Never kept: an event goes straight on into the store.
-#[allow(clippy::large_enum_variant)]
+/// What came out of an [`Inbox`].
+#[expect(
+    clippy::large_enum_variant,
+    reason = "never kept: an event goes straight on into the store"
+)]
 pub(crate) enum Taken {
     Event(Event),
     Nothing,

@@ -12,8 +12,7 @@ mod load;
 mod network;
 mod round;
 mod source;
-// Shared with the tests of clusters, which use all of it.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "shared with the tests of clusters, which use all of it")]
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -92,7 +92,8 @@ pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Round {
     Round { kinds, episodes, verdict }
 }
 
-/// Lets a fault last as long as was drawn.
+/// Lets a fault last as long as was drawn. A fault is time that passes: there is no condition whose
+/// coming would end it.
 async fn lasting(duration: Duration) {
     tokio::time::sleep(duration).await;
 }

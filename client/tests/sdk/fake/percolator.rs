@@ -1,8 +1,7 @@
 //! Versions and locks of the fake cluster, after the rules of transactions over ranges and nothing
 //! else: no range, no log, one map for all.
 
-// Errors of the wire, passed around as they are.
-#![allow(clippy::result_large_err)]
+#![allow(clippy::result_large_err, reason = "errors of the wire are passed around as they are")]
 
 use std::collections::BTreeMap;
 

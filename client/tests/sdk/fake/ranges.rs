@@ -1,7 +1,6 @@
 //! What the nodes of the fake cluster answer.
 
-// Errors of the wire, passed around as they are.
-#![allow(clippy::result_large_err)]
+#![allow(clippy::result_large_err, reason = "errors of the wire are passed around as they are")]
 
 use bytes::Bytes;
 use rangedb_client::v1::{
