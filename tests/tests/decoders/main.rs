@@ -26,11 +26,11 @@
 //! | errors in a gRPC status | `client/src/status.rs` | `wire.rs` |
 //! | suspended transactions | `client/src/transaction/suspended.rs` | `wire.rs` |
 //! | timestamps, descriptors | `proto/src/timestamp.rs`, `range.rs` | `wire.rs` |
-//! | snapshot headers, raft batches | `server/src/snapshots/receive.rs`, `transport.rs` | their parts above, in `wire.rs` and `raft.rs` |
-//! | the IDENTITY file | `server/src/identity.rs` | `node_files.rs` |
-//! | the configuration file, sizes, addresses, `--peers` | `server/src/config.rs`, `config/` | `node_files.rs` |
-//! | what strangers say while a cluster is formed | `server/src/bootstrap.rs` | `node_files.rs` |
-//! | timeouts of callers | `server/src/service/kv/timeout.rs` | its unit tests |
+//! | snapshot headers, raft batches | `server/src/shell/snapshots/receive.rs`, `transport.rs` | their parts above, in `wire.rs` and `raft.rs` |
+//! | the IDENTITY file | `server/src/shell/identity.rs` | `node_files.rs` |
+//! | the configuration file, sizes, addresses, `--peers` | `server/src/shell/config.rs`, `config/` | `node_files.rs` |
+//! | what strangers say while a cluster is formed | `server/src/shell/bootstrap.rs` | `node_files.rs` |
+//! | timeouts of callers | `server/src/shell/service/kv/timeout.rs` | its unit tests |
 //!
 //! Left out: arguments and files of the command line (`cli`), which its user owns; whole requests to
 //! running nodes, which `tests/tests/cluster/bad_requests.rs` sends.

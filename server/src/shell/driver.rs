@@ -15,15 +15,15 @@ use std::time::Duration;
 use rangedb_raftstore::{Effect, Event, Monotonic, Store};
 
 use crate::board::Board;
-use crate::clock::monotonic;
-use crate::end;
-use crate::flusher::Flusher;
 use crate::handle::StoreHandle;
-use crate::log_writer::LogWriter;
-use crate::mailbox::{Inbox, Taken};
 use crate::node::Node;
-use crate::snapshots::SnapshotSender;
-use crate::transport::Transport;
+use crate::shell::clock::monotonic;
+use crate::shell::end;
+use crate::shell::flusher::Flusher;
+use crate::shell::log_writer::LogWriter;
+use crate::shell::mailbox::{Inbox, Taken};
+use crate::shell::snapshots::SnapshotSender;
+use crate::shell::transport::Transport;
 
 /// Events taken into one pass at most: enough to fill an entry, few enough that a pass stays short
 /// against a tick.

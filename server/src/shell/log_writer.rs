@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, Sender};
 use rangedb_raftstore::Event;
 use rangedb_storage::{LogBatch, LogChange, LogEngine};
 
-use crate::end;
 use crate::handle::EventSink;
-use crate::mailbox::Mailbox;
+use crate::shell::end;
+use crate::shell::mailbox::Mailbox;
 
 /// Batches that wait for the writer at most, of all stores together. A store whose batch finds no
 /// room waits with it: then it takes nothing more in than the disk takes.
@@ -91,7 +91,7 @@ mod tests {
     use rangedb_storage::MemLog;
 
     use super::*;
-    use crate::mailbox::{self, Inbox, Taken};
+    use crate::shell::mailbox::{self, Inbox, Taken};
 
     fn persisted(inbox: &Inbox) -> u64 {
         match inbox.wait(Duration::from_secs(10)) {

@@ -4,7 +4,7 @@
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
 use crate::founding::check_split_keys;
-use crate::identity::{Ballot, Identity};
+use crate::shell::identity::{Ballot, Identity};
 
 /// Rounds that a ballot may be above what was promised: more than proposers can have tried, and few
 /// enough that rounds do not run out.

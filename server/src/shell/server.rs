@@ -16,20 +16,20 @@ use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
-use crate::bootstrap::{Bootstrap, BootstrapError, Intent};
-use crate::config::Config;
-use crate::disk_watch::DiskWatch;
-use crate::engines::Engines;
-use crate::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_BYTES};
-use crate::identity::{DataDir, IdentityError, Membership};
-use crate::listen::{ListenError, listen};
-use crate::local_net::LocalNet;
-use crate::metrics::{Metrics, Sources};
 use crate::node::Node;
-use crate::open_files;
-use crate::running::Running;
-use crate::service::{self, Front};
-use crate::status::{self, Status, Stores};
+use crate::shell::bootstrap::{Bootstrap, BootstrapError, Intent};
+use crate::shell::config::Config;
+use crate::shell::disk_watch::DiskWatch;
+use crate::shell::engines::Engines;
+use crate::shell::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_BYTES};
+use crate::shell::identity::{DataDir, IdentityError, Membership};
+use crate::shell::listen::{ListenError, listen};
+use crate::shell::local_net::LocalNet;
+use crate::shell::metrics::{Metrics, Sources};
+use crate::shell::open_files;
+use crate::shell::running::Running;
+use crate::shell::service::{self, Front};
+use crate::shell::status::{self, Status, Stores};
 
 /// A graceful stop takes no longer, whatever happens.
 const STOP_MAX: Duration = Duration::from_secs(30);

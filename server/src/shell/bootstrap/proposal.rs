@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
-use crate::identity::Ballot;
+use crate::shell::identity::Ballot;
 
 /// One ballot of one proposer. Dropped, it has done no harm.
 pub(super) struct Proposal {

@@ -9,10 +9,10 @@ use rangedb_storage::{RaftEngineLog, RocksState};
 
 use super::{sample::Sample, transactions};
 use crate::board::Board;
-use crate::disk_watch::DiskWatch;
-use crate::mailbox::Mailbox;
 use crate::node::Node;
-use crate::transport::Counts;
+use crate::shell::disk_watch::DiskWatch;
+use crate::shell::mailbox::Mailbox;
+use crate::shell::transport::Counts;
 
 pub(crate) struct Sources {
     pub node: Arc<Node>,

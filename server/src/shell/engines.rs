@@ -7,8 +7,8 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::Formation;
 use rangedb_storage::{LogOptions, RaftEngineLog, Result, RocksState, StateOptions};
 
-use crate::config::StorageConfig;
 use crate::founding::founding_ranges;
+use crate::shell::config::StorageConfig;
 
 /// Memtables of all families together, in those of one: most writes go to two of the five.
 const MEMTABLES: u64 = 4;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::proposal::{Proposal, next_ballot};
 use super::{Bootstrap, BootstrapError, REPLICATION_FACTOR, blocking, peers};
-use crate::identity::{Ballot, Membership};
+use crate::shell::identity::{Ballot, Membership};
 
 /// Between two rounds of asking: short against the start of a process.
 const ASK_EVERY: Duration = Duration::from_millis(200);

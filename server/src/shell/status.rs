@@ -12,10 +12,10 @@ use axum::routing::get;
 use rangedb_raftstore::RangeStatus;
 
 use crate::board::Board;
-use crate::bootstrap::Bootstrap;
-use crate::driver::Pulse;
-use crate::metrics::Metrics;
-use crate::service::Front;
+use crate::shell::bootstrap::Bootstrap;
+use crate::shell::driver::Pulse;
+use crate::shell::metrics::Metrics;
+use crate::shell::service::Front;
 
 /// A store whose thread shows no sign for so long is stuck, in a slow disk most likely.
 const STUCK_AFTER: Duration = Duration::from_secs(5);

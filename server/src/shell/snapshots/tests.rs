@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::*;
 use crate::handle::{EventSink, StoreHandle};
-use crate::transport::Identification;
+use crate::shell::transport::Identification;
 
 const ME: Identification = Identification { cluster_id: 7, node_id: 2 };
 

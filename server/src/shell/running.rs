@@ -11,20 +11,20 @@ use rangedb_storage::StateEngine;
 use rangedb_txn::TxnMachine;
 
 use crate::board::Board;
-use crate::clock::SystemClock;
-use crate::config::Config;
-use crate::driver::{Driver, Performers, Pulse};
-use crate::engines::Engines;
-use crate::flusher::Flusher;
 use crate::handle::{EventSink, StoreHandle};
-use crate::identity::{DataDir, Identity, Membership};
-use crate::log_writer::LogWriter;
-use crate::mailbox::{self, Inbox, Mailbox};
 use crate::node::{Node, NodeParts};
-use crate::server::StartError;
-use crate::service::Member;
-use crate::snapshots::{SnapshotReceiver, SnapshotSender};
-use crate::transport::{Arrivals, Counts, Directory, Identification, Shared, Transport};
+use crate::shell::clock::SystemClock;
+use crate::shell::config::Config;
+use crate::shell::driver::{Driver, Performers, Pulse};
+use crate::shell::engines::Engines;
+use crate::shell::flusher::Flusher;
+use crate::shell::identity::{DataDir, Identity, Membership};
+use crate::shell::log_writer::LogWriter;
+use crate::shell::mailbox::{self, Inbox, Mailbox};
+use crate::shell::server::StartError;
+use crate::shell::service::Member;
+use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
+use crate::shell::transport::{Arrivals, Counts, Directory, Identification, Shared, Transport};
 
 /// See the module's head.
 pub(crate) struct Running {

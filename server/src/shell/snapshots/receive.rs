@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::{STALLED_AFTER, from_wire, totals_from_wire};
 use crate::handle::StoreHandle;
-use crate::transport::{Identification, check};
+use crate::shell::transport::{Identification, check};
 
 /// See the module's head.
 pub(crate) struct SnapshotReceiver {

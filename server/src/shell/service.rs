@@ -21,12 +21,12 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use crate::bootstrap::Bootstrap;
-use crate::grpc_limits::MESSAGE_BYTES_MAX;
-use crate::metrics::GrpcMetrics;
 use crate::node::Node;
-use crate::snapshots::SnapshotReceiver;
-use crate::transport::Arrivals;
+use crate::shell::bootstrap::Bootstrap;
+use crate::shell::grpc_limits::MESSAGE_BYTES_MAX;
+use crate::shell::metrics::GrpcMetrics;
+use crate::shell::snapshots::SnapshotReceiver;
+use crate::shell::transport::Arrivals;
 
 /// What answers once the node is part of a cluster.
 pub(crate) struct Member {

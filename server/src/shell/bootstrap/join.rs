@@ -6,7 +6,7 @@ use std::time::Duration;
 use rangedb_proto::v1::{BootstrapReply, JoinCluster, request, response};
 
 use super::{Bootstrap, BootstrapError, blocking};
-use crate::identity::Membership;
+use crate::shell::identity::Membership;
 
 /// How long a cluster may take to admit a node: it may be electing a leader.
 const ADMISSION_MAX: Duration = Duration::from_secs(5);

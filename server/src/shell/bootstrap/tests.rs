@@ -7,7 +7,7 @@ use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
 use super::acceptor::{accept, prepare, reply};
 use super::proposal::{Proposal, next_ballot};
-use crate::identity::{Ballot, DataDir, Identity};
+use crate::shell::identity::{Ballot, DataDir, Identity};
 
 /// An acceptor whose memory is its disk: every change is durable before it answers.
 struct Acceptor {

@@ -29,7 +29,7 @@ use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
 use tokio::sync::Notify;
 
-use crate::identity::{DataDir, IdentityError, Membership};
+use crate::shell::identity::{DataDir, IdentityError, Membership};
 
 /// Replicas that a range has where the cluster is large enough, until an operator says otherwise.
 const REPLICATION_FACTOR: u32 = 3;

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::Shared;
 use super::queue::Queue;
-use crate::grpc_limits::{
+use crate::shell::grpc_limits::{
     KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, WINDOW_BYTES,
 };
 
@@ -107,5 +107,5 @@ async fn connect(shared: &Shared, to: u64) -> Result<Channel, String> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(2 * WINDOW_BYTES);
-    endpoint.connect().await.map_err(|error| crate::grpc_limits::innermost(&error))
+    endpoint.connect().await.map_err(|error| crate::shell::grpc_limits::innermost(&error))
 }

@@ -15,9 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use super::{CHUNKS_AHEAD, STALLED_AFTER, to_wire, totals_to_wire};
-use crate::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost};
 use crate::handle::StoreHandle;
-use crate::transport::{Directory, Identification};
+use crate::shell::grpc_limits::{
+    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost,
+};
+use crate::shell::transport::{Directory, Identification};
 
 /// Snapshots that wait for their turn at most. Each holds a view of the state, which keeps old files
 /// on the disk; raft asks again for those that are turned away.

@@ -10,10 +10,10 @@ use rangedb_raftstore::Event;
 use rangedb_storage::{LogEngine, RocksState, StateEngine};
 
 use crate::board::Board;
-use crate::compaction::CompactionBounds;
-use crate::end;
 use crate::handle::EventSink;
-use crate::mailbox::Mailbox;
+use crate::shell::compaction::CompactionBounds;
+use crate::shell::end;
+use crate::shell::mailbox::Mailbox;
 
 /// Between two purges of the log, which grows by no more than some gigabytes in that time, and
 /// between two looks at how far replicas collect: far longer than a read of one page takes.

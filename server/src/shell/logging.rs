@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::config::{LogFormat, LogLevel};
+use crate::shell::config::{LogFormat, LogLevel};
 
 /// Turns logging on for the process. A second call changes nothing.
 pub fn init(level: LogLevel, format: LogFormat) {

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, lookup_host};
 
-use crate::config::split_address;
+use crate::shell::config::split_address;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {name} {address}: {reason}")]
