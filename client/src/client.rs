@@ -75,7 +75,7 @@ impl Client {
         let resolver = Arc::new(Resolver::new(sender.clone(), timestamps.clone()));
         let holds = Arc::new(Holds::new(sender.clone()));
         let (timeout, view, cluster_id) = (config.timeout, View::User, Arc::default());
-        let turns = Turns::default();
+        let turns = Turns::new(sender.net.clone());
         let client = Client {
             sender,
             timestamps,

@@ -18,8 +18,9 @@
 //! error says [`Error::Undetermined`], never that the write failed.
 //!
 //! Of conditional writes of one key that are made through one client at the same time, one is sent and
-//! the others are answered by what came of it (`turns.rs`): a crowd at one key makes as many writes a
-//! second as there are round trips.
+//! the others are answered by what came of it; transactions that want the same key go one after the
+//! other (`turns.rs`). So a crowd at one key makes about as many writes a second as there are round
+//! trips, and everybody in it has the same share.
 //!
 //! # Transactions
 //!

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
 use rangedb_proto::v1::{self, RangeDescriptor, operation, request, response};
 use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
@@ -16,7 +15,7 @@ use crate::retry::{Effect, Retry};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
 use crate::transaction::heartbeat::OracleClock;
-use crate::turns::{self, Entered, Told, Turn};
+use crate::turns::{self, Entered, Taker, Turn};
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
 /// None: it does not, and certainly nothing was done. The command's timestamp is taken here, after
@@ -44,14 +43,9 @@ pub(crate) async fn commit_in_turn(
         return send(client, command, hull, deadline, None).await;
     };
     let turn = loop {
-        let wait = match client.turns.enter(key) {
-            Entered::Turn(turn) => break turn,
-            Entered::Wait(wait) => wait,
-        };
-        let left = deadline.saturating_sub(client.sender.net.now());
-        match select(wait, client.sender.net.sleep(left)).await {
-            Either::Left((Ok(Told::YourTurn(turn)), _)) => break turn,
-            Either::Left((Ok(Told::Found(row)), _)) => {
+        match client.turns.enter(key, Taker::Write, deadline).await {
+            Entered::Turn { turn, .. } => break turn,
+            Entered::Found(row) => {
                 if let Some(condition_index) =
                     turns::first_broken(&command.conditions, row.as_ref())
                 {
@@ -59,8 +53,7 @@ pub(crate) async fn commit_in_turn(
                     return Err(Error::Conflict { key: key.clone(), condition_index, actual });
                 }
             }
-            Either::Left((Err(_), _)) => {}
-            Either::Right(_) => {
+            Entered::TimeUp => {
                 let reason = "another write of the key through this client is under way";
                 return Err(Error::Unavailable(reason.to_owned()));
             }
@@ -119,6 +112,8 @@ async fn send(
                 let mut committed = committed(answer, operations)?;
                 if let (Some(row), Some(turn)) = (turns::left_by(&command, &committed), turn) {
                     turn.found(row.as_ref());
+                    // Who writes the same key again at once stands behind those that were told.
+                    turns::step_back().await;
                 }
                 if !wants_previous {
                     committed.results.iter_mut().for_each(|result| result.previous = None);

@@ -4,7 +4,7 @@
 //! # How a transaction works
 //!
 //! It takes a timestamp when it begins and reads everything as of then (`merged_range.rs`, reads of
-//! [`Transaction`]). Writes wait in the client (`buffer.rs`), where the transaction's own reads find
+//! [`Transaction`]), or of when its turn came at a key that many want (`turn.rs`, `snapshot.rs`). Writes wait in the client (`buffer.rs`), where the transaction's own reads find
 //! them. What was read is remembered (`read_set.rs`). Commit (`commit.rs`) then looks where the keys
 //! lie: in one range, one command checks and writes everything in one round (`../one_range.rs`); in
 //! several, two phases with a validation in between do (`two_phase.rs`). Nothing is locked before
@@ -40,7 +40,9 @@ mod read_set;
 mod retrying;
 mod rollback;
 mod savepoints;
+mod snapshot;
 mod suspended;
+mod turn;
 mod two_phase;
 mod validate;
 
@@ -53,7 +55,6 @@ use rangedb_proto::{Timestamp, v1};
 
 use crate::client::{Client, GET_MANY_CONCURRENCY};
 use crate::error::{Error, Result};
-use crate::holds::Hold;
 use crate::key_value::KeyValue;
 use crate::keys::{Span, check_value};
 use crate::range::RangeOptions;
@@ -62,6 +63,8 @@ use heartbeat::OracleClock;
 use locking::Locks;
 use phases::{Phase, Phases};
 use read_set::ReadSet;
+use snapshot::Snapshot;
+use turn::TransactionTurn;
 
 pub use buffer::{TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX};
 pub use isolation::Isolation;
@@ -104,12 +107,11 @@ pub struct Transaction {
 pub(crate) struct Inner {
     client: Client,
     options: TransactionOptions,
-    start_ts: u64,
+    snapshot: Snapshot,
     clock: OracleClock,
     state: Mutex<State>,
     phases: Arc<Phases>,
-    /// What it reads at must not be dropped.
-    _hold: Hold,
+    turn: TransactionTurn,
     /// Held while a key is being locked.
     locking: futures::lock::Mutex<()>,
 }
@@ -129,6 +131,7 @@ struct State {
 impl Client {
     /// Begins a transaction. Takes a timestamp, unless the options name one, and nothing else.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction> {
+        let asked_at = self.sender.net.now();
         let start_ts = match options.at {
             Some(Timestamp::ZERO) => {
                 return Err(Error::invalid("at", "0 is before every commit"));
@@ -141,7 +144,8 @@ impl Client {
             }
         };
         let clock = OracleClock::new(start_ts, &*self.sender.net);
-        let inner = Inner::new(self, options, start_ts.0, clock, State::default());
+        let snapshot = Snapshot::new(&self.holds, start_ts, asked_at);
+        let inner = Inner::new(self, options, snapshot, clock, State::default());
         Ok(Transaction { inner: Arc::new(inner), managed: false })
     }
 }
@@ -150,12 +154,13 @@ impl Transaction {
     /// For people: eight hexadecimal digits, the same for the whole life of the transaction. Others
     /// may have the same; its [`Transaction::start_ts`] is its own alone.
     pub fn id(&self) -> String {
-        suspended::short_id(self.inner.start_ts)
+        suspended::short_id(self.inner.start_ts())
     }
 
-    /// What its reads see: all that was committed up to here.
+    /// What its reads see: all that was committed up to here. Not before the first read or the first
+    /// call of this is it settled.
     pub fn start_ts(&self) -> Timestamp {
-        Timestamp(self.inner.start_ts)
+        Timestamp(self.inner.start_ts())
     }
 
     /// The key's value as of the transaction's start, or what the transaction itself wrote.
@@ -267,12 +272,15 @@ impl Transaction {
     /// be; [`Error::is_transaction_conflict`] tells whether it is worth beginning anew.
     pub async fn commit(self) -> Result<Timestamp> {
         self.check_not_managed()?;
-        self.inner.commit().await
+        let committed = self.inner.commit().await;
+        self.inner.turn.end();
+        committed
     }
 
     /// Forgets all writes, and returns once the locks are gone.
     pub async fn rollback(self) -> Result<()> {
         self.check_not_managed()?;
+        self.inner.turn.end();
         self.inner.roll_back().await
     }
 
@@ -289,7 +297,7 @@ impl Inner {
     fn new(
         client: &Client,
         options: TransactionOptions,
-        start_ts: u64,
+        snapshot: Snapshot,
         clock: OracleClock,
         state: State,
     ) -> Self {
@@ -297,9 +305,14 @@ impl Inner {
             Some(timeout) => client.with_timeout(timeout),
             None => client.clone(),
         };
-        let _hold = client.holds.hold(start_ts);
         let (state, locking, phases) = (Mutex::new(state), Default::default(), Arc::default());
-        Inner { client, options, start_ts, clock, state, phases, _hold, locking }
+        let turn = TransactionTurn::default();
+        Inner { client, options, snapshot, clock, state, phases, turn, locking }
+    }
+
+    /// The transaction's name in the cluster, and what it reads as of. Settled once it was asked for.
+    fn start_ts(&self) -> u64 {
+        self.snapshot.start_ts()
     }
 
     async fn get(&self, key: Bytes) -> Result<Option<KeyValue>> {
@@ -314,7 +327,8 @@ impl Inner {
             }
         }
         let net = &*self.client.sender.net;
-        let read = self.client.read(key, self.start_ts);
+        self.take_turn(&key).await;
+        let read = self.client.read(key, self.start_ts());
         self.phases.time(Phase::Reads, net, read).await
     }
 

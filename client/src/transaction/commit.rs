@@ -16,7 +16,7 @@ use super::read_set::Check;
 use super::rollback::Abandoned;
 use super::two_phase::{TwoPhase, parts_in_order};
 use super::{Inner, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::Span;
 use crate::metrics::Path;
 use crate::one_range;
@@ -42,6 +42,9 @@ impl Inner {
         let commit = self.commit_by(&mut path, &mut keys);
         let outcome = traced(&*sender.net, "commit", commit).await;
         sender.metrics.ended(&outcome, path);
+        if let Err(Error::WriteConflict { key, .. }) = &outcome {
+            self.client.turns.met_conflict(key);
+        }
         if self.phases.total() >= sender.slow_transaction {
             let isolation = match self.options.isolation {
                 Isolation::Serializable => "serializable",
@@ -49,7 +52,7 @@ impl Inner {
             };
             let end = outcome.as_ref().err().map(ToString::to_string);
             let end = end.as_deref().unwrap_or("committed");
-            self.phases.warn(self.start_ts, isolation, path.name(), end, keys);
+            self.phases.warn(self.start_ts(), isolation, path.name(), end, keys);
         }
         outcome
     }
@@ -60,24 +63,22 @@ impl Inner {
         let writes = buffer.into_mutations();
         *keys = writes.len();
         if writes.is_empty() && locks.keys.is_empty() {
-            return Ok(Timestamp(self.start_ts));
+            return Ok(Timestamp(self.start_ts()));
         }
         let isolation = self.options.isolation;
-        let mut checks = isolation.validated(reads, self.start_ts);
+        let mut checks = isolation.validated(reads, self.start_ts());
         if locks.keys.is_empty() {
             *path = Path::OneRange;
-            let checked = isolation.checked_in_one_range(&checks, &writes, self.start_ts);
+            let checked = isolation.checked_in_one_range(&checks, &writes, self.start_ts());
             if let Some(commit_ts) = self.commit_one_range(&writes, &conditions, &checked).await? {
                 return Ok(commit_ts);
             }
         }
         // What a condition said must still be so at the commit timestamp, as if it had been read.
-        checks.extend(
-            conditions.iter().map(|condition| Check {
-                span: Span::of_key(&condition.key),
-                read_ts: self.start_ts,
-            }),
-        );
+        checks.extend(conditions.iter().map(|condition| Check {
+            span: Span::of_key(&condition.key),
+            read_ts: self.start_ts(),
+        }));
         *path = Path::TwoPhase;
         let commit = self.two_phase(writes, conditions, checks, locks);
         let (commit_ts, was_async) = commit.commit().await?;
@@ -147,7 +148,7 @@ impl Inner {
         let wants_async = checks.is_empty() && locked_only.is_empty() && is_small;
         TwoPhase {
             client: self.client.clone(),
-            start_ts: self.start_ts,
+            start_ts: self.start_ts(),
             clock: self.clock,
             deadline: self.client.deadline(),
             primary: primary.expect("a transaction that wrote or locked has a key"),

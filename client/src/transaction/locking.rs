@@ -46,7 +46,7 @@ impl Locks {
     pub fn rollback(&self, inner: &Inner) -> Option<Rollback> {
         let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
         let primary = self.primary.clone().or_else(|| keys.first().cloned())?;
-        Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts, primary, keys })
+        Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts(), primary, keys })
     }
 
     /// Those of a transaction that was suspended.
@@ -67,7 +67,7 @@ impl Inner {
     /// out.
     pub(super) async fn lock_written(self: &Arc<Self>, key: &Bytes) -> Result<()> {
         let is_snapshot = self.options.isolation == Isolation::Snapshot;
-        self.lock(key, is_snapshot.then_some(self.start_ts)).await.map(drop)
+        self.lock(key, is_snapshot.then_some(self.start_ts())).await.map(drop)
     }
 
     /// Locks the key and returns its newest value.
@@ -168,7 +168,7 @@ impl Inner {
                 },
             };
             let acquire = v1::AcquireLocks {
-                start_ts: self.start_ts,
+                start_ts: self.start_ts(),
                 primary: primary.clone(),
                 keys: vec![key.clone()],
                 for_update_ts,
@@ -219,7 +219,8 @@ async fn keep_locks(transaction: Weak<Inner>, net: SharedNet, mut wait: Duration
         wait = HEARTBEAT_EVERY;
         // Held no longer than this: whoever drops the transaction must not have to wait.
         let Some(inner) = transaction.upgrade() else { return };
-        let (sender, start_ts, clock) = (inner.client.sender.clone(), inner.start_ts, inner.clock);
+        let (sender, start_ts, clock) =
+            (inner.client.sender.clone(), inner.start_ts(), inner.clock);
         let primary = inner.state.lock().unwrap().locks.primary.clone();
         drop(inner);
         if let Some(primary) = primary {

@@ -63,7 +63,7 @@ impl TransactionRange {
         if reverse {
             own = own.into_iter().rev().collect();
         }
-        let mut below = options.at(Timestamp(transaction.start_ts));
+        let mut below = options.at(Timestamp(transaction.start_ts()));
         if wanted != u64::MAX {
             below = below.limit(wanted.saturating_add(deleted));
         }

@@ -9,6 +9,8 @@ use crate::net::Net;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phase {
+    /// Waiting for others at a key that many want.
+    Turn,
     Reads,
     Locks,
     /// The command of a commit in one range.
@@ -63,6 +65,7 @@ impl Phases {
             keys,
             ranges = self.ranges.lock().unwrap().len(),
             total = ?self.total(),
+            turn = ?self.of(Phase::Turn),
             reads = ?self.of(Phase::Reads),
             locks = ?self.of(Phase::Locks),
             one_range = ?self.of(Phase::OneRange),

@@ -1,14 +1,19 @@
 //! [`Client::transaction`]: a transaction that begins again after a conflict.
+//!
+//! Where it lost at a key, it takes its turn there before it begins again (`turn.rs`). It pauses only
+//! if it had one and lost all the same, to writers of other clients or at another key.
 
 use std::future::Future;
 
 use super::{Transaction, TransactionOptions};
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::turns::step_back;
 
 /// How often a transaction is begun at most. With pauses that grow to half a second, that is about a
-/// quarter of a minute of losing against others; more would hide that the keys are too contended.
+/// quarter of a minute of losing against others, without the waits for its turn; more would hide that
+/// the keys are too contended.
 pub const TRANSACTION_ATTEMPTS_MAX: usize = 32;
 
 impl Client {
@@ -46,36 +51,52 @@ impl Client {
         R: Future<Output = Result<T>>,
     {
         let mut backoff = Backoff::new();
+        let mut turn = None;
         for attempts_left in (0..TRANSACTION_ATTEMPTS_MAX).rev() {
-            match self.attempt(&options, &run).await {
+            let transaction = self.begin(options.clone()).await?;
+            let inner = transaction.inner.clone();
+            inner.turn.hold(turn.take());
+            let outcome = attempt(transaction, &run).await;
+            let (held, had_turn) = (inner.turn.take(), inner.turn.was_asked_for());
+            drop(inner);
+            match outcome {
                 Err(error) if error.is_transaction_conflict() && attempts_left > 0 => {
                     tracing::debug!(%error, attempts_left, "a transaction begins again");
                     self.sender.metrics.restarts.add(1);
+                    // The first time it is enough to wait behind the others, if it is known where.
+                    if had_turn || !matches!(error, Error::WriteConflict { .. }) {
+                        let net = &self.sender.net;
+                        net.sleep(backoff.wait(&**net)).await;
+                    }
+                    turn = self.turn_to_begin_anew(&options, &error, held).await;
                 }
-                outcome => return outcome,
+                outcome => {
+                    if held.is_some() {
+                        drop(held);
+                        step_back().await;
+                    }
+                    return outcome;
+                }
             }
-            let net = &self.sender.net;
-            net.sleep(backoff.wait(&**net)).await;
         }
         unreachable!("the last attempt returns its outcome")
     }
+}
 
-    async fn attempt<T, F, R>(&self, options: &TransactionOptions, run: &F) -> Result<T>
-    where
-        F: Fn(Transaction) -> R,
-        R: Future<Output = Result<T>>,
-    {
-        let transaction = self.begin(options.clone()).await?;
-        let handle = Transaction { inner: transaction.inner.clone(), managed: true };
-        match run(handle).await {
-            Ok(value) => transaction.commit().await.map(|_| value),
-            Err(error) => {
-                // An error while undoing must not hide why: locks that are left expire.
-                if let Err(error) = transaction.rollback().await {
-                    tracing::debug!(%error, "a failed transaction was not rolled back");
-                }
-                Err(error)
+async fn attempt<T, F, R>(transaction: Transaction, run: &F) -> Result<T>
+where
+    F: Fn(Transaction) -> R,
+    R: Future<Output = Result<T>>,
+{
+    let handle = Transaction { inner: transaction.inner.clone(), managed: true };
+    match run(handle).await {
+        Ok(value) => transaction.inner.commit().await.map(|_| value),
+        Err(error) => {
+            // An error while undoing must not hide why: locks that are left expire.
+            if let Err(error) = transaction.inner.roll_back().await {
+                tracing::debug!(%error, "a failed transaction was not rolled back");
             }
+            Err(error)
         }
     }
 }

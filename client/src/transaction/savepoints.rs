@@ -30,7 +30,7 @@ impl Transaction {
     ///
     /// [`Error::TooLarge`] beyond [`SAVEPOINTS_MAX`].
     pub fn savepoint(&self) -> Result<Savepoint> {
-        let start_ts = self.inner.start_ts;
+        let start_ts = self.inner.start_ts();
         let id = self.inner.open()?.buffer.savepoint()?;
         Ok(Savepoint { start_ts, id })
     }
@@ -43,7 +43,7 @@ impl Transaction {
     /// [`Error::Invalid`] if it is gone, or of another transaction.
     pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
         let unknown = || Error::invalid("savepoint", "the transaction does not know it");
-        if savepoint.start_ts != self.inner.start_ts {
+        if savepoint.start_ts != self.inner.start_ts() {
             return Err(unknown());
         }
         let mut state = self.inner.open()?;

@@ -26,6 +26,7 @@ use super::buffer::{Buffer, TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, Write};
 use super::heartbeat::{OracleClock, beat};
 use super::locking::Locks;
 use super::read_set::{ReadSet, TRANSACTION_READ_BYTES_MAX};
+use super::snapshot::Snapshot;
 use super::{Inner, Isolation, State, Transaction, TransactionOptions};
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -73,11 +74,12 @@ impl Transaction {
         let cluster_id = inner.client.cluster_id().await?;
         let State { mut buffer, reads, locks, .. } = inner.end()?;
         buffer.forget_savepoints();
+        inner.turn.end();
         let Locks { primary, keys: locked, .. } = locks;
         if let Some(primary) = &primary {
-            beat(&inner.client.sender, primary, inner.start_ts, inner.clock).await;
+            beat(&inner.client.sender, primary, inner.start_ts(), inner.clock).await;
         }
-        let (start_ts, options) = (inner.start_ts, inner.options.clone());
+        let (start_ts, options) = (inner.start_ts(), inner.options.clone());
         Ok(SuspendedTransaction { cluster_id, start_ts, options, buffer, reads, primary, locked })
     }
 }
@@ -109,7 +111,10 @@ impl Client {
         let clock = OracleClock::new(now, &*self.sender.net);
         let locks = Locks::taken_up(primary, locked);
         let state = State { buffer, reads, locks, ..State::default() };
-        let inner = Arc::new(Inner::new(self, options, start_ts, clock, state));
+        let snapshot = Snapshot::new(&self.holds, Timestamp(start_ts), self.sender.net.now());
+        let inner = Arc::new(Inner::new(self, options, snapshot, clock, state));
+        // It may have been read at before.
+        inner.start_ts();
         inner.keep_taken_up_locks();
         Ok(Transaction { inner, managed: false })
     }

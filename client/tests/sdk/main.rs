@@ -16,3 +16,4 @@ mod suspended;
 mod timestamps;
 mod too_old;
 mod transactions;
+mod turns;

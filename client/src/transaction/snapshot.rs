@@ -1,0 +1,56 @@
+//! The timestamp that a transaction reads as of and is known by.
+//!
+//! It is taken when the transaction begins. Until somebody has looked at it, nothing depends on it: a
+//! transaction that had to wait before its first read can still take a later one, and so sees what was
+//! committed while it waited.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rangedb_proto::Timestamp;
+
+use crate::holds::{Hold, Holds};
+
+pub(super) struct Snapshot(Mutex<Taken>);
+
+struct Taken {
+    start_ts: u64,
+    /// When it was asked for: of what happened from then on it may not know.
+    asked_at: Duration,
+    is_settled: bool,
+    /// What is read at must not be dropped.
+    _hold: Hold,
+}
+
+impl Snapshot {
+    pub fn new(holds: &Arc<Holds>, start_ts: Timestamp, asked_at: Duration) -> Self {
+        let start_ts = start_ts.0;
+        let _hold = holds.hold(start_ts);
+        Snapshot(Mutex::new(Taken { start_ts, asked_at, is_settled: false, _hold }))
+    }
+
+    /// From here on it stays.
+    pub fn start_ts(&self) -> u64 {
+        let mut taken = self.0.lock().unwrap();
+        taken.is_settled = true;
+        taken.start_ts
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.0.lock().unwrap().is_settled
+    }
+
+    pub fn asked_at(&self) -> Duration {
+        self.0.lock().unwrap().asked_at
+    }
+
+    /// Takes the place of the one before, unless that has been looked at. Returns whether it has.
+    pub fn renew(&self, newer: Snapshot) -> bool {
+        let mut taken = self.0.lock().unwrap();
+        if !taken.is_settled {
+            *taken = newer.0.into_inner().unwrap();
+            return true;
+        }
+        false
+    }
+}

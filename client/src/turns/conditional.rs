@@ -1,0 +1,116 @@
+//! Which conditional writes take turns, and what the end of one says to those that waited for it.
+
+use bytes::Bytes;
+use rangedb_proto::v1::{self, condition, operation};
+
+/// The key of a command that takes turns: one put or delete under conditions on the same key, of which
+/// at least one is broken by whoever writes the key.
+pub(crate) fn key_of(command: &v1::CommitOneRange) -> Option<&Bytes> {
+    let [v1::Operation { body: Some(body) }] = &command.operations[..] else { return None };
+    let key = match body {
+        operation::Body::Put(put) => &put.key,
+        operation::Body::Delete(delete) => &delete.key,
+        operation::Body::DeleteRange(_) => return None,
+    };
+    let breaks = |condition: &v1::Condition| {
+        !matches!(condition.test, None | Some(condition::Test::Exists(true)))
+    };
+    let same_key = command.conditions.iter().all(|condition| condition.key == *key);
+    let takes_turns = same_key && command.reads.is_empty() && command.conditions.iter().any(breaks);
+    takes_turns.then_some(key)
+}
+
+/// The first of the conditions, all of them on one key, that does not hold for what stands there.
+pub(crate) fn first_broken(
+    conditions: &[v1::Condition],
+    row: Option<&v1::KeyValue>,
+) -> Option<usize> {
+    conditions.iter().position(|condition| match &condition.test {
+        Some(condition::Test::Exists(exists)) => *exists != row.is_some(),
+        Some(condition::Test::Version(version)) => *version != row.map_or(0, |row| row.version),
+        Some(condition::Test::ModTs(mod_ts)) => *mod_ts != row.map_or(0, |row| row.mod_ts),
+        Some(condition::Test::Value(value)) => row.is_none_or(|row| row.value != *value),
+        None => false,
+    })
+}
+
+/// What a command's one operation has left at its key, as far as the answer to it says: for that it
+/// must have been asked what was replaced. The inner none: nothing.
+pub(crate) fn left_by(
+    command: &v1::CommitOneRange,
+    committed: &v1::Committed,
+) -> Option<Option<v1::KeyValue>> {
+    if !command.return_previous {
+        return None;
+    }
+    let previous = committed.results.first()?.previous.as_ref();
+    // The answer to a command that was applied before may no longer know what it replaced.
+    if first_broken(&command.conditions, previous).is_some() {
+        return None;
+    }
+    match command.operations.first()?.body.as_ref()? {
+        operation::Body::Put(put) => Some(Some(v1::KeyValue {
+            key: put.key.clone(),
+            value: put.value.clone(),
+            version: previous.map_or(1, |previous| previous.version + 1),
+            create_ts: previous.map_or(committed.commit_ts, |previous| previous.create_ts),
+            mod_ts: committed.commit_ts,
+            lease_id: put.lease_id,
+        })),
+        operation::Body::Delete(_) => Some(None),
+        operation::Body::DeleteRange(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(version: u64) -> v1::KeyValue {
+        v1::KeyValue { key: "k".into(), version, ..Default::default() }
+    }
+
+    fn put(conditions: Vec<condition::Test>) -> v1::CommitOneRange {
+        let put = v1::Put { key: "k".into(), value: "new".into(), lease_id: 0 };
+        let condition = |test| v1::Condition { key: "k".into(), test: Some(test) };
+        v1::CommitOneRange {
+            operations: vec![v1::Operation { body: Some(operation::Body::Put(put)) }],
+            conditions: conditions.into_iter().map(condition).collect(),
+            return_previous: true,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn turns_are_for_conditions_that_one_alone_can_meet() {
+        use condition::Test;
+        assert!(key_of(&put(vec![])).is_none());
+        assert!(key_of(&put(vec![Test::Exists(true)])).is_none());
+        for test in [Test::Exists(false), Test::Version(1), Test::ModTs(1), Test::Value("v".into())]
+        {
+            assert_eq!(key_of(&put(vec![Test::Exists(true), test])).unwrap(), "k");
+        }
+        let mut other_key = put(vec![Test::Version(1)]);
+        other_key.conditions[0].key = "other".into();
+        assert!(key_of(&other_key).is_none());
+    }
+
+    #[test]
+    fn what_a_put_left_is_known_by_what_it_replaced() {
+        let answer = |previous| v1::Committed {
+            commit_ts: 50,
+            results: vec![v1::OperationResult { deleted: 0, previous }],
+            ..Default::default()
+        };
+        let command = put(vec![condition::Test::Version(3)]);
+        let previous = v1::KeyValue { create_ts: 20, mod_ts: 40, ..row(3) };
+        let left = left_by(&command, &answer(Some(previous))).unwrap().unwrap();
+        assert_eq!((left.version, left.create_ts, left.mod_ts), (4, 20, 50));
+        assert_eq!(left.value, "new");
+        // Such an answer does not belong to what was asked.
+        assert!(left_by(&command, &answer(None)).is_none());
+        let created = left_by(&put(vec![condition::Test::Exists(false)]), &answer(None));
+        let created = created.unwrap().unwrap();
+        assert_eq!((created.version, created.create_ts, created.mod_ts), (1, 50, 50));
+    }
+}
