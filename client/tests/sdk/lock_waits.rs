@@ -77,6 +77,29 @@ fn a_write_of_one_range_waits_in_the_queue_too() {
 }
 
 #[test]
+fn a_write_whose_time_runs_out_in_the_queue_is_told_of_the_lock() {
+    for (seed, queues) in (0..60).zip([true, false].into_iter().cycle()) {
+        let cluster = Cluster::with_seed(seed);
+        cluster.change(|state| state.queues = queues);
+        let client = cluster.client();
+        cluster.run(async {
+            let holder = begin(&client).await;
+            holder.get_for_update("a").await.unwrap();
+            // Not a multiple of anything.
+            let hasty = client.with_timeout(SECOND + 37 * (seed as u32 % 20) * MILLI);
+            let begun = cluster.clock.now();
+            let (put, swapped) =
+                join(hasty.put("a", "1"), hasty.compare_and_swap("a", None, "1")).await;
+            for error in [put.unwrap_err(), swapped.unwrap_err()] {
+                assert!(matches!(error, Error::Locked { .. }), "seed {seed}: {error}");
+            }
+            assert!(cluster.clock.now() - begun > 800 * MILLI);
+            holder.rollback().await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
     let cluster = Cluster::with_seed(1);
     cluster.change(|state| state.queues = false);

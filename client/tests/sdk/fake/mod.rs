@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{Either, select};
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_client::v1::{self, request, response};
 use rangedb_client::{Client, Config, Timestamp};
@@ -204,7 +205,7 @@ impl Net for Cluster {
         request: request::Body,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<response::Body, CallError>> {
-        Box::pin(async move {
+        let answered = Box::pin(async move {
             let node: u64 = address[1..].split(':').next().unwrap().parse().unwrap();
             self.sleep(self.latency()).await;
             let mode = self.state.lock().unwrap().modes[&node];
@@ -224,6 +225,12 @@ impl Net for Cluster {
             }
             self.sleep(self.latency()).await;
             Ok(answer.unwrap_or_else(response::Body::Error))
+        });
+        Box::pin(async move {
+            match select(answered, self.sleep(timeout)).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right(_) => Err(CallError::Lost("no answer in time".to_owned())),
+            }
         })
     }
 
