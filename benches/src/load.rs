@@ -92,14 +92,18 @@ pub struct Run {
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
+    pub longest: Duration,
     /// Attempts for each success; 1 where nothing can be lost.
     pub attempts: f64,
+    /// Successes of the worker with the fewest for each one of that with the most: 1 is fair.
+    pub fairness: f64,
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0}/s, p50 {:.2?}, p99 {:.2?}", self.per_second, self.p50, self.p99)?;
-        write!(f, ", {:.1} attempts each", self.attempts)
+        write!(f, ", longest {:.2?}, {:.1} attempts each", self.longest, self.attempts)?;
+        write!(f, ", fewest to most {:.2}", self.fairness)
     }
 }
 
@@ -110,6 +114,9 @@ impl Run {
         took: Duration,
         attempts: u64,
     ) -> Result<Run, Failure> {
+        let successes = histograms.iter().map(Histogram::len);
+        let (fewest, most) = (successes.clone().min(), successes.max());
+        let fairness = fewest.unwrap_or(0) as f64 / most.unwrap_or(0).max(1) as f64;
         let mut all = Histogram::<u64>::new(3)?;
         for histogram in histograms {
             all.add(histogram)?;
@@ -117,7 +124,7 @@ impl Run {
         let at = |quantile| Duration::from_micros(all.value_at_quantile(quantile));
         let per_second = all.len() as f64 / took.as_secs_f64();
         let attempts = attempts as f64 / all.len().max(1) as f64;
-        Ok(Run { per_second, p50: at(0.5), p99: at(0.99), attempts })
+        Ok(Run { per_second, p50: at(0.5), p99: at(0.99), longest: at(1.0), attempts, fairness })
     }
 }
 

@@ -26,7 +26,9 @@ impl Report {
             "per second",
             "p50",
             "p99",
+            "longest",
             "attempts",
+            "fewest / most",
             "times etcd",
         ]);
         for ((kind, workers), by_target) in &self.runs {
@@ -41,7 +43,9 @@ impl Report {
                     format!("{per_second:.0}"),
                     millis(median(runs, |run| run.p50.as_secs_f64())),
                     millis(median(runs, |run| run.p99.as_secs_f64())),
+                    millis(median(runs, |run| run.longest.as_secs_f64())),
                     format!("{:.1}", median(runs, |run| run.attempts)),
+                    format!("{:.2}", median(runs, |run| run.fairness)),
                     ratio,
                 ]);
             }
