@@ -20,8 +20,8 @@ pub fn plant(bug: Option<Bug>) {
 
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
-        /// What can be planted. Bugs of consensus first, then those of reads, of timestamps and of
-        /// transactions.
+        /// What can be planted. Bugs of consensus first, then those of reads, of timestamps, of
+        /// transactions and of old versions.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Bug {
             $($(#[doc = $what])+ $bug,)+
@@ -91,6 +91,8 @@ bugs! {
     RollbackRecordForgotten,
     /// a lock is rolled back without asking its primary
     PrimaryNotAsked,
+    /// versions are collected above what a reader holds
+    CollectAboveReader,
 }
 
 impl Bug {

@@ -5,6 +5,7 @@ pub mod applies_agree;
 pub mod batches;
 pub mod committed;
 pub mod counters;
+pub mod floor;
 pub mod given_up;
 pub mod leader_per_term;
 pub mod lease_reads;
@@ -29,6 +30,7 @@ pub struct Checks {
     pub lease_reads: lease_reads::LeaseReads,
     pub applies: applies_agree::AppliesAgree,
     pub given_up: given_up::GivenUp,
+    pub floor: floor::Floor,
     pub committed: committed::Committed,
     pub timestamps: timestamps::Timestamps,
 }

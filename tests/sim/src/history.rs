@@ -57,6 +57,8 @@ pub struct Records {
     pub counters: std::collections::BTreeMap<String, Increments>,
     /// Operations that certainly did not happen.
     pub refused: u64,
+    /// Of them those that looked too far back.
+    pub too_old: u64,
 }
 
 /// Shared by all clients.

@@ -37,6 +37,7 @@ mod net;
 mod network;
 mod network_faults;
 mod occurrence;
+mod past_reads;
 mod plan;
 #[cfg(feature = "planted")]
 pub mod planted;

@@ -163,7 +163,8 @@ fn describe(report: &Report) -> String {
     let figures = format!(
         "seed {}: {:?}, {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
          {} transactions, \
-         {} commands, {} elections, {} crashes, {} snapshots, {} undecided, trace {:016x}",
+         {} commands, {} elections, {} crashes, {} snapshots, {} undecided, \
+         floor risen {} times, {} records dropped, {} too old, trace {:016x}",
         report.seed,
         report.story,
         report.simulated,
@@ -177,6 +178,9 @@ fn describe(report: &Report) -> String {
         report.crashes,
         report.snapshots,
         report.undecided_keys,
+        report.floors,
+        report.dropped,
+        report.too_old,
         report.trace_hash
     );
     match &report.failure {

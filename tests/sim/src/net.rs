@@ -10,6 +10,7 @@ use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{request, response};
 
 use crate::check::Watch;
+use crate::check::floor::Held;
 use crate::clock::Clock;
 use crate::executor::Sleep;
 use crate::occurrence::{Host, Occurrence};
@@ -17,6 +18,9 @@ use crate::schedule::{MILLISECOND, Micros, Schedule};
 
 const PEER_PORT: &str = "8080";
 const CLIENT_PORT: &str = "8081";
+
+/// True microseconds of a millisecond of a hold's life, by the fastest clock that counts it.
+const SAFE_MILLI: Micros = 940;
 
 /// Until a broken connection is noticed, at most.
 const BREAK_NOTICED_MAX: Micros = 20 * MILLISECOND;
@@ -156,6 +160,18 @@ impl SimNet {
         }
     }
 
+    /// Notes a client's hold, which is known to be in force once it is answered.
+    fn told_by_client(&self, request: &request::Body, asked: u64) -> Option<Held> {
+        let (request::Body::HoldFloor(hold), Host::Client { .. }) = (request, self.host) else {
+            return None;
+        };
+        let (name, timestamp, now) = (hold.name.clone(), hold.timestamp, self.schedule.now());
+        let held =
+            Held { name, timestamp, asked, until: now + u64::from(hold.ttl_ms) * SAFE_MILLI };
+        self.watch.note(|checks| checks.floor.asked_for(&held));
+        Some(held)
+    }
+
     /// Half of the time there was a connection, on which the request disappears; else none can be
     /// made, which takes its time.
     fn no_connection(&self, timeout_us: Micros, mut responder: Responder) {
@@ -180,7 +196,11 @@ impl Net for SimNet {
             };
             let wanted = matches!(request, request::Body::Timestamps(_));
             let asked = self.schedule.stamp();
+            let hold = self.told_by_client(&request, asked);
             let result = self.call_slot(slot, request, timeout).await;
+            if let (Some(hold), Ok(response::Body::HoldFloor(_))) = (hold, &result) {
+                self.watch.note(|checks| checks.floor.held(hold));
+            }
             if let (true, Ok(response::Body::Timestamps(reply))) = (wanted, &result) {
                 let received = self.schedule.stamp();
                 self.watch.note(|checks| checks.timestamps.received(asked, received, reply));

@@ -9,6 +9,13 @@ use crate::network::Weather;
 use crate::occurrence::Fault;
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::story::Story;
+use crate::workload::Kind;
+
+/// The shortest that can be set, in seconds.
+pub(crate) const RETENTION_MIN: u64 = 5;
+
+/// Of 100 seeds without a story, how many keep old versions for no longer than that.
+const RETENTION_PERCENT: u32 = 15;
 
 /// Everything that is drawn before the world begins.
 #[derive(Clone, Debug)]
@@ -31,6 +38,8 @@ pub struct Plan {
     /// Silence after which a node is taken for dead, if not the default. Its replicas are taken out
     /// of their ranges, and if there is no node for others, a wiped disk may be half of what is left.
     pub node_dead_after: Option<&'static str>,
+    /// For how many seconds old versions are kept, if not for so long that a run does not see the end.
+    pub retention_seconds: Option<u64>,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
     /// How long a node is down or stands still, at most.
@@ -65,7 +74,7 @@ pub struct Load {
     /// Bytes that values are longer than they need to be, at most.
     pub padding_max: usize,
     /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
-    pub weights: [u32; 12],
+    pub weights: [u32; 13],
     /// Out of 100 transactions on lists, how many are under snapshot isolation.
     pub snapshot_percent: u32,
 }
@@ -96,12 +105,18 @@ impl Plan {
             stalls: if rng.u32(0..3) == 0 { rng.u32(1..=50) } else { 0 },
             failed_openings: if rng.u32(0..3) == 0 { 20 } else { 0 },
             node_dead_after: (!wipes && rng.u32(0..6) == 0).then_some("3s"),
+            retention_seconds: (rng.u32(0..100) < RETENTION_PERCENT).then_some(RETENTION_MIN),
             faults,
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
             load: load(rng),
         };
         story.tell(&mut plan, rng);
+        if plan.retention_seconds.is_some() {
+            plan.safety_phase = rng.u64(25..=40) * SECOND;
+            plan.load.weights[Kind::ReadForLong as usize] +=
+                plan.load.weights.iter().sum::<u32>() / 10;
+        }
         plan
     }
 }
@@ -193,7 +208,7 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
 }
 
 fn load(rng: &mut fastrand::Rng) -> Load {
-    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2, 10, 6, 4];
+    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2, 10, 6, 4, 1];
     for weight in &mut weights {
         if rng.u32(0..4) == 0 {
             *weight = 0;

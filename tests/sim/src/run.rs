@@ -58,6 +58,10 @@ pub struct Report {
     pub operations: usize,
     pub unknown: usize,
     pub refused: u64,
+    /// Of them for a timestamp below the floor; how often that rose, and records that were dropped.
+    pub too_old: u64,
+    pub floors: u64,
+    pub dropped: u64,
     /// That committed, as far as is known.
     pub transactions: usize,
     /// Keys whose histories were too entangled to judge.
@@ -113,8 +117,9 @@ pub fn simulate(seed: u64, lines: Option<Lines>) -> Report {
 }
 
 fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failure>) -> Report {
-    let mut counts = (0, 0);
+    let (mut counts, mut garbage) = ((0, 0), (0, 0));
     world.watch.note(|checks| {
+        garbage = checks.floor.counts();
         counts = (checks.leaders.elections(), checks.applies.commands());
         Ok(())
     });
@@ -134,6 +139,9 @@ fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failu
         operations: records.operations.len(),
         unknown: records.operations.iter().filter(|(_, op)| op.returned.is_none()).count(),
         refused: records.refused,
+        too_old: records.too_old,
+        floors: garbage.0,
+        dropped: garbage.1,
         transactions: world.common.transactions.committed(),
         undecided_keys,
         failure,
@@ -266,7 +274,7 @@ impl Run<'_> {
                 while worker.get(&key).await.is_none() {}
             }
             for (key, at) in again {
-                while worker.get_at(&key, Timestamp(at)).await.is_none() {}
+                while !worker.repeat(&key, Timestamp(at)).await {}
             }
             worker.common.transactions.read_end(&worker.client, 0).await;
             let admin = worker.client.admin();

@@ -4,7 +4,7 @@
 //! that they need go with them, and the other kinds are rare.
 
 use crate::occurrence::Fault;
-use crate::plan::{Plan, choose};
+use crate::plan::{Plan, RETENTION_MIN, choose};
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,11 +23,19 @@ pub enum Story {
     /// Transactions whose messages are late, of clients that die, by clocks that are wrong: what
     /// locks and records of outcomes are for.
     LateClients,
+    /// Versions are kept for a few seconds only, and read for longer: what the floor, and those who
+    /// hold it down, are for.
+    OldVersions,
 }
 
 /// Of 100 seeds, how many have each story; the rest are mixtures.
-const SHARES: [(Story, u32); 4] =
-    [(Story::LostLeader, 15), (Story::Elections, 15), (Story::Logs, 15), (Story::LateClients, 15)];
+const SHARES: [(Story, u32); 5] = [
+    (Story::LostLeader, 14),
+    (Story::Elections, 14),
+    (Story::Logs, 14),
+    (Story::LateClients, 12),
+    (Story::OldVersions, 10),
+];
 
 /// In a story, of 100 kinds of faults that are not part of it and were drawn, how many stay.
 const OTHERS_STAY: u32 = 20;
@@ -40,6 +48,8 @@ const ALWAYS: &[Micros] = &[300 * MILLISECOND, SECOND];
 const OFTEN: &[Micros] = &[700 * MILLISECOND, 2 * SECOND];
 /// So that work goes on in between.
 const SELDOM: &[Micros] = &[3 * SECOND, 6 * SECOND];
+/// So that a control plane lasts for long enough to raise the floor.
+const RARELY: &[Micros] = &[15 * SECOND];
 
 impl Story {
     pub fn draw(rng: &mut fastrand::Rng) -> Story {
@@ -79,6 +89,13 @@ impl Story {
                 (Fault::Pause, SELDOM),
                 (Fault::Partition, SELDOM),
             ],
+            Story::OldVersions => &[
+                (Fault::TransferLeader, SELDOM),
+                (Fault::DelayClient, SELDOM),
+                (Fault::Pause, SELDOM),
+                (Fault::Isolate, RARELY),
+                (Fault::Crash, RARELY),
+            ],
             Story::LateClients => &[
                 (Fault::DelayClient, OFTEN),
                 (Fault::KillClient, OFTEN),
@@ -105,12 +122,12 @@ impl Story {
             Story::Mixture => {}
             Story::LostLeader => {
                 config.lease_reads = rng.u32(0..5) != 0;
-                load.weights = [5, 20, 1, 1, 1, 1, 3, 4, 1, 1, 1, 1];
+                load.weights = [5, 20, 1, 1, 1, 1, 3, 4, 1, 1, 1, 1, 0];
                 load.timeout_max = SECOND;
             }
             Story::Elections => {
                 plan.weather.delay_max = *choose(rng, &[2 * MILLISECOND, 10 * MILLISECOND]);
-                load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0];
+                load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0, 0];
                 load.timeout_max = 4 * SECOND;
             }
             Story::Logs => {
@@ -119,12 +136,16 @@ impl Story {
                 plan.disk.flush_max = *choose(rng, &[200 * MILLISECOND, 3 * SECOND]);
                 plan.disk.sync_max = MILLISECOND;
                 plan.weather.delay_max = 500;
-                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1];
+                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0];
                 load.padding_max = *choose(rng, &[4 << 10, 16 << 10]);
             }
             Story::LateClients => {
-                load.weights = [1, 1, 0, 0, 1, 0, 1, 1, 1, 12, 8, 3];
+                load.weights = [1, 1, 0, 0, 1, 0, 1, 1, 1, 12, 8, 3, 0];
                 load.snapshot_percent = *choose(rng, &[0, 50, 100]);
+            }
+            Story::OldVersions => {
+                plan.retention_seconds = Some(RETENTION_MIN);
+                load.weights = [10, 2, 4, 2, 4, 2, 6, 1, 3, 3, 2, 1, 2];
             }
         }
         load.clients = rng.usize(3..=5);

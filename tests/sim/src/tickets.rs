@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rangedb_client::{Client, Error, RangeOptions, TransactionOptions};
-use rangedb_workload::history::{Outcome, Stamps, is_explained};
+use rangedb_workload::history::{Outcome, Stamps, is_explained, is_too_old};
 
 /// Tickets of a book, after which the next one is opened: what a transaction counts stays little.
 const TICKETS_MAX: u64 = 24;
@@ -46,12 +46,14 @@ struct State {
 #[derive(Clone)]
 pub struct Tickets {
     stamps: Stamps,
+    /// Old versions are not kept for longer than a transaction may take.
+    soon_too_old: bool,
     state: Arc<Mutex<State>>,
 }
 
 impl Tickets {
-    pub fn new(stamps: Stamps) -> Self {
-        Tickets { stamps, state: Arc::default() }
+    pub fn new(stamps: Stamps, soon_too_old: bool) -> Self {
+        Tickets { stamps, soon_too_old, state: Arc::default() }
     }
 
     /// Draws one ticket.
@@ -160,7 +162,7 @@ impl Tickets {
     }
 
     fn note_error(&self, error: &Error) {
-        if !is_explained(error) {
+        if !is_explained(error) && !(self.soon_too_old && is_too_old(error)) {
             self.surprise(format!("a ticket ended in {error}"));
         }
     }

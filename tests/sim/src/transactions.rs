@@ -37,7 +37,8 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(load: &Load, schedule: &Schedule) -> Self {
+    /// `soon_too_old`: old versions are not kept for longer than a transaction may take.
+    pub fn new(load: &Load, schedule: &Schedule, soon_too_old: bool) -> Self {
         let schedule = schedule.clone();
         let stamps = Stamps::from_fn(move || schedule.stamp());
         let owned = |prefixes: [&str; 2]| prefixes.map(str::to_owned).to_vec();
@@ -48,17 +49,19 @@ impl Transactions {
             ops_max: OPS_MAX,
             snapshot_percent: load.snapshot_percent,
             modes: vec![Mode::Optimistic, Mode::Pessimistic, Mode::ForUpdate, Mode::Mixed],
+            soon_too_old,
             ..Default::default()
         };
         let bank = bank::Settings {
             prefixes: owned(BANK_PREFIXES),
             accounts: ACCOUNTS,
+            soon_too_old,
             ..Default::default()
         };
         Transactions {
             lists: ListAppend::new(lists, stamps.clone()),
             bank: Bank::new(bank),
-            tickets: Tickets::new(stamps),
+            tickets: Tickets::new(stamps, soon_too_old),
         }
     }
 

@@ -12,9 +12,7 @@ use rangedb_client::{
 
 use crate::check::Watch;
 use crate::executor::Sleep;
-use crate::history::{
-    Acknowledged, History, Input, Operation, Output, PairRead, Seen, SnapshotRead, Value,
-};
+use crate::history::{Acknowledged, History, Input, Operation, Output, Seen, Value};
 use crate::occurrence::Host;
 use crate::plan::Load;
 use crate::schedule::Schedule;
@@ -41,10 +39,11 @@ pub enum Kind {
     AppendToLists,
     UseBank,
     DrawTicket,
+    ReadForLong,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Put,
         Kind::Get,
         Kind::Delete,
@@ -57,6 +56,7 @@ impl Kind {
         Kind::AppendToLists,
         Kind::UseBank,
         Kind::DrawTicket,
+        Kind::ReadForLong,
     ];
 }
 
@@ -91,12 +91,14 @@ pub struct Common {
     /// The last number that was written.
     pub numbers: Arc<AtomicU64>,
     pub transactions: Transactions,
+    /// Old versions are not kept for long: what is asked of them may be refused.
+    pub soon_too_old: bool,
     /// Of each client, whether it is in one of them.
     pub in_transaction: Arc<[AtomicBool]>,
 }
 
 /// What came of an operation that was not answered with success.
-enum Failure {
+pub(crate) enum Failure {
     Refused,
     Unknown,
 }
@@ -130,6 +132,7 @@ impl Worker {
             Kind::SnapshotRead => self.read_snapshot().await,
             Kind::Scan => self.scan().await,
             Kind::SnapshotScan => self.scan_snapshot().await,
+            Kind::ReadForLong => self.read_for_long().await,
             kind @ (Kind::AppendToLists | Kind::UseBank | Kind::DrawTicket) => {
                 self.transact(kind).await
             }
@@ -262,46 +265,6 @@ impl Worker {
         }
     }
 
-    async fn timestamp(&self) -> Option<Timestamp> {
-        match self.client().timestamp().await {
-            Ok(timestamp) => Some(timestamp),
-            Err(error) => {
-                self.failure("timestamp", error);
-                None
-            }
-        }
-    }
-
-    async fn read_snapshot(&self) {
-        let Some(at) = self.timestamp().await else { return };
-        let [first, second] = self.draw(pairs());
-        let before = self.get_at(&first, at).await;
-        self.get_at(&self.draw(registers()), at).await;
-        let after = self.get_at(&second, at).await;
-        if let (Some(first), Some(second)) = (before, after) {
-            let read = PairRead { at: at.0, values: [first, second] };
-            self.common.history.records().pair_reads.push(read);
-        }
-    }
-
-    /// Reads at a timestamp. None: no answer.
-    pub async fn get_at(&self, key: &str, at: Timestamp) -> Option<Value> {
-        match self.client().get_at(key.to_owned(), at).await {
-            Ok(found) => Some(self.note_snapshot(key, at, found.as_ref())),
-            Err(error) => {
-                self.failure("get_at", error);
-                None
-            }
-        }
-    }
-
-    fn note_snapshot(&self, key: &str, at: Timestamp, found: Option<&KeyValue>) -> Value {
-        let found = found.map(|kv| (self.see(kv), kv.mod_ts.0));
-        let read = SnapshotRead { key: key.to_owned(), at: at.0, found };
-        self.common.history.records().snapshot_reads.push(read);
-        found.map(|(value, _)| value)
-    }
-
     /// All keys, page by page; each is read at some moment of the scan.
     async fn scan(&self) {
         let prefix = *self.draw(PREFIXES.iter());
@@ -317,21 +280,7 @@ impl Worker {
         }
     }
 
-    async fn scan_snapshot(&self) {
-        let Some(at) = self.timestamp().await else { return };
-        let Some(rows) = self.rows(RangeOptions::new("/", "y").at(at), false).await else { return };
-        let mut found = std::collections::BTreeMap::new();
-        for key in all_keys() {
-            let row = rows.iter().find(|row| row.key == key);
-            found.insert(key.clone(), self.note_snapshot(&key, at, row));
-        }
-        for [first, second] in pairs() {
-            let read = PairRead { at: at.0, values: [found[&first], found[&second]] };
-            self.common.history.records().pair_reads.push(read);
-        }
-    }
-
-    async fn rows(&self, options: RangeOptions, reverse: bool) -> Option<Vec<KeyValue>> {
+    pub(crate) async fn rows(&self, options: RangeOptions, reverse: bool) -> Option<Vec<KeyValue>> {
         let mut rows: Vec<KeyValue> = Vec::new();
         let mut scan = self.client().range(options);
         while let Some(row) = scan.next().await {
@@ -364,13 +313,13 @@ impl Worker {
         unreachable!("a number below the sum of the weights falls on one of them")
     }
 
-    fn draw<T>(&self, among: impl Iterator<Item = T>) -> T {
+    pub(crate) fn draw<T>(&self, among: impl Iterator<Item = T>) -> T {
         let mut among: Vec<T> = among.collect();
         let place = self.common.schedule.random(|rng| rng.usize(0..among.len()));
         among.swap_remove(place)
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let most = self.common.load.timeout_max;
         let timeout = self.common.schedule.between(most / 8, most);
         self.client.with_timeout(Duration::from_micros(timeout))
@@ -394,7 +343,7 @@ impl Worker {
     }
 
     /// Notes a version down. Returns the number in its value.
-    fn see(&self, kv: &KeyValue) -> u64 {
+    pub(crate) fn see(&self, kv: &KeyValue) -> u64 {
         let digits = kv.value.split(|byte| *byte == b':').next().unwrap_or_default();
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
         let number = number.filter(|number| self.value(*number) == kv.value);
@@ -429,11 +378,16 @@ impl Worker {
 
     /// Sorts errors into those that say what happened and those that do not. Faults of the world
     /// explain no others.
-    fn failure(&self, what: &str, error: Error) -> Failure {
+    pub(crate) fn failure(&self, what: &str, error: Error) -> Failure {
         match error {
             Error::Undetermined(_) => Failure::Unknown,
             Error::Unavailable(_) | Error::TooBusy { .. } | Error::DiskFull(_) => {
                 self.common.history.records().refused += 1;
+                Failure::Refused
+            }
+            Error::TooOld { floor_ts, .. } if self.common.soon_too_old => {
+                self.common.history.records().too_old += 1;
+                self.common.watch.note(|checks| checks.floor.told(floor_ts));
                 Failure::Refused
             }
             other => {

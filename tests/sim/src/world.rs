@@ -123,6 +123,7 @@ impl World {
             held: None,
             looked_at: BTreeMap::new(),
         });
+        let soon_too_old = plan.retention_seconds.is_some();
         let common = Common {
             schedule: schedule.clone(),
             watch: watch.clone(),
@@ -131,7 +132,8 @@ impl World {
             stop: Arc::new(AtomicBool::new(false)),
             active: Arc::new(AtomicUsize::new(plan.load.clients)),
             numbers: Arc::new(AtomicU64::new(0)),
-            transactions: Transactions::new(&plan.load, &schedule),
+            transactions: Transactions::new(&plan.load, &schedule, soon_too_old),
+            soon_too_old,
             in_transaction: (0..plan.load.clients).map(|_| AtomicBool::new(false)).collect(),
         };
         let mut world = World {
@@ -200,11 +202,14 @@ impl World {
             let at = schedule.between(SECOND, SECOND + 2 * mean);
             schedule.at(at, Host::World, Occurrence::Fault(fault));
         }
-        if let Some(dead_after) = self.plan.node_dead_after {
+        let dead_after =
+            self.plan.node_dead_after.map(|after| ("node_dead_after", after.to_owned()));
+        let retention = self.plan.retention_seconds.map(|s| ("gc_retention", format!("{s}s")));
+        for (name, value) in dead_after.into_iter().chain(retention) {
             let worker = self.worker(0);
             let setting = async move {
                 let admin = worker.client.admin();
-                while admin.config_set("node_dead_after", dead_after, false).await.is_err() {}
+                while admin.config_set(name, &value, false).await.is_err() {}
             };
             self.executor.spawn(&schedule, Host::Client { place: 0, life: 0 }, Box::pin(setting));
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rangedb_sim::{Report, simulate};
 
-/// Seeds of one run: half a minute on two cores.
+/// Seeds of one run: a minute on two cores.
 const SEEDS: u64 = 1000;
 
 /// Seeds that are run a second time.

@@ -63,6 +63,12 @@ pub fn is_explained(error: &Error) -> bool {
         )
 }
 
+/// Whether what was asked for lies so far back that it is not kept. Explained only where a test has
+/// that come about.
+pub fn is_too_old(error: &Error) -> bool {
+    matches!(error, Error::TooOld { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

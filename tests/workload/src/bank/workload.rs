@@ -11,7 +11,7 @@ use rangedb_client::{
 };
 
 use super::{End, History, Summary, Total, Transfer, check};
-use crate::history::{Outcome, is_explained};
+use crate::history::{Outcome, is_explained, is_too_old};
 
 /// Surprises that are kept; one that comes every time would fill the memory.
 const SURPRISES_MAX: usize = 16;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub ways: Vec<Way>,
     /// How long to wait for another transfer's lock.
     pub lock_wait: Duration,
+    /// Old versions are not kept for longer than a transfer may take: some are refused for that.
+    pub soon_too_old: bool,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             amount_max: 40,
             ways: vec![Way::Serializable, Way::Snapshot, Way::ForUpdate, Way::Batch],
             lock_wait: Duration::from_millis(500),
+            soon_too_old: false,
         }
     }
 }
@@ -357,7 +360,8 @@ impl Bank {
     }
 
     fn note_error(&self, what: &str, error: &Error) {
-        if !is_explained(error) {
+        let too_old = self.settings.soon_too_old && is_too_old(error);
+        if !is_explained(error) && !too_old {
             self.surprise(format!("{what} ended in {error}"));
         }
     }

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use rangedb_client::{Client, Error, Isolation, KeyValue, TransactionOptions};
 
 use super::{Anomaly, Element, Key, Level, Op, Summary, Transaction, check};
-use crate::history::{Outcome, Stamps, is_explained};
+use crate::history::{Outcome, Stamps, is_explained, is_too_old};
 
 /// Lists that are read in one of the transactions at the end.
 const FINAL_READS: usize = 32;
@@ -53,6 +53,8 @@ pub struct Settings {
     /// Out of 1000 transactions, how many are left in the middle as by a client that died: their locks
     /// stay until their time is up.
     pub dead_per_mille: u32,
+    /// Old versions are not kept for longer than a transaction may take: some are refused for that.
+    pub soon_too_old: bool,
 }
 
 impl Default for Settings {
@@ -67,6 +69,7 @@ impl Default for Settings {
             lock_wait: Duration::from_millis(500),
             suspended_per_mille: 0,
             dead_per_mille: 0,
+            soon_too_old: false,
         }
     }
 }
@@ -236,6 +239,7 @@ impl ListAppend {
         };
         if let Err(Stopped::Committing(error) | Stopped::Failed(error)) = result
             && !is_explained(&error)
+            && !(self.settings.soon_too_old && is_too_old(&error))
         {
             self.surprise(format!("T{place} ended in {error}"));
         }

@@ -1,0 +1,138 @@
+//! What clients read as of a timestamp: at once, again later, and in a transaction that stays open.
+
+use rangedb_client::{Error, KeyValue, RangeOptions, Timestamp, TransactionOptions};
+use rangedb_workload::history::is_too_old;
+
+use crate::executor::Sleep;
+use crate::history::{PairRead, SnapshotRead, Value};
+use crate::schedule::{Micros, SECOND};
+use crate::workload::{Worker, all_keys, pairs, registers};
+
+/// Of 100 reads at a timestamp, how many are one that was done before.
+const AGAIN_PERCENT: u32 = 25;
+
+/// And how many reads before, at most: some of them are from below the floor by now.
+const AGAIN_BACK_MAX: usize = 300;
+
+/// How long a transaction stays open, at most: twice as long as a hold lives.
+const OPEN_MAX: Micros = 20 * SECOND;
+
+impl Worker {
+    async fn timestamp(&self) -> Option<Timestamp> {
+        match self.client().timestamp().await {
+            Ok(timestamp) => Some(timestamp),
+            Err(error) => {
+                self.failure("timestamp", error);
+                None
+            }
+        }
+    }
+
+    pub(crate) async fn read_snapshot(&self) {
+        if let Some((key, at)) = self.draw_past() {
+            self.get_at(&key, at).await;
+            return;
+        }
+        let Some(at) = self.timestamp().await else { return };
+        let [first, second] = self.draw(pairs());
+        let before = self.get_at(&first, at).await;
+        self.get_at(&self.draw(registers()), at).await;
+        let after = self.get_at(&second, at).await;
+        if let (Some(first), Some(second)) = (before, after) {
+            let read = PairRead { at: at.0, values: [first, second] };
+            self.common.history.records().pair_reads.push(read);
+        }
+    }
+
+    /// Reads at a timestamp. None: no answer.
+    pub async fn get_at(&self, key: &str, at: Timestamp) -> Option<Value> {
+        match self.client().get_at(key.to_owned(), at).await {
+            Ok(found) => Some(self.note_snapshot(key, at, found.as_ref())),
+            Err(error) => {
+                self.note_refusal(at, error);
+                None
+            }
+        }
+    }
+
+    /// Repeats a read. False: no answer, and there may be one.
+    pub async fn repeat(&self, key: &str, at: Timestamp) -> bool {
+        match self.client().get_at(key.to_owned(), at).await {
+            Ok(found) => {
+                self.note_snapshot(key, at, found.as_ref());
+                true
+            }
+            Err(error) => {
+                let is_over = is_too_old(&error);
+                self.note_refusal(at, error);
+                is_over
+            }
+        }
+    }
+
+    fn note_refusal(&self, at: Timestamp, error: Error) {
+        if let Error::TooOld { floor_ts, .. } = &error
+            && *floor_ts <= at.0
+        {
+            self.common.watch.violated(format!("{at} is refused for a floor of {floor_ts}"));
+        }
+        self.failure("a read at a timestamp", error);
+    }
+
+    /// Sometimes: what was read at a timestamp before, of the newest few.
+    fn draw_past(&self) -> Option<(String, Timestamp)> {
+        let records = self.common.history.records();
+        let reads = &records.snapshot_reads;
+        let back = self.common.schedule.random(|rng| {
+            (rng.u32(0..100) < AGAIN_PERCENT).then(|| rng.usize(1..=AGAIN_BACK_MAX))
+        })?;
+        let read = reads.get(reads.len().checked_sub(back)?)?;
+        Some((read.key.clone(), Timestamp(read.at)))
+    }
+
+    /// A transaction that stays open: what it reads at must not be dropped meanwhile.
+    pub(crate) async fn read_for_long(&self) {
+        let txn = match self.client().begin(TransactionOptions::default()).await {
+            Ok(txn) => txn,
+            Err(error) => return drop(self.failure("begin", error)),
+        };
+        let at = txn.start_ts();
+        let keys = self.draw(pairs());
+        let mut values = Vec::new();
+        for key in keys {
+            match txn.get(key.clone()).await {
+                Ok(found) => values.push(self.note_snapshot(&key, at, found.as_ref())),
+                Err(error) => return self.note_refusal(at, error),
+            }
+            if values.len() == 1 {
+                let open = self.common.schedule.between(SECOND, OPEN_MAX);
+                Sleep::new(&self.common.schedule, self.host, open).await;
+            }
+        }
+        if let [first, second] = values[..] {
+            let read = PairRead { at: at.0, values: [first, second] };
+            self.common.history.records().pair_reads.push(read);
+        }
+    }
+
+    fn note_snapshot(&self, key: &str, at: Timestamp, found: Option<&KeyValue>) -> Value {
+        let found = found.map(|kv| (self.see(kv), kv.mod_ts.0));
+        let read = SnapshotRead { key: key.to_owned(), at: at.0, found };
+        self.common.history.records().snapshot_reads.push(read);
+        found.map(|(value, _)| value)
+    }
+
+    pub(crate) async fn scan_snapshot(&self) {
+        let Some(at) = self.timestamp().await else { return };
+        let Some(rows) = self.rows(RangeOptions::new("/", "y").at(at), false).await else { return };
+        let mut found = std::collections::BTreeMap::new();
+        for key in all_keys() {
+            let row = rows.iter().find(|row| row.key == key);
+            found.insert(key.clone(), self.note_snapshot(&key, at, row));
+        }
+        for [first, second] in pairs() {
+            let read = PairRead { at: at.0, values: [found[&first], found[&second]] };
+            self.common.history.records().pair_reads.push(read);
+        }
+    }
+}
