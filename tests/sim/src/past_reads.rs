@@ -94,7 +94,10 @@ impl Worker {
     pub(crate) async fn read_for_long(&self) {
         let txn = match self.client().begin(TransactionOptions::default()).await {
             Ok(txn) => txn,
-            Err(error) => return drop(self.failure("begin", error)),
+            Err(error) => {
+                self.failure("begin", error);
+                return;
+            }
         };
         let at = txn.start_ts();
         let keys = self.draw(pairs());

@@ -162,7 +162,8 @@ impl Tickets {
     }
 
     fn note_error(&self, error: &Error) {
-        if !is_explained(error) && !(self.soon_too_old && is_too_old(error)) {
+        let too_old = self.soon_too_old && is_too_old(error);
+        if !is_explained(error) && !too_old {
             self.surprise(format!("a ticket ended in {error}"));
         }
     }

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_lease_that_outlives_its_leader_is_caught() {
         let mut reads = LeaseReads::default();
-        let mut served = |reads: &mut LeaseReads, by| reads.served((AT, 1), by, true);
+        let served = |reads: &mut LeaseReads, by| reads.served((AT, 1), by, true);
         reads.leads(1, 2, 1);
         assert_eq!(served(&mut reads, (1, 2, 1)), Ok(()));
         reads.leads(2, 5, 2);
