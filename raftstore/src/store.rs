@@ -326,6 +326,8 @@ impl Store {
             self.counters.replicas_destroyed += 1;
             // Durable with the append at the end of this pass.
             self.destroying.insert(range, self.last_token + 1);
+            // What a flush in the same pass lets its log drop comes before the end of that log.
+            pass.log.changes.append(&mut self.log_changes);
             peer.destroy(pass);
         }
     }
