@@ -117,11 +117,14 @@ impl Serving {
 
     async fn tell(&mut self, timestamp: u64) {
         let sender = &self.holds.sender;
-        let name = self
-            .name
-            .get_or_insert_with(|| format!("client-{:016x}", sender.net.random_below(u64::MAX)));
+        let made_up = || format!("client-{:016x}", sender.net.random_below(u64::MAX));
+        let name = self.name.get_or_insert_with(made_up).clone();
+        if timestamp == 0 {
+            // A copy of this may be late, and must not let go what is held by then.
+            self.name = None;
+        }
         let ttl_ms = HOLD_TTL.as_millis() as u32;
-        let hold = v1::HoldFloor { name: name.clone(), timestamp, ttl_ms };
+        let hold = v1::HoldFloor { name, timestamp, ttl_ms };
         let now = sender.net.now();
         let body = request::Body::HoldFloor(hold);
         let told = sender.to_cluster(Effect::Read, now + RENEW_EVERY, &body).await.map(drop);
