@@ -87,10 +87,22 @@ impl Holds {
 /// The task.
 struct Serving {
     holds: Arc<Holds>,
-    /// Ours among all who hold, made up when it is first needed.
-    name: Option<String>,
+    name: Option<Name>,
     /// The timestamp that is held, and when that was said.
     told: Option<(u64, Duration)>,
+}
+
+/// Ours among all who hold. A late copy of what was told before must not let go what is held by then:
+/// so under one name the timestamp only rises, and once let go, a name is not taken up again.
+struct Name {
+    text: String,
+    highest: u64,
+}
+
+impl Name {
+    fn made_up(number: u64) -> Self {
+        Name { text: format!("client-{number:016x}"), highest: 0 }
+    }
 }
 
 impl Serving {
@@ -115,21 +127,33 @@ impl Serving {
         }
     }
 
+    /// Tells the timestamp to hold, or at 0 that nothing is held any more.
     async fn tell(&mut self, timestamp: u64) {
-        let sender = &self.holds.sender;
-        let made_up = || format!("client-{:016x}", sender.net.random_below(u64::MAX));
-        let name = self.name.get_or_insert_with(made_up).clone();
-        if timestamp == 0 {
-            // A copy of this may be late, and must not let go what is held by then.
-            self.name = None;
+        let now = self.holds.sender.net.now();
+        let outlived = self.name.take_if(|name| timestamp < name.highest);
+        if timestamp > 0 {
+            let net = &self.holds.sender.net;
+            let name = self.name.get_or_insert_with(|| Name::made_up(net.random_below(u64::MAX)));
+            name.highest = timestamp;
+            let text = name.text.clone();
+            let told = self.ask(text, timestamp).await;
+            self.told = told.is_ok().then_some((timestamp, now));
+            self.note(told);
         }
+        if let Some(name) = outlived {
+            let told = self.ask(name.text, 0).await;
+            self.note(told);
+        }
+        if timestamp == 0 {
+            self.told = None;
+        }
+    }
+
+    async fn ask(&self, name: String, timestamp: u64) -> Result<()> {
+        let sender = &self.holds.sender;
         let ttl_ms = HOLD_TTL.as_millis() as u32;
-        let hold = v1::HoldFloor { name, timestamp, ttl_ms };
-        let now = sender.net.now();
-        let body = request::Body::HoldFloor(hold);
-        let told = sender.to_cluster(Effect::Read, now + RENEW_EVERY, &body).await.map(drop);
-        self.told = (timestamp > 0 && told.is_ok()).then_some((timestamp, now));
-        self.note(told);
+        let body = request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms });
+        sender.to_cluster(Effect::Read, sender.net.now() + RENEW_EVERY, &body).await.map(drop)
     }
 
     fn note(&self, told: Result<()>) {

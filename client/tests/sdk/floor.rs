@@ -79,6 +79,8 @@ fn the_past_that_a_scan_or_a_transaction_reads_is_held_too() {
         cluster.sleep(3 * SECOND).await;
         assert!(held(&cluster).is_empty());
     });
+    // One name for each of the two, and neither twice: the fake cluster holds clients to that.
+    assert_eq!(cluster.state.lock().unwrap().let_go.len(), 2);
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Control {
             return Err(v1::Error::invalid("ttl_ms", message));
         }
         // Durable ones change what is stored, and the two kinds share their names.
-        let _change = self.changing.lock().await;
+        let change = self.changing.lock().await;
         if ask.timestamp == 0 {
             return self.release_floor(&ask.name).await;
         }
@@ -139,6 +139,11 @@ impl Control {
             let write = put(keys::gc_hold(&ask.name), timestamp.to_string());
             self.commit(Vec::new(), vec![write]).await?;
             self.state().garbage.holds.insert(ask.name, hold);
+        } else {
+            // A successor waits as long as holds of its predecessors last, which are those that were
+            // taken while they led.
+            drop(change);
+            self.around.read_control().await?;
         }
         Ok(HoldFloorReply { floor_ts: self.state().garbage.floor.0 })
     }

@@ -119,7 +119,13 @@ fn is_not_leader(error: &v1::Error) -> bool {
     matches!(error.kind, Some(Kind::NotLeader(_) | Kind::RangeNotFound(_)))
 }
 
-/// Asking again somewhere else could make the change twice.
+/// Asking again somewhere else could make the change twice, or find that there is nothing to change
+/// any more, as with a hold that was let go.
 fn changes_something(body: &request::Body) -> bool {
-    matches!(body, request::Body::RemoveNode(_) | request::Body::ConfigSet(_))
+    matches!(
+        body,
+        request::Body::RemoveNode(_)
+            | request::Body::ConfigSet(_)
+            | request::Body::HoldFloor(v1::HoldFloor { timestamp: 0, .. })
+    )
 }

@@ -93,6 +93,8 @@ pub struct State {
     pub floor: u64,
     /// Who holds the floor where, and for how long. 0: durably.
     pub holds: BTreeMap<String, (u64, u32)>,
+    /// Names that held the floor once and do no more.
+    pub let_go: BTreeSet<String>,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
 }
@@ -133,6 +135,7 @@ impl Cluster {
             lock_waits: BTreeMap::new(),
             floor: 0,
             holds: BTreeMap::new(),
+            let_go: BTreeSet::new(),
             log: Vec::new(),
         };
         Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }

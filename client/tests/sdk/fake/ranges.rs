@@ -126,10 +126,16 @@ impl State {
                 if hold.timestamp == 0 {
                     let held = self.holds.remove(&hold.name);
                     held.ok_or_else(|| v1::Error::not_found("no such hold"))?;
+                    self.let_go.insert(hold.name);
                 } else if hold.timestamp < floor_ts {
                     let too_old = v1::TooOld { floor_ts };
                     return Err(v1::Error::new(Kind::TooOld(too_old), "below the floor"));
                 } else {
+                    let held = self.holds.get(&hold.name).map_or(0, |(timestamp, _)| *timestamp);
+                    if hold.ttl_ms > 0 && hold.name.starts_with("client-") {
+                        let harmless = held <= hold.timestamp && !self.let_go.contains(&hold.name);
+                        assert!(harmless, "a late copy of an earlier hold would undo {hold:?}");
+                    }
                     self.holds.insert(hold.name, (hold.timestamp, hold.ttl_ms));
                 }
                 Ok(response::Body::HoldFloor(v1::HoldFloorReply { floor_ts }))

@@ -206,3 +206,12 @@ impl WallClock for Isolated {
         800_000
     }
 }
+
+#[test]
+fn whoever_leads_no_more_promises_no_hold() {
+    let (control, _net) = cut_off(Garbage::default());
+    let name = "client".to_owned();
+    let ask = HoldFloor { name, timestamp: at(500).0, ttl_ms: 1_000 };
+    let refused = at_once(control.hold_floor(ask)).unwrap_err();
+    assert!(is_commit_error(&refused), "{refused:?}");
+}
