@@ -19,6 +19,10 @@ const REPLICATION_FACTOR: usize = 3;
 /// away, is sent a snapshot, and catches up.
 const WHOLE_AGAIN: Duration = Duration::from_secs(90);
 
+/// Make six ranges of the two that users have in any cluster: one for the lists and registers below
+/// each, and two for the accounts.
+const SPLIT_KEYS: &str = "/bank/account/000004,/c,bank/account/000005,c";
+
 pub struct World {
     pub cluster: Cluster,
     pub network: Network,
@@ -54,6 +58,8 @@ impl World {
         }
         // Truncated logs and snapshots in every other cluster.
         let cluster = if rng.bool() { cluster.configured(SMALL_LOG) } else { cluster };
+        let splits = ["--split-keys", SPLIT_KEYS];
+        let cluster = if rng.bool() { cluster.with_flags(splits) } else { cluster };
         let (down, frozen) = ((0..nodes).collect(), BTreeSet::new());
         let mut world = World { cluster, network, down, frozen };
         world.start_all();
