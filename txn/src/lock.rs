@@ -85,6 +85,17 @@ impl Lock {
         soon_enough && !self.is_pessimistic()
     }
 
+    /// The lowest timestamp at which the lock at this key lets its transaction commit, because of what
+    /// readers were told of it; 0 if they were told nothing. A pessimistic lock that is not the
+    /// primary has nothing to tell them. A late copy of a request may take one again once the
+    /// transaction is committed, and with newer timestamps; then there is only a lock to take away.
+    pub(crate) fn promise(&self, key: &[u8]) -> u64 {
+        match self.is_pessimistic() && self.primary != key {
+            true => 0,
+            false => self.min_commit_ts,
+        }
+    }
+
     /// What one is told who finds the lock in the way.
     pub(crate) fn in_the_way(&self, key: impl Into<Bytes>) -> KeyLocked {
         KeyLocked {

@@ -17,11 +17,17 @@ pub(crate) const RETENTION_MIN: u64 = 5;
 /// Of 100 seeds without a story, how many keep old versions for no longer than that.
 const RETENTION_PERCENT: u32 = 15;
 
+/// Cut what clients use to pieces: a pair, the registers, and the accounts of a bank.
+const SPLIT_KEYS: [&str; 5] =
+    ["%bank/account/000002", "/pair-b", "/register-1", "x/pair-b", "y/bank/account/000003"];
+
 /// Everything that is drawn before the world begins.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub story: Story,
     pub shape: Shape,
+    /// Where ranges of users begin from the start.
+    pub split_keys: Vec<&'static str>,
     /// Stores on each node.
     pub stores: usize,
     pub config: Config,
@@ -95,6 +101,7 @@ impl Plan {
         let mut plan = Plan {
             story,
             shape,
+            split_keys: split_keys(rng),
             stores: rng.usize(1..=2),
             config: config(rng),
             weather: weather(rng),
@@ -119,6 +126,16 @@ impl Plan {
         }
         plan
     }
+}
+
+/// Drawn from a copy of the generator, so that seeds that split nothing keep their course.
+fn split_keys(rng: &fastrand::Rng) -> Vec<&'static str> {
+    let mut rng = rng.clone();
+    let out_of_five = *choose(&mut rng, &[0, 0, 1, 3]);
+    let mut keys: Vec<&str> =
+        SPLIT_KEYS.into_iter().filter(|_| rng.u32(0..5) < out_of_five).collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn config(rng: &mut fastrand::Rng) -> Config {

@@ -93,6 +93,8 @@ pub struct Common {
     pub transactions: Transactions,
     /// Old versions are not kept for long: what is asked of them may be refused.
     pub soon_too_old: bool,
+    /// The two keys of a pair may be in different ranges.
+    pub splits_pairs: bool,
     /// Of each client, whether it is in one of them.
     pub in_transaction: Arc<[AtomicBool]>,
 }
@@ -388,6 +390,11 @@ impl Worker {
             Error::TooOld { floor_ts, .. } if self.common.soon_too_old => {
                 self.common.history.records().too_old += 1;
                 self.common.watch.note(|checks| checks.floor.told(floor_ts));
+                Failure::Refused
+            }
+            // Batches over ranges have locks, and lose at a key when their time is up.
+            Error::Locked { .. } | Error::WriteConflict { .. } if self.common.splits_pairs => {
+                self.common.history.records().refused += 1;
                 Failure::Refused
             }
             other => {

@@ -134,6 +134,7 @@ impl World {
             numbers: Arc::new(AtomicU64::new(0)),
             transactions: Transactions::new(&plan.load, &schedule, soon_too_old),
             soon_too_old,
+            splits_pairs: plan.split_keys.iter().any(|key| key.ends_with("pair-b")),
             in_transaction: (0..plan.load.clients).map(|_| AtomicBool::new(false)).collect(),
         };
         let mut world = World {
@@ -170,7 +171,7 @@ impl World {
             cluster_id,
             nodes: nodes.collect(),
             replication_factor,
-            split_keys: Vec::new(),
+            split_keys: self.plan.split_keys.iter().map(|&key| key.to_owned()).collect(),
         };
         let ranges = founding_ranges(&formation);
         self.ranges = ranges.len() as u64;

@@ -23,7 +23,7 @@ pub(crate) fn apply(
         let found = Found::at(batch, memory, key, commit.start_ts)?;
         match found.fate {
             Fate::Locked(lock) => {
-                check_high_enough(lock.min_commit_ts, commit.commit_ts)?;
+                check_high_enough(lock.promise(key), commit.commit_ts)?;
                 locked.push((key.clone(), lock, found.current));
             }
             Fate::Committed { commit_ts } if commit_ts != commit.commit_ts => {

@@ -38,7 +38,7 @@ pub(crate) fn apply(
         false => at_keys(context, memory, resolve, batch)?,
     };
     if resolve.commit_ts > 0 {
-        let promises = work.locked.iter().map(|(_, lock, _)| lock.min_commit_ts);
+        let promises = work.locked.iter().map(|(key, lock, _)| lock.promise(key));
         check_high_enough(promises.max().unwrap_or_default(), resolve.commit_ts)?;
     }
     let keys = work.locked.len() as u64;
