@@ -76,14 +76,14 @@ impl Network {
         Network { weather, cut: BTreeSet::new(), lags: BTreeMap::new(), newest: BTreeMap::new() }
     }
 
-    /// When something sent now arrives; none if it does not. Calls and answers may always overtake one
-    /// another: each has a task of its own at either end.
+    /// When something sent now arrives; none if it does not. What has a stream of its own, as calls,
+    /// answers and snapshots do, neither waits for anything else on the link nor holds it up.
     pub fn arrival(
         &mut self,
         rng: &mut fastrand::Rng,
         now: Micros,
         (from, to): (usize, usize),
-        is_call: bool,
+        own_stream: bool,
     ) -> Option<Micros> {
         if from == to {
             return Some(now + 1);
@@ -96,7 +96,7 @@ impl Network {
         if one_of(rng, self.weather.strayed) {
             at += rng.u64(0..=self.weather.stray_delay);
         }
-        if !self.weather.overtaking && !is_call {
+        if !self.weather.overtaking && !own_stream {
             let newest = self.newest.entry((from, to)).or_default();
             at = at.max(*newest + 1);
             *newest = at;
@@ -181,10 +181,10 @@ mod tests {
     #[test]
     fn without_overtaking_messages_of_a_link_arrive_in_order_and_calls_need_not() {
         let weather = Weather { strayed: 5_000, stray_delay: 9_999, ..Weather::fair() };
-        let arrivals = |is_call| -> Vec<Micros> {
+        let arrivals = |own_stream| -> Vec<Micros> {
             let mut rng = fastrand::Rng::with_seed(1);
             let mut network = Network::new(weather.clone());
-            let arrival = |now| network.arrival(&mut rng, now, (0, 1), is_call).unwrap();
+            let arrival = |now| network.arrival(&mut rng, now, (0, 1), own_stream).unwrap();
             (0..100).map(arrival).collect()
         };
         assert!(arrivals(false).is_sorted_by(|a, b| a < b));

@@ -88,7 +88,7 @@ pub fn send(
         let part = Part { transfer, cluster_id, envelope, content, sender, first };
         first = false;
         let arrival =
-            schedule.network(|network, rng| network.arrival(rng, at, (from, to_slot), false));
+            schedule.network(|network, rng| network.arrival(rng, at, (from, to_slot), true));
         let Some(arrival) = arrival else {
             part.report_broken(schedule);
             return Ok(());

@@ -392,8 +392,11 @@ impl Worker {
                 self.common.watch.note(|checks| checks.floor.told(floor_ts));
                 Failure::Refused
             }
-            // Batches over ranges have locks, and lose at a key when their time is up.
-            Error::Locked { .. } | Error::WriteConflict { .. } if self.common.splits_pairs => {
+            // Batches over ranges have locks. They are tried until their time is up, and then say what
+            // was last in their way.
+            Error::Locked { .. } | Error::WriteConflict { .. } | Error::Deadlock { .. }
+                if self.common.splits_pairs =>
+            {
                 self.common.history.records().refused += 1;
                 Failure::Refused
             }
