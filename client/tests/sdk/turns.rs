@@ -62,6 +62,12 @@ fn a_crowd_that_counts_in_transactions_meets_once_and_then_takes_turns() {
     }
 }
 
+/// How often each of a crowd got through: often, and no one more often than another.
+fn are_equal(times: &[u32]) {
+    let (fewest, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(*fewest > 10 && most - fewest <= 2, "{times:?}");
+}
+
 #[test]
 fn in_a_crowd_everybody_gets_through_equally_often() {
     for seed in 0..5 {
@@ -77,9 +83,7 @@ fn in_a_crowd_everybody_gets_through_equally_often() {
                 }
                 times
             };
-            let times: Vec<u32> = join_all((0..16).map(|_| work())).await;
-            let (fewest, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
-            assert!(*fewest > 10 && most - fewest <= 2, "seed {seed}: {times:?}");
+            are_equal(&join_all((0..16).map(|_| work())).await);
         });
     }
 }
@@ -103,9 +107,7 @@ fn conditional_writes_of_a_crowd_get_through_equally_often() {
             }
             times
         };
-        let times: Vec<u32> = join_all((0..16).map(|_| work())).await;
-        let (fewest, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
-        assert!(*fewest > 10 && most - fewest <= 2, "{times:?}");
+        are_equal(&join_all((0..16).map(|_| work())).await);
     });
 }
 
