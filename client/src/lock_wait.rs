@@ -23,7 +23,7 @@ use crate::transaction::heartbeat::OracleClock;
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// Left of a request's time for the answer to arrive.
-pub(crate) const ANSWER_TIME: Duration = Duration::from_millis(100);
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// Behind the moment at which a lock expires: asked then, its primary finds that it has.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(10);

@@ -10,7 +10,7 @@ use rangedb_proto::{RangeDescriptorExt, Timestamp};
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
 use crate::keys::Span;
-use crate::lock_wait::{ANSWER_TIME, HOLD_MAX, Waiting, millis_until};
+use crate::lock_wait::{HOLD_MAX, Waiting, millis_until};
 use crate::retry::{Effect, Retry};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
@@ -126,11 +126,7 @@ async fn send(
         if cleared.map_err(|error| retry.end(error))? {
             retry.unblocked();
         } else {
-            waiting.blocked(lock.clone(), &mut retry).await;
-            // Asked once more it might be cut off in the middle, and have an outcome nobody knows.
-            if retry.left() <= ANSWER_TIME {
-                return Err(retry.end(lock.into()));
-            }
+            waiting.blocked(lock, &mut retry).await;
         }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Retry<'a> {
     hold: Duration,
     rerouted_since_pause: bool,
     last: Error,
+    /// It is what stands in the way, told by the range itself.
+    is_blocked: bool,
     /// Addresses asked since the last pause, for the request itself.
     pub asked: BTreeSet<Arc<str>>,
     /// Addresses asked in vain for the way to the range, until all were. A pause does not end that:
@@ -84,6 +86,7 @@ impl<'a> Retry<'a> {
             hold: Duration::ZERO,
             rerouted_since_pause: false,
             last: Error::Unavailable("no time to ask anybody".to_owned()),
+            is_blocked: false,
             asked: BTreeSet::new(),
             directories_asked: BTreeSet::new(),
         }
@@ -91,7 +94,10 @@ impl<'a> Retry<'a> {
 
     /// The end of the request if its time is up.
     pub fn check_time(&self) -> Result<()> {
-        if self.left().is_zero() {
+        // Cut off in the middle, a change would have an outcome that nobody knows.
+        let is_known = self.is_blocked && self.effect != Effect::Read;
+        let needed = if is_known { ATTEMPT_MIN } else { Duration::ZERO };
+        if self.left() <= needed {
             return Err(self.end(self.last.clone()));
         }
         Ok(())
@@ -122,8 +128,13 @@ impl<'a> Retry<'a> {
 
     /// Returns the answer, or none when the next attempt is due.
     pub async fn after<T>(&mut self, outcome: Outcome<T>) -> Result<Option<T>> {
+        let was_blocked = std::mem::take(&mut self.is_blocked);
         match outcome {
             Outcome::Answer(answer) => return Ok(Some(answer)),
+            // What stands in the way tells more than that there was no time to ask once more.
+            _ if was_blocked && self.effect == Effect::Read && self.left().is_zero() => {
+                return Err(self.last.clone());
+            }
             Outcome::Refused(error) => return Err(self.end(error)),
             Outcome::Elsewhere(reason) => self.last = reason,
             Outcome::Rerouted(reason) => {
@@ -158,12 +169,14 @@ impl<'a> Retry<'a> {
     /// Something stands in the way that needs time: asked again after a pause.
     pub async fn blocked(&mut self, reason: Error) {
         self.last = reason;
+        self.is_blocked = true;
         self.pause(Duration::ZERO).await;
     }
 
     /// As `blocked`, after a node waited already.
     pub fn held(&mut self, reason: Error) {
         self.last = reason;
+        self.is_blocked = true;
         self.asked.clear();
     }
 

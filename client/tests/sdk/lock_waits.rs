@@ -100,6 +100,25 @@ fn a_write_whose_time_runs_out_in_the_queue_is_told_of_the_lock() {
 }
 
 #[test]
+fn a_lock_that_is_waited_for_in_vain_is_told_of_who_has_it() {
+    for seed in 0..40 {
+        let cluster = Cluster::with_seed(seed);
+        cluster.change(|state| state.queues = seed % 2 == 0);
+        let client = cluster.client();
+        cluster.run(async {
+            let holder = begin(&client).await;
+            holder.get_for_update("a").await.unwrap();
+            let lock_wait = Some(SECOND + 37 * (seed as u32 % 20) * MILLI);
+            let options = TransactionOptions { lock_wait, ..Default::default() };
+            let txn = client.begin(options).await.unwrap();
+            let error = txn.get_for_update("a").await.unwrap_err();
+            assert!(matches!(error, Error::Locked { .. }), "seed {seed}: {error}");
+            holder.rollback().await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
     let cluster = Cluster::with_seed(1);
     cluster.change(|state| state.queues = false);

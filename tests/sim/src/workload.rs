@@ -394,9 +394,7 @@ impl Worker {
             }
             // Batches over ranges have locks. They are tried until their time is up, and then say what
             // was last in their way.
-            Error::Locked { .. } | Error::WriteConflict { .. } | Error::Deadlock { .. }
-                if self.common.splits_pairs =>
-            {
+            error if self.common.splits_pairs && error.is_transaction_conflict() => {
                 self.common.history.records().refused += 1;
                 Failure::Refused
             }
