@@ -57,7 +57,7 @@ async fn work(
         part.attempts += 1;
         let key = key.clone();
         let added = match way {
-            Way::Condition => match target.add_if(worker, key, seen).await? {
+            Way::Condition | Way::Swap => match target.add_if(worker, key, seen, way).await? {
                 Attempt::Added(now) => {
                     seen = now;
                     true

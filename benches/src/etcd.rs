@@ -78,16 +78,23 @@ impl Target for Etcd {
         worker: usize,
         key: Bytes,
         last: Seen,
+        way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>> {
         Box::pin(async move {
             let value = last.value + 1;
             let put = pb::PutRequest { key: key.to_vec(), value: value.to_string().into_bytes() };
-            let unchanged = pb::Compare {
+            let mut unchanged = pb::Compare {
                 result: pb::compare::CompareResult::Equal.into(),
                 target: pb::compare::CompareTarget::Mod.into(),
                 key: key.to_vec(),
                 mod_revision: last.mark.try_into()?,
+                value: Vec::new(),
             };
+            if way == Way::Swap && last.mark > 0 {
+                unchanged.target = pb::compare::CompareTarget::Value.into();
+                unchanged.mod_revision = 0;
+                unchanged.value = last.value.to_string().into_bytes();
+            }
             let range = pb::RangeRequest { key: key.to_vec() };
             let txn = pb::TxnRequest {
                 compare: vec![unchanged],
@@ -118,7 +125,9 @@ impl Target for Etcd {
         Box::pin(async move {
             loop {
                 let last = self.counter(worker, key.clone()).await?;
-                if let Attempt::Added(_) = self.add_if(worker, key.clone(), last).await? {
+                if let Attempt::Added(_) =
+                    self.add_if(worker, key.clone(), last, Way::Condition).await?
+                {
                     return Ok(true);
                 }
             }

@@ -23,9 +23,11 @@ pub enum Kind {
 /// How a counter is incremented.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Way {
-    /// One write under the condition that the value is the one that was seen last; if it is not, the
+    /// One write under the condition that the version is the one that was seen last; if it is not, the
     /// answer says what it is, and the next attempt begins there.
     Condition,
+    /// The same with the value in place of the version.
+    Swap,
     /// A transaction that reads the value and swaps it, run anew after a conflict.
     Transaction,
     /// A transaction that locks the key, then reads and writes it.
@@ -38,6 +40,7 @@ impl fmt::Display for Kind {
             Kind::Put => "put",
             Kind::Get => "get",
             Kind::Increment(Way::Condition) => "increment by condition",
+            Kind::Increment(Way::Swap) => "increment by swap",
             Kind::Increment(Way::Transaction) => "increment by transaction",
             Kind::Increment(Way::Locked) => "increment under a lock",
         })
@@ -56,12 +59,13 @@ pub trait Target: Send + Sync {
     fn can_increment(&self, way: Way) -> bool;
     /// What the counter holds now; 0 if it was never incremented.
     fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>>;
-    /// Adds 1, in one attempt of [`Way::Condition`].
+    /// Adds 1, in one attempt of [`Way::Condition`] or [`Way::Swap`].
     fn add_if(
         &self,
         worker: usize,
         key: Bytes,
         seen: Seen,
+        way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>>;
     /// Adds 1 in a transaction. False: it gave up for the conflicts, and nothing was added.
     fn add_in_transaction(

@@ -124,7 +124,7 @@ async fn measure_counter(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let lasts = Duration::from_secs(args.seconds);
-    for way in [Way::Condition, Way::Transaction, Way::Locked] {
+    for way in [Way::Condition, Way::Swap, Way::Transaction, Way::Locked] {
         let kind = Kind::Increment(way);
         for &workers in &args.counter_workers {
             for round in 1..=args.rounds {

@@ -47,9 +47,14 @@ impl Target for RangeDb {
         _worker: usize,
         key: Bytes,
         last: Seen,
+        way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>> {
         Box::pin(async move {
-            let conditions = vec![Test::Version(last.mark)];
+            let unchanged = match way {
+                Way::Swap if last.mark > 0 => Test::Value(last.value.to_string().into()),
+                _ => Test::Version(last.mark),
+            };
+            let conditions = vec![unchanged];
             let options = PutOptions { conditions, ..PutOptions::default() };
             let value = last.value + 1;
             match self.0.put_with(key, value.to_string(), options).await {
