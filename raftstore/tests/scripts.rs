@@ -28,7 +28,8 @@
 //! > pause reads N · resume reads N             a process that stands still before it reads
 //! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
 //! > snapshot deliver|lose|repeat   the oldest snapshot; `repeat`: delivered, and believed lost
-//! > flush N                        finish the oldest flush of the state engine
+//! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
+//!                                  learns it together with what comes next
 //! > disk N full|free · unreachable N NODE
 //! > forge LINK epoch=V put K=V     a leader's entry with an epoch that no leader here would use
 //! > status · members · waiting · data · tombstones

@@ -64,7 +64,9 @@ impl Cluster {
             "flush" => {
                 let id = words.number();
                 self.node(id).flush_state();
-                self.flush(id);
+                if !words.flag("unheard") {
+                    self.flush(id);
+                }
             }
             "disk" => {
                 let id = words.number();
