@@ -14,12 +14,6 @@ use rangedb_txn::{Locks, ScanRequest, check_key, check_validate};
 use super::{Node, storage_error};
 use crate::handle::ReadView;
 
-/// A read's timestamp may be this far above the highest one that this node has seen; further up, the
-/// oracle is asked. So under load it is asked once in that time, and not by every transaction's first
-/// read. A timestamp from the future pushes up every later commit of the range, and these wait for
-/// the oracle to get there: for no longer than this, which nobody notices.
-const UNSEEN_READ_MS_MAX: u64 = 50;
-
 impl Node {
     pub(super) async fn point_read(&self, ask: PointRead) -> Result<PointReadReply, v1::Error> {
         check_key(&ask.key)?;
@@ -94,11 +88,8 @@ impl Node {
         let at = match read_ts {
             0 => ReadAt::Latest,
             at => {
-                let (at, seen) = (Timestamp(at), self.highest_seen.load(Ordering::Relaxed));
-                if at.millis() > Timestamp(seen).millis() + UNSEEN_READ_MS_MAX {
-                    self.check_handed_out(at, "read_ts").await?;
-                }
-                ReadAt::Snapshot(at)
+                self.check_handed_out(Timestamp(at), "read_ts").await?;
+                ReadAt::Snapshot(Timestamp(at))
             }
         };
         Ok(self.stores.read(range, at).await?)
