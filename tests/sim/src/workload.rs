@@ -253,7 +253,11 @@ impl Worker {
         let called = self.stamp();
         let result = self.client().batch(batch).await;
         let commit_ts = result.map(|committed| committed.commit_ts);
-        let commit_ts = commit_ts.map_err(|error| self.failure("batch", error));
+        let commit_ts = commit_ts.map_err(|error| match error {
+            // It is tried until its time is up, and then says what was last in its way.
+            error if self.common.splits_pairs && error.is_transaction_conflict() => self.refused(),
+            error => self.failure("batch", error),
+        });
         for key in keys {
             let output = match &commit_ts {
                 Ok(commit_ts) => {
@@ -378,26 +382,24 @@ impl Worker {
         self.common.history.records().operations.push((key.to_owned(), operation));
     }
 
+    fn refused(&self) -> Failure {
+        self.common.history.records().refused += 1;
+        Failure::Refused
+    }
+
     /// Sorts errors into those that say what happened and those that do not. Faults of the world
     /// explain no others.
     pub(crate) fn failure(&self, what: &str, error: Error) -> Failure {
         match error {
             Error::Undetermined(_) => Failure::Unknown,
-            Error::Unavailable(_) | Error::TooBusy { .. } | Error::DiskFull(_) => {
-                self.common.history.records().refused += 1;
-                Failure::Refused
-            }
+            Error::Unavailable(_) | Error::TooBusy { .. } | Error::DiskFull(_) => self.refused(),
             Error::TooOld { floor_ts, .. } if self.common.soon_too_old => {
                 self.common.history.records().too_old += 1;
                 self.common.watch.note(|checks| checks.floor.told(floor_ts));
                 Failure::Refused
             }
-            // Batches over ranges have locks. They are tried until their time is up, and then say what
-            // was last in their way.
-            error if self.common.splits_pairs && error.is_transaction_conflict() => {
-                self.common.history.records().refused += 1;
-                Failure::Refused
-            }
+            // Batches over ranges have locks.
+            Error::Locked { .. } if self.common.splits_pairs => self.refused(),
             other => {
                 self.common.watch.violated(format!("{what} failed in a way of its own: {other}"));
                 Failure::Unknown
