@@ -54,7 +54,8 @@ pub(crate) async fn commit_in_turn(
                 }
             }
             Entered::TimeUp => {
-                let reason = "another write of the key through this client is under way";
+                let reason =
+                    "others of this client have had the key all the time, and nothing was sent";
                 return Err(Error::Unavailable(reason.to_owned()));
             }
         }

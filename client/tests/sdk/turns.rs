@@ -39,6 +39,16 @@ async fn heat(client: &Client, key: &str) {
     assert!(matches!(two.commit().await, Err(Error::WriteConflict { .. })));
 }
 
+/// Runs a story at the key "k", where transactions take turns already.
+fn at_a_hot_key(story: impl AsyncFnOnce(&Cluster, &Client)) {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        heat(&client, "k").await;
+        story(&cluster, &client).await;
+    });
+}
+
 #[test]
 fn a_crowd_that_counts_in_transactions_meets_once_and_then_takes_turns() {
     const WORKERS: usize = 32;
@@ -113,11 +123,8 @@ fn conditional_writes_of_a_crowd_get_through_equally_often() {
 
 #[test]
 fn who_waited_sees_what_was_committed_meanwhile() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
-        let (first, second) = (begin(&client).await, begin(&client).await);
+    at_a_hot_key(async |_, client| {
+        let (first, second) = (begin(client).await, begin(client).await);
         add(&first, "k").await.unwrap();
         let (_, read) = join(first.commit(), add(&second, "k")).await;
         read.unwrap();
@@ -128,13 +135,10 @@ fn who_waited_sees_what_was_committed_meanwhile() {
 
 #[test]
 fn a_snapshot_that_was_looked_at_stays_where_it_is() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
-        let holder = begin(&client).await;
+    at_a_hot_key(async |_, client| {
+        let holder = begin(client).await;
         add(&holder, "k").await.unwrap();
-        let (shown, reading) = (begin(&client).await, begin(&client).await);
+        let (shown, reading) = (begin(client).await, begin(client).await);
         let start_ts = shown.start_ts();
         reading.get("other").await.unwrap();
         holder.commit().await.unwrap();
@@ -165,10 +169,7 @@ fn a_transaction_that_reads_the_key_late_has_its_turn_when_it_begins_anew() {
 
 #[test]
 fn a_closure_that_takes_long_loses_its_turn() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
+    at_a_hot_key(async |cluster, client| {
         let attempts = Arc::new(AtomicUsize::new(0));
         let slow = client.transaction(|txn| {
             let (cluster, attempts) = (cluster.clone(), attempts.clone());
@@ -183,7 +184,7 @@ fn a_closure_that_takes_long_loses_its_turn() {
         let others = async {
             cluster.sleep(20 * MILLI).await;
             let begun = cluster.now();
-            for end in join_all((0..8).map(|_| count(&client, "k"))).await {
+            for end in join_all((0..8).map(|_| count(client, "k"))).await {
                 end.unwrap();
             }
             assert!(cluster.now() - begun < SECOND, "{:?}", cluster.now() - begun);
@@ -235,10 +236,7 @@ fn a_turn_ends_with_its_transaction_however_that_ends() {
 
 #[test]
 fn a_closure_that_fails_or_is_given_up_leaves_its_turn_to_the_next() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
+    at_a_hot_key(async |cluster, client| {
         let begun = cluster.now();
         let failing = client.transaction(|txn| async move {
             add(&txn, "k").await?;
@@ -254,7 +252,7 @@ fn a_closure_that_fails_or_is_given_up_leaves_its_turn_to_the_next() {
             assert!(matches!(ended, Either::Right(_)), "it does not end");
         };
         let ((failed, ()), ((), end)) =
-            join(join(failing, given_up()), join(given_up(), count(&client, "k"))).await;
+            join(join(failing, given_up()), join(given_up(), count(client, "k"))).await;
         assert!(matches!(failed, Err(Error::NotFound(_))));
         end.unwrap();
         assert!(cluster.now() - begun < 200 * MILLI, "{:?}", cluster.now() - begun);
@@ -263,11 +261,8 @@ fn a_closure_that_fails_or_is_given_up_leaves_its_turn_to_the_next() {
 
 #[test]
 fn who_waits_too_long_goes_on_in_the_dark() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
-        let locker = begin(&client).await;
+    at_a_hot_key(async |cluster, client| {
+        let locker = begin(client).await;
         locker.get_for_update("k").await.unwrap();
         // Has the turn, and waits for the lock.
         let options = PutOptions { conditions: vec![Test::Version(1)], ..PutOptions::default() };
@@ -291,11 +286,8 @@ fn who_waits_too_long_goes_on_in_the_dark() {
 
 #[test]
 fn who_only_reads_waits_for_nobody() {
-    let cluster = Cluster::with_seed(1);
-    let client = cluster.client();
-    cluster.run(async {
-        heat(&client, "k").await;
-        let holder = begin(&client).await;
+    at_a_hot_key(async |cluster, client| {
+        let holder = begin(client).await;
         add(&holder, "k").await.unwrap();
         let begun = cluster.now();
         let options = TransactionOptions { read_only: true, ..TransactionOptions::default() };
