@@ -1,5 +1,6 @@
 //! RangeDB next to etcd: both as three processes on this machine, the same load on each in turn, in
-//! one run: puts and gets of many keys, and increments of one. What counts are the ratios: absolute figures belong to the machine.
+//! one run: puts and gets of many keys, and increments of one. What counts are the ratios: absolute
+//! figures belong to the machine.
 //!
 //! The load is closed: each worker sends its next request when the last one is answered. Keys are
 //! uniform over a fixed set that was written before; values are random bytes. Both databases sync

@@ -58,8 +58,8 @@ impl MemState {
     }
 
     /// The process ends and comes back: of the batches since the last flush none is kept, or all, or a
-    /// random number of first ones, each as often. Staged records and faults that were set are gone. Returns how many
-    /// batches were lost.
+    /// random number of first ones, each as often. Staged records and faults that were set are gone.
+    /// Returns how many batches were lost.
     pub fn crash(&self, rng: &mut fastrand::Rng) -> usize {
         let mut guard = self.lock();
         let inner = &mut *guard;

@@ -9,8 +9,9 @@
 use rangedb_proto::v1::{Condition, Error, Operation, ReadCheck, condition, operation};
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
 
-/// Conditions, operations, reads and keys of one command at most. Each costs a read at apply, which nothing
-/// interrupts: this many keep the other ranges of the store waiting for some tenths of a second.
+/// Conditions, operations, reads and keys of one command at most. Each costs a read at apply, which
+/// nothing interrupts: this many keep the other ranges of the store waiting for some tenths of a
+/// second.
 pub const COMMAND_ITEMS_MAX: usize = 16 * 1024;
 
 /// Keys with a value that the delete-ranges of one command may delete. Each becomes two records of

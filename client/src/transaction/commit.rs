@@ -26,9 +26,9 @@ use crate::trace::traced;
 /// transaction with more goes through two phases, in chunks.
 const ONE_RANGE_ITEMS_MAX: usize = 16 * 1024;
 
-/// Keys of an asynchronous commit at most: what a range accepts. Its primary's lock names all others, and is read and
-/// written again with every heartbeat and by all who meet one of its locks; and who finds its client
-/// dead asks for each of them. For more, one more round costs little against the rest.
+/// Keys of an asynchronous commit at most: what a range accepts. Its primary's lock names all others,
+/// and is read and written again with every heartbeat and by all who meet one of its locks; and who
+/// finds its client dead asks for each of them. For more, one more round costs little against the rest.
 const ASYNC_COMMIT_KEYS_MAX: usize = 64;
 
 /// Bytes of these keys at most, for the same reason.

@@ -123,8 +123,8 @@ impl Control {
         LocateReply { ranges, nodes: nodes.into_values().collect() }
     }
 
-    /// Takes silent nodes for dead, keeps the timestamp bound ahead and raises the floor, until the control plane is
-    /// dropped.
+    /// Takes silent nodes for dead, keeps the timestamp bound ahead and raises the floor, until the
+    /// control plane is dropped.
     pub fn watch(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         let net = self.around.net.clone();

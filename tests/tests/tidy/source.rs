@@ -19,6 +19,10 @@ const UNFINISHED_MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), c
 const PRINTS: &[&str] = &[concat!("print", "ln!("), concat!("print", "!(")];
 const SLEEPS: &[&str] = &[concat!("thread::", "sleep"), concat!("time::", "sleep(")];
 
+/// Characters of a line of comment, which rustfmt leaves alone: as much as it gives to code, and a
+/// word's end. Tables may be wider.
+const COMMENT_MAX: usize = 105;
+
 /// Where text goes to people: the command line, programs that measure or simulate, examples, and
 /// build scripts, which speak to cargo by it. Everything else logs.
 const PRINTERS: &[&str] = &["cli/", "benches/", "tests/sim/src/main.rs", EXAMPLES];
@@ -62,7 +66,8 @@ fn line_problem(path: &str, line: &str, in_tests: bool) -> Option<String> {
         return Some(format!("leaves work for later: {mark}"));
     }
     if line.trim_start().starts_with("//") {
-        return None;
+        let is_long = line.chars().count() > COMMENT_MAX && !line.contains('|');
+        return is_long.then(|| format!("is a comment of more than {COMMENT_MAX} characters"));
     }
     if PRINTS.iter().any(|print| line.contains(print)) && !may_print(path) {
         return Some("prints: only the command line does, the rest logs".into());
@@ -118,6 +123,15 @@ fn a_file_without_a_head_or_without_an_end_is_caught() {
         problems(&File::new("txn/src/a.rs", &long)),
         ["txn/src/a.rs has 701 lines, more than 700"]
     );
+}
+
+#[test]
+fn a_comment_that_runs_out_of_the_page_is_caught_unless_it_is_a_table() {
+    let long = "x".repeat(COMMENT_MAX);
+    let problem = format!("is a comment of more than {COMMENT_MAX} characters");
+    assert_eq!(line_problem("txn/src/a.rs", &format!("//! {long}"), false), Some(problem));
+    assert_eq!(line_problem("txn/src/a.rs", &format!("//! | {long}"), false), None);
+    assert_eq!(line_problem("txn/src/a.rs", &format!("//! {}", &long[4..]), false), None);
 }
 
 #[test]
