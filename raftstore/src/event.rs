@@ -60,8 +60,9 @@ pub enum Event {
     Flushed { token: u64 },
     /// A whole snapshot came in and was staged.
     SnapshotReceived { envelope: RaftEnvelope, staged: StagedSnapshot },
-    /// What became of an [`Effect::SendSnapshot`]. Not lost.
-    SnapshotSent { range: RangeId, to: ReplicaId, delivered: bool },
+    /// What became of an [`Effect::SendSnapshot`]: said of each once. Not lost, as until then the
+    /// replica is sent no other.
+    SnapshotSent { range: RangeId, to: ReplicaId, index: u64, delivered: bool },
     /// Answers [`Effect::NeedFence`]: a timestamp that the oracle gave out after it was asked.
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
     /// Messages to that node could not be delivered.
@@ -97,9 +98,11 @@ pub enum Effect {
         /// may be stale, and the read is stepped again with `confirm`.
         lease_until: Option<Monotonic>,
     },
-    /// Stream the span's records to the envelope's receiver, then say [`Event::SnapshotSent`].
+    /// Stream the span's records to the envelope's receiver, then say [`Event::SnapshotSent`]. They
+    /// are the state at the entry `index`.
     SendSnapshot {
         envelope: RaftEnvelope,
+        index: u64,
         reader: Arc<dyn Reader>,
         span: Span,
     },

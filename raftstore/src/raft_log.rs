@@ -40,10 +40,13 @@ struct Pending {
     last_index: u64,
 }
 
-/// A reader of the state taken when raft asked for a snapshot, with the entry it stands at.
-pub(crate) struct TakenSnapshot {
-    pub index: u64,
-    pub reader: Arc<dyn Reader>,
+/// A snapshot for another replica, by the entry it stands at. One at a time: raft is told of the end
+/// of a stream, not of which one, and would take the end of an older one for that of the newest,
+/// send what comes behind that, be refused and send another, for as long as there are writes.
+enum Outgoing {
+    /// Raft was given its description.
+    Taken(u64, Arc<dyn Reader>),
+    Streaming(u64),
 }
 
 pub(crate) struct RaftLog {
@@ -65,9 +68,8 @@ pub(crate) struct RaftLog {
     pub snapshot_index: u64,
     /// As of the newest applied entry.
     pub descriptor: Arc<RangeDescriptor>,
-    /// raft-rs asks through a shared reference.
-    /// By the replica that wants it.
-    taken: RefCell<BTreeMap<u64, TakenSnapshot>>,
+    /// By the replica that it is for. raft-rs asks through a shared reference.
+    outgoing: RefCell<BTreeMap<u64, Outgoing>>,
     /// Bytes appended since the last flush was asked for, and where they stand, for truncation.
     size: LogSize,
 }
@@ -102,7 +104,7 @@ impl RaftLog {
             applied,
             snapshot_index: from.snapshot_index,
             descriptor: Arc::new(from.descriptor.unwrap_or_default()),
-            taken: RefCell::default(),
+            outgoing: RefCell::default(),
             size: LogSize::default(),
         };
         let mut changes = Vec::new();
@@ -229,9 +231,26 @@ impl RaftLog {
         vec![reset, self.hard_state_change()]
     }
 
-    /// The reader that goes with a snapshot which raft was given, if it is still the newest.
-    pub fn take_snapshot(&self, to: u64, index: u64) -> Option<TakenSnapshot> {
-        self.taken.borrow_mut().remove(&to).filter(|taken| taken.index == index)
+    /// The reader that goes with a snapshot which raft was given, unless it took a newer one since.
+    pub fn begin_stream(&mut self, to: u64, index: u64) -> Option<Arc<dyn Reader>> {
+        let outgoing = self.outgoing.get_mut();
+        if !matches!(outgoing.get(&to), Some(Outgoing::Taken(taken, _)) if *taken == index) {
+            return None;
+        }
+        match outgoing.insert(to, Outgoing::Streaming(index)) {
+            Some(Outgoing::Taken(_, reader)) => Some(reader),
+            _ => unreachable!("just seen"),
+        }
+    }
+
+    /// False if no such stream was under way.
+    pub fn end_stream(&mut self, to: u64, index: u64) -> bool {
+        let outgoing = self.outgoing.get_mut();
+        let ends = matches!(outgoing.get(&to), Some(Outgoing::Streaming(at)) if *at == index);
+        if ends {
+            outgoing.remove(&to);
+        }
+        ends
     }
 
     pub fn size(&mut self) -> &mut LogSize {
@@ -340,9 +359,11 @@ impl raft::Storage for RaftLog {
         if self.applied.index < request_index {
             return Err(temporarily());
         }
-        let reader = self.state.snapshot();
-        let taken = TakenSnapshot { index: self.applied.index, reader };
-        self.taken.borrow_mut().insert(to, taken);
+        let mut outgoing = self.outgoing.borrow_mut();
+        if let Some(Outgoing::Streaming(_)) = outgoing.get(&to) {
+            return Err(temporarily());
+        }
+        outgoing.insert(to, Outgoing::Taken(self.applied.index, self.state.snapshot()));
         let meta = SnapshotMeta {
             descriptor: Some((*self.descriptor).clone()),
             format_version: SNAPSHOT_FORMAT_VERSION,

@@ -247,9 +247,9 @@ impl Store {
             }
             Event::Persisted { token } => self.on_persisted(token, pass),
             Event::Flushed { token } => self.on_flushed(token)?,
-            Event::SnapshotSent { range, to, delivered } => {
+            Event::SnapshotSent { range, to, index, delivered } => {
                 if let Some(peer) = self.touch(range) {
-                    peer.on_snapshot_sent(to, delivered);
+                    peer.on_snapshot_sent(to, index, delivered);
                 }
             }
             Event::Fenced { range, term, timestamp } => {

@@ -145,10 +145,17 @@ impl Peer {
         }
     }
 
-    /// What became of a snapshot that this leader sent.
-    pub fn on_snapshot_sent(&mut self, to: ReplicaId, delivered: bool) {
+    /// What became of a snapshot that this replica sent while it led, perhaps in an earlier term: then
+    /// raft waits for none, and does not listen.
+    pub fn on_snapshot_sent(&mut self, to: ReplicaId, index: u64, delivered: bool) {
+        if self.log().end_stream(to.0, index) {
+            self.report_snapshot(to.0, delivered);
+        }
+    }
+
+    pub(super) fn report_snapshot(&mut self, to: u64, delivered: bool) {
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.raw.report_snapshot(to.0, status);
+        self.raw.report_snapshot(to, status);
         self.rejitter();
     }
 }

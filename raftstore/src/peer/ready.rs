@@ -107,17 +107,13 @@ impl Peer {
                 pass.effects.push(Effect::Send(envelope));
                 continue;
             }
-            match self.log().take_snapshot(to.replica_id, index) {
-                Some(taken) => {
+            match self.log().begin_stream(to.replica_id, index) {
+                Some(reader) => {
                     let span = self.span();
-                    pass.effects.push(Effect::SendSnapshot {
-                        envelope,
-                        reader: taken.reader,
-                        span,
-                    });
+                    pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });
                 }
-                // A newer one was taken for somebody else meanwhile; raft asks again.
-                None => self.on_snapshot_sent(ReplicaId(to.replica_id), false),
+                // Raft asked twice within a ready, and once is enough.
+                None => self.report_snapshot(to.replica_id, false),
             }
         }
     }

@@ -148,9 +148,9 @@ impl Cluster {
                 self.on_read_ready(id, read);
                 return;
             }
-            Effect::SendSnapshot { envelope, reader, span } => {
+            Effect::SendSnapshot { envelope, index, reader, span } => {
                 let line = show::envelope(&envelope);
-                self.network.streams.push_back(Stream { envelope, reader, span });
+                self.network.streams.push_back(Stream { envelope, index, reader, span });
                 line
             }
             Effect::NeedFence { term, .. } => format!("n{id} needs a fence for term {term}"),

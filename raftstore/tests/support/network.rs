@@ -11,6 +11,7 @@ use super::words::Link;
 /// A snapshot that its sender was asked to stream.
 pub struct Stream {
     pub envelope: RaftEnvelope,
+    pub index: u64,
     pub reader: Arc<dyn Reader>,
     pub span: Span,
 }

@@ -180,7 +180,7 @@ impl Cluster {
     }
 
     fn snapshot(&mut self, fate: &str) {
-        let Stream { envelope, reader, span } =
+        let Stream { envelope, index, reader, span } =
             self.network.streams.pop_front().expect("no snapshot is on its way");
         let (from, to) = ends(&envelope);
         let replica = ReplicaId(envelope.to.unwrap().replica_id);
@@ -192,7 +192,7 @@ impl Cluster {
             self.event(to, Event::SnapshotReceived { envelope, staged });
         }
         let delivered = arrives && fate != "repeat";
-        self.event(from, Event::SnapshotSent { range, to: replica, delivered });
+        self.event(from, Event::SnapshotSent { range, to: replica, index, delivered });
     }
 
     fn stage(&mut self, id: u64, reader: &dyn Reader, span: &Span) -> StagedSnapshot {

@@ -150,8 +150,8 @@ impl Driver {
                 performers.log_writer.append(self.shard, token, batch);
             }
             Some(Effect::Flush { token }) => performers.flusher.flush(self.shard, token),
-            Some(Effect::SendSnapshot { envelope, reader, span }) => {
-                performers.snapshots.send(envelope, reader, span);
+            Some(Effect::SendSnapshot { envelope, index, reader, span }) => {
+                performers.snapshots.send(envelope, index, reader, span);
             }
             Some(effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. })) => {
                 performers.node.on_effect(effect);

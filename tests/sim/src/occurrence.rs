@@ -206,7 +206,7 @@ impl Occurrence {
             }
             Occurrence::Snapshot(part) => {
                 trace.word(13);
-                trace.word(part.transfer);
+                trace.word(part.transfer.stamp);
             }
             Occurrence::Joined { node_id, .. } => {
                 trace.word(15);

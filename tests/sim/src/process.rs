@@ -22,7 +22,7 @@ use crate::machine::WatchedMachine;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{Micros, Schedule};
-use crate::snapshots::{self, Incoming, Part};
+use crate::snapshots::{self, Incoming, Part, Transfer};
 
 /// A store looks at its mail within this time.
 const MAIL_DELAY_MAX: Micros = 60;
@@ -291,17 +291,19 @@ impl Process {
                     let flushed = Occurrence::Flushed { shard, token, flush };
                     self.site.schedule.after(delay, self.host, flushed);
                 }
-                Effect::SendSnapshot { envelope, reader, span } => {
+                Effect::SendSnapshot { envelope, index, reader, span } => {
                     let to = envelope.to.unwrap_or_default();
                     let Some(slot) = self.slot_of_node(to.node_id) else {
                         let range = RangeId(envelope.range_id);
                         let to = rangedb_proto::ReplicaId(to.replica_id);
-                        self.put(range, Event::SnapshotSent { range, to, delivered: false });
+                        let delivered = false;
+                        self.put(range, Event::SnapshotSent { range, to, index, delivered });
                         continue;
                     };
                     let ends = (self.host, slot);
-                    let schedule = &self.site.schedule;
-                    snapshots::send(schedule, ends, self.cluster_id, envelope, reader, span)?;
+                    let cluster_id = self.cluster_id;
+                    let transfer = Transfer::new(&self.site.schedule, cluster_id, envelope, index);
+                    snapshots::send(&self.site.schedule, ends, transfer, reader, span)?;
                 }
                 effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
                     if let Effect::NeedFence { .. } = effect {
@@ -380,22 +382,22 @@ impl Process {
 
     /// A part of a snapshot.
     pub fn receive_part(&mut self, part: &Part, disk: &Disk) {
-        let range = RangeId(part.envelope.range_id);
+        let range = RangeId(part.transfer.envelope.range_id);
         let schedule = self.site.schedule.clone();
-        let is_mine = part.envelope.to.is_some_and(|to| to.node_id == self.node_id);
-        if !is_mine || part.cluster_id != self.cluster_id {
+        let is_mine = part.transfer.envelope.to.is_some_and(|to| to.node_id == self.node_id);
+        if !is_mine || part.transfer.cluster_id != self.cluster_id {
             return part.report_broken(&schedule);
         }
         match self.incoming.take(part, &*disk.state) {
             Ok(None) => {}
             Ok(Some(staged)) => {
                 self.comes(Moment::SnapshotComes);
-                let envelope = part.envelope.clone();
+                let envelope = part.transfer.envelope.clone();
                 self.put(range, Event::SnapshotReceived { envelope, staged });
                 part.report(&schedule, true, schedule.between(100, 10_000));
             }
             Err(reason) => {
-                schedule.remark(|| format!("snapshot {} broke off: {reason}", part.transfer));
+                schedule.remark(|| format!("snapshot {} broke off: {reason}", part.transfer.stamp));
                 part.report_broken(&schedule);
             }
         }

@@ -2,6 +2,8 @@
 //! end. A part that is lost breaks the stream off, and the sender hears of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message as _;
 use protobuf::Message as _;
@@ -13,7 +15,6 @@ use rangedb_storage::{
     Chunk, ChunkReader, ChunkReceiver, Reader, Result, SnapshotTotals, Span, StagedSnapshot,
     StateEngine, keys,
 };
-use std::sync::Arc;
 
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
@@ -24,11 +25,20 @@ const PART_EVERY_MAX: Micros = 50 * MILLISECOND;
 /// Until the sender notices that a stream is broken, at most.
 const BREAK_NOTICED_MAX: Micros = 1000 * MILLISECOND;
 
-/// One message of a stream.
-pub struct Part {
-    pub transfer: u64,
+/// One stream.
+pub struct Transfer {
+    pub stamp: u64,
     pub cluster_id: u64,
     pub envelope: RaftEnvelope,
+    /// The entry that the records stand at.
+    index: u64,
+    /// The sender hears of its end once, however many parts come to nothing.
+    ended: AtomicBool,
+}
+
+/// One message of a stream.
+pub struct Part {
+    pub transfer: Arc<Transfer>,
     pub content: Content,
     /// Who sends.
     sender: Host,
@@ -40,21 +50,33 @@ pub enum Content {
     Trailer(SnapshotTotals),
 }
 
+impl Transfer {
+    pub fn new(schedule: &Schedule, cluster_id: u64, envelope: RaftEnvelope, index: u64) -> Self {
+        let ended = AtomicBool::new(false);
+        Transfer { stamp: schedule.stamp(), cluster_id, envelope, index, ended }
+    }
+}
+
 impl Part {
     pub fn describe(&self) -> String {
         let what = match &self.content {
             Content::Chunk(chunk) => format!("{} records", chunk.records.len()),
             Content::Trailer(totals) => format!("end, {} records", totals.records),
         };
-        let to = self.envelope.to.unwrap_or_default();
-        format!("snapshot {} of r{} to {to:?}: {what}", self.transfer, self.envelope.range_id)
+        let Transfer { stamp, envelope, .. } = &*self.transfer;
+        let to = envelope.to.unwrap_or_default();
+        format!("snapshot {stamp} of r{} to {to:?}: {what}", envelope.range_id)
     }
 
     /// Tells the sender what became of the stream.
     pub fn report(&self, schedule: &Schedule, delivered: bool, delay: Micros) {
-        let range = RangeId(self.envelope.range_id);
-        let to = ReplicaId(self.envelope.to.unwrap_or_default().replica_id);
-        let event = Event::SnapshotSent { range, to, delivered };
+        let Transfer { envelope, index, ended, .. } = &*self.transfer;
+        if ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let range = RangeId(envelope.range_id);
+        let to = ReplicaId(envelope.to.unwrap_or_default().replica_id);
+        let event = Event::SnapshotSent { range, to, index: *index, delivered };
         schedule.after(delay, self.sender, Occurrence::Store { range, event });
     }
 
@@ -67,12 +89,11 @@ impl Part {
 pub fn send(
     schedule: &Schedule,
     (sender, to_slot): (Host, usize),
-    cluster_id: u64,
-    envelope: RaftEnvelope,
+    transfer: Transfer,
     reader: Arc<dyn Reader>,
     span: Span,
 ) -> Result<()> {
-    let transfer = schedule.stamp();
+    let transfer = Arc::new(transfer);
     let mut chunks = ChunkReader::new(reader, span);
     let mut contents = Vec::new();
     while let Some(chunk) = chunks.next_chunk()? {
@@ -84,8 +105,7 @@ pub fn send(
     let mut first = true;
     for content in contents {
         at += schedule.between(1, PART_EVERY_MAX);
-        let envelope = envelope.clone();
-        let part = Part { transfer, cluster_id, envelope, content, sender, first };
+        let part = Part { transfer: transfer.clone(), content, sender, first };
         first = false;
         let arrival =
             schedule.network(|network, rng| network.arrival(rng, at, (from, to_slot), true));
@@ -112,15 +132,17 @@ impl Incoming {
         state: &dyn StateEngine,
     ) -> std::result::Result<Option<StagedSnapshot>, String> {
         if part.first {
-            let span = span_of(&part.envelope).ok_or("a snapshot without a description")?;
+            let span =
+                span_of(&part.transfer.envelope).ok_or("a snapshot without a description")?;
             let staging = state.stage().map_err(|error| error.to_string())?;
-            self.0.insert(part.transfer, ChunkReceiver::new(staging, span));
+            self.0.insert(part.transfer.stamp, ChunkReceiver::new(staging, span));
         }
-        let mut receiver = self.0.remove(&part.transfer).ok_or("its beginning is not known")?;
+        let mut receiver =
+            self.0.remove(&part.transfer.stamp).ok_or("its beginning is not known")?;
         match &part.content {
             Content::Chunk(chunk) => {
                 receiver.add(chunk).map_err(|error| error.to_string())?;
-                self.0.insert(part.transfer, receiver);
+                self.0.insert(part.transfer.stamp, receiver);
                 Ok(None)
             }
             Content::Trailer(totals) => {

@@ -54,7 +54,13 @@ impl SnapshotSender {
     }
 
     /// Begins to send; the store hears [`Event::SnapshotSent`] in the end. Does not block.
-    pub fn send(self: &Arc<Self>, envelope: RaftEnvelope, reader: Arc<dyn Reader>, span: Span) {
+    pub fn send(
+        self: &Arc<Self>,
+        envelope: RaftEnvelope,
+        index: u64,
+        reader: Arc<dyn Reader>,
+        span: Span,
+    ) {
         let this = self.clone();
         self.runtime.spawn(async move {
             let range = RangeId(envelope.range_id);
@@ -74,11 +80,8 @@ impl SnapshotSender {
                     "could not send a snapshot"
                 ),
             }
-            let delivered = sent.is_ok();
-            this.stores.send(
-                range,
-                Event::SnapshotSent { range, to: ReplicaId(to.replica_id), delivered },
-            );
+            let (to, delivered) = (ReplicaId(to.replica_id), sent.is_ok());
+            this.stores.send(range, Event::SnapshotSent { range, to, index, delivered });
         });
     }
 
