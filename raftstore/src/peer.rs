@@ -51,8 +51,6 @@ pub(crate) struct Leading {
 /// Writes of a ready on their way to disk, and the messages that must not leave before them.
 struct Persisting {
     ready: u64,
-    /// Entries are among the writes.
-    appends: bool,
     held: Vec<Message>,
 }
 

@@ -54,12 +54,26 @@ impl Peer {
         pass.batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
         let in_log = self.raw.raft.raft_log.last_index();
         self.raw.advance_apply_to(last.index);
+        self.step_down_if_no_member();
         if self.is_raft_leader() && self.raw.raft.raft_log.last_index() > in_log {
             // raft-rs appended the step out of the joint configuration, and would send it only with
             // the next heartbeat.
             self.raw.raft.bcast_append();
         }
         Ok(())
+    }
+
+    /// raft-rs notes what a leader has persisted and committed in its progress, and panics where one
+    /// that left has none: it may do neither with entries behind its leave. The members elect another
+    /// leader, and may have this one's vote for it. Without such entries it goes on leading until a
+    /// majority knows that it left, as they elect nobody before.
+    fn step_down_if_no_member(&mut self) {
+        let is_member = self.raw.raft.prs().get(self.me.replica_id).is_some();
+        let has_more = self.raw.raft.raft_log.last_index() > self.applied().index;
+        if self.is_raft_leader() && !is_member && has_more {
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     pub(super) fn range_state(&self) -> RangeState {

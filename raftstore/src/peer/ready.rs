@@ -47,7 +47,6 @@ impl Peer {
         self.send(messages, pass);
         let hard_state = ready.hs().cloned();
         let entries = ready.take_entries();
-        let appends = !entries.is_empty();
         changes.extend(self.log().append(number, entries, hard_state.as_ref()));
         let held = ready.take_persisted_messages();
         #[cfg(feature = "planted")]
@@ -63,7 +62,7 @@ impl Peer {
         } else {
             pass.log.changes.extend(changes);
             pass.persisting.push((self.range, ReplicaId(self.me.replica_id), number));
-            self.persisting.push_back(Persisting { ready: number, appends, held });
+            self.persisting.push_back(Persisting { ready: number, held });
         }
         self.apply(committed, pass)?;
         self.rejitter();
@@ -75,23 +74,11 @@ impl Peer {
         while self.persisting.front().is_some_and(|first| first.ready <= ready) {
             let persisted = self.persisting.pop_front().expect("just seen");
             self.send(persisted.held, pass);
-            if persisted.appends {
-                self.step_down_if_no_member();
-            }
         }
         self.raw.on_persist_ready(ready);
         self.log().on_persisted(ready);
         self.finish_install();
         self.rejitter();
-    }
-
-    /// raft-rs notes what a leader has persisted in its progress, and panics where a leader that left
-    /// has none. The members elect another one, and may have this one's vote for it.
-    fn step_down_if_no_member(&mut self) {
-        if self.is_raft_leader() && self.raw.raft.prs().get(self.me.replica_id).is_none() {
-            let term = self.term();
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
-        }
     }
 
     fn send(&mut self, messages: Vec<Message>, pass: &mut Pass<'_>) {
