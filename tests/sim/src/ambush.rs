@@ -1,7 +1,8 @@
-//! Crashes at delicate moments: when a flush has begun, a snapshot has come in whole, a leader begins
-//! to lead. Crashes at random times seldom meet what is over in a few milliseconds.
+//! Faults at delicate moments: when a flush has begun, a snapshot has come in whole, a leader begins
+//! to lead, a vote is on its way. Faults at random times seldom meet what is over in a few milliseconds.
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::occurrence::{Fault, Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
@@ -9,40 +10,168 @@ use crate::schedule::{MILLISECOND, Micros, Schedule};
 /// From the moment to the crash, at most; each is as likely.
 const DELAYS_MAX: [Micros; 3] = [2 * MILLISECOND, 40 * MILLISECOND, 500 * MILLISECOND];
 
-/// What a crash waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a fault waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Moment {
     FlushBegins,
     SnapshotComes,
     LeadershipBegins,
+    /// A replica would like to lead, and asks whether the others would have it.
+    VoteIsAsked,
+    /// A replica's vote has left for the other one.
+    VoteIsGiven,
+    /// A leader has given out what it holds as of a timestamp.
+    PastIsRead,
 }
 
 impl Moment {
-    pub const ALL: [Moment; 3] =
+    /// Those at which a process crashes, wherever they come.
+    pub const CRASHES: [Moment; 3] =
         [Moment::FlushBegins, Moment::SnapshotComes, Moment::LeadershipBegins];
+}
+
+/// A moment that has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    pub moment: Moment,
+    pub slot: usize,
+    /// Of what range, if of one.
+    pub range: Option<u64>,
+    /// The place at the other end of a message.
+    pub other: Option<usize>,
+}
+
+/// A fault that waits for a moment of some range, and maybe of one process.
+pub struct Snare {
+    pub moment: Moment,
+    pub slot: Option<usize>,
+    /// None: any.
+    pub range: Option<u64>,
+    /// From the moment to the fault, at most.
+    pub delay_max: Micros,
+    pub fault: Box<dyn Fn(Came) -> Fault + Send>,
+}
+
+impl Snare {
+    fn catches(&self, came: Came) -> bool {
+        self.moment == came.moment
+            && self.slot.is_none_or(|slot| slot == came.slot)
+            && (self.range.is_none() || self.range == came.range)
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    crashes: BTreeSet<Moment>,
+    snares: Vec<Snare>,
 }
 
 /// The trap that all processes share. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Ambush(Arc<Mutex<Option<Moment>>>);
+pub struct Ambush(Arc<Mutex<Waiting>>);
 
 impl Ambush {
     /// The next process that comes to the moment crashes.
     pub fn lie(&self, moment: Moment) {
-        *self.0.lock().expect("no panic holds it") = Some(moment);
+        self.lock().crashes.insert(moment);
+    }
+
+    /// Lays a snare, in place of the one that waited for the same moment.
+    pub fn lay(&self, snare: Snare) {
+        let snares = &mut self.lock().snares;
+        snares.retain(|other| other.moment != snare.moment);
+        snares.push(snare);
     }
 
     pub fn lift(&self) {
-        *self.0.lock().expect("no panic holds it") = None;
+        *self.lock() = Waiting::default();
+    }
+
+    /// Whether anything waits for the moment.
+    pub fn waits_for(&self, moment: Moment) -> bool {
+        let waiting = self.lock();
+        waiting.crashes.contains(&moment)
+            || waiting.snares.iter().any(|snare| snare.moment == moment)
     }
 
     /// A process has come to a moment.
-    pub fn comes(&self, slot: usize, moment: Moment, schedule: &Schedule) {
-        let sprung = self.0.lock().expect("no panic holds it").take_if(|waits| *waits == moment);
-        if sprung.is_some() {
+    pub fn comes(&self, came: Came, schedule: &Schedule) {
+        let mut waiting = self.lock();
+        if waiting.crashes.remove(&came.moment) {
             let most = DELAYS_MAX[schedule.random(|rng| rng.usize(0..DELAYS_MAX.len()))];
             let delay = schedule.between(0, most);
-            schedule.after(delay, Host::World, Occurrence::Fault(Fault::Strike { slot }));
+            let strike = Fault::Strike { slot: came.slot };
+            schedule.after(delay, Host::World, Occurrence::Fault(strike));
         }
+        for snare in waiting.snares.extract_if(.., |snare| snare.catches(came)) {
+            let delay = schedule.between(0, snare.delay_max);
+            schedule.after(delay, Host::World, Occurrence::Fault((snare.fault)(came)));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().expect("no panic holds it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Network, Weather};
+    use crate::trace::Trace;
+
+    fn schedule() -> Schedule {
+        let network = Network::new(Weather::fair());
+        Schedule::new(fastrand::Rng::with_seed(1), network, Trace::default())
+    }
+
+    fn came(moment: Moment, slot: usize, range: u64) -> Came {
+        Came { moment, slot, range: Some(range), other: None }
+    }
+
+    /// What is going to happen, none left.
+    fn faults(schedule: &Schedule) -> Vec<Fault> {
+        let next = || match schedule.next()? {
+            (Host::World, Occurrence::Fault(fault)) => Some(fault),
+            (host, other) => panic!("{host:?} {}", other.describe()),
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_crash_strikes_the_first_who_comes_to_its_moment_and_nobody_else() {
+        let (ambush, schedule) = (Ambush::default(), schedule());
+        ambush.lie(Moment::FlushBegins);
+        for (moment, slot) in
+            [(Moment::SnapshotComes, 0), (Moment::FlushBegins, 1), (Moment::FlushBegins, 2)]
+        {
+            ambush.comes(came(moment, slot, 1), &schedule);
+        }
+        assert_eq!(faults(&schedule), [Fault::Strike { slot: 1 }]);
+    }
+
+    #[test]
+    fn a_snare_waits_for_its_own_process_and_range_and_for_one_of_them_at_a_time() {
+        let (ambush, schedule) = (Ambush::default(), schedule());
+        let lay = |slot| {
+            ambush.lay(Snare {
+                moment: Moment::VoteIsGiven,
+                slot: Some(slot),
+                range: Some(7),
+                delay_max: MILLISECOND,
+                fault: Box::new(|came| Fault::Restart { slot: came.slot }),
+            });
+        };
+        lay(0);
+        lay(2);
+        for (slot, range) in [(0, 7), (2, 6)] {
+            ambush.comes(came(Moment::VoteIsGiven, slot, range), &schedule);
+            assert!(ambush.waits_for(Moment::VoteIsGiven));
+        }
+        for _ in 0..2 {
+            ambush.comes(came(Moment::VoteIsGiven, 2, 7), &schedule);
+            assert!(!ambush.waits_for(Moment::VoteIsGiven));
+        }
+        assert_eq!(faults(&schedule), [Fault::Restart { slot: 2 }]);
     }
 }

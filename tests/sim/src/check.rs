@@ -5,6 +5,7 @@ pub mod applies_agree;
 pub mod batches;
 pub mod committed;
 pub mod counters;
+pub mod fences;
 pub mod floor;
 pub mod given_up;
 pub mod leader_per_term;
@@ -30,6 +31,7 @@ pub struct Checks {
     pub lease_reads: lease_reads::LeaseReads,
     pub applies: applies_agree::AppliesAgree,
     pub given_up: given_up::GivenUp,
+    pub fences: fences::Fences,
     pub floor: floor::Floor,
     pub committed: committed::Committed,
     pub timestamps: timestamps::Timestamps,

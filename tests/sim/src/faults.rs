@@ -2,11 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
 use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;
-use rangedb_storage::Result;
+use rangedb_storage::{LogEngine, Result};
 
 use crate::ambush::Moment;
 use crate::disk::{Disk, Space, Speed};
@@ -17,9 +15,6 @@ use crate::world::World;
 
 /// Of 100 crashes, how many take all nodes down at once.
 const ALL_AT_ONCE: u32 = 10;
-
-/// Of 100 leaders that are told to hand over, how many hear nothing any more a moment later.
-const DEAF_AFTER_TRANSFER: u32 = 30;
 
 /// Of 100 times that a leader is chosen, how often one of a user's range.
 const USERS_RANGE_PERCENT: u32 = 70;
@@ -33,6 +28,15 @@ const JUMP_MILLIS_MAX: i64 = 60_000;
 
 /// Or this far from where it is: up to twice as long as a lock lives.
 const STEP_MILLIS_MAX: i64 = 20_000;
+
+/// For how long a follower is kept away from its leader's log, at most.
+const LEFT_BEHIND_MAX: Micros = 8 * SECOND;
+
+/// Between two looks at how far a follower is behind.
+const LOOK_BEHIND_EVERY: Micros = 50 * MILLISECOND;
+
+/// Of 100 followers that were left behind, how many crash when a snapshot comes.
+const AMBUSHED_BEHIND_PERCENT: u32 = 70;
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) -> Result<()> {
@@ -66,10 +70,27 @@ impl World {
             Fault::Isolate => self.isolate_leader(),
             Fault::Estrange => self.estrange(),
             Fault::Deafen { slot, others } => return self.deafen(*slot, others),
-            Fault::Forget { episode, leader, follower } => {
-                return self.forget(*episode, (*leader, *follower));
+            Fault::Forget { episode, leader, first, second } => {
+                return self.forget(*episode, *leader, [*first, *second]);
+            }
+            Fault::ElectTwice => self.elect_twice(),
+            Fault::LoseVoter { episode, leader, voter, winner } => {
+                return self.lose_voter(*episode, [*leader, *voter, *winner]);
+            }
+            Fault::Reunite { episode, winner } => {
+                self.reunite(*episode, *winner);
+                return Ok(());
             }
             Fault::TransferLeader => self.transfer_leader(),
+            Fault::TransferAfterRead => self.await_read(),
+            Fault::HandOver { slot, range } => {
+                self.hand_over_range(*slot, *range);
+                return Ok(());
+            }
+            Fault::LeaveBehind => self.leave_behind()?,
+            Fault::LookBehind { episode, slot, range } => {
+                return self.look_behind(*episode, *slot, *range);
+            }
             Fault::Lag => self.lag(),
             Fault::Mute { episode, slot, others } => {
                 self.mute(*episode, *slot, others);
@@ -175,8 +196,44 @@ impl World {
     }
 
     fn lie_in_ambush(&mut self) {
-        let moment = self.schedule.random(|rng| rng.usize(0..Moment::ALL.len()));
-        self.ambush.lie(Moment::ALL[moment]);
+        let moment = self.schedule.random(|rng| rng.usize(0..Moment::CRASHES.len()));
+        self.ambush.lie(Moment::CRASHES[moment]);
+    }
+
+    /// A follower's process ends, and comes back when the leader's log begins behind what the follower
+    /// has: it needs a snapshot then, which mostly meets a process in ambush. An episode, so that the
+    /// network lets the others go on.
+    fn leave_behind(&mut self) -> Result<()> {
+        let Some((leader, status)) = self.any_leader() else { return Ok(()) };
+        let range = status.descriptor.range_id;
+        let Some(slot) = self.followers(leader, range).pop() else { return Ok(()) };
+        let Some(episode) = self.begin_episode() else { return Ok(()) };
+        self.schedule.network(|network, _| network.mend());
+        self.crash(slot)?;
+        if self.schedule.random(|rng| rng.u32(0..100) < AMBUSHED_BEHIND_PERCENT) {
+            self.ambush.lie(Moment::SnapshotComes);
+        }
+        let restart = Occurrence::Fault(Fault::Restart { slot });
+        self.schedule.after(LEFT_BEHIND_MAX, Host::World, restart);
+        self.end_episode_after(episode, LEFT_BEHIND_MAX);
+        self.look_behind(episode, slot, range)
+    }
+
+    fn look_behind(&mut self, episode: u64, slot: usize, range: u64) -> Result<()> {
+        if !self.is_under_way(episode) {
+            return Ok(());
+        }
+        let last = self.slots[slot].disk.log.state(range)?.map_or(0, |log| log.last_index);
+        let leaves_behind = |(_, status): &(usize, RangeStatus)| {
+            status.leads && status.descriptor.range_id == range && status.truncated_index > last
+        };
+        if self.replicas().iter().any(leaves_behind) {
+            self.mend(episode);
+            return self.start(slot);
+        }
+        let look = Occurrence::Fault(Fault::LookBehind { episode, slot, range });
+        self.schedule.after(LOOK_BEHIND_EVERY, Host::World, look);
+        Ok(())
     }
 
     /// Once in a run: until the replicas that were lost are made again, another loss may be final.
@@ -232,26 +289,5 @@ impl World {
         let place =
             (!among.is_empty()).then(|| self.schedule.random(|rng| rng.usize(0..among.len())));
         place.map(|place| among[place].clone())
-    }
-
-    /// As an operator would: some range's leader is told to hand over.
-    fn transfer_leader(&mut self) {
-        let Some((leader, status)) = self.any_leader() else { return };
-        if self.schedule.random(|rng| rng.u32(0..100) < DEAF_AFTER_TRANSFER) {
-            // It has told its successor, and hears nothing of what that does.
-            let others = (0..self.slots.len()).filter(|other| *other != leader);
-            let cut = self.schedule.between(MILLISECOND, 10 * MILLISECOND);
-            let deafen = Fault::Deafen { slot: leader, others: others.collect() };
-            self.schedule.after(cut, Host::World, Occurrence::Fault(deafen));
-        }
-        let body = Some(Body::TransferLeader(TransferLeader { to_replica_id: 0 }));
-        let epoch = Some(status.descriptor.epoch());
-        let operation = RangeOperation { range_id: status.descriptor.range_id, epoch, body };
-        let slot = &self.slots[leader];
-        let Some(process) = &slot.process else { return };
-        let handle = process.handle.clone();
-        let host = Host::Process { slot: slot.site.slot, life: slot.life };
-        // A refusal is as good: the next fault finds another range.
-        self.spawn(host, async move { drop(handle.operate(operation).await) });
     }
 }

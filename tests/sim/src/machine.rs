@@ -62,6 +62,7 @@ impl StateMachine for WatchedMachine {
         self.watch.note(|checks| {
             checks.applies.applied(self.range, self.slot, step)?;
             checks.given_up.applied(self.range, self.place, command, &reply)?;
+            checks.fences.applied(self.range, self.place, command, &reply)?;
             let now = self.schedule.now();
             checks.floor.applied((self.range, self.place), now, command, &reply)
         });

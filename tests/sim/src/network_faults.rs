@@ -4,23 +4,16 @@
 //! Some of these need several steps to come about one after the other (an *episode*): while one is
 //! under way most others wait, so that not every one is cut short, and only its own end mends it.
 
-use rangedb_raftstore::RangeStatus;
-use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::Result;
 
 use crate::network::Lag;
 use crate::occurrence::{Fault, Host, Occurrence};
+use crate::plan::choose;
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::world::World;
 
 /// Of 100 episodes that would begin while another is under way, how many do not.
 const WAITS_PERCENT: u32 = 95;
-
-/// Of 100 estranged followers, how many are the control range's in any case.
-const ESTRANGED_FROM_CONTROL_PERCENT: u32 = 70;
-
-/// A process that restarts at once is back within this time.
-const RESTART_AT_ONCE_MAX: Micros = 50 * MILLISECOND;
 
 /// Messages of a slow link take this much longer at most: longer than an election takes to come.
 const LAG_MAX: Micros = 2_500 * MILLISECOND;
@@ -38,7 +31,7 @@ const CLIENT_LAGS_FOR_MAX: Micros = 2 * SECOND;
 
 impl World {
     /// None: what is wrong with the network already goes on instead.
-    fn begin_episode(&mut self) -> Option<u64> {
+    pub(crate) fn begin_episode(&mut self) -> Option<u64> {
         let waits = self.schedule.random(|rng| rng.u32(0..100) < WAITS_PERCENT);
         if self.in_episode && waits {
             return None;
@@ -48,13 +41,23 @@ impl World {
         Some(self.episode)
     }
 
-    fn end_episode_after(&self, episode: u64, delay: Micros) {
+    pub(crate) fn end_episode_after(&self, episode: u64, delay: Micros) {
         let mend = Occurrence::Fault(Fault::Mend { episode });
         self.schedule.after(delay, Host::World, mend);
     }
 
-    fn is_under_way(&self, episode: u64) -> bool {
+    pub(crate) fn is_under_way(&self, episode: u64) -> bool {
         self.in_episode && self.episode == episode
+    }
+
+    /// The next step of an episode, which gets a number of its own: its end is another one. None if it
+    /// is over.
+    pub(crate) fn go_on(&mut self, episode: u64) -> Option<u64> {
+        if !self.is_under_way(episode) {
+            return None;
+        }
+        self.episode += 1;
+        Some(self.episode)
     }
 
     pub(crate) fn mend(&mut self, episode: u64) {
@@ -120,7 +123,7 @@ impl World {
         self.end_episode_after(episode, self.absence());
     }
 
-    fn cut_off(&mut self, slot: usize) {
+    pub(crate) fn cut_off(&mut self, slot: usize) {
         let others = self.others(slot);
         self.schedule.network(|network, _| {
             for other in others {
@@ -160,49 +163,6 @@ impl World {
         }
     }
 
-    /// Two followers are needed: one that is kept away until it would like to lead, and one that
-    /// keeps its promise meanwhile. Who misses a write cannot lead any more, so they are mostly the
-    /// control range's, which is often read and seldom written.
-    pub(crate) fn estrange(&mut self) {
-        let leads_control =
-            |status: &RangeStatus| status.leads && status.descriptor.range_id == CONTROL_RANGE_ID;
-        let of_control = self.replicas().into_iter().find(|(_, status)| leads_control(status));
-        let any = self.any_leader();
-        let control = self.schedule.random(|rng| rng.u32(0..100) < ESTRANGED_FROM_CONTROL_PERCENT);
-        let Some((leader, status)) = (if control { of_control } else { any }) else { return };
-        let followers = self.replicas().into_iter().filter(|(slot, other)| {
-            *slot != leader && other.descriptor.range_id == status.descriptor.range_id
-        });
-        let mut followers: Vec<usize> = followers.map(|(slot, _)| slot).collect();
-        self.schedule.random(|rng| rng.shuffle(&mut followers));
-        let [first, second] = followers[..] else { return };
-        let Some(episode) = self.begin_episode() else { return };
-        self.schedule.network(|network, _| {
-            network.mend();
-            network.cut(leader, first);
-            network.cut(first, leader);
-        });
-        let delay = self.schedule.between(900 * MILLISECOND, 1_800 * MILLISECOND);
-        let forget = Fault::Forget { episode, leader, follower: second };
-        self.schedule.after(delay, Host::World, Occurrence::Fault(forget));
-    }
-
-    pub(crate) fn forget(
-        &mut self,
-        episode: u64,
-        (leader, follower): (usize, usize),
-    ) -> Result<()> {
-        if !self.is_under_way(episode) {
-            return Ok(());
-        }
-        self.cut_off(leader);
-        self.crash(follower)?;
-        let restart = Occurrence::Fault(Fault::Restart { slot: follower });
-        self.schedule.after(self.schedule.between(1, RESTART_AT_ONCE_MAX), Host::World, restart);
-        self.end_episode_after(episode, self.schedule.between(SECOND, 3 * SECOND));
-        Ok(())
-    }
-
     pub(crate) fn deafen(&mut self, slot: usize, others: &[usize]) -> Result<()> {
         let Some(episode) = self.begin_episode() else { return Ok(()) };
         self.schedule.network(|network, _| {
@@ -226,7 +186,10 @@ impl World {
                 one..one + 1
             };
             let until = since + rng.u64(MILLISECOND..=CLIENT_LAGS_FOR_MAX);
-            let lag = Lag { since, until, by: rng.u64(MILLISECOND..=CLIENT_LAG_MAX), grows: false };
+            // Short ones are as likely as long ones of a hundred times the length.
+            let most = CLIENT_LAG_MAX / *choose(rng, &[1, 10, 100]);
+            let by = rng.u64(MILLISECOND..=most);
+            let lag = Lag { since, until, by, grows: false };
             slots.for_each(|slot| network.lag(place, slot, lag));
         });
     }

@@ -70,9 +70,39 @@ pub enum Fault {
     Forget {
         episode: u64,
         leader: usize,
-        follower: usize,
+        first: usize,
+        second: usize,
+    },
+    /// A leader does not see how another one is elected, and then another one.
+    ElectTwice,
+    /// Whoever gave a vote crashes, and nobody hears who got it.
+    LoseVoter {
+        episode: u64,
+        leader: usize,
+        voter: usize,
+        winner: usize,
+    },
+    /// All but the one who got it hear each other again.
+    Reunite {
+        episode: u64,
+        winner: usize,
     },
     TransferLeader,
+    /// A leader hands over as soon as it has been asked what it held at a timestamp.
+    TransferAfterRead,
+    /// It has.
+    HandOver {
+        slot: usize,
+        range: u64,
+    },
+    /// A follower's process ends, and stays away until it needs a snapshot.
+    LeaveBehind,
+    /// Whether it does.
+    LookBehind {
+        episode: u64,
+        slot: usize,
+        range: u64,
+    },
     /// Hears nothing of other nodes.
     Deafen {
         slot: usize,

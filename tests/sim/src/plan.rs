@@ -202,6 +202,9 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::Lag,
         Fault::FailDisk,
         Fault::FillDisk,
+        Fault::ElectTwice,
+        Fault::TransferAfterRead,
+        Fault::LeaveBehind,
     ] {
         if rng.u32(0..100) < kinds_percent {
             let mean = *choose(rng, &[SECOND, 3 * SECOND, 8 * SECOND]);

@@ -1,7 +1,7 @@
 //! One running node: the stores, the node's logic, and the performing of effects that in production
 //! is done by threads (driver, log writer, flusher, transport, snapshots).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Node, NodeParts};
 use rangedb_storage::FlushUnderWay;
 
-use crate::ambush::{Ambush, Moment};
+use crate::ambush::{Ambush, Came, Moment};
 use crate::check::Watch;
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Append, Disk, Space};
 use crate::executor::Executor;
+use crate::looks::{look_at_effects, look_at_event, look_at_message};
 use crate::machine::WatchedMachine;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
 use crate::occurrence::{Host, Occurrence};
@@ -246,14 +247,11 @@ impl Process {
     ) -> rangedb_storage::Result<Option<Stall>> {
         let store = &mut self.stores[shard];
         for event in self.mailboxes[shard].take() {
-            if let Event::Read { request, range, .. } = event {
-                let read = (self.host, request);
-                self.site.watch.note(|checks| checks.lease_reads.came(read, range.id.0));
-            }
+            look_at_event(&event, self.host, &self.site);
             store.step(event);
         }
         let effects = store.flush(self.site.now())?;
-        look_at_leadership(store, &effects, (self.host, self.node_id), &self.site.watch);
+        look_at_effects(store, &effects, (self.host, self.node_id), &self.site);
         if store.has_work() {
             let mut mail = self.mailboxes[shard].mail.lock().expect("no panic holds it");
             if !std::mem::replace(&mut mail.pass_scheduled, true) {
@@ -320,7 +318,8 @@ impl Process {
     }
 
     fn comes(&self, moment: Moment) {
-        self.site.ambush.comes(self.site.slot, moment, &self.site.schedule);
+        let came = Came { moment, slot: self.site.slot, range: None, other: None };
+        self.site.ambush.comes(came, &self.site.schedule);
     }
 
     fn begin_sync(&self, disk: &mut Disk) {
@@ -356,8 +355,9 @@ impl Process {
 
     fn send(&self, envelope: RaftEnvelope) {
         let to = envelope.to.unwrap_or_default();
-        self.site.watch.note(|checks| checks.leaders.sent(&envelope));
-        let Some(slot) = self.slot_of_node(to.node_id) else { return };
+        let slot = self.slot_of_node(to.node_id);
+        look_at_message(&envelope, slot, &self.site);
+        let Some(slot) = slot else { return };
         let schedule = &self.site.schedule;
         let message = |envelope| Occurrence::Raft { cluster_id: self.cluster_id, envelope };
         let from = self.site.slot;
@@ -428,30 +428,6 @@ impl Process {
             responder.answer(answer);
         };
         executor.spawn(&self.site.schedule, self.host, Box::pin(answering));
-    }
-}
-
-/// Tells the checks who leads, and who serves reads because it believes to.
-fn look_at_leadership(store: &Store, effects: &[Effect], (host, node): (Host, u64), watch: &Watch) {
-    for effect in effects {
-        if let Effect::NeedFence { range, term } = effect {
-            watch.note(|checks| {
-                checks.lease_reads.leads(range.0, *term, node);
-                checks.leaders.leads(range.0, *term, node)
-            });
-        }
-    }
-    if !effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. })) {
-        return;
-    }
-    let terms: BTreeMap<u64, u64> =
-        store.status().iter().map(|status| (status.descriptor.range_id, status.term)).collect();
-    for effect in effects {
-        let Effect::ReadReady { request, descriptor, lease_until, .. } = effect else { continue };
-        let Some(term) = terms.get(&descriptor.range_id) else { continue };
-        let by = (descriptor.range_id, *term, node);
-        let leased = lease_until.is_some();
-        watch.note(|checks| checks.lease_reads.served((host, *request), by, leased));
     }
 }
 

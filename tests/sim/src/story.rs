@@ -15,11 +15,17 @@ pub enum Story {
     /// confirmed reads are for.
     LostLeader,
     /// Leaders change often, under a slow network, while some read snapshots and few write: what
-    /// fences are for.
+    /// votes and the end of leases are for.
     Elections,
+    /// A leader hands over just after it was asked what it held at a timestamp, while writes with
+    /// older ones are on their way: what fences are for.
+    Handovers,
     /// Much is written, logs are short and flushes slow, and processes crash in the middle of it:
     /// what truncation and snapshots must get right.
     Logs,
+    /// A follower is left so far behind that it needs a snapshot, and processes crash when one comes:
+    /// what the installation of snapshots must get right.
+    Snapshots,
     /// Transactions whose messages are late, of clients that die, by clocks that are wrong: what
     /// locks and records of outcomes are for.
     LateClients,
@@ -29,10 +35,12 @@ pub enum Story {
 }
 
 /// Of 100 seeds, how many have each story; the rest are mixtures.
-const SHARES: [(Story, u32); 5] = [
+const SHARES: [(Story, u32); 7] = [
     (Story::LostLeader, 14),
-    (Story::Elections, 14),
-    (Story::Logs, 14),
+    (Story::Elections, 10),
+    (Story::Handovers, 7),
+    (Story::Logs, 12),
+    (Story::Snapshots, 7),
     (Story::LateClients, 12),
     (Story::OldVersions, 10),
 ];
@@ -40,8 +48,9 @@ const SHARES: [(Story, u32); 5] = [
 /// In a story, of 100 kinds of faults that are not part of it and were drawn, how many stay.
 const OTHERS_STAY: u32 = 20;
 
-/// Of 100 kinds of faults that are part of a story, how many strike.
+/// Of 100 kinds of faults that are part of a story, how many strike: some stories are nothing without.
 const OWN_STRIKE: u32 = 70;
+const ALL_STRIKE: u32 = 100;
 
 /// Between two faults, on average.
 const ALWAYS: &[Micros] = &[300 * MILLISECOND, SECOND];
@@ -68,6 +77,13 @@ impl Story {
         if self == Story::Logs { 40 } else { 15 }
     }
 
+    fn own_strike(self) -> u32 {
+        match self {
+            Story::Handovers | Story::Snapshots => ALL_STRIKE,
+            _ => OWN_STRIKE,
+        }
+    }
+
     /// Its faults, each with the mean times between two that it is drawn from.
     fn faults(self) -> &'static [(Fault, &'static [Micros])] {
         match self {
@@ -82,13 +98,16 @@ impl Story {
                 (Fault::TransferLeader, ALWAYS),
                 (Fault::DelayClient, OFTEN),
                 (Fault::Isolate, SELDOM),
+                (Fault::ElectTwice, SELDOM),
             ],
+            Story::Handovers => &[(Fault::TransferAfterRead, ALWAYS), (Fault::DelayClient, OFTEN)],
             Story::Logs => &[
                 (Fault::Ambush, OFTEN),
                 (Fault::Crash, SELDOM),
                 (Fault::Pause, SELDOM),
                 (Fault::Partition, SELDOM),
             ],
+            Story::Snapshots => &[(Fault::LeaveBehind, OFTEN)],
             Story::OldVersions => &[
                 (Fault::TransferLeader, SELDOM),
                 (Fault::DelayClient, SELDOM),
@@ -130,6 +149,22 @@ impl Story {
                 load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0, 0];
                 load.timeout_max = 4 * SECOND;
             }
+            Story::Handovers => {
+                plan.weather.delay_max = *choose(rng, &[2 * MILLISECOND, 20 * MILLISECOND]);
+                plan.disk.sync_max = MILLISECOND;
+                load.weights = [8, 1, 1, 1, 2, 1, 4, 0, 1, 0, 0, 0, 0];
+                load.timeout_max = 4 * SECOND;
+            }
+            Story::Snapshots => {
+                config.flush_log_bytes = 4 << 10;
+                config.log_keep_bytes = 0;
+                plan.disk.flush_max = *choose(rng, &[200 * MILLISECOND, SECOND]);
+                plan.disk.sync_max = MILLISECOND;
+                plan.weather.delay_max = 500;
+                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0];
+                load.padding_max = 16 << 10;
+                load.timeout_max = SECOND;
+            }
             Story::Logs => {
                 config.flush_log_bytes = *choose(rng, &[4 << 10, 32 << 10, 128 << 10]);
                 config.log_keep_bytes = *choose(rng, &[0, 0, 64 << 10]);
@@ -151,7 +186,7 @@ impl Story {
         load.clients = rng.usize(3..=5);
         load.pause_max = *choose(rng, &[5 * MILLISECOND, 50 * MILLISECOND]);
         for (fault, means) in own {
-            if rng.u32(0..100) < OWN_STRIKE {
+            if rng.u32(0..100) < self.own_strike() {
                 plan.faults.push((fault.clone(), *choose(rng, means)));
             }
         }

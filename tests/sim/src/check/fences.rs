@@ -1,0 +1,108 @@
+//! What was read at a timestamp stays as it was: nothing commits there later. Each command that commits
+//! on its own gets a timestamp above all at which its range was read before, whoever led it then.
+//!
+//! Looked at where the range is read and where it commits, so that it does not depend on a client
+//! who reads the very key that is written. A commit over ranges brings a timestamp of its own, and
+//! readers who meet its locks see to it: what clients read judges those.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use rangedb_proto::v1::{Command, CommandReply, command, command_reply};
+use rangedb_proto::{RangeId, Timestamp};
+use rangedb_raftstore::RequestId;
+
+use super::Verdict;
+use crate::occurrence::Host;
+
+/// Index of the entry and place in it.
+type Place = (u64, usize);
+
+/// A read as its process knows it.
+type Read = (Host, RequestId);
+
+#[derive(Default)]
+pub struct Fences {
+    /// Reads that came in. Those that are never served are few.
+    came: BTreeMap<Read, u64>,
+    /// The highest timestamp at which a range was read.
+    read_at: BTreeMap<RangeId, u64>,
+    /// The last command of a range that some replica has applied.
+    applied: BTreeMap<RangeId, Place>,
+}
+
+impl Fences {
+    /// A store takes in a read at a timestamp.
+    pub fn came(&mut self, read: Read, at: Timestamp) {
+        self.came.insert(read, at.0);
+    }
+
+    /// A leader gives out a reader. True if it is for a read at a timestamp.
+    pub fn served(&mut self, read: Read, range: RangeId) -> bool {
+        let Some(at) = self.came.remove(&read) else { return false };
+        let highest = self.read_at.entry(range).or_default();
+        *highest = at.max(*highest);
+        true
+    }
+
+    /// Some replica has applied a command. Only the first time tells when it was committed.
+    pub fn applied(&mut self, range: RangeId, at: Place, command: &[u8], reply: &[u8]) -> Verdict {
+        let newest = self.applied.entry(range).or_default();
+        if at <= *newest {
+            return Ok(());
+        }
+        *newest = at;
+        let Some(read_at) = self.read_at.get(&range) else { return Ok(()) };
+        let command = Command::decode(command).ok().and_then(|command| command.body);
+        let reply = CommandReply::decode(reply).ok().and_then(|reply| reply.body);
+        match (command, reply) {
+            (
+                Some(command::Body::CommitOneRange(commit)),
+                Some(command_reply::Body::Committed(committed)),
+            ) if !committed.repeated_command && committed.commit_ts <= *read_at => Err(format!(
+                "command {at:?} of {range} commits transaction {} at {}, where the range was read \
+                 up to {read_at} before",
+                commit.start_ts, committed.commit_ts
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::v1::{CommitOneRange, Committed};
+
+    use super::*;
+
+    const RANGE: RangeId = RangeId(1);
+    const READ: Read = (Host::Slot(0), 7);
+
+    fn applied(fences: &mut Fences, index: u64, commit_ts: u64, repeated: bool) -> Verdict {
+        let asked = command::Body::CommitOneRange(CommitOneRange::default());
+        let told = Committed { commit_ts, repeated_command: repeated, ..Default::default() };
+        let command = Command { body: Some(asked) }.encode_to_vec();
+        let reply = CommandReply { body: Some(command_reply::Body::Committed(told)) };
+        fences.applied(RANGE, (index, 1), &command, &reply.encode_to_vec())
+    }
+
+    #[test]
+    fn a_commit_where_the_range_was_read_is_caught_and_one_above_it_is_not() {
+        let mut fences = Fences::default();
+        fences.came(READ, Timestamp(20));
+        assert_eq!(applied(&mut fences, 1, 15, false), Ok(()), "nobody has read yet");
+        assert!(fences.served(READ, RANGE));
+        assert_eq!(applied(&mut fences, 2, 21, false), Ok(()));
+        assert!(applied(&mut fences, 3, 20, false).is_err());
+    }
+
+    #[test]
+    fn what_was_committed_before_may_be_applied_again_and_told_again() {
+        let mut fences = Fences::default();
+        assert_eq!(applied(&mut fences, 1, 15, false), Ok(()));
+        fences.came(READ, Timestamp(20));
+        assert!(fences.served(READ, RANGE));
+        assert_eq!(applied(&mut fences, 1, 15, false), Ok(()), "by another replica");
+        assert_eq!(applied(&mut fences, 2, 15, true), Ok(()), "a copy of the command");
+    }
+}
