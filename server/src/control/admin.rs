@@ -27,7 +27,7 @@ impl Control {
         let now = self.around.net.now();
         let state = self.state();
         let view = state.view(now);
-        let wanted = view.replication_factor.min(view.living.len());
+        let wanted = view.replication_factor.min(view.living.len() + view.dead.len());
         let living_voters = |entry: &&Entry| {
             let replicas = entry.descriptor().replicas.iter();
             let voters = replicas.filter(|r| r.role() == ReplicaRole::Voter);

@@ -4,7 +4,8 @@
 //!
 //! The aim is min(replication factor, living nodes) voters, each on a living node. One step at a
 //! time: a learner first, promoted when it has caught up, in one joint change with the removal of
-//! the voter that it replaces.
+//! the voter that it replaces. A voter on a dead node that nobody can replace keeps its place: the
+//! node may come back, and with its data the range outlives the loss of another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,8 @@ pub struct View {
     pub replication_factor: usize,
     /// Neither dead nor removed, with the number of replicas on each.
     pub living: BTreeMap<u64, usize>,
+    /// Silent for too long. They may come back, which removed nodes do not.
+    pub dead: BTreeSet<u64>,
     /// Living and heard of within the last moments: where a new replica may go.
     pub reachable: BTreeSet<u64>,
 }
@@ -57,8 +60,9 @@ impl Planner<'_> {
         if good.len() < target {
             return self.add_learner();
         }
-        if let Some(lost) = lost.first() {
-            // Enough voters without it; nothing has to take its place.
+        let is_whole = good.len() >= self.view.replication_factor;
+        let mut useless = lost.iter().filter(|lost| is_whole || !self.may_return(lost));
+        if let Some(lost) = useless.next() {
             return self.remove_voter(lost);
         }
         if good.len() > target {
@@ -135,6 +139,10 @@ impl Planner<'_> {
         self.view.living.contains_key(&replica.node_id)
     }
 
+    fn may_return(&self, replica: &Replica) -> bool {
+        self.view.dead.contains(&replica.node_id)
+    }
+
     fn leads(&self, replica: &Replica) -> bool {
         replica.node_id == self.report.leader_node_id
     }
@@ -169,6 +177,7 @@ mod tests {
         View {
             replication_factor: 3,
             living: nodes.iter().map(|n| (*n, 1)).collect(),
+            dead: BTreeSet::new(),
             reachable: nodes.iter().copied().collect(),
         }
     }
@@ -234,9 +243,35 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_voter_without_a_spare_node_is_dropped() {
+    fn a_voter_on_a_removed_node_is_dropped_without_a_spare_node() {
         let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 3 }));
         assert_eq!(step(&view(&[1, 2]), &report(&[1, 2, 3], &[])), expected);
+    }
+
+    #[test]
+    fn a_voter_on_a_dead_node_keeps_its_place_until_the_range_is_whole_without_it() {
+        let mut view = view(&[1, 2]);
+        view.dead.insert(3);
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[])), None);
+
+        view.living.insert(4, 0);
+        view.reachable.insert(4);
+        let add = Body::AddLearner(AddLearner { node_id: 4 });
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[])), Some(add));
+
+        let remove = Body::RemoveReplica(RemoveReplica { replica_id: 3 });
+        assert_eq!(step(&view, &report(&[1, 2, 4, 3], &[])), Some(remove.clone()));
+        view.replication_factor = 2;
+        assert_eq!(step(&view, &report(&[1, 2, 3], &[])), Some(remove));
+    }
+
+    #[test]
+    fn a_voter_on_a_removed_node_goes_before_one_on_a_dead_node() {
+        let mut view = view(&[1, 2, 3]);
+        view.dead.insert(4);
+        view.replication_factor = 5;
+        let expected = Some(Body::RemoveReplica(RemoveReplica { replica_id: 5 }));
+        assert_eq!(step(&view, &report(&[1, 2, 3, 4, 5], &[])), expected);
     }
 
     #[test]

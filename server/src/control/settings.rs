@@ -36,7 +36,7 @@ pub const SETTINGS: [Setting; 3] = [
     Setting {
         name: NODE_DEAD_AFTER,
         default: "30m",
-        description: "silence after which a node is taken for dead and its replicas are replaced",
+        description: "silence after which other nodes, if there are any, take over a node's replicas",
         check: |value| duration(value).map(|_| value.to_owned()),
     },
     Setting {

@@ -76,9 +76,11 @@ impl State {
                 }
             }
         }
+        let dead = self.nodes.values().filter(|node| node.state() == NodeState::NodeDead);
+        let dead = dead.map(|node| node.node_id).collect();
         let reachable = living.keys().copied();
         let reachable = reachable.filter(|id| self.silence(*id, now) < REACHABLE_WITHIN).collect();
-        View { replication_factor: self.replication_factor() as usize, living, reachable }
+        View { replication_factor: self.replication_factor() as usize, living, dead, reachable }
     }
 
     /// Ranges with a replica on the node, in key order.
