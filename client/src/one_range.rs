@@ -17,8 +17,12 @@ use crate::sender::{Reached, unexpected_answer};
 use crate::transaction::heartbeat::OracleClock;
 use crate::turns::{self, Entered, Taker, Turn};
 
+/// Operations, conditions and checks that a range accepts in one command. With more it is done as if
+/// the keys lay in several ranges: in chunks.
+const ITEMS_MAX: usize = 16 * 1024;
+
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
-/// None: it does not, and certainly nothing was done. The command's timestamp is taken here, after
+/// None: it does not, or the command is too long for one, and certainly nothing was done. The command's timestamp is taken here, after
 /// all that it waited for.
 ///
 /// A lock in the way is waited for until the deadline. The command holds none itself, so nobody can
@@ -70,6 +74,9 @@ async fn send(
     deadline: Duration,
     turn: Option<Turn>,
 ) -> Result<Option<v1::Committed>> {
+    if command.operations.len() + command.conditions.len() + command.reads.len() > ITEMS_MAX {
+        return Ok(None);
+    }
     let place = Place::Key(&hull.start);
     let descriptor = client.sender.locate(place, deadline).await?;
     if !descriptor.covers(&hull.start, &hull.end) {

@@ -22,10 +22,6 @@ use crate::metrics::Path;
 use crate::one_range;
 use crate::trace::traced;
 
-/// Operations, conditions and checks in the command of a one-range commit: what a range accepts. A
-/// transaction with more goes through two phases, in chunks.
-const ONE_RANGE_ITEMS_MAX: usize = 16 * 1024;
-
 /// Keys of an asynchronous commit at most: what a range accepts. Its primary's lock names all others,
 /// and is read and written again with every heartbeat and by all who meet one of its locks; and who
 /// finds its client dead asks for each of them. For more, one more round costs little against the rest.
@@ -62,7 +58,11 @@ impl Inner {
         let State { buffer, reads, locks, conditions, .. } = self.end()?;
         let writes = buffer.into_mutations();
         *keys = writes.len();
-        if writes.is_empty() && locks.keys.is_empty() {
+        if writes.is_empty() && locks.primary.is_none() {
+            // No lock was confirmed. One that was asked for in vain may stand all the same.
+            if let Some(rollback) = locks.rollback(self) {
+                Abandoned::new(rollback).clean_up().await;
+            }
             return Ok(Timestamp(self.start_ts()));
         }
         let isolation = self.options.isolation;
@@ -95,11 +95,10 @@ impl Inner {
         conditions: &[v1::Condition],
         checks: &[Check],
     ) -> Result<Option<Timestamp>> {
-        let items = writes.len() + conditions.len() + checks.len();
         let bytes = writes.iter().map(Item::bytes).sum::<usize>()
             + conditions.iter().map(condition_bytes).sum::<usize>()
             + checks.iter().map(Item::bytes).sum::<usize>();
-        if items > ONE_RANGE_ITEMS_MAX || bytes > COMMAND_BYTES_MAX {
+        if bytes > COMMAND_BYTES_MAX {
             return Ok(None);
         }
         let written = writes.iter().map(|write| Span::of_key(&write.key));

@@ -138,6 +138,19 @@ fn a_batch_whose_range_splits_on_the_way_goes_over_both() {
 }
 
 #[test]
+fn a_batch_of_more_than_a_range_takes_in_one_command_is_done_in_chunks() {
+    const KEYS: usize = 16 * 1024 + 1;
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    let all = (0..KEYS).fold(Batch::new(), |batch, i| batch.put(format!("k{i:05}"), "v"));
+    let committed = cluster.run(client.batch(all.when(Condition::absent("k00000")))).unwrap();
+    assert_eq!(committed.results.len(), KEYS);
+    settle(&cluster);
+    assert_eq!(rows(&cluster).len(), KEYS);
+    assert!(cluster.take_log("write").is_empty(), "sent as one command all the same");
+}
+
+#[test]
 fn batches_that_write_the_same_keys_in_two_ranges_all_succeed() {
     for seed in 0..20 {
         let cluster = Cluster::with_seed(seed);

@@ -119,6 +119,26 @@ fn a_lock_that_is_waited_for_in_vain_is_told_of_who_has_it() {
 }
 
 #[test]
+fn a_transaction_whose_only_lock_was_asked_for_in_vain_commits_nothing_and_leaves_nothing() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let holder = begin(&client).await;
+        holder.get_for_update("a").await.unwrap();
+        let options = TransactionOptions { lock_wait: Some(SECOND), ..Default::default() };
+        let txn = client.begin(options).await.unwrap();
+        let start_ts = txn.start_ts();
+        assert!(matches!(txn.get_for_update("a").await, Err(Error::Locked { .. })));
+        assert_eq!(txn.commit().await, Ok(start_ts));
+        // Nor does the attempt take hold of the key once it is free.
+        holder.rollback().await.unwrap();
+        cluster.sleep(SECOND).await;
+        assert_eq!(locks(&cluster), 0);
+        client.put("a", "1").await.unwrap();
+    });
+}
+
+#[test]
 fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
     let cluster = Cluster::with_seed(1);
     cluster.change(|state| state.queues = false);
