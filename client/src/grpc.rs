@@ -7,6 +7,9 @@
 //!
 //! A link (`link.rs`) is the task that owns such a connection. Links are opened by the first request
 //! and end after a minute in which nothing used them, so that nodes that left are forgotten.
+//!
+//! A link says which cluster it means (`cluster.rs`): where one node was, a node of another cluster
+//! may listen today, and its ranges have the same ids and epochs.
 
 #![allow(
     clippy::disallowed_types,
@@ -15,8 +18,11 @@
     reason = "the one place that sees the real world"
 )]
 
+mod cluster;
 mod link;
 mod outgoing;
+
+pub use self::cluster::{CLUSTER_ID_KEY, check as check_cluster, value as cluster_id_value};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -26,6 +32,7 @@ use rangedb_proto::v1::{request, response};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 
+use self::cluster::Cluster;
 use self::link::Link;
 use self::outgoing::{LinkQueue, Outgoing};
 use crate::net::{BoxFuture, CallError, Net};
@@ -37,18 +44,30 @@ type Links = Mutex<BTreeMap<String, LinkQueue>>;
 pub struct GrpcNet {
     runtime: Handle,
     started: Instant,
+    cluster: Arc<Cluster>,
     links: Arc<Links>,
 }
 
 impl GrpcNet {
-    /// Uses the tokio runtime that it is called in, from then on.
+    /// For the cluster of the first node that answers. Uses the tokio runtime that it is called in,
+    /// from then on.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     #[expect(clippy::new_without_default, reason = "Default would hide that it needs a runtime")]
     pub fn new() -> Self {
-        GrpcNet { runtime: Handle::current(), started: Instant::now(), links: Arc::default() }
+        GrpcNet {
+            runtime: Handle::current(),
+            started: Instant::now(),
+            cluster: Arc::default(),
+            links: Arc::default(),
+        }
+    }
+
+    /// For this cluster and no other, on all links that are opened from now on.
+    pub fn keep_to(&self, cluster_id: u64) {
+        self.cluster.keep_to(cluster_id);
     }
 
     fn queue(&self, address: &str) -> LinkQueue {
@@ -58,7 +77,7 @@ impl GrpcNet {
         }
         let (queue, waiting) = outgoing::channel();
         let forget = forget_when_ended(Arc::downgrade(&self.links), address.to_owned());
-        let link = Link::new(address.to_owned(), waiting);
+        let link = Link::new(address.to_owned(), self.cluster.clone(), waiting);
         self.runtime.spawn(async move {
             link.run().await;
             forget();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::future::join_all;
-use rangedb_client::grpc::GrpcNet;
+use rangedb_client::grpc::{CLUSTER_ID_KEY, GrpcNet, check_cluster, cluster_id_value};
 use rangedb_client::net::{CallError, Net};
 use rangedb_proto::v1::node_server::{Node, NodeServer};
 use rangedb_proto::v1::{self, request, response};
@@ -28,6 +28,7 @@ type Respond = Box<dyn FnMut(v1::Requests) -> Result<Vec<v1::Response>, Status> 
 struct TestNode {
     respond: Arc<Mutex<Respond>>,
     messages: Arc<AtomicUsize>,
+    cluster: Arc<Mutex<u64>>,
 }
 
 #[tonic::async_trait]
@@ -38,6 +39,8 @@ impl Node for TestNode {
         &self,
         requests: Request<Streaming<v1::Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let cluster = *self.cluster.lock().unwrap();
+        check_cluster(cluster, requests.metadata())?;
         let (answers, outbound) = mpsc::channel(16);
         let (node, mut requests) = (self.clone(), requests.into_inner());
         tokio::spawn(async move {
@@ -51,7 +54,10 @@ impl Node for TestNode {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        let stream: Self::StreamStream = Box::pin(ReceiverStream::new(outbound));
+        let mut response = Response::new(stream);
+        response.metadata_mut().insert(CLUSTER_ID_KEY, cluster_id_value(cluster));
+        Ok(response)
     }
 
     async fn call(&self, _: Request<v1::Request>) -> Result<Response<v1::Response>, Status> {
@@ -72,7 +78,9 @@ async fn serve_at(
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let respond: Respond = Box::new(respond);
-    let node = TestNode { respond: Arc::new(Mutex::new(respond)), messages: Arc::default() };
+    let respond = Arc::new(Mutex::new(respond));
+    let cluster = Arc::new(Mutex::new(1));
+    let node = TestNode { respond, messages: Arc::default(), cluster };
     let service = NodeServer::new(node.clone()).max_decoding_message_size(16 << 20);
     let server = tonic::transport::Server::builder().add_service(service);
     let task = tokio::spawn(async move {
@@ -150,6 +158,25 @@ async fn a_refused_connection_means_not_sent() {
         let error = net.call(&address, ask(1), PATIENCE).await.unwrap_err();
         assert!(matches!(&error, CallError::NotSent(m) if m.contains("refused")), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_than_the_first_that_answered_is_sent_nothing() {
+    let answer_all = |message: v1::Requests| Ok(message.requests.iter().map(answer).collect());
+    let (own, other) = (serve(answer_all).await, serve(answer_all).await);
+    *other.node.cluster.lock().unwrap() = 2;
+    let net = GrpcNet::new();
+    net.call(&own.address, ask(1), PATIENCE).await.unwrap();
+    for _ in 0..3 {
+        let error = net.call(&other.address, ask(1), PATIENCE).await.unwrap_err();
+        assert!(matches!(&error, CallError::NotSent(m) if m.contains("cluster")), "{error:?}");
+    }
+    assert_eq!(other.node.messages.load(Ordering::SeqCst), 0);
+
+    let stranger = GrpcNet::new();
+    stranger.keep_to(2);
+    stranger.call(&own.address, ask(1), PATIENCE).await.unwrap_err();
+    stranger.call(&other.address, ask(1), PATIENCE).await.unwrap();
 }
 
 #[tokio::test]

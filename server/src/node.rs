@@ -150,6 +150,10 @@ impl Node {
         self.start_collecting();
     }
 
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
     /// Answers a request within `timeout`; an error is an answer too.
     pub async fn handle(
         self: &Arc<Self>,

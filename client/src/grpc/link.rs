@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -16,8 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::cluster::{Cluster, is_refusal};
 use super::outgoing::Outgoing;
 use crate::net::{BoxFuture, CallError};
 
@@ -64,6 +66,7 @@ type Answer = oneshot::Sender<Result<response::Body, CallError>>;
 /// See the module's head.
 pub(super) struct Link {
     address: String,
+    cluster: Arc<Cluster>,
     waiting: mpsc::Receiver<Outgoing>,
     reconnect_wait: Duration,
 }
@@ -73,11 +76,13 @@ enum End {
     /// Nobody uses it any more.
     Unused,
     Broken(String),
+    /// A node of another cluster, which read nothing.
+    Refused(String),
 }
 
 impl Link {
-    pub fn new(address: String, waiting: mpsc::Receiver<Outgoing>) -> Self {
-        Link { address, waiting, reconnect_wait: RECONNECT_MIN }
+    pub fn new(address: String, cluster: Arc<Cluster>, waiting: mpsc::Receiver<Outgoing>) -> Self {
+        Link { address, cluster, waiting, reconnect_wait: RECONNECT_MIN }
     }
 
     pub async fn run(mut self) {
@@ -87,11 +92,16 @@ impl Link {
             let Ok(Some(first)) = timeout_at(idle, self.waiting.recv()).await else { break };
             match self.connect().await {
                 Ok(channel) => {
-                    self.reconnect_wait = RECONNECT_MIN;
-                    match Connected::new(channel, first).run(&mut self.waiting).await {
+                    let connected = Connected::new(channel, self.cluster.clone(), first);
+                    match connected.run(&mut self.waiting).await {
                         End::Unused => break,
                         End::Broken(reason) => {
+                            self.reconnect_wait = RECONNECT_MIN;
                             tracing::debug!(address = self.address, reason, "connection lost");
+                        }
+                        End::Refused(reason) => {
+                            tracing::warn!(address = self.address, reason, "refused");
+                            self.refuse_for_a_while(&reason).await;
                         }
                     }
                 }
@@ -143,6 +153,7 @@ struct Connected {
     /// Taken from the queue and not yet sent.
     held: Option<Outgoing>,
     last_used: Instant,
+    cluster: Arc<Cluster>,
 }
 
 /// What a connection waits for.
@@ -154,19 +165,19 @@ enum Event {
 
 /// A node may send its headers only with the first answer, so requests go out before they come.
 enum Inbound {
-    Opening(BoxFuture<'static, Result<Streaming<v1::Responses>, Status>>),
+    Opening(BoxFuture<'static, Result<Response<Streaming<v1::Responses>>, Status>>),
     Open(Box<Streaming<v1::Responses>>),
 }
 
 impl Connected {
-    fn new(channel: Channel, first: Outgoing) -> Self {
+    fn new(channel: Channel, cluster: Arc<Cluster>, first: Outgoing) -> Self {
         let (messages, outbound) = mpsc::channel(MESSAGES_AHEAD);
         let mut client = NodeClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let opening = async move {
-            client.stream(ReceiverStream::new(outbound)).await.map(Response::into_inner)
-        };
+        let mut stream = Request::new(ReceiverStream::new(outbound));
+        cluster.name(stream.metadata_mut());
+        let opening = async move { client.stream(stream).await };
         Connected {
             messages,
             inbound: Inbound::Opening(Box::pin(opening)),
@@ -174,6 +185,7 @@ impl Connected {
             next_id: 1,
             held: Some(first),
             last_used: Instant::now(),
+            cluster,
         }
     }
 
@@ -192,10 +204,14 @@ impl Connected {
         };
         let reason = match &end {
             End::Unused => "the client is stopping",
-            End::Broken(reason) => reason,
+            End::Broken(reason) | End::Refused(reason) => reason,
         };
         for answer in self.in_flight.into_values() {
-            let _ = answer.send(Err(CallError::Lost(reason.to_owned())));
+            let reason = reason.to_owned();
+            let _ = answer.send(Err(match end {
+                End::Refused(_) => CallError::NotSent(reason),
+                _ => CallError::Lost(reason),
+            }));
         }
         if let Some(held) = self.held {
             held.fail(reason);
@@ -210,7 +226,7 @@ impl Connected {
         sweep: &mut Interval,
     ) -> Event {
         let has_room = self.in_flight.len() < IN_FLIGHT_MAX;
-        let answers = pin!(self.inbound.message());
+        let answers = pin!(self.inbound.message(&self.cluster));
         let batch = pin!(async {
             if !has_room {
                 pending::<()>().await;
@@ -230,6 +246,9 @@ impl Connected {
             Ok(Some(answers)) => answers.responses,
             Ok(None) => {
                 return ControlFlow::Break(End::Broken("the node closed the stream".to_owned()));
+            }
+            Err(status) if is_refusal(&status) => {
+                return ControlFlow::Break(End::Refused(status.message().to_owned()));
             }
             Err(status) => {
                 let reason = format!("{:?}: {}", status.code(), status.message());
@@ -283,12 +302,13 @@ impl Connected {
 
 impl Inbound {
     /// May be dropped at any await without losing anything.
-    async fn message(&mut self) -> Result<Option<v1::Responses>, Status> {
+    async fn message(&mut self, cluster: &Cluster) -> Result<Option<v1::Responses>, Status> {
         loop {
             match self {
                 Inbound::Opening(opening) => {
                     let opened = opening.await?;
-                    *self = Inbound::Open(Box::new(opened));
+                    cluster.meet(opened.metadata()).map_err(Status::unknown)?;
+                    *self = Inbound::Open(Box::new(opened.into_inner()));
                 }
                 Inbound::Open(streaming) => return streaming.message().await,
             }

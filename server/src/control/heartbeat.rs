@@ -25,8 +25,9 @@ impl Control {
         let node = beat.node.unwrap_or_default();
         let id = node.node_id;
         if beat.cluster_id != self.around.cluster_id {
+            // Not a precondition, which would end the node: it asked at a wrong address.
             let message = format!("this is cluster {:016x}", self.around.cluster_id);
-            return Err(v1::Error::failed_precondition(message));
+            return Err(v1::Error::unavailable(message));
         }
         let registered = self.state().nodes.get(&id).cloned();
         let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {

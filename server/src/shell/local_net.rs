@@ -26,6 +26,11 @@ impl LocalNet {
         }
     }
 
+    /// From now on no node of another cluster is asked anything.
+    pub fn keep_to(&self, cluster_id: u64) {
+        self.remote.keep_to(cluster_id);
+    }
+
     /// From now on the node answers. Weak: the node holds this net.
     pub fn set_node(&self, node: &Arc<Node>) {
         assert!(self.node.set(Arc::downgrade(node)).is_ok(), "a process is one node");

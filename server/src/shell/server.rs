@@ -191,6 +191,7 @@ impl Server {
 
     /// Starts the node and lets clients in.
     async fn begin(&self, membership: Membership) -> Result<Running, StartError> {
+        self.net.keep_to(membership.cluster_id);
         let running = {
             let (config, data, engines) =
                 (self.config.clone(), self.data.clone(), self.engines.clone());

@@ -61,6 +61,42 @@ async fn a_node_of_another_cluster_is_not_believed() {
     cluster.cli(["put", "/still", "here"]).await.success();
 }
 
+/// A disk is replaced and the node started as if there were no cluster yet, or its addresses go to
+/// somebody else: ranges there have the same ids and epochs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_cluster_at_the_addresses_of_a_dead_node_takes_no_requests_of_the_old_one() {
+    let mut cluster = Cluster::started(3).await;
+    cluster.replicated(3, SOON).await;
+    let own = cluster.status().await.unwrap().cluster_id;
+    let victim = cluster.leader_of(b"/k").await;
+    let client = cluster.client();
+    client.put("/k", "old").await.unwrap();
+
+    cluster.nodes[victim].kill();
+    cluster.nodes[victim].wipe();
+    cluster.nodes[victim].flags = vec!["--cluster-init".to_owned()];
+    cluster.nodes[victim].start();
+    let foreign = cluster.client_of(victim);
+    let there = until("it has formed a cluster of its own", SOON, async || {
+        foreign.admin().cluster_status().await.map_err(|error| error.to_string())
+    });
+    assert_ne!(there.await.cluster_id, own);
+
+    let healthy: Vec<usize> = (0..3).filter(|node| *node != victim).collect();
+    for round in 0..20 {
+        // The client knows the range's leader at that address, and so do the other nodes.
+        let value = format!("{round}");
+        client.put("/k", value.clone()).await.unwrap();
+        let through = cluster.client_of(healthy[round % 2]);
+        assert_eq!(through.get("/k").await.unwrap().unwrap().value, value);
+        assert_eq!(through.admin().cluster_status().await.unwrap().cluster_id, own);
+    }
+    assert_eq!(foreign.get("/k").await.unwrap(), None);
+    for node in healthy {
+        assert!(cluster.nodes[node].is_running(), "{} ended", cluster.nodes[node].name);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_bytes_on_every_port_do_no_harm() {
     let mut cluster = Cluster::started(1).await;

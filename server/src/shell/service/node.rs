@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use prost::Message;
+use rangedb_client::grpc::{CLUSTER_ID_KEY, check_cluster, cluster_id_value};
 use rangedb_client::trace::TraceContext;
 use rangedb_proto::v1;
 use rangedb_proto::v1::node_server::Node as NodeRpc;
@@ -56,7 +57,8 @@ impl NodeRpc for NodeService {
         &self,
         request: Request<Streaming<Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        self.0.serving()?;
+        let cluster_id = self.0.serving()?.node.cluster_id();
+        check_cluster(cluster_id, request.metadata())?;
         let (outbound, responses) = mpsc::channel(MESSAGES_AHEAD);
         let (answers, answered) = mpsc::channel(ANSWERS_AHEAD);
         let front = self.0.clone();
@@ -66,11 +68,14 @@ impl NodeRpc for NodeService {
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
         });
-        Ok(Response::new(ReceiverStream::new(responses)))
+        let mut response = Response::new(ReceiverStream::new(responses));
+        response.metadata_mut().insert(CLUSTER_ID_KEY, cluster_id_value(cluster_id));
+        Ok(response)
     }
 
     async fn call(&self, request: Request<NodeRequest>) -> Result<Response<v1::Response>, Status> {
         let node = self.0.serving()?.node.clone();
+        check_cluster(node.cluster_id(), request.metadata())?;
         let trace = traced::of(request.metadata());
         let answering = answer(&node, request.into_inner());
         Ok(Response::new(traced(trace, "call", answering).await))

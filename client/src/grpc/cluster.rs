@@ -1,0 +1,105 @@
+//! Which cluster a caller means, in the metadata of its streams and of their answers.
+//!
+//! A node refuses callers who mean another cluster before it reads what they ask. A caller that knows
+//! no cluster yet takes that of the first node that answers, and keeps to it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// The metadata's key. The value is the cluster's id in 16 hexadecimal digits.
+pub const CLUSTER_ID_KEY: &str = "rangedb-cluster-id";
+
+/// See the module's head. 0: not known yet.
+#[derive(Default)]
+pub(super) struct Cluster(AtomicU64);
+
+impl Cluster {
+    pub fn keep_to(&self, id: u64) {
+        self.0.store(id, Ordering::Relaxed);
+    }
+
+    /// Says it to a node, if it is known.
+    pub fn name(&self, metadata: &mut MetadataMap) {
+        let id = self.0.load(Ordering::Relaxed);
+        if id != 0 {
+            metadata.insert(CLUSTER_ID_KEY, value(id));
+        }
+    }
+
+    /// Takes in of which cluster a node says that it is. An error if another one is meant.
+    pub fn meet(&self, metadata: &MetadataMap) -> Result<(), String> {
+        let Some(id) = named(metadata) else { return Ok(()) };
+        let meant = self.0.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed);
+        match meant {
+            Err(meant) if meant != id => Err(other(id, meant)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an answer to the opening of a stream is [`check`]'s: nothing on the stream was read.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition && named(status.metadata()).is_some()
+}
+
+/// The id as metadata, for a node's answers.
+pub fn value(id: u64) -> MetadataValue<Ascii> {
+    MetadataValue::try_from(format!("{id:016x}")).expect("digits")
+}
+
+/// A node of the cluster `id` refuses a caller who means another one, or lets it pass.
+pub fn check(id: u64, metadata: &MetadataMap) -> Result<(), Status> {
+    match named(metadata) {
+        Some(meant) if meant != id => {
+            let mut status = Status::failed_precondition(other(id, meant));
+            status.metadata_mut().insert(CLUSTER_ID_KEY, value(id));
+            Err(status)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn named(metadata: &MetadataMap) -> Option<u64> {
+    let text = metadata.get(CLUSTER_ID_KEY)?.to_str().ok()?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+fn other(id: u64, meant: u64) -> String {
+    format!("a node of cluster {id:016x} listens there, not one of {meant:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(id: u64) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(CLUSTER_ID_KEY, value(id));
+        metadata
+    }
+
+    #[test]
+    fn the_first_cluster_that_answers_is_kept_to() {
+        let cluster = Cluster::default();
+        let mut first = MetadataMap::new();
+        cluster.name(&mut first);
+        assert!(first.is_empty());
+        cluster.meet(&MetadataMap::new()).unwrap();
+        cluster.meet(&of(7)).unwrap();
+        let mut next = MetadataMap::new();
+        cluster.name(&mut next);
+        assert_eq!(named(&next), Some(7));
+        assert!(cluster.meet(&of(8)).unwrap_err().contains("0000000000000008"));
+    }
+
+    #[test]
+    fn a_node_refuses_only_those_who_mean_another_cluster() {
+        check(7, &MetadataMap::new()).unwrap();
+        check(7, &of(7)).unwrap();
+        let refusal = check(7, &of(8)).unwrap_err();
+        assert!(is_refusal(&refusal));
+        assert!(!is_refusal(&Status::failed_precondition("something else")));
+    }
+}
