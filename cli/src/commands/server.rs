@@ -1,15 +1,21 @@
 //! `rangedb server`: runs a node until it is told to stop.
 
+use std::time::Duration;
+
 use clap::Args;
 use rangedb_server::config::{Config, ServerArgs};
 use rangedb_server::{logging, server, signals};
 
 use crate::failure::Failure;
 
+/// Threads that do not end with the server, as one that waits for room on a full disk, are not waited
+/// for longer.
+const THREADS_MAX: Duration = Duration::from_secs(1);
+
 /// Run a node
 ///
 /// The first SIGTERM or Ctrl-C stops it in good order: leaderships are handed over and requests
-/// under way are answered, for at most 30 s.
+/// under way are answered, for at most 30 s. One that comes more than a second later ends it at once.
 #[derive(Debug, Args)]
 pub struct Server {
     #[command(flatten)]
@@ -22,10 +28,12 @@ impl Server {
         logging::init(config.log_level, config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(Failure::Runtime)?;
-        runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             let stop = signals::stop_requested().map_err(Failure::Runtime)?;
             server::run(config, stop).await.map_err(|error| Failure::Server(Box::new(error)))
-        })
+        });
+        runtime.shutdown_timeout(THREADS_MAX);
+        outcome
     }
 }
 

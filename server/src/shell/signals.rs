@@ -1,32 +1,53 @@
 //! Signals that ask a server to stop.
 
 use std::io;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpid, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Signal as Sent, getpid, kill_process};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Resolves at the first SIGINT or SIGTERM. The second ends the process at once: whoever sends it
-/// does not want to wait.
+/// One wish to stop may come as several signals: a terminal and a supervisor signal the process and
+/// then its group. Nobody gives up waiting within this time.
+const SAME_STOP: Duration = Duration::from_secs(1);
+
+/// Resolves at the first SIGINT or SIGTERM. One that comes more than a second later ends the process
+/// at once: whoever sends it does not want to wait.
 ///
 /// # Errors
 /// If the signals cannot be listened for.
 pub fn stop_requested() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stops = Stops {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+    };
     Ok(async move {
-        let first = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-        };
+        let first = stops.next().await;
+        let asked = Instant::now();
         tracing::info!(signal = first, "asked to stop");
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            loop {
+                stops.next().await;
+                if asked.elapsed() >= SAME_STOP {
+                    break;
+                }
             }
             tracing::warn!("asked again: not waiting any longer");
             // Not exit(): it runs the engines' destructors beside threads that use them.
-            let _ = kill_process(getpid(), Signal::KILL);
+            let _ = kill_process(getpid(), Sent::KILL);
         });
     })
+}
+
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
 }

@@ -1,7 +1,12 @@
 //! A node that is asked to stop hands over what it leads, and nobody notices.
 
+use std::os::unix::process::ExitStatusExt;
+
+use rustix::process::Signal;
+
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
+use crate::support::wait::{SOON, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_stopped_one_by_one_fail_no_request() {
@@ -36,4 +41,34 @@ async fn a_node_stops_also_while_it_looks_for_its_cluster_or_has_no_quorum() {
     cluster.nodes[1].kill();
     cluster.nodes[2].not_ready("no leader for 6 of 6 ranges").await;
     assert_eq!(cluster.nodes[2].stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_signals_at_once_are_one_stop() {
+    let mut cluster = Cluster::started(3).await;
+    let node = &mut cluster.nodes[0];
+    // As a supervisor does, and a terminal: to the process, and to its group.
+    node.process().signal(Signal::INT);
+    node.process().signal(Signal::TERM);
+    let (status, said) = node.ended(0).await;
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("\"stopped\""), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_signal_ends_a_stop_that_takes_long() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader_of(b"/a").await;
+    for place in (0..3).filter(|place| *place != leader) {
+        cluster.nodes[place].process().freeze().await;
+    }
+    // Nobody takes the leadership over, so the stop would take its longest.
+    let node = cluster.nodes[leader].process();
+    let status = until("a node that is asked again and again ends", SOON, async || {
+        node.signal(Signal::TERM);
+        node.exit_status().ok_or("it runs")
+    });
+    assert_eq!(status.await.signal(), Some(9));
+    let said = cluster.nodes[leader].log_text();
+    assert!(said.contains("not waiting any longer"), "{said}");
 }
