@@ -1,7 +1,9 @@
 //! Sockets to listen on.
 //!
 //! An address says where others reach the node. It listens on that host if it is one of this
-//! machine's, and on every interface if not, as behind a load balancer or in a container.
+//! machine's, and on every interface if not, as behind a load balancer or in a container. A host that
+//! was named to listen on is meant: if it is none of this machine's, the node does not start, or a
+//! slip of the pen would open the node to every network.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +37,9 @@ pub(crate) async fn listen(
             resolved.sort_by_key(SocketAddr::is_ipv6);
             resolved
         }
+        Err(error) if listen_host.is_some() => {
+            return Err(fail(format!("--listen-host {host} cannot be resolved: {error}")));
+        }
         Err(error) => {
             tracing::warn!(host, "cannot resolve, listening on every interface: {error}");
             vec![everywhere]
@@ -64,6 +69,18 @@ mod tests {
         let address = format!("localhost:{}", free_port().await);
         let listener = listen("--peer-address", &address, None).await.unwrap();
         assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+    }
+
+    #[tokio::test]
+    async fn a_host_to_listen_on_that_cannot_be_resolved_is_refused_and_named() {
+        let address = format!("localhost:{}", free_port().await);
+        let refused = listen("--peer-address", &address, Some("no..host")).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains("--listen-host no..host cannot be resolved"), "{said}");
+        // Of an address it is no error: it says where others reach the node.
+        let elsewhere = format!("no..host:{}", free_port().await);
+        let listener = listen("--peer-address", &elsewhere, None).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
     }
 
     #[tokio::test]
