@@ -7,6 +7,11 @@
 //! Every change is durable before it is acted upon: written to a new file, synced, put in place by
 //! a rename, and the directory synced. The second line is a checksum of the first, so that a flipped
 //! bit is refused instead of making this another node.
+//!
+//! The file is the first that is written and says last that the directory is a member's: engines are
+//! opened in between. So a directory with other files and without this one has lost it, or was never
+//! a node's; and a member's without its engines has lost what it promised. Both are refused. A crash
+//! leaves neither.
 
 mod record;
 
@@ -27,6 +32,10 @@ pub const FORMAT_VERSION: u32 = 1;
 const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "LOCK";
 
+/// What may be in a directory without an identity: what an opening that was cut off leaves behind,
+/// and what a file system has by itself.
+const NOBODYS_FILES: [&str; 3] = [LOCK_FILE, "IDENTITY.unfinished", "lost+found"];
+
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("another process uses the data directory {}", .0.display())]
@@ -38,6 +47,17 @@ pub enum IdentityError {
     NewerFormat { path: PathBuf, found: u32 },
     #[error("corrupt data in {}: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
+    #[error(
+        "the data directory {} has no {IDENTITY_FILE} but holds {found}: put {IDENTITY_FILE} back if \
+         this was a node's, or give an empty directory, which becomes a new node", path.display()
+    )]
+    Foreign { path: PathBuf, found: String },
+    #[error(
+        "the data directory {} is that of node {node_id}, but {missing} is gone, and with it what the \
+         node promised to others: put it back, or empty the directory, which becomes a new node",
+        path.display()
+    )]
+    Lost { path: PathBuf, node_id: u64, missing: &'static str },
     #[error("{verb} {}: {error}", path.display())]
     Io { verb: &'static str, path: PathBuf, error: std::io::Error },
     #[error(transparent)]
@@ -127,10 +147,18 @@ pub struct DataDir {
 
 impl DataDir {
     /// Locks the directory and reads who it belongs to; makes both if they are not there.
+    ///
+    /// # Errors
+    /// Among others, if there are files of nobody known.
     pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
         create_dir_durably(path)?;
-        let lock = lock(path)?;
         let file = path.join(IDENTITY_FILE);
+        // Before anything is made there. Whoever makes a node of the directory at the same time is
+        // found by the lock.
+        if !file.exists() {
+            refuse_files(path)?;
+        }
+        let lock = lock(path)?;
         let identity = match std::fs::read(&file) {
             Ok(bytes) => decode(&file, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -142,6 +170,19 @@ impl DataDir {
             Err(error) => return Err(IdentityError::Io { verb: "read", path: file, error }),
         };
         Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
+    }
+
+    /// Refuses a member's directory that lost its engines' files. To be called before engines are
+    /// opened, which make what is not there.
+    pub fn refuse_lost_engines(&self) -> Result<(), IdentityError> {
+        let Some(Membership { node_id, .. }) = self.identity().membership() else { return Ok(()) };
+        let lost = |missing| IdentityError::Lost { path: self.path.clone(), node_id, missing };
+        if !self.path.join("state/CURRENT").exists() {
+            return Err(lost("state/CURRENT"));
+        }
+        let log = names_in(&self.path.join("log")).map_err(|_| lost("log/"))?;
+        let is_log = |name: &String| name.ends_with(".raftlog");
+        if log.iter().any(is_log) { Ok(()) } else { Err(lost("log/*.raftlog")) }
     }
 
     pub fn path(&self) -> &Path {
@@ -166,6 +207,25 @@ impl DataDir {
         }
         Ok(outcome)
     }
+}
+
+/// Refuses a directory that somebody else uses, or that lost its identity.
+fn refuse_files(path: &Path) -> Result<(), IdentityError> {
+    let mut names = names_in(path)?;
+    names.retain(|name| !NOBODYS_FILES.contains(&name.as_str()));
+    match names.into_iter().min() {
+        Some(found) => Err(IdentityError::Foreign { path: path.to_owned(), found }),
+        None => Ok(()),
+    }
+}
+
+fn names_in(path: &Path) -> Result<Vec<String>, IdentityError> {
+    let failed = |error| IdentityError::Io { verb: "read", path: path.to_owned(), error };
+    let entries = std::fs::read_dir(path).map_err(failed)?;
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect::<std::io::Result<_>>().map_err(failed)
 }
 
 fn lock(path: &Path) -> Result<File, IdentityError> {

@@ -108,6 +108,7 @@ impl Server {
     async fn open(config: Config) -> Result<Server, StartError> {
         open_files::raise_limit();
         let data = Arc::new(DataDir::open(&config.data_dir)?);
+        data.refuse_lost_engines()?;
         let host = config.listen_host.as_deref();
         let peer = listen("--peer-address", &config.peer_address, host).await?;
         let client = listen("--client-address", &config.client_address, host).await?;

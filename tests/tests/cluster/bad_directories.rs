@@ -87,6 +87,29 @@ async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_lost_a_part_is_refused_and_goes_on_once_it_is_back() {
+    let mut cluster = Cluster::started(1).await;
+    cluster.cli(["put", "/kept", "1"]).await.success();
+    let aside = cluster.path().join("aside");
+    for (part, named) in [
+        ("IDENTITY", "has no IDENTITY but holds "),
+        ("state", "state/CURRENT is gone"),
+        ("log", "log/ is gone"),
+    ] {
+        let node = &mut cluster.nodes[0];
+        assert!(node.stop().await.success());
+        std::fs::rename(node.data.join(part), &aside).unwrap();
+        let said = node.refuses().await;
+        assert!(said.contains(named) && said.contains(node.data.to_str().unwrap()), "{said}");
+        assert!(!node.data.join(part).exists(), "{part} was made anew");
+        std::fs::rename(&aside, node.data.join(part)).unwrap();
+        node.start();
+        node.ready().await;
+        assert_eq!(cluster.cli(["get", "/kept"]).await.success(), "1\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_of_the_log_is_cut_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::started(3).await;
     let outcome = write_some(&cluster).await;

@@ -85,6 +85,47 @@ fn every_flipped_bit_is_found() {
 }
 
 #[test]
+fn a_directory_with_files_and_without_an_identity_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("log")).unwrap();
+    let said = DataDir::open(dir.path()).err().unwrap().to_string();
+    assert!(said.contains("has no IDENTITY but holds log"), "{said}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is made in it");
+}
+
+#[test]
+fn a_directory_whose_first_opening_was_cut_off_is_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join("LOCK"), "").unwrap();
+    std::fs::write(dir.path().join("IDENTITY.unfinished"), "{").unwrap();
+    let first = DataDir::open(dir.path()).unwrap().identity();
+    // And behind the identity, before there are engines or a cluster.
+    let data = DataDir::open(dir.path()).unwrap();
+    assert_eq!(data.identity(), first);
+    data.refuse_lost_engines().unwrap();
+}
+
+#[test]
+fn a_members_directory_without_files_of_its_engines_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    data.update(|identity| {
+        identity.become_member(Membership { cluster_id: 1, node_id: 7 }, None);
+    })
+    .unwrap();
+    let refused = || data.refuse_lost_engines().unwrap_err().to_string();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    assert!(refused().contains("node 7, but state/CURRENT is gone"), "{}", refused());
+    std::fs::write(dir.path().join("state/CURRENT"), "").unwrap();
+    assert!(refused().contains("log/ is gone"), "{}", refused());
+    std::fs::create_dir(dir.path().join("log")).unwrap();
+    assert!(refused().contains("log/*.raftlog is gone"), "{}", refused());
+    std::fs::write(dir.path().join("log/0000000000000001.raftlog"), "").unwrap();
+    data.refuse_lost_engines().unwrap();
+}
+
+#[test]
 #[should_panic(expected = "never changes its cluster")]
 fn a_directory_never_changes_its_cluster() {
     let mut identity = Identity::new(1);
