@@ -31,6 +31,7 @@ pub mod logging;
 mod mailbox;
 mod metrics;
 mod open_files;
+mod patient_state;
 mod running;
 pub mod server;
 mod service;

@@ -158,6 +158,11 @@ impl RocksState {
         self.engine.db.compact_range_cf(self.engine.family(cf), start, end);
     }
 
+    /// Bytes of writes that no flush has covered yet; a little more than their files will have. Cheap.
+    pub fn memtable_bytes(&self) -> u64 {
+        stats::memtable_bytes(&self.engine)
+    }
+
     /// Figures for people and metrics.
     pub fn stats(&self) -> StateStats {
         StateStats::read(&self.engine)

@@ -62,8 +62,8 @@ pub struct StorageConfig {
     pub block_cache_bytes: u64,
     /// Bytes of newest writes that each column family keeps in memory.
     pub write_buffer_bytes: u64,
-    /// Free bytes of the file system below which the node stops writing; `None` is worked out from
-    /// its size (`disk_watch.rs`).
+    /// Bytes of the file system that are kept free, besides room for what is in memory: below, the
+    /// node stops writing. `None` is worked out from its size (`disk_watch.rs`).
     pub disk_reserve_bytes: Option<u64>,
 }
 

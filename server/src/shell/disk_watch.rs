@@ -1,84 +1,192 @@
 //! Stops writing before the disk is full.
 //!
 //! Without room the log cannot be appended to and the state cannot be flushed or compacted, not even
-//! to make room. So a reserve is kept: below it, stores propose nothing and take no entries in, and
-//! reads go on; above it again, with some distance so that the node does not flap, all is as before.
+//! to make room. What was taken in is owed to the disk once more: commands that wait go to the log
+//! and to memtables, and memtables to files. So room is kept for all of that, and a reserve for what
+//! cannot be counted, compaction above all. Below it, stores propose nothing and take no entries in,
+//! and reads go on; above it again, with some distance so that the node does not flap, all is as
+//! before.
+//!
+//! Others may fill the disk faster than anybody looks, and a compaction may. Then a write waits until
+//! there is room ([`DiskWatch::insist`]), and the disk counts as full meanwhile. Nothing is lost by
+//! that: the engines say of a write that found no room that it changed nothing, and what they have
+//! not flushed stands in the log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rangedb_raftstore::Event;
+use rangedb_storage::{Error, Result};
+use tokio::sync::Notify;
 
 use crate::handle::StoreHandle;
 use crate::node::{DiskSpace, Node};
 
-/// Between two looks: at a gigabyte a second, a disk loses no more than that in between.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks: the sooner, the less room is left. The shortest costs next to nothing.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// The reserve: a share of the file system, but at least room for a few flushes of a small node,
-/// and no more than a large one can use.
+/// Room that goes away within a second at most: half of it into the log, half into memtables.
+const USED_PER_SECOND: u64 = 1 << 30;
+
+/// The reserve: a share of the file system, but at least what goes away between two looks that come
+/// late, and no more than a large one can use. A quarter of a very small one must do.
 const RESERVE_SHARE: u64 = 20;
-const RESERVE_BYTES_MIN: u64 = 16 << 20;
+const RESERVE_BYTES_MIN: u64 = 32 << 20;
 const RESERVE_BYTES_MAX: u64 = 512 << 20;
+const RESERVE_SHARE_MAX: u64 = 4;
+
+/// Between two looks for room by a write that waits.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
+/// Free beyond what a write wants before it is tried again: files are made, and grow in steps.
+const RETRY_SLACK_BYTES: u64 = 8 << 20;
 
 /// Whether the node may write, as of the last look.
 pub(crate) struct DiskWatch {
+    data_dir: PathBuf,
     reserve_bytes: Option<u64>,
     seen: Mutex<Seen>,
+    /// Writes that found no room and wait for it.
+    waiting: AtomicUsize,
+    /// A write began to wait.
+    look_now: Notify,
 }
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Seen {
     pub space: DiskSpace,
+    /// What must be free for writes to be taken.
+    pub needed_bytes: u64,
     pub full: bool,
 }
 
 impl DiskWatch {
-    pub fn new(reserve_bytes: Option<u64>) -> Self {
-        DiskWatch { reserve_bytes, seen: Mutex::default() }
+    /// Without a reserve it is worked out from the file system's size.
+    pub fn new(data_dir: &Path, reserve_bytes: Option<u64>) -> Self {
+        DiskWatch {
+            data_dir: data_dir.to_owned(),
+            reserve_bytes,
+            seen: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            look_now: Notify::new(),
+        }
     }
 
     pub fn seen(&self) -> Seen {
         *self.seen.lock().expect("no panic holds it")
     }
 
-    /// Looks for as long as it is polled, and tells stores and node.
-    pub async fn run(&self, data_dir: &Path, stores: &StoreHandle, node: &Node) {
-        let mut every = tokio::time::interval(LOOK_EVERY);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Looks for as long as it is polled, and tells stores and node. `owed` says how many bytes that
+    /// were taken in have still to be written.
+    pub async fn run(&self, stores: &StoreHandle, node: &Node, owed: impl Fn() -> u64) {
         loop {
-            every.tick().await;
-            match space_of(data_dir) {
-                Ok(space) => {
-                    node.set_disk_space(space);
-                    if let Some(full) = self.look(space) {
-                        say(full, space, data_dir);
-                        stores.send_to_all(&Event::DiskFull(full));
-                    }
-                }
-                Err(error) => tracing::warn!("cannot look at the disk's free space: {error}"),
+            let pause = self.look(stores, node, owed());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.look_now.notified() => {}
             }
         }
     }
 
+    /// Looks once; says when to look again.
+    pub fn look(&self, stores: &StoreHandle, node: &Node, owed: u64) -> Duration {
+        match space_of(&self.data_dir) {
+            Ok(space) => {
+                node.set_disk_space(space);
+                if let Some(full) = self.judge(space, owed) {
+                    say(full, self.seen(), &self.data_dir);
+                    stores.send_to_all(&Event::DiskFull(full));
+                }
+            }
+            Err(error) => tracing::warn!("cannot look at the disk's free space: {error}"),
+        }
+        pause_after(self.seen())
+    }
+
+    /// Does a write that takes up about so many bytes; when it finds no room, again once there is
+    /// some. Blocks for as long as that takes. `what` names it for people.
+    ///
+    /// # Errors
+    /// All others than [`Error::Full`].
+    pub fn insist<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        mut write: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mut waiting = None;
+        loop {
+            match write() {
+                Err(Error::Full(reason)) => {
+                    waiting.get_or_insert_with(|| self.wait(what, &reason));
+                }
+                outcome => return outcome,
+            }
+            std::thread::sleep(RETRY_EVERY);
+            while !self.has_room(bytes) {
+                std::thread::sleep(RETRY_EVERY);
+            }
+        }
+    }
+
+    fn wait(&self, what: &str, reason: &str) -> Waiting<'_> {
+        tracing::error!("no room to {what}, which waits: {reason}");
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.look_now.notify_one();
+        Waiting(&self.waiting)
+    }
+
+    /// As far as anybody can tell.
+    fn has_room(&self, bytes: u64) -> bool {
+        let wanted = bytes.saturating_add(RETRY_SLACK_BYTES);
+        space_of(&self.data_dir).map_or(true, |space| space.available_bytes >= wanted)
+    }
+
     /// Takes note; returns what changed.
-    fn look(&self, space: DiskSpace) -> Option<bool> {
+    fn judge(&self, space: DiskSpace, owed: u64) -> Option<bool> {
         let mut seen = self.seen.lock().expect("no panic holds it");
         let before = seen.full;
         let reserve = self.reserve_bytes.unwrap_or_else(|| default_reserve(space.total_bytes));
         // Once full, it takes half as much again to be no longer so.
-        let needed = if before { reserve.saturating_add(reserve / 2) } else { reserve };
-        *seen = Seen { space, full: space.available_bytes < needed };
+        let reserve = if before { reserve.saturating_add(reserve / 2) } else { reserve };
+        let needed_bytes = reserve.saturating_add(owed);
+        let stuck = self.waiting.load(Ordering::Acquire) > 0;
+        *seen = Seen { space, needed_bytes, full: stuck || space.available_bytes < needed_bytes };
         (seen.full != before).then_some(seen.full)
     }
 }
 
-fn default_reserve(total_bytes: u64) -> u64 {
-    (total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX)
+/// Counts a write among those that wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+        tracing::info!("what waited for room goes on");
+    }
 }
 
-fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
+fn default_reserve(total_bytes: u64) -> u64 {
+    let share = (total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+    share.min(total_bytes / RESERVE_SHARE_MAX)
+}
+
+/// The time in which the room above what is needed may go away.
+fn pause_after(seen: Seen) -> Duration {
+    if seen.full {
+        // Nothing is taken in that could use more of it up.
+        return LOOK_EVERY_MAX;
+    }
+    let left = seen.space.available_bytes.saturating_sub(seen.needed_bytes);
+    let time = Duration::from_millis(left / (USED_PER_SECOND / 1000));
+    time.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+}
+
+/// Of the file system that the path is on.
+pub(crate) fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(DiskSpace {
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
@@ -86,13 +194,21 @@ fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
     })
 }
 
-fn say(full: bool, space: DiskSpace, data_dir: &Path) {
+fn say(full: bool, Seen { space, needed_bytes, .. }: Seen, data_dir: &Path) {
     let available_bytes = space.available_bytes;
     let dir = data_dir.display();
     if full {
-        tracing::error!(available_bytes, "the disk of {dir} is full: writes are refused");
+        tracing::error!(
+            available_bytes,
+            needed_bytes,
+            "the disk of {dir} is full: writes are refused"
+        );
     } else {
-        tracing::info!(available_bytes, "the disk of {dir} has room again: writes are taken");
+        tracing::info!(
+            available_bytes,
+            needed_bytes,
+            "the disk of {dir} has room again: writes are taken"
+        );
     }
 }
 
@@ -104,19 +220,72 @@ mod tests {
         DiskSpace { total_bytes: 1 << 40, available_bytes }
     }
 
+    fn watch(reserve_bytes: u64) -> DiskWatch {
+        DiskWatch::new(&std::env::temp_dir(), Some(reserve_bytes))
+    }
+
     #[test]
     fn writing_stops_below_the_reserve_and_begins_again_well_above_it() {
-        let watch = DiskWatch::new(Some(100));
-        assert_eq!(watch.look(available(100)), None);
-        assert_eq!(watch.look(available(99)), Some(true));
-        assert_eq!(watch.look(available(120)), None);
+        let watch = watch(100);
+        assert_eq!(watch.judge(available(100), 0), None);
+        assert_eq!(watch.judge(available(99), 0), Some(true));
+        assert_eq!(watch.judge(available(120), 0), None);
         assert!(watch.seen().full);
-        assert_eq!(watch.look(available(150)), Some(false));
+        assert_eq!(watch.judge(available(150), 0), Some(false));
+    }
+
+    #[test]
+    fn room_is_kept_for_what_was_taken_in_and_is_not_yet_written() {
+        let watch = watch(100);
+        assert_eq!(watch.judge(available(500), 400), None);
+        assert_eq!(watch.judge(available(500), 401), Some(true));
+        // Written, it takes the room that was kept for it.
+        assert_eq!(watch.judge(available(99), 0), None);
+        assert_eq!(watch.judge(available(150), 0), Some(false));
+    }
+
+    #[test]
+    fn the_less_room_is_left_the_sooner_comes_the_next_look() {
+        let seen = |available_bytes, full| Seen {
+            space: available(available_bytes),
+            needed_bytes: 1 << 20,
+            full,
+        };
+        assert_eq!(pause_after(seen(1 << 40, false)), LOOK_EVERY_MAX);
+        let half = pause_after(seen((1 << 20) + USED_PER_SECOND / 2, false));
+        assert!(half > LOOK_EVERY_MAX / 3 && half < LOOK_EVERY_MAX, "{half:?}");
+        assert_eq!(pause_after(seen(1 << 20, false)), LOOK_EVERY_MIN);
+        assert_eq!(pause_after(seen(0, true)), LOOK_EVERY_MAX);
+    }
+
+    #[test]
+    fn a_write_that_finds_no_room_waits_for_it_and_the_disk_is_full_meanwhile() {
+        let watch = watch(100);
+        let mut found = Vec::new();
+        let written = watch.insist("write", 1, || {
+            found.push(watch.judge(available(1000), 0));
+            if found.len() < 3 { Err(Error::Full("nothing left".into())) } else { Ok(7) }
+        });
+        assert_eq!(written.unwrap(), 7);
+        assert_eq!(found, [None, Some(true), None]);
+        assert_eq!(watch.judge(available(1000), 0), Some(false));
+    }
+
+    #[test]
+    fn a_write_that_fails_for_another_reason_is_not_done_again() {
+        let mut writes = 0;
+        let failed = watch(100).insist("write", 1, || {
+            writes += 1;
+            Err::<(), _>(Error::Io("broken".into()))
+        });
+        assert!(matches!(failed, Err(Error::Io(_))));
+        assert_eq!(writes, 1);
     }
 
     #[test]
     fn the_reserve_fits_small_and_large_file_systems() {
-        assert_eq!(default_reserve(64 << 20), RESERVE_BYTES_MIN);
+        assert_eq!(default_reserve(64 << 20), 16 << 20);
+        assert_eq!(default_reserve(256 << 20), RESERVE_BYTES_MIN);
         assert_eq!(default_reserve(1 << 30), (1 << 30) / 20);
         assert_eq!(default_reserve(1 << 40), RESERVE_BYTES_MAX);
     }

@@ -9,9 +9,17 @@ use rangedb_storage::{LogOptions, RaftEngineLog, Result, RocksState, StateOption
 
 use crate::founding::founding_ranges;
 use crate::shell::config::StorageConfig;
+use crate::shell::disk_watch::space_of;
 
 /// Memtables of all families together, in those of one: most writes go to two of the five.
 const MEMTABLES: u64 = 4;
+
+/// Of the file system: that dropped entries of the logs may take up before their space is given back,
+/// and that one file of the logs may. Without them the logs alone would fill a small disk.
+const LOGS_SHARE: u64 = 8;
+const LOG_FILE_SHARE: u64 = 64;
+const LOGS_BYTES_MIN: u64 = 16 << 20;
+const LOG_FILE_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Engines {
@@ -30,7 +38,7 @@ impl Engines {
             ..StateOptions::default()
         };
         let state = RocksState::open(data_dir, options)?;
-        let log = RaftEngineLog::open(data_dir, LogOptions::default())?;
+        let log = RaftEngineLog::open(data_dir, log_options(data_dir))?;
         Ok(Engines { log: Arc::new(log), state: Arc::new(state) })
     }
 
@@ -39,5 +47,37 @@ impl Engines {
         let mut ranges = founding_ranges(formation);
         ranges.retain(|range| range.replica_on(node_id).is_some());
         rangedb_raftstore::bootstrap(&*self.log, &*self.state, &ranges)
+    }
+}
+
+fn log_options(data_dir: &Path) -> LogOptions {
+    match space_of(data_dir) {
+        Ok(space) => log_options_for(space.total_bytes),
+        // Whoever looks at it later says so.
+        Err(_) => LogOptions::default(),
+    }
+}
+
+fn log_options_for(total_bytes: u64) -> LogOptions {
+    let most = LogOptions::default();
+    LogOptions {
+        file_bytes: (total_bytes / LOG_FILE_SHARE).clamp(LOG_FILE_BYTES_MIN, most.file_bytes),
+        purge_bytes: (total_bytes / LOGS_SHARE).clamp(LOGS_BYTES_MIN, most.purge_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logs_take_up_a_share_of_a_small_disk() {
+        let of = |total: u64| {
+            let LogOptions { file_bytes, purge_bytes } = log_options_for(total);
+            (file_bytes >> 20, purge_bytes >> 20)
+        };
+        assert_eq!(of(64 << 20), (4, 16));
+        assert_eq!(of(2 << 30), (32, 256));
+        assert_eq!(of(1 << 40), (64, 1024));
     }
 }

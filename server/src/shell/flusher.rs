@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rangedb_raftstore::Event;
-use rangedb_storage::{LogEngine, RocksState, StateEngine};
+use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 
 use crate::board::Board;
 use crate::handle::EventSink;
 use crate::shell::compaction::CompactionBounds;
+use crate::shell::disk_watch::DiskWatch;
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
 
@@ -29,11 +30,12 @@ impl Flusher {
         log: Arc<dyn LogEngine>,
         board: Arc<Board>,
         stores: Vec<Mailbox>,
+        disk: Arc<DiskWatch>,
     ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
         // A store asks for one flush at a time.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let thread = end::thread("flusher".to_owned(), move || {
-            flush_all(&receiver, &state, &*log, &board, &stores);
+            flush_all(&receiver, &state, &*log, &board, &stores, &disk);
         })?;
         Ok((Flusher(sender), thread))
     }
@@ -51,6 +53,7 @@ fn flush_all(
     log: &dyn LogEngine,
     board: &Board,
     stores: &[Mailbox],
+    disk: &DiskWatch,
 ) {
     let mut purge_at = Instant::now() + PURGE_EVERY;
     let mut bounds = CompactionBounds::default();
@@ -63,14 +66,19 @@ fn flush_all(
         }
         flushes.extend(wanted.try_iter());
         if !flushes.is_empty() {
-            state.flush().unwrap_or_else(|error| end::process("flusher", error));
+            disk.insist("flush the state", 0, || state.flush())
+                .unwrap_or_else(|error| end::process("flusher", error));
         }
         for (shard, token) in flushes {
             // A store that is stopping has no use for it.
             let _ = stores[shard].send(Event::Flushed { token });
         }
         if Instant::now() >= purge_at {
-            log.purge().unwrap_or_else(|error| end::process("flusher", error));
+            match log.purge() {
+                // It moves entries before it gives room back. There may be some the next time.
+                Err(Error::Full(reason)) => tracing::warn!("the log is not purged: {reason}"),
+                purged => purged.unwrap_or_else(|error| end::process("flusher", error)),
+            }
             bounds
                 .raise(state, &board.ranges())
                 .unwrap_or_else(|error| end::process("flusher", error));

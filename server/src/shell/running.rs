@@ -7,7 +7,7 @@ use rangedb_client::net::SharedNet;
 use rangedb_proto::NodeId;
 use rangedb_proto::v1::NodeDescriptor;
 use rangedb_raftstore::{Options, Shard, Store};
-use rangedb_storage::StateEngine;
+use rangedb_storage::{Error, StateEngine};
 use rangedb_txn::TxnMachine;
 
 use crate::board::Board;
@@ -15,12 +15,14 @@ use crate::handle::{EventSink, StoreHandle};
 use crate::node::{Node, NodeParts};
 use crate::shell::clock::SystemClock;
 use crate::shell::config::Config;
+use crate::shell::disk_watch::DiskWatch;
 use crate::shell::driver::{Driver, Performers, Pulse};
 use crate::shell::engines::Engines;
 use crate::shell::flusher::Flusher;
 use crate::shell::identity::{DataDir, Identity, Membership};
-use crate::shell::log_writer::LogWriter;
+use crate::shell::log_writer::{Backlog, LogWriter};
 use crate::shell::mailbox::{self, Inbox, Mailbox};
+use crate::shell::patient_state::PatientState;
 use crate::shell::server::StartError;
 use crate::shell::service::Member;
 use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
@@ -36,6 +38,7 @@ pub(crate) struct Running {
     pub transport: Arc<Counts>,
     me: Identification,
     engines: Engines,
+    log_backlog: Backlog,
     snapshots: usize,
     drivers: Vec<JoinHandle<()>>,
     /// Log writer and flusher: they end after the drivers, which are all that calls them.
@@ -51,12 +54,14 @@ impl Running {
         descriptor: NodeDescriptor,
         engines: Engines,
         net: SharedNet,
+        disk: &Arc<DiskWatch>,
     ) -> Result<Running, StartError> {
         let me = Identification { cluster_id: membership.cluster_id, node_id: membership.node_id };
         let identity = data.identity();
         // Durable before any store can promise anything: found() holds only for the first time.
         data.update(|identity| identity.opened = true)?;
-        let stores = open_stores(config, me, &engines, is_founder(&identity) && !identity.opened)?;
+        let found = is_founder(&identity) && !identity.opened;
+        let stores = open_stores(config, me, &engines, disk, found)?;
 
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) =
             (0..config.stores).map(|_| mailbox::new(config.limits.store_queue_bytes)).unzip();
@@ -79,8 +84,11 @@ impl Running {
         directory.set(&node);
         let transport = Arc::new(Counts::default());
         let (log, state) = (engines.log.clone(), engines.state.clone());
-        let (log_writer, log_thread) = LogWriter::start(log.clone(), mailboxes.clone())?;
-        let (flusher, flush_thread) = Flusher::start(state, log, board.clone(), mailboxes.clone())?;
+        let (log_writer, log_thread) =
+            LogWriter::start(log.clone(), mailboxes.clone(), disk.clone())?;
+        let log_backlog = log_writer.backlog();
+        let (flusher, flush_thread) =
+            Flusher::start(state, log, board.clone(), mailboxes.clone(), disk.clone())?;
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),
@@ -117,6 +125,7 @@ impl Running {
             transport,
             me,
             engines,
+            log_backlog,
             snapshots: config.limits.snapshots,
             drivers,
             writers: vec![log_thread, flush_thread],
@@ -134,6 +143,17 @@ impl Running {
         }
     }
 
+    /// Bytes that are still to be written to the disk of what was taken in: commands that wait go to
+    /// the log and to memtables, and memtables to files.
+    pub fn owed(&self) -> impl Fn() -> u64 + Send + use<> {
+        let (state, mailboxes) = (self.engines.state.clone(), self.mailboxes.clone());
+        let log_backlog = self.log_backlog.clone();
+        move || {
+            let queued = mailboxes.iter().map(|mailbox| mailbox.load().bytes() as u64).sum::<u64>();
+            state.memtable_bytes() + 2 * (queued + log_backlog.bytes())
+        }
+    }
+
     /// Ends the threads and flushes the state, so that the next start has no log to replay. Blocks.
     pub fn stop(self) -> rangedb_storage::Result<()> {
         self.mailboxes.iter().for_each(Mailbox::stop);
@@ -141,7 +161,13 @@ impl Running {
             // A thread that panicked has ended the process.
             let _ = thread.join();
         }
-        self.engines.state.flush()
+        match self.engines.state.flush() {
+            Err(Error::Full(reason)) => {
+                tracing::warn!("not flushed, the next start replays the log: {reason}");
+                Ok(())
+            }
+            flushed => flushed,
+        }
     }
 }
 
@@ -155,8 +181,10 @@ fn open_stores(
     config: &Config,
     me: Identification,
     engines: &Engines,
+    disk: &Arc<DiskWatch>,
     found: bool,
 ) -> Result<Vec<Store>, StartError> {
+    let state = Arc::new(PatientState::new(engines.state.clone(), disk.clone()));
     let open = |index: u64| {
         let options = Options {
             node: NodeId(me.node_id),
@@ -165,8 +193,7 @@ fn open_stores(
             seed: fastrand::u64(..),
         };
         let machines = Box::new(|_| Box::new(TxnMachine::new()) as Box<_>);
-        let (log, state) = (engines.log.clone(), engines.state.clone());
-        let mut store = Store::open(options, log, state, machines)?;
+        let mut store = Store::open(options, engines.log.clone(), state.clone(), machines)?;
         if found {
             store.found();
         }

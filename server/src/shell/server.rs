@@ -173,7 +173,7 @@ impl Server {
             "listening"
         );
         Ok(Server {
-            disk: Arc::new(DiskWatch::new(config.storage.disk_reserve_bytes)),
+            disk: Arc::new(DiskWatch::new(&config.data_dir, config.storage.disk_reserve_bytes)),
             config,
             data,
             engines,
@@ -197,8 +197,9 @@ impl Server {
             let (config, data, engines) =
                 (self.config.clone(), self.data.clone(), self.engines.clone());
             let (descriptor, net) = (self.descriptor.clone(), self.net.clone());
+            let disk = self.disk.clone();
             joined(tokio::task::spawn_blocking(move || {
-                Running::start(&config, &data, membership, descriptor, engines, net)
+                Running::start(&config, &data, membership, descriptor, engines, net, &disk)
             }))
             .await?
         };
@@ -218,13 +219,15 @@ impl Server {
         let (board, pulses) = (running.board.clone(), running.pulses.clone());
         let stores = Stores { board, pulses, cluster_id, node_id };
         assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
+        let owed = running.owed();
+        // Before anybody can write.
+        self.disk.look(&running.stores, &running.node, owed());
         self.front.open(running.member());
         running.node.start();
         self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let (disk, stores, node) =
             (self.disk.clone(), running.stores.clone(), running.node.clone());
-        let data_dir = self.config.data_dir.clone();
-        let watching = async move { disk.run(&data_dir, &stores, &node).await };
+        let watching = async move { disk.run(&stores, &node, owed).await };
         self.background.lock().expect("no panic holds it").spawn(watching);
         tracing::info!(
             cluster_id = format!("{cluster_id:016x}"),

@@ -30,17 +30,12 @@ pub struct StateStats {
 
 impl StateStats {
     pub(super) fn read(engine: &Engine) -> Self {
-        // A property that RocksDB does not have right now counts as zero: these are only figures.
-        let read = |cf, name: &properties::PropName| {
-            let value = engine.db.property_int_value_cf(engine.family(cf), name);
-            value.ok().flatten().unwrap_or(0)
-        };
-        let sum = |name| ColumnFamily::ALL.into_iter().map(|cf| read(cf, name)).sum();
+        let sum = |name| sum(engine, name);
         // The same for each family, as it is about the database, or the cache that they share.
-        let shared = |name| read(ColumnFamily::Current, name);
+        let shared = |name| read(engine, ColumnFamily::Current, name);
         Self {
             file_bytes: sum(properties::LIVE_SST_FILES_SIZE),
-            memtable_bytes: sum(properties::CUR_SIZE_ALL_MEM_TABLES),
+            memtable_bytes: memtable_bytes(engine),
             pending_compaction_bytes: sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
             block_cache_bytes: shared(properties::BLOCK_CACHE_USAGE),
             running_flushes: shared(properties::NUM_RUNNING_FLUSHES),
@@ -50,4 +45,18 @@ impl StateStats {
             deleted_markers_collected: engine.collector.deleted_markers.load(Ordering::Relaxed),
         }
     }
+}
+
+pub(super) fn memtable_bytes(engine: &Engine) -> u64 {
+    sum(engine, properties::CUR_SIZE_ALL_MEM_TABLES)
+}
+
+fn sum(engine: &Engine, name: &properties::PropName) -> u64 {
+    ColumnFamily::ALL.into_iter().map(|cf| read(engine, cf, name)).sum()
+}
+
+/// A property that RocksDB does not have right now counts as zero: these are only figures.
+fn read(engine: &Engine, cf: ColumnFamily, name: &properties::PropName) -> u64 {
+    let value = engine.db.property_int_value_cf(engine.family(cf), name);
+    value.ok().flatten().unwrap_or(0)
 }

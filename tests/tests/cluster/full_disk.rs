@@ -1,8 +1,14 @@
 //! A disk that is full stops writes, with the reason, and nothing else.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::Command;
+
+use rangedb_client::Error;
+use tokio::task::JoinSet;
 
 use crate::support::cluster::Cluster;
+use crate::support::process::Process;
 use crate::support::wait::{SOON, check, until};
 
 /// Room for a small node and its reserve.
@@ -13,6 +19,13 @@ const FILL_BYTES: usize = 245 << 20;
 
 /// Small files, so that the node itself does not fill the disk.
 const SMALL_NODE: &str = "[storage]\nwrite_buffer_bytes = \"2MiB\"\n";
+
+/// What a fast writer writes, and how much of it at once.
+const LARGE_VALUE_BYTES: usize = 1_000_000;
+const WRITERS: usize = 4;
+
+/// Rounds in which nothing was taken, until the disk counts as full for good.
+const REFUSED_ROUNDS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
@@ -55,4 +68,120 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     .await;
     cluster.cli(["get", "/refused"]).await.failure(3, "key not found");
     assert_eq!(cluster.cli(["get", "/after"]).await.success(), "1\n");
+}
+
+/// A file system in memory, in a mount namespace of its own, which outlives the nodes on it.
+struct SmallDisk {
+    mount: PathBuf,
+    holder: Process,
+}
+
+impl SmallDisk {
+    async fn mounted(cluster: &Cluster, mib: usize) -> SmallDisk {
+        let mount = cluster.path().join("disk");
+        std::fs::create_dir(&mount).unwrap();
+        let path = mount.to_str().unwrap();
+        let script =
+            format!("mount -t tmpfs -o size={mib}m tmpfs {path} && exec tail -f /dev/null");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--map-root-user", "--mount", "sh", "-c", &script]);
+        let holder = Process::start(&mut unshare);
+        let mounts = format!("/proc/{}/mounts", holder.id());
+        until("the disk is mounted", SOON, async || {
+            let mounts = std::fs::read_to_string(&mounts).unwrap_or_default();
+            check(mounts.contains(path), "not yet")
+        })
+        .await;
+        SmallDisk { mount, holder }
+    }
+
+    /// What a node is started through to see it.
+    fn entrance(&self) -> Vec<String> {
+        let holder = self.holder.id().to_string();
+        let words = ["nsenter", "--target", &holder, "--user", "--mount", "--preserve-credentials"];
+        words.map(str::to_owned).to_vec()
+    }
+}
+
+/// Nothing that compresses away, and the same for each number.
+fn large_value(number: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(number as u64);
+    (0..LARGE_VALUE_BYTES).map(|_| random.u8(..)).collect()
+}
+
+fn large_key(number: usize) -> String {
+    format!("/large/{number:05}")
+}
+
+/// Writes until the disk is full; adds the numbers of what was written.
+async fn fill(cluster: &Cluster, written: &mut BTreeSet<usize>) {
+    let client = cluster.client();
+    let mut next = written.last().map_or(0, |last| last + 1);
+    let mut refused_rounds = 0;
+    while refused_rounds < REFUSED_ROUNDS {
+        let mut writes = JoinSet::new();
+        for number in next..next + WRITERS {
+            let client = client.clone();
+            let write = async move { client.put(large_key(number), large_value(number)).await };
+            writes.spawn(async move { (number, write.await) });
+        }
+        next += WRITERS;
+        refused_rounds += 1;
+        for (number, result) in writes.join_all().await {
+            match result {
+                Ok(_) => {
+                    written.insert(number);
+                    refused_rounds = 0;
+                }
+                Err(Error::DiskFull(_)) => {}
+                Err(error) => panic!("value {number}: {error}"),
+            }
+        }
+    }
+}
+
+async fn all_is_there(cluster: &Cluster, written: &BTreeSet<usize>) {
+    let client = cluster.client();
+    for number in written {
+        let found = client.get(large_key(*number)).await.unwrap();
+        let found = found.unwrap_or_else(|| panic!("value {number} is lost"));
+        assert!(found.value == large_value(*number), "value {number} is another");
+    }
+}
+
+/// Both what fits into memtables and what is flushed and compacted many times.
+async fn a_fast_writer_fills(mib: usize) {
+    let mut cluster = Cluster::of(1).await;
+    let disk = SmallDisk::mounted(&cluster, mib).await;
+    cluster.nodes[0].data = disk.mount.join("data");
+    cluster.nodes[0].through = disk.entrance();
+    let mut cluster = cluster.start().await;
+    let mut written = BTreeSet::new();
+    fill(&cluster, &mut written).await;
+    // Every value is written twice, to the log and to the state, and a part is kept free.
+    assert!(written.len() > mib / 5, "{} values fill {mib} MiB", written.len());
+    all_is_there(&cluster, &written).await;
+    for ends_with in ["kill -9", "SIGTERM"] {
+        match ends_with {
+            "kill -9" => cluster.nodes[0].kill(),
+            _ => assert!(cluster.nodes[0].stop().await.success()),
+        }
+        cluster.nodes[0].start();
+        cluster.nodes[0].ready().await;
+        all_is_there(&cluster, &written).await;
+        fill(&cluster, &mut written).await;
+        all_is_there(&cluster, &written).await;
+        assert!(cluster.nodes[0].is_running(), "after {ends_with}");
+    }
+    assert_eq!(cluster.nodes[0].metric("rangedb_storage_disk_full").await.unwrap(), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_writer_fills_a_very_small_disk_and_the_node_goes_on_and_starts_again() {
+    a_fast_writer_fills(150).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_writer_fills_a_small_disk_and_the_node_goes_on_and_starts_again() {
+    a_fast_writer_fills(crate::repeats(500, 1200)).await;
 }

@@ -179,6 +179,11 @@ impl Sources {
                 "Bytes free on the file system.",
                 disk.space.available_bytes,
             ),
+            gauge(
+                "disk_needed_bytes",
+                "Bytes that must be free for writes to be taken.",
+                disk.needed_bytes,
+            ),
             gauge("disk_full", "1 while writes are refused for want of room.", disk.full.into()),
         ]
     }
