@@ -13,6 +13,7 @@
 //! One for each store, one that writes logs, one that flushes, and tokio's for everything that
 //! waits. A panic or an engine's error on one of the first three ends the process (`end`).
 
+mod accept;
 pub mod bootstrap;
 mod clock;
 mod compaction;

@@ -21,6 +21,10 @@ const LOG_FILE_SHARE: u64 = 64;
 const LOGS_BYTES_MIN: u64 = 16 << 20;
 const LOG_FILE_BYTES_MIN: u64 = 4 << 20;
 
+/// Of the files that the process may have open, for the state; connections have a share too
+/// (`accept.rs`).
+const OPEN_FILES_SHARE: u64 = 2;
+
 #[derive(Clone)]
 pub(crate) struct Engines {
     pub log: Arc<RaftEngineLog>,
@@ -28,14 +32,17 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Blocks: checks what it finds.
-    pub fn open(data_dir: &Path, config: &StorageConfig) -> Result<Engines> {
+    /// In a process that may have so many files open. Blocks: checks what it finds.
+    pub fn open(data_dir: &Path, config: &StorageConfig, open_files_max: u64) -> Result<Engines> {
         let length = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let default = StateOptions::default();
+        let share = i32::try_from(open_files_max / OPEN_FILES_SHARE).unwrap_or(i32::MAX);
         let options = StateOptions {
+            open_files_max: share.min(default.open_files_max),
             block_cache_bytes: length(config.block_cache_bytes),
             memtable_bytes: length(config.write_buffer_bytes),
             memtables_bytes: length(config.write_buffer_bytes.saturating_mul(MEMTABLES)),
-            ..StateOptions::default()
+            ..default
         };
         let state = RocksState::open(data_dir, options)?;
         let log = RaftEngineLog::open(data_dir, log_options(data_dir))?;

@@ -3,11 +3,13 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one.
-pub(crate) fn raise_limit() {
+/// Raises the soft limit to the hard one; returns what holds now.
+pub(crate) fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = limit.current, "the limit of open files cannot be raised");
     }
+    // None is none.
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -10,13 +10,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rangedb_proto::v1::{NodeDescriptor, NodeState};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 use crate::node::Node;
+use crate::shell::accept::{Door, Gate, Patience};
 use crate::shell::bootstrap::{Bootstrap, BootstrapError, Intent};
 use crate::shell::config::Config;
 use crate::shell::disk_watch::DiskWatch;
@@ -106,7 +105,7 @@ struct Server {
 
 impl Server {
     async fn open(config: Config) -> Result<Server, StartError> {
-        open_files::raise_limit();
+        let open_files_max = open_files::raise_limit();
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         data.refuse_lost_engines()?;
         let host = config.listen_host.as_deref();
@@ -115,8 +114,8 @@ impl Server {
         let status_listener = listen("--status-address", &config.status_address, host).await?;
         let engines = {
             let (data, storage) = (data.clone(), config.storage.clone());
-            joined(tokio::task::spawn_blocking(move || Engines::open(data.path(), &storage)))
-                .await?
+            let open = move || Engines::open(data.path(), &storage, open_files_max);
+            joined(tokio::task::spawn_blocking(open)).await?
         };
 
         let descriptor = NodeDescriptor {
@@ -156,12 +155,16 @@ impl Server {
 
         let (ending, ended) = watch::channel(false);
         let mut grpc = JoinSet::new();
-        grpc.spawn(serve(peer, routes.clone(), ended.clone()));
-        grpc.spawn(serve(client, routes, ended));
+        let gate = Gate::new(open_files_max);
+        for listener in [peer, client] {
+            let door = Door::new(listener, &gate, Patience::GRPC);
+            grpc.spawn(serve(door, routes.clone(), ended.clone()));
+        }
         let mut background = JoinSet::new();
+        let status_door = Door::new(status_listener, &gate, Patience::STATUS);
         let pages = status::router(status.clone());
         background.spawn(async move {
-            if let Err(error) = axum::serve(status_listener, pages).await {
+            if let Err(error) = axum::serve(status_door, pages).await {
                 tracing::error!("the status address is no longer served: {error}");
             }
         });
@@ -290,8 +293,11 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, routes: Routes, mut ended: watch::Receiver<bool>) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+async fn serve(door: Door, routes: Routes, mut ended: watch::Receiver<bool>) {
+    let incoming = futures::stream::unfold(door, |door| async {
+        let (connection, _) = door.next().await;
+        Some((Ok::<_, std::io::Error>(connection), door))
+    });
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))

@@ -17,8 +17,6 @@ const RUN_BLOCK_BYTES: usize = 16 << 10;
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 /// Memtables waiting for a flush before writes are held up.
 const MEMTABLES_MAX: i32 = 4;
-/// Files kept open; their readers' indexes are in the block cache.
-const OPEN_FILES_MAX: i32 = 4096;
 /// RocksDB's own log: warnings, a little of them.
 const INFO_LOG_BYTES: usize = 8 << 20;
 const INFO_LOGS_MAX: usize = 4;
@@ -32,6 +30,8 @@ pub struct StateOptions {
     pub memtable_bytes: usize,
     /// Memory for writes of all families: beyond it a flush begins.
     pub memtables_bytes: usize,
+    /// Files kept open; their readers' indexes are in the block cache.
+    pub open_files_max: i32,
     /// Threads for flushes and compactions.
     pub background_jobs: i32,
     /// At opening every block is read and checked if the files are at most this long together;
@@ -50,6 +50,7 @@ impl Default for StateOptions {
             block_cache_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
             memtables_bytes: 256 << 20,
+            open_files_max: 4096,
             background_jobs: 2,
             verify_bytes_max: 512 << 20,
             staged_file_bytes: 32 << 20,
@@ -68,7 +69,7 @@ impl StateOptions {
         options.set_paranoid_checks(true);
         options.set_db_write_buffer_size(self.memtables_bytes);
         options.set_max_background_jobs(self.background_jobs);
-        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_max_open_files(self.open_files_max);
         // Spreads the writing of files out, so that a sync of the raft log finds the disk free.
         options.set_bytes_per_sync(1 << 20);
         options.set_log_level(LogLevel::Warn);

@@ -10,6 +10,7 @@ mod bad_settings;
 mod bank;
 mod catching_up;
 mod cli_transactions;
+mod connections;
 mod dead_clients;
 mod durability;
 mod failover;

@@ -1,0 +1,90 @@
+//! Which connections are kept, and for how long.
+
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// Short, so that the test is; whoever speaks does so long before.
+const SILENCE_MAX: Duration = Duration::from_millis(300);
+
+async fn door(open_files_max: u64, patience: Patience) -> (Door, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (Door::new(listener, &Gate::new(open_files_max), patience), address)
+}
+
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    !matches!(stream.read(&mut [0]).await, Ok(1))
+}
+
+#[tokio::test]
+async fn beyond_the_share_of_open_files_a_connection_is_closed_at_once() {
+    let (door, address) = door(2 * CONNECTIONS_SHARE, Patience::GRPC).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(TcpStream::connect(address).await.unwrap());
+    }
+    let first = door.next().await;
+    let _second = door.next().await;
+    let next = tokio::spawn(async move { door.next().await.1 });
+    assert!(is_closed(&mut streams[2]).await);
+    // Its place is for the next one.
+    drop(first);
+    let after = TcpStream::connect(address).await.unwrap();
+    assert_eq!(next.await.unwrap(), after.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_finish_its_preface_ends() {
+    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::GRPC };
+    let (door, address) = door(100, patience).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut connection, _) = door.next().await;
+    stream.write_all(&[1; HTTP2_PREFACE_BYTES - 1]).await.unwrap();
+    let mut heard = [0; HTTP2_PREFACE_BYTES];
+    let ended = connection.read_exact(&mut heard).await.unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(heard[HTTP2_PREFACE_BYTES - 1], 0);
+}
+
+#[tokio::test]
+async fn once_the_preface_has_come_silence_is_no_end() {
+    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::GRPC };
+    let (door, address) = door(100, patience).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut connection, _) = door.next().await;
+    stream.write_all(&[1; HTTP2_PREFACE_BYTES]).await.unwrap();
+    connection.read_exact(&mut [0; HTTP2_PREFACE_BYTES]).await.unwrap();
+    let silent = tokio::time::timeout(2 * SILENCE_MAX, connection.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    stream.write_u8(7).await.unwrap();
+    assert_eq!(connection.read_u8().await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_status_connection_ends_after_a_silence_that_begins_with_the_last_word() {
+    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::STATUS };
+    let (door, address) = door(100, patience).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut connection, _) = door.next().await;
+    let begun = Instant::now();
+    stream.write_all(&[7; 100]).await.unwrap();
+    connection.read_exact(&mut [0; 100]).await.unwrap();
+    let ended = connection.read_u8().await.unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= SILENCE_MAX);
+}
+
+#[test]
+fn without_a_file_to_spare_accepting_pauses_and_says_so_once() {
+    // EMFILE and ENFILE.
+    for number in [24, 23] {
+        assert!(!is_of_one_connection(&io::Error::from_raw_os_error(number)));
+    }
+    assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
+    let said = Said::default();
+    assert!(said.is_due());
+    assert!(!said.is_due());
+}

@@ -1,0 +1,65 @@
+//! Whoever opens connections and says nothing takes no place from those who speak.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::cluster::Cluster;
+use crate::support::wait::{SOON, check, until};
+
+/// Files that the process may have open: fewer than the connections that the test opens.
+const OPEN_FILES: usize = 256;
+const CONNECTIONS: usize = 300;
+
+/// Writes that fill memtables, so that files are made meanwhile.
+const WRITES: usize = 40;
+const VALUE_BYTES: usize = 200_000;
+const SMALL_MEMTABLES: &str = "[storage]\nwrite_buffer_bytes = \"1MiB\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_open_files_leave_the_engines_theirs() {
+    let mut cluster = Cluster::of(1).await.configured(SMALL_MEMTABLES);
+    let limited = format!("ulimit -n {OPEN_FILES} && exec \"$@\"");
+    cluster.nodes[0].through = ["sh", "-c", &limited, "sh"].map(str::to_owned).to_vec();
+    let mut cluster = cluster.start().await;
+    let client = cluster.client();
+    client.put("/before", "1").await.unwrap();
+
+    let mut idle = Vec::new();
+    for number in 0..CONNECTIONS {
+        let node = &cluster.nodes[0];
+        let address = [&node.client, &node.peer, &node.status][number % 3];
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Beyond its share, connections are closed.
+    assert_eq!(idle.last_mut().unwrap().read(&mut [0]).await.unwrap_or(0), 0);
+    for number in 0..WRITES {
+        let value: Vec<u8> = (0..VALUE_BYTES).map(|_| fastrand::u8(..)).collect();
+        client.put(format!("/during/{number}"), value).await.unwrap();
+    }
+    assert!(cluster.nodes[0].is_running());
+    let log = cluster.nodes[0].log_text();
+    assert_eq!(log.matches("new ones are closed").count(), 1, "it is said once: {log}");
+
+    drop(idle);
+    until("a new client finds a place", SOON, async || {
+        cluster.cli(["--timeout", "2s", "get", "/before"]).await.succeeded()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_begins_to_speak_is_closed() {
+    let cluster = Cluster::started(1).await;
+    let mut silent = TcpStream::connect(&cluster.nodes[0].client).await.unwrap();
+    let mut half = TcpStream::connect(&cluster.nodes[0].peer).await.unwrap();
+    half.write_all(b"PRI * HTTP").await.unwrap();
+    for stream in [&mut silent, &mut half] {
+        let closed = tokio::time::timeout(SOON, async {
+            let mut bytes = Vec::new();
+            // An error is an end too.
+            let _ = stream.read_to_end(&mut bytes).await;
+        });
+        check(closed.await.is_ok(), "it is still open").unwrap();
+    }
+    cluster.cli(["put", "/still", "here"]).await.success();
+}
