@@ -68,7 +68,7 @@ pub enum Event {
     /// Messages to that node could not be delivered.
     Unreachable(NodeId),
     /// The disk has no room, or has room again. While full, nothing is proposed, and entries of
-    /// other leaders are not taken in; reads go on.
+    /// other leaders are not taken in, but for ranges of the cluster's own keys; reads go on.
     DiskFull(bool),
 }
 

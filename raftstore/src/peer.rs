@@ -21,7 +21,7 @@ use std::sync::Arc;
 use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica};
-use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
+use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId, SYSTEM_PREFIX};
 use rangedb_storage::{
     Error as StorageError, LogBatch, LogEngine, Span, StateEngine, StateMachine, keys,
 };
@@ -254,6 +254,13 @@ impl Peer {
 
     pub fn set_disk_full(&mut self, full: bool) {
         self.disk_full = full;
+    }
+
+    /// Whether nothing may be taken in for want of room. Ranges of the cluster's own keys go on, out
+    /// of the reserve: what they write is little, and without it nobody would find a range to read or
+    /// get a timestamp to read at.
+    fn is_short_of_room(&self) -> bool {
+        self.disk_full && !self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
     }
 
     /// Replaces the election timeout that raft-rs drew from the thread's generator by one from the

@@ -137,7 +137,7 @@ impl Peer {
         change: Change,
         pass: &mut Pass<'_>,
     ) -> Result<(), Error> {
-        if self.disk_full {
+        if self.is_short_of_room() {
             return Err(Error::DiskFull(self.range));
         }
         if self.raw.raft.has_pending_conf() || self.descriptor().in_joint_change() {

@@ -41,7 +41,7 @@ impl Peer {
             Some(self.not_leader())
         } else if range.epoch.version != self.descriptor().epoch().version {
             Some(self.stale_epoch())
-        } else if self.disk_full {
+        } else if self.is_short_of_room() {
             Some(Error::DiskFull(self.range))
         } else if self.raw.raft.lead_transferee.is_some() {
             Some(Error::TooBusy {

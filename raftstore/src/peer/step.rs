@@ -45,7 +45,8 @@ impl Peer {
             return;
         }
         // Taking entries in would need room. To the leader it looks like a lost message.
-        if self.disk_full && kind == MessageType::MsgAppend && !message.entries.is_empty() {
+        if kind == MessageType::MsgAppend && !message.entries.is_empty() && self.is_short_of_room()
+        {
             return;
         }
         if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat)

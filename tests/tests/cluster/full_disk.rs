@@ -12,7 +12,7 @@ use crate::support::process::Process;
 use crate::support::wait::{SOON, check, until};
 
 /// Room for a small node and its reserve.
-const DISK: &str = "256m";
+const DISK_MIB: usize = 256;
 
 /// Leaves less than the reserve.
 const FILL_BYTES: usize = 245 << 20;
@@ -30,20 +30,12 @@ const REFUSED_ROUNDS: usize = 5;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     let mut cluster = Cluster::of(1).await.configured(SMALL_NODE);
-    // A file system of the node's own, in a mount namespace that ends with the node.
-    let mount = cluster.path().join("disk");
-    std::fs::create_dir(&mount).unwrap();
-    let script = format!("mount -t tmpfs -o size={DISK} tmpfs {} && exec \"$@\"", mount.display());
-    let node = &mut cluster.nodes[0];
-    node.data = mount.join("data");
-    node.through = ["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"]
-        .map(str::to_owned)
-        .to_vec();
+    let disk = SmallDisk::mounted(&cluster, DISK_MIB).await;
+    disk.is_under(&mut cluster);
     let mut cluster = cluster.start().await;
     cluster.cli(["put", "/before", "1"]).await.success();
 
-    let inside = format!("/proc/{}/root{}", cluster.nodes[0].process().id(), mount.display());
-    let filling = PathBuf::from(inside).join("filling");
+    let filling = disk.seen_from_outside().join("filling");
     // What does not fit is left out.
     let _ = std::fs::write(&filling, vec![1; FILL_BYTES]);
     let refused = until("writes are refused", SOON, async || {
@@ -52,10 +44,12 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
         Ok::<_, String>(ran)
     });
     refused.await.failure(1, "RESOURCE_EXHAUSTED: disk full");
-    assert_eq!(cluster.cli(["get", "/before"]).await.success(), "1\n");
-    assert_eq!(cluster.cli(["range", "/b", "/c"]).await.success(), "/before\t1\n");
+    reads_go_on(&cluster).await;
+    // A node that starts finds its way on a full disk, too: its control plane begins anew.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
     cluster.nodes[0].ready().await;
-    assert_eq!(cluster.nodes[0].metric("rangedb_storage_disk_full").await.unwrap(), 1.0);
+    reads_go_on(&cluster).await;
     // Before the disk was seen to be full, a write may still have been taken.
     let during = cluster.cli(["get", "/refused"]).await;
     during.failure(3, "key not found");
@@ -68,6 +62,14 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     .await;
     cluster.cli(["get", "/refused"]).await.failure(3, "key not found");
     assert_eq!(cluster.cli(["get", "/after"]).await.success(), "1\n");
+}
+
+/// For clients that know nothing yet.
+async fn reads_go_on(cluster: &Cluster) {
+    assert_eq!(cluster.cli(["get", "/before"]).await.success(), "1\n");
+    assert_eq!(cluster.cli(["range", "/b", "/c"]).await.success(), "/before\t1\n");
+    cluster.nodes[0].ready().await;
+    assert_eq!(cluster.nodes[0].metric("rangedb_storage_disk_full").await.unwrap(), 1.0);
 }
 
 /// A file system in memory, in a mount namespace of its own, which outlives the nodes on it.
@@ -95,11 +97,17 @@ impl SmallDisk {
         SmallDisk { mount, holder }
     }
 
-    /// What a node is started through to see it.
-    fn entrance(&self) -> Vec<String> {
+    /// Puts the cluster's only node on it.
+    fn is_under(&self, cluster: &mut Cluster) {
         let holder = self.holder.id().to_string();
         let words = ["nsenter", "--target", &holder, "--user", "--mount", "--preserve-credentials"];
-        words.map(str::to_owned).to_vec()
+        cluster.nodes[0].data = self.mount.join("data");
+        cluster.nodes[0].through = words.map(str::to_owned).to_vec();
+    }
+
+    fn seen_from_outside(&self) -> PathBuf {
+        let mount = self.mount.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(mount)
     }
 }
 
@@ -153,8 +161,7 @@ async fn all_is_there(cluster: &Cluster, written: &BTreeSet<usize>) {
 async fn a_fast_writer_fills(mib: usize) {
     let mut cluster = Cluster::of(1).await;
     let disk = SmallDisk::mounted(&cluster, mib).await;
-    cluster.nodes[0].data = disk.mount.join("data");
-    cluster.nodes[0].through = disk.entrance();
+    disk.is_under(&mut cluster);
     let mut cluster = cluster.start().await;
     let mut written = BTreeSet::new();
     fill(&cluster, &mut written).await;
