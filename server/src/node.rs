@@ -5,6 +5,7 @@
 //! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives it with tokio and
 //! threads, the simulator from one seed.
 
+mod admission;
 mod counts;
 mod forward;
 mod garbage;

@@ -5,21 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message;
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
-    self, Command, CommandReply, CommitOneRange, Committed, Conflict, Operation, RangeHeader,
-    TransactionCommand, TransactionCommandReply, Write, WriteReply, command, command_reply,
-    error::Kind, operation,
+    self, Command, CommandReply, Committed, Conflict, RangeHeader, TransactionCommand,
+    TransactionCommandReply, Write, WriteReply, command, command_reply, error::Kind,
 };
-use rangedb_proto::{SYSTEM_PREFIX, Timestamp, prefix_end};
-use rangedb_txn::{check_command, is_system_key};
+use rangedb_txn::check_command;
 
 use super::Node;
 use super::reads::range_ref;
-
-/// A command's timestamps may be this far above the highest one that this node has seen; further up,
-/// the oracle is asked. Nodes see a fresh one with every heartbeat, and a timestamp from the future
-/// would push up every later commit of the range.
-const UNSEEN_MS_MAX: u64 = 3_000;
 
 impl Node {
     pub(super) async fn write(
@@ -54,14 +48,7 @@ impl Node {
     ) -> Result<CommandReply, v1::Error> {
         let command = Command { body: Some(body) };
         check_command(&command)?;
-        let body = command.body.as_ref().expect("just put there");
-        refuse_system_keys(body)?;
-        let seen = Timestamp(self.highest_seen.load(Ordering::Relaxed));
-        let newest = newest_timestamp(body);
-        if newest.millis() > seen.millis() + UNSEEN_MS_MAX {
-            self.check_handed_out(newest, "start_ts").await?;
-        }
-        self.highest_named.fetch_max(newest.0, Ordering::Relaxed);
+        let command = self.admit(command).await?;
         let reply = self.stores.propose(range_ref(range)?, command.encode_to_vec().into()).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
@@ -101,63 +88,6 @@ impl Node {
 /// the middle of that, it would have an outcome that nobody knows.
 fn wait_within(lock_wait_ms: u32, timeout: Duration) -> Duration {
     Duration::from_millis(lock_wait_ms.into()).min(timeout / 2)
-}
-
-/// The highest timestamp that a command brings with it.
-fn newest_timestamp(body: &command::Body) -> Timestamp {
-    use command::Body;
-    let newest = match body {
-        Body::CommitOneRange(commit) => commit.start_ts,
-        Body::Prewrite(prewrite) => {
-            let read_ts = prewrite.min_commit_ts.saturating_sub(1);
-            prewrite.start_ts.max(prewrite.for_update_ts).max(read_ts)
-        }
-        Body::CommitKeys(commit) => commit.start_ts.max(commit.commit_ts),
-        Body::RollbackKeys(rollback) => rollback.start_ts,
-        Body::CheckTransaction(check) => check.start_ts.max(check.now_ts).max(check.push_above_ts),
-        Body::ResolveLocks(resolve) => resolve.start_ts.max(resolve.commit_ts),
-        Body::HeartbeatLock(heartbeat) => heartbeat.start_ts,
-        Body::AcquireLocks(acquire) => acquire.start_ts.max(acquire.for_update_ts),
-        Body::CheckSecondaries(check) => check.start_ts,
-        Body::CollectGarbage(collect) => collect.floor_ts.max(collect.collect_below_ts),
-    };
-    Timestamp(newest)
-}
-
-/// Only the control plane writes under `_/`, and it does not come this way.
-fn refuse_system_keys(body: &command::Body) -> Result<(), v1::Error> {
-    use command::Body;
-    let refused = match body {
-        Body::CommitOneRange(CommitOneRange { operations, .. }) => {
-            operations.iter().any(is_system_write)
-        }
-        Body::Prewrite(prewrite) => prewrite.operations.iter().any(is_system_write),
-        Body::CommitKeys(commit) => commit.keys.iter().any(|key| is_system_key(key)),
-        Body::RollbackKeys(rollback) => rollback.keys.iter().any(|key| is_system_key(key)),
-        Body::CheckTransaction(check) => is_system_key(&check.primary),
-        Body::ResolveLocks(resolve) => resolve.keys.iter().any(|key| is_system_key(key)),
-        Body::HeartbeatLock(heartbeat) => is_system_key(&heartbeat.primary),
-        Body::AcquireLocks(acquire) => acquire.keys.iter().any(|key| is_system_key(key)),
-        Body::CheckSecondaries(check) => check.keys.iter().any(|key| is_system_key(key)),
-        // Only the node itself collects, and it does not come this way.
-        Body::CollectGarbage(_) => true,
-    };
-    if refused {
-        return Err(v1::Error::permission_denied("keys under `_/` belong to the system"));
-    }
-    Ok(())
-}
-
-fn is_system_write(operation: &Operation) -> bool {
-    match &operation.body {
-        Some(operation::Body::Put(put)) => is_system_key(&put.key),
-        Some(operation::Body::Delete(delete)) => is_system_key(&delete.key),
-        Some(operation::Body::DeleteRange(range)) => {
-            let below = range.start_key < prefix_end(SYSTEM_PREFIX)[..];
-            below && (range.end_key.is_empty() || range.end_key > *SYSTEM_PREFIX)
-        }
-        None => false,
-    }
 }
 
 fn committed(reply: CommandReply) -> Result<Committed, v1::Error> {

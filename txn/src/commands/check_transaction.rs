@@ -9,6 +9,11 @@
 //! An asynchronous commit is not decided here, but by all of its locks together: the answer says where
 //! to look for them, also when its time is up.
 //!
+//! A primary whose own lock names another primary decides nothing, and nothing was ever committed
+//! through it: a sound transaction has one primary. Once both locks have had their time, the one that
+//! was met is told to go, so that locks that name each other cannot stand for ever. The lock at the
+//! key that was asked stays as it is: its fate is that of the primary that it names.
+//!
 //! Of a transaction from below the floor nothing can come any more, so no record is needed. From
 //! below what was collected, nothing is known: it may have committed.
 
@@ -34,8 +39,14 @@ pub(crate) fn apply(
     let key = &check.primary[..];
     Bounds::of(context).check_key(key)?;
     Ok(match Found::at(batch, memory, key, check.start_ts)?.fate {
+        Fate::Locked(lock) if lock.primary != key => {
+            let alive_until_ms = lock.alive_until_ms.max(check.met_alive_until_ms);
+            if Timestamp(check.now_ts).millis() <= alive_until_ms {
+                return Ok(on_its_way(alive_until_ms));
+            }
+            rolled_back()
+        }
         Fate::Locked(mut lock) => {
-            check_primary(key, &lock)?;
             if lock.async_commit.is_some() {
                 // It may be committed, at what its locks promise: it is too late to change that.
                 return Ok(alive(&lock));
@@ -66,11 +77,6 @@ pub(crate) fn apply(
     })
 }
 
-/// A lock that follows another key's decides nothing, whatever its age.
-pub(super) fn check_primary(key: &[u8], lock: &Lock) -> Result<(), Stop> {
-    if lock.primary == key { Ok(()) } else { Err(Stop::locked(key, lock)) }
-}
-
 pub(super) fn alive(lock: &Lock) -> command_reply::Body {
     status(TransactionStatus {
         state: State::Alive.into(),
@@ -82,7 +88,7 @@ pub(super) fn alive(lock: &Lock) -> command_reply::Body {
     })
 }
 
-/// The first phase got to another key before the primary. Where it may commit is not known yet, so
+/// The first phase got to another key before the primary, or the key is no primary. Where it may commit is not known yet, so
 /// no reader may go before it.
 fn on_its_way(alive_until_ms: u64) -> command_reply::Body {
     status(TransactionStatus { state: State::Alive.into(), alive_until_ms, ..Default::default() })

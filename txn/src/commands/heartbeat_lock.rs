@@ -5,7 +5,7 @@ use rangedb_storage::{ApplyContext, Batch};
 
 use super::Stop;
 use super::bounds::Bounds;
-use super::check_transaction::{alive, check_primary, committed, rolled_back};
+use super::check_transaction::{alive, committed, rolled_back};
 use super::fate::{Fate, Found};
 use crate::memory::Memory;
 
@@ -20,8 +20,9 @@ pub(crate) fn apply(
     let key = &heartbeat.primary[..];
     Bounds::of(context).check_key(key)?;
     Ok(match Found::at(batch, memory, key, heartbeat.start_ts)?.fate {
+        // A lock that follows another key's has no life of its own.
+        Fate::Locked(lock) if lock.primary != key => return Err(Stop::locked(key, &lock)),
         Fate::Locked(mut lock) => {
-            check_primary(key, &lock)?;
             if heartbeat.alive_until_ms > lock.alive_until_ms {
                 lock.alive_until_ms = heartbeat.alive_until_ms;
                 memory.locks.replace(batch, key, &lock);

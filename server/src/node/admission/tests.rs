@@ -1,0 +1,255 @@
+//! Commands at the door of a node that knows nothing but what an oracle tells it.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use rangedb_client::net::{BoxFuture, CallError, Net};
+use rangedb_proto::v1::error::Kind;
+use rangedb_proto::v1::{
+    AcquireLocks, CheckTransaction, CommitKeys, HeartbeatLock, NodeDescriptor, Prewrite,
+    ResolveLocks, TimestampsReply, request, response,
+};
+use rangedb_raftstore::Event;
+
+use super::*;
+use crate::board::Board;
+use crate::handle::{EventSink, StoreHandle};
+use crate::node::{NodeParts, WallClock};
+
+const NOW_MS: u64 = 1_000_000;
+
+/// An oracle, and its clock: it goes on while somebody sleeps.
+struct Oracle {
+    last: Mutex<Timestamp>,
+    asked: Mutex<u32>,
+    /// Begun in the background, and not looked at yet.
+    tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
+}
+
+impl Net for Oracle {
+    fn call<'a>(
+        &'a self,
+        _: &'a str,
+        request: request::Body,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        let request::Body::Timestamps(ask) = request else {
+            return Box::pin(async {
+                Err(CallError::NotSent("only an oracle is here".to_owned()))
+            });
+        };
+        let mut last = self.last.lock().unwrap();
+        last.0 += u64::from(ask.count);
+        *self.asked.lock().unwrap() += 1;
+        let reply = TimestampsReply { last: last.0, count: ask.count };
+        Box::pin(async move { Ok(response::Body::Timestamps(reply)) })
+    }
+
+    /// Naps end at once; all else takes longer than a test.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        if duration > ORACLE_BEHIND_WAIT {
+            return Box::pin(std::future::pending());
+        }
+        let mut last = self.last.lock().unwrap();
+        *last = Timestamp::from_millis(last.millis() + duration.as_millis() as u64);
+        Box::pin(async {})
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn random_below(&self, _: u64) -> u64 {
+        0
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.tasks.lock().unwrap().push(task);
+    }
+}
+
+impl EventSink for Oracle {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        Err(event)
+    }
+}
+
+impl WallClock for Oracle {
+    fn unix_millis(&self) -> u64 {
+        NOW_MS
+    }
+}
+
+fn node() -> (Arc<Node>, Arc<Oracle>) {
+    let oracle = Arc::new(Oracle {
+        last: Mutex::new(Timestamp::from_millis(NOW_MS)),
+        asked: Mutex::default(),
+        tasks: Mutex::default(),
+    });
+    let node = Node::new(NodeParts {
+        cluster_id: 1,
+        descriptor: NodeDescriptor {
+            node_id: 1,
+            peer_address: "n1:1".to_owned(),
+            ..Default::default()
+        },
+        formation: None,
+        stores: StoreHandle::new(vec![oracle.clone()]),
+        board: Arc::new(Board::new(1)),
+        net: oracle.clone(),
+        clock: oracle.clone(),
+        known_nodes: Vec::new(),
+        seeds: Vec::new(),
+    });
+    node.saw(Timestamp::from_millis(NOW_MS).0);
+    (node, oracle)
+}
+
+/// Nothing here takes time, so that each task goes as far as it ever will when it is first looked at.
+fn admit(
+    (node, oracle): &(Arc<Node>, Arc<Oracle>),
+    body: command::Body,
+) -> Result<command::Body, v1::Error> {
+    let mut admitting = pin!(node.admit(Command { body: Some(body) }));
+    loop {
+        if let Some(admitted) = admitting.as_mut().now_or_never() {
+            return admitted.map(|command| command.body.unwrap());
+        }
+        let tasks = std::mem::take(&mut *oracle.tasks.lock().unwrap());
+        assert!(!tasks.is_empty(), "it waits for nobody");
+        for task in tasks {
+            let _ = task.now_or_never();
+        }
+    }
+}
+
+fn key() -> Bytes {
+    Bytes::from_static(b"k")
+}
+
+fn commit_at(commit_ts: u64) -> [command::Body; 2] {
+    let (start_ts, keys) = (Timestamp::from_millis(NOW_MS).0, vec![key()]);
+    let resolve = ResolveLocks { start_ts, commit_ts, keys: keys.clone(), ..Default::default() };
+    [
+        command::Body::CommitKeys(CommitKeys { start_ts, commit_ts, keys }),
+        command::Body::ResolveLocks(resolve),
+    ]
+}
+
+#[test]
+fn a_commit_ahead_of_the_oracle_is_refused() {
+    let world = node();
+    let (node, oracle) = &world;
+    let ahead = Timestamp::from_millis(NOW_MS + COMMIT_AHEAD_MS_MAX + 1);
+    for commit in commit_at(ahead.0) {
+        let refused = admit(&world, commit).unwrap_err();
+        assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
+    }
+    assert!(node.highest_named.load(Ordering::Relaxed) < ahead.0, "it lets no commit pass");
+    assert!(*oracle.last.lock().unwrap() < ahead);
+}
+
+#[test]
+fn a_commit_goes_on_once_the_oracle_has_passed_it() {
+    for ahead_ms in [0, COMMIT_AHEAD_MS_MAX] {
+        let world = node();
+        let (_, oracle) = &world;
+        let commit_ts = Timestamp::from_millis(NOW_MS + ahead_ms).0 + 5;
+        for commit in commit_at(commit_ts) {
+            assert_eq!(admit(&world, commit.clone()), Ok(commit));
+            assert!(oracle.last.lock().unwrap().0 >= commit_ts);
+        }
+    }
+}
+
+#[test]
+fn a_commit_below_what_was_seen_costs_no_round_to_the_oracle() {
+    let world = node();
+    let (node, oracle) = &world;
+    node.saw(Timestamp::from_millis(NOW_MS + 10).0);
+    for commit in commit_at(Timestamp::from_millis(NOW_MS + 9).0) {
+        assert!(admit(&world, commit).is_ok());
+    }
+    assert_eq!(*oracle.asked.lock().unwrap(), 0);
+}
+
+/// Everything that says how long a lock lives.
+fn locks_until(alive_until_ms: u64) -> [command::Body; 3] {
+    let (start_ts, primary) = (Timestamp::from_millis(NOW_MS).0, key());
+    let heartbeat = HeartbeatLock { start_ts, primary: key(), alive_until_ms };
+    let acquire = AcquireLocks { start_ts, primary: key(), alive_until_ms, ..Default::default() };
+    [
+        command::Body::Prewrite(Prewrite {
+            start_ts,
+            primary,
+            alive_until_ms,
+            ..Default::default()
+        }),
+        command::Body::HeartbeatLock(heartbeat),
+        command::Body::AcquireLocks(acquire),
+    ]
+}
+
+#[test]
+fn a_lock_outlives_its_client_by_a_minute_at_most() {
+    let world = node();
+    let (_, oracle) = &world;
+    let longest = NOW_MS + LOCK_LIFE_MS_MAX;
+    let asked = locks_until(longest);
+    assert_eq!(asked.clone().map(|body| admit(&world, body).unwrap()), asked);
+    assert_eq!(*oracle.asked.lock().unwrap(), 0);
+    assert_eq!(
+        locks_until(u64::MAX).map(|body| admit(&world, body).unwrap()),
+        locks_until(longest)
+    );
+}
+
+#[test]
+fn a_node_that_has_seen_nothing_for_long_cuts_no_life_short() {
+    let world = node();
+    let (_, oracle) = &world;
+    *oracle.last.lock().unwrap() = Timestamp::from_millis(NOW_MS + 3 * LOCK_LIFE_MS_MAX);
+    for asked in locks_until(NOW_MS + 3 * LOCK_LIFE_MS_MAX + 10_000) {
+        assert_eq!(admit(&world, asked.clone()), Ok(asked));
+    }
+}
+
+#[test]
+fn no_lock_points_to_where_nobody_may_ask() {
+    let world = node();
+    let start_ts = Timestamp::from_millis(NOW_MS).0;
+    let system = || Bytes::from_static(b"_/x");
+    let prewrite = |primary, secondaries| {
+        command::Body::Prewrite(Prewrite { start_ts, primary, secondaries, ..Default::default() })
+    };
+    let acquire = |primary| {
+        command::Body::AcquireLocks(AcquireLocks {
+            start_ts,
+            primary,
+            keys: vec![key()],
+            ..Default::default()
+        })
+    };
+    let check = |primary| {
+        command::Body::CheckTransaction(CheckTransaction {
+            start_ts,
+            primary,
+            ..Default::default()
+        })
+    };
+    for good in [prewrite(key(), vec![key()]), acquire(key()), check(key())] {
+        assert_eq!(admit(&world, good.clone()), Ok(good));
+    }
+    let bad = [
+        prewrite(system(), vec![]),
+        prewrite(key(), vec![key(), system()]),
+        acquire(system()),
+        check(system()),
+    ];
+    for bad in bad {
+        let refused = admit(&world, bad).unwrap_err();
+        assert!(matches!(refused.kind, Some(Kind::PermissionDenied(_))), "{refused:?}");
+    }
+}
