@@ -14,8 +14,9 @@ mod forge;
 mod world;
 
 use proptest::prelude::*;
+use prost::Message as _;
 use raft_proto::eraftpb::{Entry, EntryType, Message, MessageType};
-use rangedb_proto::v1::{RaftEnvelope, Replica, raft_envelope::Body};
+use rangedb_proto::v1::{LogEntry, RaftEnvelope, Replica, raft_envelope::Body};
 
 use forge::{Edit, forge, message_of, with_message};
 use world::{RANGE, World};
@@ -111,8 +112,9 @@ fn append(world: &World, entries: &[(u64, u64)]) -> Message {
     let (term, last) = (world.status(2).term, world.status(2).last_index);
     let mut message = from_leader(world, MessageType::MsgAppend);
     (message.index, message.log_term, message.commit) = (last, term, last);
+    let commands = LogEntry { feature_level: 1, ..Default::default() }.encode_to_vec();
     let entry =
-        |&(index, term)| Entry { index, term, data: b"x".as_slice().into(), ..Default::default() };
+        |&(index, term)| Entry { index, term, data: commands.clone().into(), ..Default::default() };
     message.entries = entries.iter().map(entry).collect::<Vec<_>>().into();
     message
 }
@@ -144,6 +146,10 @@ fn impossible(world: &World) -> Vec<(&'static str, Message)> {
     add("an entry without a term", append(world, &[(last + 1, 0)]), &|_| {});
     add("a membership change of nothing", append(world, &[(last + 1, term)]), &|m| {
         m.entries[0].set_entry_type(EntryType::EntryConfChangeV2);
+        m.entries[0].data = b"x".as_slice().into();
+    });
+    add("an entry that holds no commands", append(world, &[(last + 1, term)]), &|m| {
+        m.entries[0].data = b"x".as_slice().into();
     });
     add("a membership change of old", append(world, &[(last + 1, term)]), &|m| {
         m.entries[0].set_entry_type(EntryType::EntryConfChange);

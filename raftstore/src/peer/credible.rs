@@ -9,12 +9,13 @@
 //!
 //! What is left out: nothing here can tell a lie that a sound replica might have told. Whoever can
 //! forge messages of a member can depose a leader, acknowledge for others or replace entries that
-//! are not committed. That is for the transport to keep out. Commands are not decoded here either:
-//! an entry that turns out to hold none when it is applied ends the process as corrupt.
+//! are not committed. That is for the transport to keep out. The commands in an entry are not decoded
+//! here either: the machine refuses one that it does not understand. An entry that is none would end
+//! the process as corrupt when it is applied, and again at each start, so it is not let into the log.
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use rangedb_proto::v1::MembershipChange;
+use rangedb_proto::v1::{LogEntry, MembershipChange};
 
 use super::Peer;
 use crate::{eraft, membership};
@@ -77,11 +78,13 @@ fn entries_follow(message: &Message) -> bool {
     })
 }
 
-/// Whether apply knows what the entry is. Changes of membership are rare and raft-rs acts on them,
+/// Whether apply knows what the entry is: each is decoded there in the same way. Changes of membership are rare and raft-rs acts on them,
 /// so they are looked at whole.
 fn is_known_kind(entry: &Entry) -> bool {
     match entry.get_entry_type() {
-        EntryType::EntryNormal => true,
+        // Empty is the first entry of a leader, or what raft made of a change it did not allow. Decoding
+        // copies nothing: commands stay slices of the entry.
+        EntryType::EntryNormal => LogEntry::decode(entry.data.clone()).is_ok(),
         // Of the first generation; none is ever proposed.
         EntryType::EntryConfChange => false,
         EntryType::EntryConfChangeV2 => {
