@@ -18,6 +18,10 @@ pub struct Setting {
 /// its snapshot gone before that.
 const RETENTION_MIN: Duration = Duration::from_secs(5);
 
+/// Nodes report every half second; with less, a node that is merely slow would lose its replicas, and all
+/// would if the control plane was.
+const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
+
 /// Replicas more than this cost every write more than they protect.
 const REPLICATION_FACTOR_MAX: u32 = 7;
 
@@ -31,13 +35,13 @@ pub const SETTINGS: [Setting; 3] = [
         name: GC_RETENTION,
         default: "10m",
         description: "how long versions that were overwritten or deleted can still be read",
-        check: |value| retention(value).map(|_| value.to_owned()),
+        check: |value| at_least(RETENTION_MIN, value).map(|_| value.to_owned()),
     },
     Setting {
         name: NODE_DEAD_AFTER,
         default: "30m",
         description: "silence after which other nodes, if there are any, take over a node's replicas",
-        check: |value| duration(value).map(|_| value.to_owned()),
+        check: |value| at_least(DEAD_AFTER_MIN, value).map(|_| value.to_owned()),
     },
     Setting {
         name: REPLICATION_FACTOR,
@@ -71,11 +75,11 @@ pub fn replicas(value: &str) -> Result<u32, String> {
     }
 }
 
-fn retention(value: &str) -> Result<Duration, String> {
-    let retention = duration(value)?;
-    match retention >= RETENTION_MIN {
-        true => Ok(retention),
-        false => Err(format!("it must be at least {RETENTION_MIN:?}")),
+fn at_least(least: Duration, value: &str) -> Result<Duration, String> {
+    let wanted = duration(value)?;
+    match wanted >= least {
+        true => Ok(wanted),
+        false => Err(format!("it must be at least {least:?}")),
     }
 }
 
@@ -120,6 +124,15 @@ mod tests {
         let retention = find("gc_retention").unwrap();
         assert!(retention.check("4999ms").is_err());
         assert_eq!(retention.check("5s").as_deref(), Ok("5s"));
+    }
+
+    #[test]
+    fn a_node_is_not_taken_for_dead_between_two_heartbeats() {
+        let dead_after = find("node_dead_after").unwrap();
+        for bad in ["1ms", "2999ms", "2s"] {
+            assert!(dead_after.check(bad).is_err(), "{bad}");
+        }
+        assert_eq!(dead_after.check("3s").as_deref(), Ok("3s"));
     }
 
     #[test]
