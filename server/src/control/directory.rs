@@ -21,6 +21,11 @@ pub struct Entry {
     pub operation: String,
 }
 
+/// An epoch counts splits, merges and changes of membership one by one. A report may be this far above
+/// every epoch that is known: more cannot have happened between two reports. What is further up was made
+/// up, and would stand in the way of all that is true for ever.
+const EPOCH_STEP_MAX: u64 = 1 << 20;
+
 /// Invariant: entries do not overlap; where a newer one covers an older one, the older is dropped.
 #[derive(Default)]
 pub struct Directory {
@@ -53,11 +58,23 @@ impl Directory {
     /// A leader's report. True if the range's shape has to be stored.
     pub fn learn(&mut self, report: RangeReport, now: Duration) -> bool {
         let Some(descriptor) = report.descriptor.clone() else { return false };
+        if self.is_made_up(descriptor.epoch()) {
+            return false;
+        }
         let known = self.by_start.get(&descriptor.start_key);
         let same = known.filter(|known| *known.descriptor() == descriptor);
         let stored = same.is_some_and(|known| known.stored);
         let operation = same.map(|known| known.operation.clone()).unwrap_or_default();
         self.insert(Entry { report, reported_at: Some(now), stored, operation }) && !stored
+    }
+
+    fn is_made_up(&self, epoch: Epoch) -> bool {
+        let known = || self.entries().map(|entry| entry.descriptor().epoch());
+        let is_far = |figure: u64, known: Option<u64>| {
+            known.is_some_and(|known| figure > known.saturating_add(EPOCH_STEP_MAX))
+        };
+        is_far(epoch.version, known().map(|epoch| epoch.version).max())
+            || is_far(epoch.conf_ver, known().map(|epoch| epoch.conf_ver).max())
     }
 
     /// The descriptor was stored.
@@ -168,6 +185,17 @@ mod tests {
         assert!(!directory.learn(report(2, "b", "d", 1, 9), Duration::ZERO));
         assert!(!directory.learn(report(2, "b", "d", 2, 4), Duration::ZERO));
         assert_eq!(directory.from(b"b", 1)[0].report.term, 5);
+    }
+
+    #[test]
+    fn an_epoch_that_nothing_led_to_is_not_believed() {
+        let mut directory = directory();
+        assert!(!directory.learn(report(2, "b", "d", 1 << 63, 1), Duration::ZERO));
+        let mut of_conf_ver = report(2, "b", "d", 1, 1);
+        of_conf_ver.descriptor.as_mut().unwrap().epoch.as_mut().unwrap().conf_ver = 1 << 63;
+        assert!(!directory.learn(of_conf_ver, Duration::ZERO));
+        assert!(directory.learn(report(2, "b", "d", 1 + EPOCH_STEP_MAX, 1), Duration::ZERO));
+        assert!(Directory::default().learn(report(1, "", "", 1 << 63, 1), Duration::ZERO));
     }
 
     #[test]

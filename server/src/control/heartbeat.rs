@@ -29,6 +29,7 @@ impl Control {
             let message = format!("this is cluster {:016x}", self.around.cluster_id);
             return Err(v1::Error::unavailable(message));
         }
+        join::check_words(&node)?;
         let registered = self.state().nodes.get(&id).cloned();
         let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {
             return Err(v1::Error::failed_precondition(format!(
@@ -39,7 +40,9 @@ impl Control {
         let stats = beat.stats.unwrap_or_default();
         self.state().heard.insert(id, Heard { at: now, stats });
 
-        let news = self.learn(&beat.ranges, now);
+        let mut ranges = beat.ranges;
+        ranges.retain(|report| is_of_leader(report, id));
+        let news = self.learn(&ranges, now);
         let stored = |d: &RangeDescriptor| put(keys::partition(d.range_id), d.encode_to_vec());
         let mut writes: Vec<_> = news.iter().map(stored).collect();
         let is_removed = registered.state() == NodeState::NodeRemoved;
@@ -61,7 +64,7 @@ impl Control {
             news.iter().for_each(|descriptor| state.directory.mark_stored(descriptor));
             state.nodes.insert(id, current);
         }
-        let operations = self.plan(&beat.ranges, now);
+        let operations = self.plan(&ranges, now);
         let timestamp = self.timestamps(1).await?.last;
         let (floor_ts, collect_below_ts) = self.garbage_bounds();
         let state = self.state();
@@ -161,5 +164,38 @@ impl Control {
             self.state().nodes.insert(node.node_id, node);
         }
         Ok(())
+    }
+}
+
+/// Whether the node may speak for the range: it says that it leads it, and has a replica there.
+fn is_of_leader(report: &RangeReport, node_id: u64) -> bool {
+    let descriptor = report.descriptor.as_ref();
+    report.leader_node_id == node_id
+        && descriptor.is_some_and(|d| d.replicas.iter().any(|r| r.node_id == node_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::v1::Replica;
+
+    use super::*;
+
+    #[test]
+    fn a_node_speaks_only_for_ranges_that_it_leads() {
+        let report = |leader_node_id, on: &[u64]| RangeReport {
+            leader_node_id,
+            descriptor: Some(RangeDescriptor {
+                replicas: on
+                    .iter()
+                    .map(|&node_id| Replica { node_id, ..Default::default() })
+                    .collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert!(is_of_leader(&report(1, &[3, 1]), 1));
+        assert!(!is_of_leader(&report(2, &[1, 2]), 1), "another one leads");
+        assert!(!is_of_leader(&report(1, &[2, 99]), 1), "it has no replica");
+        assert!(!is_of_leader(&RangeReport { leader_node_id: 1, ..Default::default() }, 1));
     }
 }

@@ -10,12 +10,19 @@ use super::{Control, keys};
 /// place.
 const ALIVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// Bytes of an address at most: the longest host name of DNS, and a port.
+const ADDRESS_BYTES_MAX: usize = 253 + ":65535".len();
+
+/// Bytes of a version at most: several times what `rangedb version` prints.
+const VERSION_BYTES_MAX: usize = 64;
+
 impl Control {
     pub(super) async fn join(&self, request: JoinCluster) -> Result<JoinClusterReply, v1::Error> {
         let asking = request.node.unwrap_or_default();
         if asking.directory_id == 0 || asking.peer_address.is_empty() {
             return Err(v1::Error::invalid("node", "a directory id and a peer address are needed"));
         }
+        check_words(&asking)?;
         let _change = self.changing.lock().await;
         let cluster_id = self.around.cluster_id;
         let known = self.known(&asking);
@@ -80,4 +87,67 @@ pub(super) fn removed(node_id: u64) -> v1::Error {
         "node {node_id} was removed from the cluster; start it with an empty data directory to join \
          as a new node"
     ))
+}
+
+/// Refuses what is no address of a node, or its version: every node is told of it, and people read it.
+/// Addresses may be missing.
+pub(super) fn check_words(node: &NodeDescriptor) -> Result<(), v1::Error> {
+    let addresses = [&node.peer_address, &node.client_address, &node.status_address];
+    if let Some(wrong) = addresses.into_iter().find(|a| !a.is_empty() && !is_address(a)) {
+        let shown: String = wrong.escape_default().take(ADDRESS_BYTES_MAX).collect();
+        return Err(v1::Error::invalid("node", format!("`{shown}` is not of the form HOST:PORT")));
+    }
+    if node.version.len() > VERSION_BYTES_MAX || !is_one_word(&node.version) {
+        return Err(v1::Error::invalid("node", "its version is not a version"));
+    }
+    Ok(())
+}
+
+fn is_address(address: &str) -> bool {
+    let is_host = |host: &str| !host.is_empty() && !host.contains('/');
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    address.len() <= ADDRESS_BYTES_MAX
+        && is_one_word(address)
+        && address.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+}
+
+fn is_one_word(text: &str) -> bool {
+    !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(peer_address: &str) -> NodeDescriptor {
+        NodeDescriptor { peer_address: peer_address.to_owned(), ..Default::default() }
+    }
+
+    #[test]
+    fn addresses_are_a_host_and_a_port() {
+        for good in ["n1:8080", "127.0.0.1:1", "[::1]:65535", "db-0.db.svc:8080", "rätsel:80", ""]
+        {
+            assert_eq!(check_words(&at(good)), Ok(()), "{good}");
+        }
+        let long = format!("{}:1", "a".repeat(ADDRESS_BYTES_MAX - 1));
+        let bad =
+            ["n1", ":1", "n1:", "n1:0", "n1:65536", "a b:1", "evil\n\x1b[31m:1", "a/b:1", &long];
+        for bad in bad {
+            assert!(check_words(&at(bad)).is_err(), "{bad}");
+            let node = NodeDescriptor { client_address: bad.to_owned(), ..at("n1:1") };
+            assert!(check_words(&node).is_err(), "{bad}");
+        }
+        let refused = check_words(&at(&"\u{1b}".repeat(3 << 20))).unwrap_err();
+        assert!(refused.message.len() < 2 * ADDRESS_BYTES_MAX, "{}", refused.message.len());
+        assert!(!refused.message.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_version_is_a_short_word() {
+        let of = |version: &str| NodeDescriptor { version: version.to_owned(), ..at("n1:1") };
+        assert_eq!(check_words(&of("0.1.0-dev+abc")), Ok(()));
+        for bad in ["1\n2".to_owned(), "1".repeat(VERSION_BYTES_MAX + 1)] {
+            assert!(check_words(&of(&bad)).is_err(), "{bad}");
+        }
+    }
 }
