@@ -33,7 +33,10 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
         Some(Body::RollbackKeys(RollbackKeys { start_ts, keys })) => check_keys(*start_ts, keys),
         Some(Body::CheckTransaction(check)) => check_check_transaction(check),
         Some(Body::ResolveLocks(resolve)) => {
-            let ResolveLocks { start_ts, commit_ts, keys, start_key, end_key } = resolve;
+            let ResolveLocks { start_ts, commit_ts, keys, start_key, end_key, primary } = resolve;
+            if !primary.is_empty() {
+                check_key(primary)?;
+            }
             if *commit_ts != 0 {
                 check_commit_ts(*start_ts, *commit_ts)?;
             }

@@ -52,9 +52,13 @@ impl Resolver {
         let keys: BTreeSet<&Bytes> = others.iter().chain([&lock.key]).collect();
         let build = |range: &RangeDescriptor| {
             let keys = keys.iter().filter(|key| range.contains(key)).map(|key| (*key).clone());
-            let (start_ts, keys) = (lock.start_ts, keys.collect());
-            let resolve = v1::ResolveLocks { start_ts, commit_ts, keys, ..Default::default() };
-            Some(command::Body::ResolveLocks(resolve))
+            Some(command::Body::ResolveLocks(v1::ResolveLocks {
+                start_ts: lock.start_ts,
+                commit_ts,
+                keys: keys.collect(),
+                primary: lock.primary.clone(),
+                ..Default::default()
+            }))
         };
         self.resolve(lock, &build, deadline).await.map(|_| ())
     }
@@ -76,6 +80,7 @@ impl Resolver {
                     keys: Vec::new(),
                     start_key: from.clone().max(range.start_key.clone()),
                     end_key: range.end_key.clone(),
+                    primary: lock.primary.clone(),
                 }))
             };
             let resolved = self.resolve(lock, &build, deadline).await?;

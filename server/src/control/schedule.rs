@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(step(&view, &report(&[1, 2, 3], &[])), Some(add));
 
         let remove = Body::RemoveReplica(RemoveReplica { replica_id: 3 });
-        assert_eq!(step(&view, &report(&[1, 2, 4, 3], &[])), Some(remove.clone()));
+        assert_eq!(step(&view, &report(&[1, 2, 4, 3], &[])), Some(remove));
         view.replication_factor = 2;
         assert_eq!(step(&view, &report(&[1, 2, 3], &[])), Some(remove));
     }

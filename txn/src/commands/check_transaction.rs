@@ -11,7 +11,8 @@
 //!
 //! A primary whose own lock names another primary decides nothing, and nothing was ever committed
 //! through it: a sound transaction has one primary. Once both locks have had their time, the one that
-//! was met is told to go, so that locks that name each other cannot stand for ever. The lock at the
+//! was met is told to go, so that locks that name each other cannot stand for ever. Only locks that name
+//! the primary that was asked may be finished by what it says (`resolve_locks.rs`). The lock at the
 //! key that was asked stays as it is: its fate is that of the primary that it names.
 //!
 //! Of a transaction from below the floor nothing can come any more, so no record is needed. From
@@ -88,8 +89,8 @@ pub(super) fn alive(lock: &Lock) -> command_reply::Body {
     })
 }
 
-/// The first phase got to another key before the primary, or the key is no primary. Where it may commit is not known yet, so
-/// no reader may go before it.
+/// The first phase got to another key before the primary, or the key is no primary. Where it may commit
+/// is not known yet, so no reader may go before it.
 fn on_its_way(alive_until_ms: u64) -> command_reply::Body {
     status(TransactionStatus { state: State::Alive.into(), alive_until_ms, ..Default::default() })
 }

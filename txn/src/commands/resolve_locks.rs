@@ -54,6 +54,13 @@ pub(crate) fn apply(
     Ok(command_reply::Body::Resolved(Resolved { keys, resume_key }))
 }
 
+/// A transaction that failed to lock its first primary has gone on with another one: a lock that was met
+/// under the first may stand under the second by now, and may be committed there.
+fn is_meant(resolve: &ResolveLocks, lock: &Lock) -> bool {
+    let follows = resolve.primary.is_empty() || lock.primary == resolve.primary;
+    lock.start_ts == resolve.start_ts && follows
+}
+
 fn at_keys(
     context: &ApplyContext<'_>,
     memory: &Memory,
@@ -64,7 +71,7 @@ fn at_keys(
     let mut work = Work::default();
     for key in &resolve.keys {
         if let Some(lock) = memory.locks.get(batch, key)?
-            && lock.start_ts == resolve.start_ts
+            && is_meant(resolve, &lock)
         {
             work.locked.push((key.clone(), lock, versions::current(batch, key)?));
         }
@@ -96,7 +103,7 @@ fn in_span(
             break;
         }
         walked += 1;
-        if let Some(lock) = lock.filter(|lock| lock.start_ts == resolve.start_ts) {
+        if let Some(lock) = lock.filter(|lock| is_meant(resolve, lock)) {
             let current = versions::current(batch, &key)?;
             work.locked.push((key, lock, current));
         }

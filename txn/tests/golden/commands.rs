@@ -59,12 +59,21 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
         }),
         "resolve_locks" => {
             let (is_span, commit_ts) = (words.flag("span"), words.named("at"));
+            let has_primary = words.has("primary");
+            let primary = has_primary.then(|| words.named_key("primary")).unwrap_or_default();
             let (start_ts, mut keys) = (words.number(), words.rest());
             let (end_key, start_key) = match is_span {
                 true => (keys.pop().unwrap(), keys.pop().unwrap()),
                 false => Default::default(),
             };
-            Body::ResolveLocks(ResolveLocks { start_ts, commit_ts, keys, start_key, end_key })
+            Body::ResolveLocks(ResolveLocks {
+                start_ts,
+                commit_ts,
+                keys,
+                start_key,
+                end_key,
+                primary,
+            })
         }
         "collect_garbage" => {
             let (floor_ts, collect_below_ts) = (words.named("floor"), words.named("below"));

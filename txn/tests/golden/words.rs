@@ -67,6 +67,10 @@ impl<'a> Words<'a> {
         keys
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(&name)
+    }
+
     /// The key behind a name, which must be there.
     pub fn named_key(&mut self, name: &str) -> Bytes {
         let place = self.0.iter().position(|word| *word == name).expect(name);
