@@ -1,10 +1,13 @@
 //! A disk that is full stops writes, with the reason, and nothing else.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use rangedb_client::Error;
+use rustix::fs::FallocateFlags;
 use tokio::task::JoinSet;
 
 use crate::support::cluster::Cluster;
@@ -191,4 +194,68 @@ async fn a_fast_writer_fills_a_very_small_disk_and_the_node_goes_on_and_starts_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_writer_fills_a_small_disk_and_the_node_goes_on_and_starts_again() {
     a_fast_writer_fills(crate::repeats(500, 1200)).await;
+}
+
+/// Flushed again and again, so that a flush is soon among what finds no room.
+const FLUSHED_OFTEN: &str =
+    "[storage]\nwrite_buffer_bytes = \"2MiB\"\n[raft]\nflush_log_bytes = \"4MiB\"\n";
+
+/// Values written before the room is taken: the writers are in full swing.
+const WRITTEN_BEFORE: usize = 40;
+
+/// Takes all room that there is, far sooner than anybody looks.
+fn take_all_room(file: &Path) {
+    let file = File::create(file).unwrap();
+    let space = rustix::fs::fstatvfs(&file).unwrap();
+    let (mut length, mut more) = (0, space.f_bavail * space.f_frsize);
+    while more > 0 {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), length, more) {
+            Ok(()) => length += more,
+            // Others took some of it meanwhile.
+            Err(_) => more /= 2,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_room_others_take_at_once_waits_and_loses_nothing() {
+    let mut cluster = Cluster::of(1).await.configured(FLUSHED_OFTEN);
+    let disk = SmallDisk::mounted(&cluster, 700).await;
+    disk.is_under(&mut cluster);
+    let mut cluster = cluster.start().await;
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (client, acknowledged) = (cluster.client(), acknowledged.clone());
+        writers.spawn(async move {
+            // The first that is not taken, or of which nobody knows, is the end.
+            for number in (writer..).step_by(WRITERS) {
+                if client.put(large_key(number), large_value(number)).await.is_err() {
+                    return;
+                }
+                acknowledged.lock().unwrap().insert(number);
+            }
+        });
+    }
+    until("writers are in full swing", SOON, async || {
+        let written = acknowledged.lock().unwrap().len();
+        check(written >= WRITTEN_BEFORE, format!("{written} are written"))
+    })
+    .await;
+    let filling = disk.seen_from_outside().join("filling");
+    take_all_room(&filling);
+    while writers.join_next().await.is_some() {}
+    assert!(cluster.nodes[0].is_running(), "a node that found no room has ended");
+
+    std::fs::remove_file(&filling).unwrap();
+    until("writes are taken again", 2 * SOON, async || {
+        cluster.cli(["--timeout", "2s", "put", "/after", "1"]).await.succeeded()
+    })
+    .await;
+    let written = acknowledged.lock().unwrap().clone();
+    all_is_there(&cluster, &written).await;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.nodes[0].ready().await;
+    all_is_there(&cluster, &written).await;
 }
