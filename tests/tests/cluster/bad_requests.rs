@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use rangedb_client::RangeOptions;
 use rangedb_proto::v1::kv_client::KvClient;
-use rangedb_proto::v1::{BatchRequest, DeleteRequest, Operation, Put, PutRequest, operation};
+use rangedb_proto::v1::node_client::NodeClient;
+use rangedb_proto::v1::{
+    BatchRequest, DeleteRequest, Operation, Put, PutRequest, Requests, operation,
+};
 use rangedb_proto::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use tonic::{Code, Request};
 
@@ -90,4 +93,23 @@ async fn a_setting_that_is_refused_leaves_value_and_version_as_they_were() {
     set.failure(2, "no_such_setting");
     assert_eq!(cluster.cli(shown).await.success(), before);
     assert!(before.contains("\"version\":1"), "{before}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_too_many_requests_breaks_its_stream_off_and_nothing_else() {
+    let cluster = Cluster::started(1).await;
+    let mut node = NodeClient::new(connect(&cluster.nodes[0].client).await);
+    let many = Requests { requests: vec![Default::default(); 100_000] };
+    let mut answers = node.stream(futures::stream::iter([many])).await.unwrap().into_inner();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("100000 requests"), "{refused}");
+
+    let few = Requests { requests: vec![Default::default(); 100] };
+    let mut answers = node.stream(futures::stream::iter([few])).await.unwrap().into_inner();
+    let mut answered = 0;
+    while let Some(message) = answers.message().await.unwrap() {
+        answered += message.responses.len();
+    }
+    assert_eq!(answered, 100);
 }

@@ -34,6 +34,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Bytes of one stream's requests under way at most: several of the largest commands.
 const STREAM_BYTES_MAX: usize = 64 << 20;
 
+/// Requests in one message at most. Clients of this project send 128; each that is under way costs
+/// many times its bytes, however small it is.
+const BATCH_REQUESTS_MAX: usize = 16 * 1024;
+
 /// Answers in one message at most, and bytes after which it is closed. With the largest page of a
 /// scan behind it, it is still below what a message may hold.
 const BATCH_RESPONSES_MAX: usize = 128;
@@ -64,7 +68,7 @@ impl NodeRpc for NodeService {
         let front = self.0.clone();
         tokio::spawn(async move {
             // Whichever ends first ends the stream, and with it the requests under way.
-            let reading = pin!(answer_all(&front, request.into_inner(), answers));
+            let reading = pin!(answer_all(&front, request.into_inner(), answers, outbound.clone()));
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
         });
@@ -82,11 +86,12 @@ impl NodeRpc for NodeService {
     }
 }
 
-/// Reads requests and starts a task for each, until the stream ends.
+/// Reads requests and starts a task for each, until the stream ends. Returns only to break it off.
 async fn answer_all(
     front: &Arc<Front>,
     mut batches: Streaming<Requests>,
     answers: mpsc::Sender<v1::Response>,
+    outbound: Outbound,
 ) {
     let requests_free = Arc::new(Semaphore::new(front.stream_requests));
     let bytes_free = Arc::new(Semaphore::new(STREAM_BYTES_MAX));
@@ -99,7 +104,14 @@ async fn answer_all(
             () = &mut stopped => break,
         };
         let Some(Ok(batch)) = batch else { break };
+        let count = batch.requests.len();
+        if count > BATCH_REQUESTS_MAX {
+            let message = format!("{count} requests in a message, {BATCH_REQUESTS_MAX} may be");
+            let _ = outbound.send(Err(Status::invalid_argument(message))).await;
+            return;
+        }
         for request in batch.requests {
+            while under_way.try_join_next().is_some() {}
             // Taken before the task begins: a full stream stands still here.
             let place = place(&requests_free, 1).await;
             let share = place_for(&bytes_free, request.encoded_len()).await;
@@ -119,7 +131,6 @@ async fn answer_all(
                 drop((place, share));
             });
         }
-        while under_way.try_join_next().is_some() {}
     }
     // The caller will send no more, but may wait for what is under way.
     drop(answers);
