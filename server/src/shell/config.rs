@@ -104,6 +104,14 @@ impl Config {
             Some(path) => File::read(path)?,
             None => File::default(),
         };
+        // A variable that was meant to hold them, and does not: each of the nodes would take itself
+        // for a cluster of its own.
+        for (name, list) in [("--peers", &args.peers), ("--join", &args.join)] {
+            if !list.is_empty() && list.iter().all(|address| address.trim().is_empty()) {
+                let reason = "it names nobody: give addresses, or leave it out";
+                return Err(ConfigError::invalid(name, list.join(","), reason));
+            }
+        }
         let config = Self::merge(args, file);
         config.check()?;
         Ok(config)

@@ -34,7 +34,7 @@ pub struct ServerArgs {
     /// Form a new cluster with a majority of --peers, or of this node alone; harmless on a node that
     /// already belongs to one
     #[arg(long, env = "RANGEDB_CLUSTER_INIT",
-          value_parser = clap::builder::FalseyValueParser::new())]
+          value_parser = clap::builder::BoolishValueParser::new())]
     pub cluster_init: bool,
     /// Keys of users at which a new cluster has a range begin from the start; where the nodes that
     /// form it are told different ones, those of one of them hold

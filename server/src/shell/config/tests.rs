@@ -105,6 +105,16 @@ fn two_services_at_one_address_are_refused() {
 }
 
 #[test]
+fn a_list_of_peers_that_names_nobody_is_refused() {
+    for value in ["", ",", " , "] {
+        for flag in ["--peers", "--join"] {
+            let error = refused(&[flag, value, "--cluster-init"]);
+            assert!(error.contains(flag) && error.contains("names nobody"), "{value:?}: {error}");
+        }
+    }
+}
+
+#[test]
 fn lists_lose_blanks_and_repetitions() {
     let config = Config::load(args(&["--peers", "a:1, b:1,a:1,"])).unwrap();
     assert_eq!(config.peers, ["a:1", "b:1"]);
