@@ -78,8 +78,8 @@ fn entries_follow(message: &Message) -> bool {
     })
 }
 
-/// Whether apply knows what the entry is: each is decoded there in the same way. Changes of membership are rare and raft-rs acts on them,
-/// so they are looked at whole.
+/// Whether apply knows what the entry is: each is decoded there in the same way. Changes of membership
+/// are rare and raft-rs acts on them, so they are looked at whole.
 fn is_known_kind(entry: &Entry) -> bool {
     match entry.get_entry_type() {
         // Empty is the first entry of a leader, or what raft made of a change it did not allow. Decoding

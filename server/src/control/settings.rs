@@ -18,8 +18,8 @@ pub struct Setting {
 /// its snapshot gone before that.
 const RETENTION_MIN: Duration = Duration::from_secs(5);
 
-/// Nodes report every half second; with less, a node that is merely slow would lose its replicas, and all
-/// would if the control plane was.
+/// Nodes report every half second; with less, a node that is merely slow would lose its replicas, and
+/// all would if the control plane was.
 const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 
 /// Replicas more than this cost every write more than they protect.

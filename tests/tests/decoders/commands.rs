@@ -146,10 +146,16 @@ fn body() -> impl Strategy<Value = Body> {
             };
             Body::CheckTransaction(check)
         }),
-        2 => (ts(), ts(), keys(), key(), key()).prop_map(
-            |(start_ts, commit_ts, keys, start_key, end_key)| {
-                let resolve = ResolveLocks { start_ts, commit_ts, keys, start_key, end_key };
-                Body::ResolveLocks(resolve)
+        2 => (ts(), ts(), keys(), key(), key(), key()).prop_map(
+            |(start_ts, commit_ts, keys, start_key, end_key, primary)| {
+                Body::ResolveLocks(ResolveLocks {
+                    start_ts,
+                    commit_ts,
+                    keys,
+                    start_key,
+                    end_key,
+                    primary,
+                })
             }
         ),
         1 => (key(), ts(), ts()).prop_map(|(primary, start_ts, alive_until_ms)| {

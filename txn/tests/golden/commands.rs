@@ -1,5 +1,6 @@
 //! Commands and requests, made from steps.
 
+use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::command::Body;
 use rangedb_proto::v1::condition::Test;
@@ -60,7 +61,7 @@ pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
         "resolve_locks" => {
             let (is_span, commit_ts) = (words.flag("span"), words.named("at"));
             let has_primary = words.has("primary");
-            let primary = has_primary.then(|| words.named_key("primary")).unwrap_or_default();
+            let primary = if has_primary { words.named_key("primary") } else { Bytes::new() };
             let (start_ts, mut keys) = (words.number(), words.rest());
             let (end_key, start_key) = match is_span {
                 true => (keys.pop().unwrap(), keys.pop().unwrap()),
