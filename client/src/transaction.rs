@@ -5,12 +5,13 @@
 //!
 //! It takes a timestamp when it begins and reads everything as of then (`merged_range.rs`, reads of
 //! [`Transaction`]), or of when its turn came at a key that many want (`turn.rs`, `snapshot.rs`).
-//! Writes wait in the client (`buffer.rs`), where the transaction's own reads find them. What was read
-//! is remembered (`read_set.rs`). Commit (`commit.rs`) then looks where the keys lie: in one range, one
-//! command checks and writes everything in one round (`../one_range.rs`); in several, two phases with a
-//! validation in between do (`two_phase.rs`). Nothing is locked before the commit, except what
-//! [`Transaction::get_for_update`] locks (`locking.rs`). A transaction can go back to what it had written before (`savepoints.rs`), and be put away for another process to take
-//! up (`suspended.rs`).
+//! Writes wait in the client (`buffer.rs`), where the transaction's own reads find them. What was
+//! read is remembered (`read_set.rs`). Commit (`commit.rs`) then looks where the keys lie: in one
+//! range, one command checks and writes everything in one round (`../one_range.rs`); in several,
+//! two phases with a validation in between do (`two_phase.rs`). Nothing is locked before the
+//! commit, except what [`Transaction::get_for_update`] locks (`locking.rs`). A transaction can go
+//! back to what it had written before (`savepoints.rs`), and be put away for another process to
+//! take up (`suspended.rs`).
 //!
 //! # What it promises
 //!
