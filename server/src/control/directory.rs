@@ -30,6 +30,8 @@ const EPOCH_STEP_MAX: u64 = 1 << 20;
 #[derive(Default)]
 pub struct Directory {
     by_start: BTreeMap<Bytes, Entry>,
+    /// Of all entries there ever were, each figure by itself; none before the first.
+    highest: Option<Epoch>,
 }
 
 /// Newer first by splits and merges, then by membership.
@@ -69,12 +71,10 @@ impl Directory {
     }
 
     fn is_made_up(&self, epoch: Epoch) -> bool {
-        let known = || self.entries().map(|entry| entry.descriptor().epoch());
-        let is_far = |figure: u64, known: Option<u64>| {
-            known.is_some_and(|known| figure > known.saturating_add(EPOCH_STEP_MAX))
-        };
-        is_far(epoch.version, known().map(|epoch| epoch.version).max())
-            || is_far(epoch.conf_ver, known().map(|epoch| epoch.conf_ver).max())
+        let is_far = |figure: u64, known: u64| figure > known.saturating_add(EPOCH_STEP_MAX);
+        self.highest.is_some_and(|highest| {
+            is_far(epoch.version, highest.version) || is_far(epoch.conf_ver, highest.conf_ver)
+        })
     }
 
     /// The descriptor was stored.
@@ -114,21 +114,30 @@ impl Directory {
         self.by_start.values()
     }
 
+    /// Starts of the entries that hold some of these keys: the one that holds the first of them, and
+    /// those that begin behind it.
+    fn overlapping(&self, descriptor: &RangeDescriptor) -> Vec<Bytes> {
+        let from = &descriptor.start_key;
+        let before = self.by_start.range::<Bytes, _>(..from).next_back();
+        let behind = self.by_start.range::<Bytes, _>(from..);
+        let behind = behind.take_while(|(_, other)| overlap(other.descriptor(), descriptor));
+        let before = before.filter(|(_, other)| overlap(other.descriptor(), descriptor));
+        before.into_iter().chain(behind).map(|(start, _)| start.clone()).collect()
+    }
+
     /// False if something newer covers some of those keys.
     fn insert(&mut self, entry: Entry) -> bool {
         let descriptor = entry.descriptor();
-        let overlapping: Vec<Bytes> = self
-            .by_start
-            .iter()
-            .filter(|(_, other)| overlap(other.descriptor(), descriptor))
-            .map(|(start, _)| start.clone())
-            .collect();
+        let overlapping = self.overlapping(descriptor);
         if overlapping.iter().any(|start| self.by_start[start].age() > entry.age()) {
             return false;
         }
         for start in overlapping {
             self.by_start.remove(&start);
         }
+        let (epoch, highest) = (descriptor.epoch(), self.highest.get_or_insert_default());
+        highest.version = highest.version.max(epoch.version);
+        highest.conf_ver = highest.conf_ver.max(epoch.conf_ver);
         self.by_start.insert(descriptor.start_key.clone(), entry);
         true
     }
