@@ -1,7 +1,7 @@
 //! Client commands to raft proposals. Commands that wait are packed into one entry, so that a round
 //! of the log is shared by all who came while the last one was under way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use prost::Message;
@@ -14,8 +14,6 @@ use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
 
 /// An entry that this replica proposed.
 pub(super) struct Proposed {
-    pub index: u64,
-    pub term: u64,
     pub at: Monotonic,
     pub requests: Vec<RequestId>,
 }
@@ -25,8 +23,9 @@ pub(super) struct Proposals {
     /// Wait for the next entry.
     queue: VecDeque<(RequestId, Bytes)>,
     queue_bytes: usize,
-    /// In the log, ascending by index. Outlive leadership: their entries may still commit.
-    in_flight: VecDeque<Proposed>,
+    /// By index and term. They outlive leadership, because their entries may still commit; so a replica
+    /// that leads again, with a log that others have cut, proposes below what it proposed before.
+    in_flight: BTreeMap<(u64, u64), Proposed>,
 }
 
 impl Peer {
@@ -91,8 +90,8 @@ impl Peer {
 
     /// Remembers that the newest entry of the log was proposed here.
     pub(super) fn note_proposed(&mut self, at: Monotonic, requests: Vec<RequestId>) {
-        let (index, term) = (self.raw.raft.raft_log.last_index(), self.term());
-        self.proposals.in_flight.push_back(Proposed { index, term, at, requests });
+        let place = (self.raw.raft.raft_log.last_index(), self.term());
+        self.proposals.in_flight.insert(place, Proposed { at, requests });
     }
 
     /// What was proposed here at this entry's place, and answers for those whose place was taken by
@@ -102,19 +101,15 @@ impl Peer {
         index: u64,
         term: u64,
     ) -> (Option<Proposed>, Vec<Answer>) {
-        let mut replaced = Vec::new();
-        while let Some(first) = self.proposals.in_flight.front() {
-            if first.index > index {
-                break;
-            }
-            let proposed = self.proposals.in_flight.pop_front().expect("just seen");
-            if proposed.index == index && proposed.term == term {
-                return (Some(proposed), replaced);
-            }
-            let error = self.not_leader();
-            replaced.extend(proposed.requests.into_iter().map(|r| (r, Err(error.clone()))));
+        let above = self.proposals.in_flight.split_off(&(index + 1, 0));
+        let mut here = std::mem::replace(&mut self.proposals.in_flight, above);
+        let proposed = here.remove(&(index, term));
+        if here.is_empty() {
+            return (proposed, Vec::new());
         }
-        (None, replaced)
+        let error = self.not_leader();
+        let replaced = here.into_values().flat_map(|replaced| replaced.requests);
+        (proposed, replaced.map(|request| (request, Err(error.clone()))).collect())
     }
 
     /// Answers for commands that wait and were not proposed: they certainly do not happen.
@@ -126,7 +121,7 @@ impl Peer {
     /// Answers for proposals whose entries this replica will not see applied.
     pub(super) fn give_up_in_flight(&mut self) -> Vec<Answer> {
         let unknown = Error::Undetermined(self.range);
-        let in_flight = self.proposals.in_flight.drain(..);
+        let in_flight = std::mem::take(&mut self.proposals.in_flight).into_values();
         in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
     }
 
