@@ -87,8 +87,9 @@ struct Known {
 pub(crate) struct Resolver {
     sender: Arc<Sender>,
     timestamps: Timestamps,
-    /// By start timestamp.
-    fates: Mutex<BTreeMap<u64, Known>>,
+    /// By start timestamp and primary: what was decided at one primary says nothing of locks under
+    /// another, which a foreign client may have left.
+    fates: Mutex<BTreeMap<(u64, Bytes), Known>>,
 }
 
 impl Resolver {
@@ -193,7 +194,7 @@ impl Resolver {
         push_above_ts: u64,
         deadline: Duration,
     ) -> Result<Fate> {
-        match self.fates.lock().unwrap().get(&lock.start_ts).map(|known| known.fate) {
+        match self.fates.lock().unwrap().get(&place_of(lock)).map(|known| known.fate) {
             Some(Fate::Alive { min_commit_ts, .. })
                 if push_above_ts == 0 || min_commit_ts <= push_above_ts => {}
             Some(fate) => return Ok(fate),
@@ -211,7 +212,7 @@ impl Resolver {
             }
             fate => fate,
         };
-        self.remember(lock.start_ts, fate);
+        self.remember(lock, fate);
         Ok(fate)
     }
 
@@ -238,20 +239,25 @@ impl Resolver {
         }
     }
 
-    fn remember(&self, start_ts: u64, fate: Fate) {
+    fn remember(&self, lock: &v1::KeyLocked, fate: Fate) {
         let mut fates = self.fates.lock().unwrap();
-        fates.entry(start_ts).or_insert(Known { fate, finished: 0 }).fate = fate;
+        fates.entry(place_of(lock)).or_insert(Known { fate, finished: 0 }).fate = fate;
         if fates.len() > FATES_MAX {
             fates.pop_first();
         }
     }
 
     /// How often this was said of the transaction.
-    fn note_finished(&self, start_ts: u64) -> u32 {
+    fn note_finished(&self, lock: &v1::KeyLocked) -> u32 {
         let mut fates = self.fates.lock().unwrap();
-        fates.get_mut(&start_ts).map_or(1, |known| {
+        fates.get_mut(&place_of(lock)).map_or(1, |known| {
             known.finished += 1;
             known.finished
         })
     }
+}
+
+/// Where the fate of a lock's transaction is decided.
+fn place_of(lock: &v1::KeyLocked) -> (u64, Bytes) {
+    (lock.start_ts, lock.primary.clone())
 }

@@ -62,6 +62,7 @@ pub(crate) struct Retry<'a> {
     deadline: Duration,
     backoff: Backoff,
     may_have_happened: bool,
+    lost_answers: bool,
     /// How much longer an attempt may take, because the node waits for a lock.
     hold: Duration,
     rerouted_since_pause: bool,
@@ -83,6 +84,7 @@ impl<'a> Retry<'a> {
             deadline,
             backoff: Backoff::new(),
             may_have_happened: false,
+            lost_answers: false,
             hold: Duration::ZERO,
             rerouted_since_pause: false,
             last: Error::Unavailable("no time to ask anybody".to_owned()),
@@ -152,6 +154,7 @@ impl<'a> Retry<'a> {
             }
             Outcome::Lost(reason) => {
                 self.last = Error::Unavailable(reason);
+                self.lost_answers = true;
                 self.may_have_happened |= self.effect != Effect::Read;
                 if self.effect == Effect::Once {
                     return Err(self.end(self.last.clone()));
@@ -183,6 +186,15 @@ impl<'a> Retry<'a> {
     /// Whether an answer was lost of a request that changes something.
     pub fn may_have_happened(&self) -> bool {
         self.may_have_happened
+    }
+
+    /// Whether an answer was lost, whatever the request does.
+    pub fn has_lost_answers(&self) -> bool {
+        self.lost_answers
+    }
+
+    pub fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Everybody was asked in vain: the same again after a pause. Keeps the reason.

@@ -33,9 +33,7 @@ impl Resolver {
             Fate::RolledBack => 0,
             Fate::Alive { .. } => return Ok(()),
         };
-        if self.note_finished(lock.start_ts) > 1
-            && self.finish_range(lock, commit_ts, deadline).await? > 0
-        {
+        if self.note_finished(lock) > 1 && self.finish_range(lock, commit_ts, deadline).await? > 0 {
             return Ok(());
         }
         self.finish_keys(lock, others, commit_ts, deadline).await

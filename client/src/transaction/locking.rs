@@ -86,11 +86,21 @@ impl Inner {
         let _one_at_a_time = self.locking.lock().await;
         let primary = self.begin_lock(key)?;
         let net = &*self.client.sender.net;
-        let acquire = self.acquire(key, &primary, unchanged_since);
+        let longest = self.options.lock_wait.unwrap_or(self.client.timeout);
+        let mut retry = Retry::new(net, Effect::Read, net.now().saturating_add(longest));
+        let acquire = self.acquire(key, &primary, unchanged_since, &mut retry);
         let acquired = self.phases.time(Phase::Locks, net, traced(net, "lock", acquire)).await;
         if let Err(error @ Error::Deadlock { .. }) = acquired {
+            self.client.sender.metrics.deadlocks.add(1);
             self.fail(error.clone()).await;
             return Err(error);
+        }
+        let is_first = self.open()?.locks.keys.get(&primary) == Some(&0);
+        if let (Err(error), true, true) = (&acquired, is_first, retry.has_lost_answers()) {
+            // Perhaps it is locked. What is decided at it later would say nothing of locks under
+            // another primary, and must not: who meets it first could take it for the whole.
+            self.fail(error.clone()).await;
+            return Err(error.clone());
         }
         let mut state = self.open()?;
         match acquired {
@@ -101,9 +111,10 @@ impl Inner {
                 Ok(current)
             }
             Err(error) => {
-                // Perhaps it is locked; it is never going to be a primary.
-                if state.locks.keys.get(&primary) == Some(&0) {
+                // It is certainly not locked, so another key can be the primary.
+                if is_first {
                     state.locks.primary = None;
+                    state.locks.keys.remove(key);
                 }
                 Err(error)
             }
@@ -124,7 +135,6 @@ impl Inner {
 
     /// Ends the transaction: whoever it holds up goes on.
     async fn fail(&self, error: Error) {
-        self.client.sender.metrics.deadlocks.add(1);
         let Ok(state) = self.end() else { return };
         self.state.lock().unwrap().failed = Some(error);
         if let Some(rollback) = state.locks.rollback(self) {
@@ -148,11 +158,10 @@ impl Inner {
         key: &Bytes,
         primary: &Bytes,
         unchanged_since: Option<u64>,
+        retry: &mut Retry<'_>,
     ) -> Result<(Option<KeyValue>, u64)> {
         let net = &*self.client.sender.net;
-        let longest = self.options.lock_wait.unwrap_or(self.client.timeout);
-        let deadline = net.now().saturating_add(longest);
-        let mut retry = Retry::new(net, Effect::Read, deadline);
+        let deadline = retry.deadline();
         let mut waiting = Waiting::new(&self.client.sender, self.clock);
         loop {
             retry.check_time()?;
@@ -177,9 +186,9 @@ impl Inner {
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
             // Who is held back is asked with a fresh timestamp in the end, which would hide a version.
             let most = if unchanged_since.is_some() { Duration::ZERO } else { HOLD_MAX };
-            let until = waiting.hold_until(most, &mut retry);
+            let until = waiting.hold_until(most, retry);
             let sender = &self.client.sender;
-            match commands::send_held(sender, key, until, &build, &mut retry).await? {
+            match commands::send_held(sender, key, until, &build, retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {
                     let for_update_ts = for_update_ts.max(acquired.for_update_ts);
                     let current = acquired.current.into_iter().next();
@@ -190,7 +199,7 @@ impl Inner {
                     waiting.meet(&lock);
                     match self.client.resolver.clear(&lock, &[], deadline).await? {
                         true => retry.unblocked(),
-                        false => waiting.blocked(lock, &mut retry).await,
+                        false => waiting.blocked(lock, retry).await,
                     }
                 }
                 Reply::From(_, command_reply::Body::WriteConflict(conflict))
@@ -206,7 +215,7 @@ impl Inner {
                 Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                     return Err(Error::Aborted { key: aborted.key });
                 }
-                _ => return Err(unexpected_reply(&retry)),
+                _ => return Err(unexpected_reply(retry)),
             }
         }
     }

@@ -139,6 +139,26 @@ fn a_transaction_whose_only_lock_was_asked_for_in_vain_commits_nothing_and_leave
 }
 
 #[test]
+fn a_transaction_that_cannot_know_whether_its_first_lock_stands_is_over() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let options = TransactionOptions { lock_wait: Some(SECOND), ..Default::default() };
+        let txn = client.begin(options).await.unwrap();
+        cluster.lose("lock");
+        let error = txn.get_for_update("a").await.unwrap_err();
+        cluster.change(|state| state.kinds_lost.clear());
+        // Under another primary, whoever found the first lock dead could take it for the whole.
+        assert_eq!(txn.get_for_update("b").await, Err(error.clone()));
+        assert_eq!(txn.put("b", "1").await, Err(error.clone()));
+        assert_eq!(txn.commit().await, Err(error));
+        cluster.sleep(SECOND).await;
+        assert_eq!(locks(&cluster), 0);
+        client.put("a", "1").await.unwrap();
+    });
+}
+
+#[test]
 fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
     let cluster = Cluster::with_seed(1);
     cluster.change(|state| state.queues = false);
