@@ -18,6 +18,8 @@ mod check;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +35,8 @@ use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
 
 const HARD_STATE: &[u8] = b"h";
 const TRUNCATED: &[u8] = b"t";
+/// Who has the directory open holds this file's lock; raft-engine's name for it.
+const LOCK: &str = "LOCK";
 /// There while a purge is under way; see [`check`].
 const PURGE_MARKER: &str = "purging";
 /// Entries of one read at most, whatever the caller says: raft-engine adds sizes up in 32 bits.
@@ -92,7 +96,11 @@ impl RaftEngineLog {
         let dir = data_dir.join("log");
         create_dir_durably(&dir)?;
         let marker = dir.join(PURGE_MARKER);
+        // raft-engine takes this lock again.
+        let lock = lock_dir(&dir)?;
+        check::remove_unbegun(&dir)?;
         check::check_files(&dir, marker.exists())?;
+        drop(lock);
         let config = Config {
             dir: dir.to_str().ok_or_else(|| not_utf8(&dir))?.into(),
             recovery_mode: RecoveryMode::TolerateTailCorruption,
@@ -382,6 +390,21 @@ fn not_utf8(dir: &Path) -> Error {
     Error::Refused(format!("{}: the log's directory must have a UTF-8 name", dir.display()))
 }
 
+/// Fails if another process has the log open: what it writes right now would look damaged, and what
+/// it makes right now would look as if nobody used it.
+fn lock_dir(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| io_error("open", &path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::Refused(format!("{}: in use by another process", dir.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(io_error("lock", &path, &error)),
+    }
+}
+
 fn open_error(dir: &Path, error: raft_engine::Error) -> Error {
     match error {
         raft_engine::Error::Io(error) => io_error("open", dir, &error),
@@ -395,7 +418,9 @@ fn open_error(dir: &Path, error: raft_engine::Error) -> Error {
 
 fn write_error(error: raft_engine::Error) -> Error {
     match error {
-        raft_engine::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+        raft_engine::Error::Io(error)
+            if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+        {
             Error::Full(error.to_string())
         }
         // Its answer to a full disk, once another file did not help either.

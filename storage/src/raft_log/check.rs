@@ -14,6 +14,11 @@
 //! entries are still in the append files); without it, none. The same holds for a gap between file
 //! numbers.
 //!
+//! A file is begun with a header that is synced before anything is written behind it. On a full disk
+//! the file is made and its header finds no room; raft-engine then goes on in the file before, which
+//! it would take for damaged at opening, because that has space allocated behind its batches and is
+//! not the newest. So a newest file that was not begun is removed first ([`remove_unbegun`]).
+//!
 //! One thing cannot be seen here: damage to the very last batch looks like a torn tail. The log is
 //! then shorter than the hard state's commit or the applied index say, which `raftstore` checks.
 //!
@@ -26,7 +31,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk::io_error;
+use crate::disk::{io_error, remove_durably};
 use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
@@ -39,6 +44,19 @@ const CRC_BYTES: usize = 4;
 const COMPRESSIONS: [u8; 2] = [0, 1];
 const APPEND_SUFFIX: &str = ".raftlog";
 const REWRITE_SUFFIX: &str = ".rewrite";
+
+/// Removes the newest file of each kind if nothing was ever written to it. Nobody else may have the
+/// directory open. An only file stays, it says that there is a log.
+pub(super) fn remove_unbegun(dir: &Path) -> Result<()> {
+    for suffix in [APPEND_SUFFIX, REWRITE_SUFFIX] {
+        if let [.., _, (number, path)] = &numbered_files(dir, suffix)?[..]
+            && !CheckedFile::read(*number, path)?.is_begun()
+        {
+            remove_durably(path)?;
+        }
+    }
+    Ok(())
+}
 
 /// Fails unless what is not sound may be cut.
 pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
@@ -110,10 +128,19 @@ impl CheckedFile {
         Ok(Self { bytes, number })
     }
 
+    fn has_header(&self) -> bool {
+        let header = self.bytes.get(..FILE_HEADER_BYTES);
+        header.is_some_and(|header| header.starts_with(MAGIC) && header.ends_with(&VERSION))
+    }
+
+    /// Whether its header was written whole, or anything stands behind it.
+    fn is_begun(&self) -> bool {
+        self.has_header() || self.bytes.len() > FILE_HEADER_BYTES
+    }
+
     /// Where the first thing begins that is not sound.
     fn first_broken(&self) -> Option<usize> {
-        let header = self.bytes.get(..FILE_HEADER_BYTES);
-        if header.is_none_or(|header| !header.starts_with(MAGIC) || !header.ends_with(&VERSION)) {
+        if !self.has_header() {
             return Some(0);
         }
         let mut at = FILE_HEADER_BYTES;

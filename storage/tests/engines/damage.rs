@@ -145,6 +145,34 @@ fn a_log_whose_first_file_has_no_header_yet_is_an_empty_log() {
     }
 }
 
+/// A full disk leaves it: the next file is there, its header found no room, and entries go on in the
+/// file before.
+#[test]
+fn a_file_of_the_log_that_was_not_begun_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let (crashed, ends) = crashed_log(dir.path(), 60);
+    let (last, end) = ends[ends.len() - 1];
+    let newest = files(&crashed, "raftlog").pop().unwrap();
+    assert!(std::fs::metadata(&newest).unwrap().len() > end, "space is allocated ahead");
+    let number: u64 = newest.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    for (place, content) in [&b""[..], b"RAFT-LOG-FILE-HEA", &[0; 69]].into_iter().enumerate() {
+        for torn in [0, 50] {
+            let copy = dir.path().join(format!("copy{place}torn{torn}"));
+            copy_dir(&crashed, &copy);
+            overwrite(&copy.join("log").join(newest.file_name().unwrap()), end - torn, &[0; 60]);
+            let next = copy.join(format!("log/{:016}.raftlog", number + 1));
+            std::fs::write(&next, content).unwrap();
+            let log = open_log(&copy).unwrap();
+            let last = if torn == 0 { last } else { last - 1 };
+            assert_eq!(log.state(1).unwrap().unwrap().last_index, last);
+            (last + 1..last + 40).for_each(|index| append(&log, index));
+            drop(log);
+            let log = open_log(&copy).unwrap();
+            assert_eq!(log.entries(1, 1, last + 40, u64::MAX).unwrap().len() as u64, last + 39);
+        }
+    }
+}
+
 /// A log in which a purge has something to do, before and after it: the one entry of range 2 stands
 /// in a file that range 1 has left behind, so it is rewritten.
 fn purged_log(dir: &Path) -> (PathBuf, PathBuf) {

@@ -253,4 +253,8 @@ async fn a_node_whose_room_others_take_at_once_waits_and_loses_nothing() {
     .await;
     let written = acknowledged.lock().unwrap().clone();
     all_is_there(&cluster, &written).await;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.nodes[0].ready().await;
+    all_is_there(&cluster, &written).await;
 }
