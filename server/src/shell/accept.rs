@@ -2,7 +2,8 @@
 //!
 //! Connections get a share of the files that the process may have open ([`Gate`]): beyond it a new
 //! one is closed at once, so that whoever opens many finds an end before the engines do, which cannot
-//! do without files. Every connection has to show that it speaks ([`Patience`]): one that is opened
+//! do without files. Clients, other nodes and status pages have a share each: a storm of clients may
+//! neither cut the node off from its cluster nor make it look dead. Every connection has to show that it speaks ([`Patience`]): one that is opened
 //! and says nothing gives its place back. Where accepting itself fails, it is tried again after a
 //! pause, never in a loop that takes a core.
 
@@ -21,7 +22,9 @@ use tonic::transport::server::Connected;
 
 /// Of the files that the process may have open: RocksDB gets a half (`engines.rs`), and the logs and
 /// the way to other nodes what is left.
-const CONNECTIONS_SHARE: u64 = 4;
+const CLIENTS_SHARE: u64 = 4;
+const NODES_SHARE: u64 = 16;
+const STATUS_SHARE: u64 = 32;
 
 /// More could not be served anyway.
 const CONNECTIONS_MAX: u64 = 1 << 20;
@@ -42,19 +45,33 @@ const PREFACE_MAX: Duration = Duration::from_secs(5);
 /// Between two requests on a connection for status pages. Who asks less often connects again.
 const STATUS_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The places that all connections of the process share.
+/// The places that all connections of one kind share.
 pub(crate) struct Gate {
+    /// Who comes through it, for people.
+    from: &'static str,
     places: Arc<Semaphore>,
     places_max: usize,
     said: Said,
 }
 
 impl Gate {
-    /// For a process that may have so many files open.
-    pub fn new(open_files_max: u64) -> Arc<Gate> {
-        let places = (open_files_max / CONNECTIONS_SHARE).clamp(1, CONNECTIONS_MAX) as usize;
-        let (places, places_max) = (Arc::new(Semaphore::new(places)), places);
-        Arc::new(Gate { places, places_max, said: Said::default() })
+    /// These are for a process that may have so many files open.
+    pub fn of_clients(open_files_max: u64) -> Gate {
+        Gate::new("clients", open_files_max / CLIENTS_SHARE)
+    }
+
+    pub fn of_nodes(open_files_max: u64) -> Gate {
+        Gate::new("other nodes", open_files_max / NODES_SHARE)
+    }
+
+    pub fn of_status_pages(open_files_max: u64) -> Gate {
+        Gate::new("readers of status pages", open_files_max / STATUS_SHARE)
+    }
+
+    fn new(from: &'static str, places: u64) -> Gate {
+        let places_max = places.clamp(1, CONNECTIONS_MAX) as usize;
+        let places = Arc::new(Semaphore::new(places_max));
+        Gate { from, places, places_max, said: Said::default() }
     }
 
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
@@ -63,7 +80,8 @@ impl Gate {
             let connections = self.places_max;
             tracing::error!(
                 connections,
-                "as many connections as the limit of open files allows: new ones are closed"
+                "as many connections of {} as the limit of open files allows: new ones are closed",
+                self.from
             );
         }
         place
@@ -87,14 +105,14 @@ impl Patience {
 /// A socket that connections are taken from.
 pub(crate) struct Door {
     listener: TcpListener,
-    gate: Arc<Gate>,
+    gate: Gate,
     patience: Patience,
     said: Said,
 }
 
 impl Door {
-    pub fn new(listener: TcpListener, gate: &Arc<Gate>, patience: Patience) -> Door {
-        Door { listener, gate: gate.clone(), patience, said: Said::default() }
+    pub fn new(listener: TcpListener, gate: Gate, patience: Patience) -> Door {
+        Door { listener, gate, patience, said: Said::default() }
     }
 
     /// The next connection that there is a place for.

@@ -155,13 +155,15 @@ impl Server {
 
         let (ending, ended) = watch::channel(false);
         let mut grpc = JoinSet::new();
-        let gate = Gate::new(open_files_max);
-        for listener in [peer, client] {
-            let door = Door::new(listener, &gate, Patience::GRPC);
+        for (listener, gate) in
+            [(peer, Gate::of_nodes(open_files_max)), (client, Gate::of_clients(open_files_max))]
+        {
+            let door = Door::new(listener, gate, Patience::GRPC);
             grpc.spawn(serve(door, routes.clone(), ended.clone()));
         }
         let mut background = JoinSet::new();
-        let status_door = Door::new(status_listener, &gate, Patience::STATUS);
+        let status_gate = Gate::of_status_pages(open_files_max);
+        let status_door = Door::new(status_listener, status_gate, Patience::STATUS);
         let pages = status::router(status.clone());
         background.spawn(async move {
             if let Err(error) = axum::serve(status_door, pages).await {
@@ -225,7 +227,7 @@ impl Server {
         let owed = running.owed();
         // Before anybody can write.
         self.disk.look(&running.stores, &running.node, owed());
-        self.front.open(running.member());
+        self.front.open(running.member(&self.disk));
         running.node.start();
         self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let (disk, stores, node) =

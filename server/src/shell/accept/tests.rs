@@ -12,7 +12,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(300);
 async fn door(open_files_max: u64, patience: Patience) -> (Door, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    (Door::new(listener, &Gate::new(open_files_max), patience), address)
+    (Door::new(listener, Gate::of_clients(open_files_max), patience), address)
 }
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -21,7 +21,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn beyond_the_share_of_open_files_a_connection_is_closed_at_once() {
-    let (door, address) = door(2 * CONNECTIONS_SHARE, Patience::GRPC).await;
+    let (door, address) = door(2 * CLIENTS_SHARE, Patience::GRPC).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(TcpStream::connect(address).await.unwrap());
