@@ -39,7 +39,7 @@ const RESERVE_BYTES_MAX: u64 = 512 << 20;
 const RESERVE_SHARE_MAX: u64 = 4;
 
 /// Between two looks for room by a write that waits.
-const RETRY_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(200);
 
 /// Free beyond what a write wants before it is tried again: files are made, and grow in steps.
 const RETRY_SLACK_BYTES: u64 = 8 << 20;
@@ -132,21 +132,23 @@ impl DiskWatch {
         }
     }
 
-    fn wait(&self, what: &str, reason: &str) -> Waiting<'_> {
+    /// Counts a write that found no room among those that wait, until what is returned is dropped.
+    /// For a writer that has other things to do meanwhile than [`DiskWatch::insist`].
+    pub fn wait(&self, what: &str, reason: &str) -> Waiting<'_> {
         tracing::error!("no room to {what}, which waits: {reason}");
         self.waiting.fetch_add(1, Ordering::AcqRel);
         self.look_now.notify_one();
         Waiting(&self.waiting)
     }
 
-    /// As far as anybody can tell.
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Whether a write of so many bytes is worth another try, as far as anybody can tell.
+    pub fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(RETRY_SLACK_BYTES);
         space_of(&self.data_dir).map_or(true, |space| space.available_bytes >= wanted)
     }
 
     /// Takes note; returns what changed.
-    fn judge(&self, space: DiskSpace, owed: u64) -> Option<bool> {
+    pub fn judge(&self, space: DiskSpace, owed: u64) -> Option<bool> {
         let mut seen = self.seen.lock().expect("no panic holds it");
         let before = seen.full;
         let reserve = self.reserve_bytes.unwrap_or_else(|| default_reserve(space.total_bytes));
@@ -159,8 +161,8 @@ impl DiskWatch {
     }
 }
 
-/// Counts a write among those that wait.
-struct Waiting<'a>(&'a AtomicUsize);
+/// See [`DiskWatch::wait`].
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 use crate::board::Board;
 use crate::handle::EventSink;
 use crate::shell::compaction::CompactionBounds;
-use crate::shell::disk_watch::DiskWatch;
+use crate::shell::disk_watch::{DiskWatch, RETRY_EVERY};
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
 
@@ -57,21 +57,32 @@ fn flush_all(
 ) {
     let mut purge_at = Instant::now() + PURGE_EVERY;
     let mut bounds = CompactionBounds::default();
+    let mut flushes = Vec::new();
+    let mut waiting = None;
     loop {
-        let mut flushes = Vec::new();
-        match wanted.recv_timeout(purge_at.saturating_duration_since(Instant::now())) {
+        let pause = purge_at.saturating_duration_since(Instant::now());
+        let pause = if flushes.is_empty() { pause } else { pause.min(RETRY_EVERY) };
+        match wanted.recv_timeout(pause) {
             Ok(first) => flushes.push(first),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         flushes.extend(wanted.try_iter());
-        if !flushes.is_empty() {
-            disk.insist("flush the state", 0, || state.flush())
-                .unwrap_or_else(|error| end::process("flusher", error));
-        }
-        for (shard, token) in flushes {
-            // A store that is stopping has no use for it.
-            let _ = stores[shard].send(Event::Flushed { token });
+        if !flushes.is_empty() && (waiting.is_none() || disk.has_room(0)) {
+            match state.flush() {
+                // Purging the log goes on meanwhile, which may make room.
+                Err(Error::Full(reason)) => {
+                    waiting.get_or_insert_with(|| disk.wait("flush the state", &reason));
+                }
+                flushed => {
+                    flushed.unwrap_or_else(|error| end::process("flusher", error));
+                    waiting = None;
+                    for (shard, token) in flushes.drain(..) {
+                        // A store that is stopping has no use for it.
+                        let _ = stores[shard].send(Event::Flushed { token });
+                    }
+                }
+            }
         }
         if Instant::now() >= purge_at {
             match log.purge() {

@@ -125,6 +125,7 @@ mod tests {
     use rangedb_storage::MemLog;
 
     use super::*;
+    use crate::node::DiskSpace;
     use crate::shell::mailbox::{self, Inbox, Taken};
 
     fn watch() -> Arc<DiskWatch> {
@@ -169,11 +170,16 @@ mod tests {
         let log = Arc::new(MemLog::default());
         log.set_full(true);
         let (mailbox, inbox) = mailbox::new(usize::MAX);
-        let (writer, thread) = LogWriter::start(log.clone(), vec![mailbox], watch()).unwrap();
+        let disk = watch();
+        let (writer, thread) = LogWriter::start(log.clone(), vec![mailbox], disk.clone()).unwrap();
         let entry = Entry { index: 1, term: 1, data: vec![7; 100].into(), ..Default::default() };
         let append = LogChange::Append { range_id: 2, entries: vec![entry] };
         writer.append(0, 1, LogBatch { changes: vec![append] });
         let backlog = writer.backlog();
+        while !disk.seen().full {
+            disk.judge(DiskSpace { total_bytes: 1 << 40, available_bytes: 1 << 40 }, 0);
+            std::thread::yield_now();
+        }
         assert_eq!(backlog.bytes(), 100);
         log.set_full(false);
         assert_eq!(persisted(&inbox), 1);

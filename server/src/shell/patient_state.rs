@@ -58,7 +58,7 @@ impl StateEngine for PatientState {
     }
 
     fn install(&self, install: Install) -> Result<()> {
-        self.state.install(install)
+        self.disk.insist("install a snapshot", 0, || self.state.install(install.clone()))
     }
 
     fn discard(&self, staged: StagedSnapshot) -> Result<()> {

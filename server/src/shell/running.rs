@@ -133,13 +133,13 @@ impl Running {
     }
 
     /// What answers others on behalf of this node.
-    pub fn member(&self) -> Member {
+    pub fn member(&self, disk: &Arc<DiskWatch>) -> Member {
         let (me, stores) = (self.me, self.stores.clone());
         let state: Arc<dyn StateEngine> = self.engines.state.clone();
         Member {
             node: self.node.clone(),
             arrivals: Arrivals::new(me, stores.clone(), self.transport.clone()),
-            snapshots: SnapshotReceiver::new(me, stores, state, self.snapshots),
+            snapshots: SnapshotReceiver::new(me, stores, state, disk.clone(), self.snapshots),
         }
     }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use prost::Message as _;
-use rangedb_proto::RangeId;
 use rangedb_proto::v1::snapshot_chunk::Body;
 use rangedb_proto::v1::{
     RaftEnvelope, SnapshotChunk, SnapshotHeader, SnapshotMeta, SnapshotReceipt, SnapshotTrailer,
     raft_envelope,
 };
+use rangedb_proto::{RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{Event, decode_message};
 use rangedb_storage::{ChunkReceiver, StagedSnapshot, StateEngine, keys};
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::{STALLED_AFTER, from_wire, totals_from_wire};
 use crate::handle::StoreHandle;
+use crate::shell::disk_watch::DiskWatch;
 use crate::shell::transport::{Identification, check};
 
 /// See the module's head.
@@ -24,6 +25,7 @@ pub(crate) struct SnapshotReceiver {
     me: Identification,
     stores: StoreHandle,
     state: Arc<dyn StateEngine>,
+    disk: Arc<DiskWatch>,
     places: Semaphore,
 }
 
@@ -32,9 +34,10 @@ impl SnapshotReceiver {
         me: Identification,
         stores: StoreHandle,
         state: Arc<dyn StateEngine>,
+        disk: Arc<DiskWatch>,
         at_once: usize,
     ) -> Self {
-        SnapshotReceiver { me, stores, state, places: Semaphore::new(at_once) }
+        SnapshotReceiver { me, stores, state, disk, places: Semaphore::new(at_once) }
     }
 
     /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind.
@@ -81,11 +84,14 @@ impl SnapshotReceiver {
             .ok_or_else(|| Status::invalid_argument("a snapshot without a description"))?;
         let range = meta.descriptor.unwrap_or_default();
         let span = keys::data_span(&range.start_key, &range.end_key);
+        let is_system = range.start_key.starts_with(SYSTEM_PREFIX);
+        self.has_room(is_system)?;
         let state = self.state.clone();
         let mut receiver = blocking(move || Ok(ChunkReceiver::new(state.stage()?, span))).await?;
         loop {
             match next(chunks).await? {
                 Body::Data(data) => {
+                    self.has_room(is_system)?;
                     let chunk = from_wire(data)
                         .ok_or_else(|| Status::invalid_argument("an unknown column family"))?;
                     receiver = blocking(move || {
@@ -101,6 +107,14 @@ impl SnapshotReceiver {
                 Body::Header(_) => return Err(Status::invalid_argument("a second header")),
             }
         }
+    }
+
+    /// A full disk takes in what the cluster itself needs, as stores do, and nothing else.
+    fn has_room(&self, is_system: bool) -> Result<(), Status> {
+        if self.disk.seen().full && !is_system {
+            return Err(Status::resource_exhausted("the disk of the receiver is full"));
+        }
+        Ok(())
     }
 
     async fn finish(

@@ -17,6 +17,8 @@ use tonic::{Code, Status};
 
 use super::*;
 use crate::handle::{EventSink, StoreHandle};
+use crate::node::DiskSpace;
+use crate::shell::disk_watch::DiskWatch;
 use crate::shell::transport::Identification;
 
 const ME: Identification = Identification { cluster_id: 7, node_id: 2 };
@@ -31,8 +33,7 @@ impl EventSink for Store {
     }
 }
 
-fn envelope() -> RaftEnvelope {
-    let descriptor = RangeDescriptor { range_id: 1, ..Default::default() };
+fn envelope(descriptor: RangeDescriptor) -> RaftEnvelope {
     let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 1 };
     let mut message = eraftpb::Message::default();
     message.mut_snapshot().data = meta.encode_to_vec().into();
@@ -45,15 +46,19 @@ fn envelope() -> RaftEnvelope {
 }
 
 fn chunks(cluster_id: u64) -> Vec<Body> {
+    chunks_of(RangeDescriptor { range_id: 1, ..Default::default() }, cluster_id)
+}
+
+fn chunks_of(descriptor: RangeDescriptor, cluster_id: u64) -> Vec<Body> {
     let state = MemState::default();
     let mut batch = WriteBatch::default();
-    for key in ["a", "b", "c"] {
+    for key in ["_/a", "_/b", "_/c"] {
         batch.put(ColumnFamily::Current, keys::current(key.as_bytes()), "value");
     }
     state.write(batch).unwrap();
     let mut reader = ChunkReader::new(state.snapshot(), keys::data_span(b"", b""));
-    let header =
-        SnapshotHeader { cluster_id, from_node_id: 1, to_node_id: 2, envelope: Some(envelope()) };
+    let envelope = Some(envelope(descriptor));
+    let header = SnapshotHeader { cluster_id, from_node_id: 1, to_node_id: 2, envelope };
     let mut bodies = vec![Body::Header(header)];
     while let Some(chunk) = reader.next_chunk().unwrap() {
         bodies.push(Body::Data(to_wire(chunk)));
@@ -63,9 +68,13 @@ fn chunks(cluster_id: u64) -> Vec<Body> {
 }
 
 async fn receive(bodies: Vec<Body>) -> (Result<bool, Code>, usize) {
+    receive_on(DiskWatch::new(&std::env::temp_dir(), None), bodies).await
+}
+
+async fn receive_on(disk: DiskWatch, bodies: Vec<Body>) -> (Result<bool, Code>, usize) {
     let store = Arc::new(Store::default());
     let stores = StoreHandle::new(vec![store.clone()]);
-    let receiver = SnapshotReceiver::new(ME, stores, Arc::new(MemState::default()), 1);
+    let receiver = SnapshotReceiver::new(ME, stores, Arc::new(MemState::default()), disk.into(), 1);
     let chunks = bodies.into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) }));
     let receipt = receiver.receive(stream::iter(chunks)).await;
     let events = store.0.lock().unwrap().len();
@@ -95,4 +104,21 @@ async fn a_flipped_byte_is_found() {
 #[tokio::test]
 async fn a_snapshot_of_another_cluster_is_refused() {
     assert_eq!(receive(chunks(8)).await, (Err(Code::FailedPrecondition), 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_snapshot_in_but_those_of_system_ranges() {
+    let full = || {
+        let disk = DiskWatch::new(&std::env::temp_dir(), None);
+        disk.judge(DiskSpace { total_bytes: 1 << 40, available_bytes: 0 }, 0);
+        disk
+    };
+    assert_eq!(receive_on(full(), chunks(7)).await, (Err(Code::ResourceExhausted), 0));
+    let system = RangeDescriptor {
+        start_key: "_/".into(),
+        end_key: "_0".into(),
+        range_id: 1,
+        ..Default::default()
+    };
+    assert_eq!(receive_on(full(), chunks_of(system, 7)).await, (Ok(true), 1));
 }
