@@ -8,17 +8,30 @@ pub fn escape(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
-                '\n' => text.push_str("\\n"),
-                '\t' => text.push_str("\\t"),
-                '\r' => text.push_str("\\r"),
                 '\\' => text.push_str("\\\\"),
-                c if c.is_control() => push_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
-                c => text.push(c),
+                c => push_on_one_line(&mut text, c),
             }
         }
         push_hex(&mut text, chunk.invalid());
     }
     text
+}
+
+/// Text on one line. Backslashes stay as they are, so what was escaped already is not changed.
+pub fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_on_one_line(&mut line, c));
+    line
+}
+
+fn push_on_one_line(text: &mut String, c: char) {
+    match c {
+        '\n' => text.push_str("\\n"),
+        '\t' => text.push_str("\\t"),
+        '\r' => text.push_str("\\r"),
+        c if c.is_control() => push_hex(text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+        c => text.push(c),
+    }
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {

@@ -1,8 +1,11 @@
-//! Tables for people: columns in line, no borders, so that `grep` and `awk` can be used on them.
+//! Tables for people: columns in line, no borders, so that `grep` and `awk` can be used on them. Names
+//! and addresses are what nodes say of themselves: none may break a line or steer the terminal.
 
 use std::io::{self, Write};
 
 use comfy_table::{Row, Table, presets};
+
+use crate::escape;
 
 /// Blanks between columns.
 const GAP: u16 = 2;
@@ -15,7 +18,7 @@ pub fn print<const N: usize>(
 ) -> io::Result<()> {
     let mut table = plain();
     table.set_header(Row::from(head));
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| escape::on_one_line(&cell))));
     finish(out, table)
 }
 
@@ -25,7 +28,7 @@ pub fn print_fields<const N: usize>(
     fields: [(&str, String); N],
 ) -> io::Result<()> {
     let mut table = plain();
-    table.add_rows(fields.map(|(name, value)| [name.to_owned(), value]));
+    table.add_rows(fields.map(|(name, value)| [name.to_owned(), escape::on_one_line(&value)]));
     finish(out, table)
 }
 
@@ -53,6 +56,14 @@ mod tests {
         print(&mut out, ["ID", "NAME"], [["1".into(), long.clone()], ["23".into(), "b".into()]])
             .unwrap();
         let expected = format!("ID  NAME\n1   {long}\n23  b\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+    #[test]
+    fn a_cell_breaks_no_line_and_steers_no_terminal() {
+        let mut out = Vec::new();
+        print(&mut out, ["A", "B"], [["1\n2".into(), "\u{1b}[31mé".into()]]).unwrap();
+        print_fields(&mut out, [("c", "3\t4".into())]).unwrap();
+        let expected = "A     B\n1\\n2  \\x1b[31mé\nc  3\\t4\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }
