@@ -32,6 +32,8 @@ impl Control {
         join::check_words(&node)?;
         let registered = self.state().nodes.get(&id).cloned();
         let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {
+            // It ends the node, so whoever was deposed and has not heard of it may not say it.
+            self.around.read_control().await?;
             return Err(v1::Error::failed_precondition(format!(
                 "node {id} is not of this cluster"
             )));
@@ -47,6 +49,7 @@ impl Control {
         let mut writes: Vec<_> = news.iter().map(stored).collect();
         let is_removed = registered.state() == NodeState::NodeRemoved;
         if is_removed && self.state().ranges_on(id).is_empty() {
+            self.around.read_control().await?;
             return Err(join::removed(id));
         }
         let current = if is_removed {
