@@ -10,6 +10,7 @@ pub mod floor;
 pub mod given_up;
 pub mod leader_per_term;
 pub mod lease_reads;
+pub mod log_matching;
 pub mod ranges_cover;
 pub mod replicas_equal;
 pub mod snapshot_reads;
@@ -34,6 +35,7 @@ pub struct Checks {
     pub fences: fences::Fences,
     pub floor: floor::Floor,
     pub committed: committed::Committed,
+    pub log_matching: log_matching::LogMatching,
     pub timestamps: timestamps::Timestamps,
 }
 

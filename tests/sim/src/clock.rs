@@ -24,8 +24,6 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub const TRUE: Clock = Clock { offset: 0, rate: 1_000_000 };
-
     /// At most `drift` microseconds off in a million.
     pub fn draw(rng: &mut fastrand::Rng, drift: u32) -> Self {
         let rate = rng.u32(1_000_000 - drift..=1_000_000 + drift);

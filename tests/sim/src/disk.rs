@@ -41,7 +41,7 @@ pub enum Space {
     Enough,
     /// Little: the node's watch tells the stores. What is set aside for the logs is still there.
     Low,
-    /// Every write fails.
+    /// No write is finished before there is some, and no process starts.
     None,
 }
 
@@ -132,7 +132,6 @@ impl Disk {
     pub fn set_space(&mut self, space: Space) {
         self.space = space;
         self.log.set_full(space == Space::None);
-        self.state.set_full(space == Space::None);
     }
 
     /// Whether an error comes from what was done to the disk.
@@ -149,7 +148,8 @@ impl Disk {
     pub fn crash(&mut self, rng: &mut fastrand::Rng) -> Result<()> {
         self.failing = false;
         self.log.crash();
-        let survive = rng.usize(0..=self.appends.len());
+        let most = if self.space == Space::None { 0 } else { self.appends.len() };
+        let survive = rng.usize(0..=most);
         for append in self.appends.drain(..survive) {
             self.log.append(append.batch)?;
         }

@@ -1,8 +1,10 @@
-//! Disks that fail and fill up, and what a process does then: it ends, and somebody starts it again.
+//! Disks that fail and fill up.
 //!
 //! A failed append or flush ends the process at once, as in production, where nobody knows what of it
-//! is on the disk. While space is low the stores are told and refuse writes, and reads go on; once
-//! there is none at all, the next write ends the process, and it cannot come back before there is.
+//! is on the disk; somebody starts it again. While space is low the stores are told and refuse writes,
+//! and reads go on. Once there is none at all, appends and flushes wait for it, as in production; a
+//! process that ends meanwhile cannot come back before there is some. Writes to the state stay in
+//! memory until a flush, and go on.
 
 use rangedb_storage::{Error, FailedAppend, Result};
 

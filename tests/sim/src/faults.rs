@@ -162,6 +162,29 @@ impl World {
         Ok(())
     }
 
+    /// One node, half of the time one that leads, is down or hears or reaches no other node.
+    pub(crate) fn leave_one_out(&mut self) -> Result<()> {
+        let slot = self.slot_of_somebody();
+        let others: Vec<usize> = (0..self.slots.len()).filter(|other| *other != slot).collect();
+        let (hears, is_heard) = match self.schedule.random(|rng| rng.u32(0..4)) {
+            0 => return self.crash(slot),
+            1 => (false, true),
+            2 => (true, false),
+            _ => (false, false),
+        };
+        self.schedule.network(|network, _| {
+            for other in others {
+                if !hears {
+                    network.cut(other, slot);
+                }
+                if !is_heard {
+                    network.cut(slot, other);
+                }
+            }
+        });
+        Ok(())
+    }
+
     pub(super) fn any_slot(&self) -> usize {
         self.schedule.random(|rng| rng.usize(0..self.slots.len()))
     }

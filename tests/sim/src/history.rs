@@ -51,8 +51,11 @@ pub struct Records {
     pub seen: Vec<Seen>,
     pub snapshot_reads: Vec<SnapshotRead>,
     pub acknowledged: Vec<Acknowledged>,
-    /// Keys of deletes with an unknown outcome: what was there may be gone.
-    pub unknown_deletes: std::collections::BTreeSet<String>,
+    /// The highest commit timestamp that a writer was told.
+    pub newest_ts: u64,
+    /// Keys of deletes with an unknown outcome, and what `newest_ts` was when the first of each was
+    /// asked for: above that, what was there may be gone.
+    pub unknown_deletes: std::collections::BTreeMap<String, u64>,
     pub pair_reads: Vec<PairRead>,
     pub counters: std::collections::BTreeMap<String, Increments>,
     /// Operations that certainly did not happen.

@@ -14,8 +14,8 @@
 //!    (`plan.rs`).
 //! 2. Safety: clients work while faults strike (`faults.rs`). Nothing acknowledged may be lost,
 //!    nothing wrong may be answered; it may all stand still.
-//! 3. Liveness: everything is mended. Within a bound the cluster must serve again, be fully
-//!    replicated and agree (`run.rs`).
+//! 3. Liveness: a majority, then everything is mended. Within a bound the cluster must serve again,
+//!    be fully replicated and agree (`liveness.rs`).
 //! 4. The histories are judged (`check.rs` and one file for each property).
 //!
 //! # What is left out
@@ -31,8 +31,10 @@ mod disk_faults;
 mod election_faults;
 mod executor;
 mod faults;
+mod gateway;
 mod history;
 mod joining;
+mod liveness;
 mod looks;
 mod machine;
 mod net;

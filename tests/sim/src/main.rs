@@ -128,8 +128,8 @@ fn many(
     run: impl Fn(u64, Option<Lines>) -> Report + Sync,
 ) -> ExitCode {
     let next = AtomicU64::new(first);
-    let worst = Mutex::new(ExitCode::SUCCESS);
-    let totals = Mutex::new((0u64, Duration::ZERO));
+    let last_failure = Mutex::new(ExitCode::SUCCESS);
+    let totals = Mutex::new((0u64, Duration::ZERO, 0));
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -141,24 +141,28 @@ fn many(
                     }
                     let report = run(seed, None);
                     let mut totals = totals.lock().expect("no panic holds it");
-                    *totals = (totals.0 + 1, totals.1 + report.simulated);
+                    totals.0 += 1;
+                    totals.1 += report.simulated;
+                    totals.2 += report.undecided_keys;
                     if report.failure.is_some() {
                         println!("{}", describe(&report));
-                        *worst.lock().expect("no panic holds it") = exit_code(&report);
+                        *last_failure.lock().expect("no panic holds it") = exit_code(&report);
                     }
                 }
             });
         }
     });
     let took = began.elapsed();
-    let (seeds, simulated) = *totals.lock().expect("no panic holds it");
+    let (seeds, simulated, undecided) = *totals.lock().expect("no panic holds it");
     println!(
-        "{seeds} seeds in {took:.1?} on {jobs} threads: {:.1} seeds/s, {:.0} simulated seconds a second",
+        "{seeds} seeds in {took:.1?} on {jobs} threads: {:.1} seeds/s, \
+         {:.0} simulated seconds a second, {undecided} keys too entangled to judge",
         seeds as f64 / took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64()
     );
-    *worst.lock().expect("no panic holds it")
+    *last_failure.lock().expect("no panic holds it")
 }
+
 fn describe(report: &Report) -> String {
     let figures = format!(
         "seed {}: {:?}, {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \

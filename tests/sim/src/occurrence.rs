@@ -27,6 +27,17 @@ pub enum Host {
 }
 
 impl Host {
+    /// Hashes who it is.
+    pub fn trace(self, trace: &mut Trace) {
+        let [kind, place, life] = match self {
+            Host::World => [0, 0, 0],
+            Host::Client { place, life } => [1, place as u64, life],
+            Host::Slot(slot) => [2, slot as u64, 0],
+            Host::Process { slot, life } => [3, slot as u64, life],
+        };
+        trace.word(kind << 62 | place << 32 | life);
+    }
+
     /// Its place in the network: nodes first, clients behind them.
     pub fn place(self, slots: usize) -> usize {
         match self {

@@ -18,7 +18,7 @@ pub(crate) const RETENTION_MIN: u64 = 5;
 const RETENTION_PERCENT: u32 = 15;
 
 /// Cut what clients use to pieces: a pair, the registers, and the accounts of a bank.
-const SPLIT_KEYS: [&str; 5] =
+pub(crate) const SPLIT_KEYS: [&str; 5] =
     ["%bank/account/000002", "/pair-b", "/register-1", "x/pair-b", "y/bank/account/000003"];
 
 /// Everything that is drawn before the world begins.
@@ -81,6 +81,8 @@ pub struct Load {
     pub padding_max: usize,
     /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
     pub weights: [u32; 13],
+    /// Out of 100 operations on single keys and pairs, how many are asked of a node's gateway.
+    pub gateway_percent: u32,
     /// Out of 100 transactions on lists, how many are under snapshot isolation.
     pub snapshot_percent: u32,
 }
@@ -242,6 +244,7 @@ fn load(rng: &mut fastrand::Rng) -> Load {
         timeout_max: *choose(rng, &[SECOND, 2 * SECOND, 8 * SECOND]),
         padding_max: *choose(rng, &[0, 700, 4096, 16 << 10]),
         weights,
+        gateway_percent: *choose(rng, &[0, 0, 20, 60]),
         snapshot_percent: *choose(rng, &[0, 30, 100]),
     }
 }

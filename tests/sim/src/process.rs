@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
-use rangedb_proto::{NodeId, RangeId};
+use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store};
 use rangedb_server::board::Board;
 use rangedb_server::handle::{EventSink, StoreHandle};
@@ -22,14 +22,17 @@ use crate::looks::{look_at_effects, look_at_event, look_at_message};
 use crate::machine::WatchedMachine;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
 use crate::occurrence::{Host, Occurrence};
-use crate::schedule::{Micros, Schedule};
-use crate::snapshots::{self, Incoming, Part, Transfer};
+use crate::schedule::{MILLISECOND, Micros, Schedule};
+use crate::snapshots::{self, Broken, Incoming, Part, Transfer};
 
 /// A store looks at its mail within this time.
 const MAIL_DELAY_MAX: Micros = 60;
 
 /// A tick comes this late at most; never early.
 const TICK_LATE_MAX: Micros = 5_000;
+
+/// Between two tries of a write that finds no room.
+const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
 
 /// What a store's queue holds while its pass is under way.
 #[derive(Default)]
@@ -329,8 +332,12 @@ impl Process {
         }
     }
 
-    /// The log writer's sync is finished.
+    /// The log writer's sync is finished; without room it is begun again after a while.
     pub fn synced(&mut self, disk: &mut Disk) -> rangedb_storage::Result<()> {
+        if disk.space == Space::None {
+            self.site.schedule.after(WITHOUT_ROOM_FOR, self.host, Occurrence::Synced);
+            return Ok(());
+        }
         let tokens = disk.finish_sync(self.stores.len())?;
         for (mailbox, token) in self.mailboxes.iter().zip(tokens) {
             if let Some(token) = token {
@@ -341,13 +348,18 @@ impl Process {
         Ok(())
     }
 
-    /// A flush is finished.
+    /// A flush is finished; without room it is not, and waits.
     pub fn flushed(
         &self,
         (shard, token): (usize, u64),
         flush: FlushUnderWay,
         disk: &Disk,
     ) -> rangedb_storage::Result<()> {
+        if disk.space == Space::None {
+            let flushed = Occurrence::Flushed { shard, token, flush };
+            self.site.schedule.after(WITHOUT_ROOM_FOR, self.host, flushed);
+            return Ok(());
+        }
         disk.state.finish_flush(flush)?;
         self.mailboxes[shard].put(Event::Flushed { token });
         Ok(())
@@ -388,6 +400,13 @@ impl Process {
         if !is_mine || part.transfer.cluster_id != self.cluster_id {
             return part.report_broken(&schedule);
         }
+        // As in production, a disk without room takes in what the cluster itself needs, and no more.
+        let is_system =
+            || part.described().is_some_and(|range| range.start_key.starts_with(SYSTEM_PREFIX));
+        if disk.space != Space::Enough && !is_system() {
+            self.incoming.give_up(part);
+            return part.report_broken(&schedule);
+        }
         match self.incoming.take(part, &*disk.state) {
             Ok(None) => {}
             Ok(Some(staged)) => {
@@ -396,9 +415,12 @@ impl Process {
                 self.put(range, Event::SnapshotReceived { envelope, staged });
                 part.report(&schedule, true, schedule.between(100, 10_000));
             }
-            Err(reason) => {
-                schedule.remark(|| format!("snapshot {} broke off: {reason}", part.transfer.stamp));
+            Err(Broken::BeganEarlier) => {
+                schedule.remark(|| format!("snapshot {} broke off", part.transfer.stamp));
                 part.report_broken(&schedule);
+            }
+            Err(Broken::Wrong(what)) => {
+                self.site.watch.violated(format!("{} was refused: {what}", part.describe()));
             }
         }
     }

@@ -2,28 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use futures::StreamExt;
 use rangedb_client::Timestamp;
-use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
-use rangedb_raftstore::RangeStatus;
+use rangedb_proto::v1::RangeDescriptor;
 
 use crate::check::{self, Verdict};
 use crate::history::{Operation, Records, Value};
-use crate::schedule::{MILLISECOND, Micros, SECOND};
+use crate::liveness::{LIVENESS_BOUND, agrees, is_fully_replicated};
+use crate::schedule::{MILLISECOND, Micros};
 use crate::story::Story;
 use crate::trace::Lines;
 use crate::workload;
 use crate::world::World;
-
-/// Within this time after everything was mended, the cluster must serve, be fully replicated and
-/// agree. An election takes up to two seconds, a step of the scheduler half of one; a cluster that
-/// grows takes some twenty steps.
-const LIVENESS_BOUND: Micros = 60 * SECOND;
 
 /// Between two looks at whether what is waited for has come.
 const LOOK_EVERY: Micros = 20 * MILLISECOND;
@@ -108,6 +102,9 @@ pub fn simulate(seed: u64, lines: Option<Lines>) -> Report {
             (0, Some(Failure::Crash(what)))
         }
     };
+    // What was drawn without an occurrence of its own shows here.
+    let drawn = world.schedule.random(|rng| rng.u64(..));
+    world.schedule.trace_word(drawn);
     let report = report(seed, &world, undecided_keys, failure);
     if matches!(report.failure, Some(Failure::Crash(_))) {
         // Its locks may be poisoned: taking it apart could panic again.
@@ -148,12 +145,17 @@ fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failu
     }
 }
 
-struct Run<'a> {
-    world: &'a mut World,
+pub(crate) struct Run<'a> {
+    pub world: &'a mut World,
     undecided: usize,
 }
 
-type Step = Result<(), Failure>;
+pub(crate) type Step = Result<(), Failure>;
+
+/// What the world could not do.
+pub(crate) fn of_the_world(error: rangedb_storage::Error) -> Failure {
+    Failure::Safety(error.to_string())
+}
 
 impl Run<'_> {
     fn run(mut self) -> (usize, Option<Failure>) {
@@ -164,8 +166,9 @@ impl Run<'_> {
     fn phases(&mut self) -> Step {
         let end = self.world.plan.safety_phase;
         self.run_until(end, |world| world.schedule.now() >= end)?;
+        self.go_on_without_a_minority()?;
         self.world.schedule.remark(|| "--- everything is mended ---".to_owned());
-        self.world.heal().map_err(|error| Failure::Safety(error.to_string()))?;
+        self.world.heal().map_err(of_the_world)?;
 
         let deadline = self.world.schedule.now() + LIVENESS_BOUND;
         self.wait_for_writes(deadline)?;
@@ -181,7 +184,7 @@ impl Run<'_> {
     }
 
     /// Lets things happen until it is so. False if the time is up.
-    fn run_until(
+    pub fn run_until(
         &mut self,
         deadline: Micros,
         is_so: impl Fn(&World) -> bool,
@@ -203,58 +206,6 @@ impl Run<'_> {
                 return Err(Failure::Safety(wrong));
             }
         }
-    }
-
-    fn wait_until(&mut self, deadline: Micros, what: &str, is_so: impl Fn(&World) -> bool) -> Step {
-        if self.run_until(deadline, is_so)? {
-            return Ok(());
-        }
-        let replicas = self.world.replicas();
-        let line = |(slot, s): &(usize, RangeStatus)| {
-            format!(
-                "\n    node-{slot} r{} replica {} term {} leader {} leads {} fenced {} applied {} \
-                 commit {} last {} members {:?}",
-                s.descriptor.range_id,
-                s.replica.replica_id,
-                s.term,
-                s.leader_replica_id,
-                s.leads,
-                s.fenced,
-                s.applied_index,
-                s.commit_index,
-                s.last_index,
-                s.descriptor
-                    .replicas
-                    .iter()
-                    .map(|r| (r.replica_id, r.node_id, r.role))
-                    .collect::<Vec<_>>()
-            )
-        };
-        let state: String = replicas.iter().map(line).collect();
-        Err(Failure::Liveness(format!("in time it should be that {what}, but:{state}")))
-    }
-
-    /// One write in every user range.
-    fn wait_for_writes(&mut self, deadline: Micros) -> Step {
-        let done = Arc::new(AtomicUsize::new(0));
-        let keys: Vec<String> =
-            workload::registers().filter(|key| key.ends_with("register-0")).collect();
-        let wanted = keys.len();
-        for key in keys {
-            let worker = self.world.worker(0);
-            let done = done.clone();
-            self.world.spawn(worker.host, async move {
-                let acknowledged = || worker.common.history.records().acknowledged.len();
-                let before = acknowledged();
-                while acknowledged() == before {
-                    worker.put(&key).await;
-                }
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-        }
-        self.wait_until(deadline, "writes succeed in every user range", move |_| {
-            done.load(Ordering::Relaxed) == wanted
-        })
     }
 
     /// Reads every key once more, repeats snapshot reads, and returns the directory.
@@ -337,47 +288,4 @@ fn last_read(operations: &[Operation]) -> Option<Value> {
         (_, crate::history::Output::Value(value)) => Some(value),
         _ => None,
     }
-}
-
-/// Whether every range has as many voters as it should, all on running nodes, and no others.
-fn is_fully_replicated(world: &World) -> bool {
-    let wanted = world.slots.len().min(3);
-    let running: Vec<u64> = world
-        .slots
-        .iter()
-        .filter_map(|slot| slot.process.as_ref().map(|process| process.node_id))
-        .collect();
-    let leaders: Vec<RangeStatus> =
-        world.replicas().into_iter().map(|(_, status)| status).filter(|s| s.leads).collect();
-    running.len() == world.slots.len()
-        && (1..=world.ranges).all(|range| {
-            let leader = leaders.iter().filter(|s| s.descriptor.range_id == range);
-            let leader = leader.max_by_key(|status| status.term);
-            leader.is_some_and(|status| {
-                let replicas = &status.descriptor.replicas;
-                replicas.len() == wanted
-                    && !status.descriptor.in_joint_change()
-                    && replicas.iter().all(|replica| {
-                        replica.role() == ReplicaRole::Voter && running.contains(&replica.node_id)
-                    })
-            })
-        })
-}
-
-/// Whether of every range all members, and nobody else, hold a replica, and all at the same entry.
-fn agrees(world: &World) -> bool {
-    let mut ranges: BTreeMap<u64, Vec<(u64, RangeStatus)>> = BTreeMap::new();
-    for (slot, status) in world.replicas() {
-        let node = world.slots[slot].process.as_ref().map_or(0, |process| process.node_id);
-        ranges.entry(status.descriptor.range_id).or_default().push((node, status));
-    }
-    ranges.values().all(|replicas| {
-        let first = &replicas[0].1;
-        replicas.len() == first.descriptor.replicas.len()
-            && replicas.iter().all(|(node, status)| {
-                first.descriptor.replica_on(*node).is_some()
-                    && status.applied_index == first.applied_index
-                    && status.descriptor == first.descriptor
-            })
-    })
 }

@@ -92,9 +92,9 @@ impl Schedule {
     /// it is lost.
     pub fn send(&self, from: usize, to: usize, host: Host, occurrence: Occurrence) -> bool {
         let now = self.now();
-        let is_call = matches!(occurrence, Occurrence::Call { .. } | Occurrence::Return { .. });
+        let is_raft = matches!(occurrence, Occurrence::Raft { .. });
         let link = (from, to);
-        let at = self.network(|network, rng| network.arrival(rng, now, link, is_call));
+        let at = self.network(|network, rng| network.arrival(rng, now, link, !is_raft));
         let Some(at) = at else { return false };
         self.at(at, host, occurrence);
         true
@@ -112,12 +112,18 @@ impl Schedule {
     pub fn trace(&self, host: Host, occurrence: &Occurrence) {
         let inner = &mut *self.lock();
         inner.trace.occurrence(inner.now, || format!("{host:?} {}", occurrence.describe()));
+        host.trace(&mut inner.trace);
         occurrence.trace(&mut inner.trace);
     }
 
     pub fn remark(&self, line: impl FnOnce() -> String) {
         let inner = &mut *self.lock();
         inner.trace.remark(inner.now, line);
+    }
+
+    /// Hashes something that came of all that happened.
+    pub fn trace_word(&self, word: u64) {
+        self.lock().trace.word(word);
     }
 
     pub fn trace_hash(&self) -> u64 {

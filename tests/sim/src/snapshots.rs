@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message as _;
-use protobuf::Message as _;
-use raft_proto::eraftpb;
-use rangedb_proto::v1::{RaftEnvelope, SnapshotMeta, raft_envelope::Body};
+use rangedb_proto::v1::{RaftEnvelope, RangeDescriptor, SnapshotMeta};
 use rangedb_proto::{RangeId, ReplicaId};
 use rangedb_raftstore::Event;
 use rangedb_storage::{
-    Chunk, ChunkReader, ChunkReceiver, Reader, Result, SnapshotTotals, Span, StagedSnapshot,
+    Chunk, ChunkReader, ChunkReceiver, Error, Reader, Result, SnapshotTotals, Span, StagedSnapshot,
     StateEngine, keys,
 };
 
+use crate::check::raft_message;
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
 
@@ -66,6 +65,13 @@ impl Part {
         let Transfer { stamp, envelope, .. } = &*self.transfer;
         let to = envelope.to.unwrap_or_default();
         format!("snapshot {stamp} of r{} to {to:?}: {what}", envelope.range_id)
+    }
+
+    /// The range that the snapshot is of.
+    pub fn described(&self) -> Option<RangeDescriptor> {
+        let message = raft_message(&self.transfer.envelope)?;
+        let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
+        meta.descriptor
     }
 
     /// Tells the sender what became of the stream.
@@ -120,6 +126,20 @@ pub fn send(
     Ok(())
 }
 
+/// Why a stream breaks off.
+pub enum Broken {
+    /// It began in another life of the process.
+    BeganEarlier,
+    /// What came is not what was sent, which the network here never does.
+    Wrong(String),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Broken::Wrong(error.to_string())
+    }
+}
+
 /// Streams that a process is receiving.
 #[derive(Default)]
 pub struct Incoming(BTreeMap<u64, ChunkReceiver>);
@@ -130,32 +150,27 @@ impl Incoming {
         &mut self,
         part: &Part,
         state: &dyn StateEngine,
-    ) -> std::result::Result<Option<StagedSnapshot>, String> {
+    ) -> std::result::Result<Option<StagedSnapshot>, Broken> {
         if part.first {
-            let span =
-                span_of(&part.transfer.envelope).ok_or("a snapshot without a description")?;
-            let staging = state.stage().map_err(|error| error.to_string())?;
-            self.0.insert(part.transfer.stamp, ChunkReceiver::new(staging, span));
+            let range = part
+                .described()
+                .ok_or_else(|| Broken::Wrong("a snapshot without a description".to_owned()))?;
+            let span = keys::data_span(&range.start_key, &range.end_key);
+            self.0.insert(part.transfer.stamp, ChunkReceiver::new(state.stage()?, span));
         }
-        let mut receiver =
-            self.0.remove(&part.transfer.stamp).ok_or("its beginning is not known")?;
+        let mut receiver = self.0.remove(&part.transfer.stamp).ok_or(Broken::BeganEarlier)?;
         match &part.content {
             Content::Chunk(chunk) => {
-                receiver.add(chunk).map_err(|error| error.to_string())?;
+                receiver.add(chunk)?;
                 self.0.insert(part.transfer.stamp, receiver);
                 Ok(None)
             }
-            Content::Trailer(totals) => {
-                receiver.finish(*totals).map(Some).map_err(|error| error.to_string())
-            }
+            Content::Trailer(totals) => Ok(receiver.finish(*totals).map(Some)?),
         }
     }
-}
 
-fn span_of(envelope: &RaftEnvelope) -> Option<Span> {
-    let Some(Body::Message(bytes)) = &envelope.body else { return None };
-    let message = eraftpb::Message::parse_from_bytes(bytes).ok()?;
-    let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
-    let range = meta.descriptor?;
-    Some(keys::data_span(&range.start_key, &range.end_key))
+    /// Gives up what has come of it.
+    pub fn give_up(&mut self, part: &Part) {
+        self.0.remove(&part.transfer.stamp);
+    }
 }

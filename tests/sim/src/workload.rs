@@ -12,10 +12,11 @@ use rangedb_client::{
 
 use crate::check::Watch;
 use crate::executor::Sleep;
+use crate::gateway::Gateways;
 use crate::history::{Acknowledged, History, Input, Operation, Output, Seen, Value};
 use crate::occurrence::Host;
 use crate::plan::Load;
-use crate::schedule::Schedule;
+use crate::schedule::{Micros, Schedule};
 use crate::transactions::Transactions;
 
 /// The first user range ends before `_/`, the last begins behind it.
@@ -95,7 +96,8 @@ pub struct Common {
     pub soon_too_old: bool,
     /// The two keys of a pair may be in different ranges.
     pub splits_pairs: bool,
-    /// Of each client, whether it is in one of them.
+    pub gateways: Gateways,
+    /// Of each client, whether it is in a transaction.
     pub in_transaction: Arc<[AtomicBool]>,
 }
 
@@ -125,11 +127,14 @@ impl Worker {
 
     async fn one_operation(&self) {
         match self.draw_kind() {
-            Kind::Put => self.put(&self.draw(registers())).await,
+            Kind::Put => drop(self.put(&self.draw(registers())).await),
             Kind::Get => drop(self.get(&self.draw(registers())).await),
             Kind::Delete => self.delete(&self.draw(registers())).await,
             Kind::CompareAndSwap => self.compare_and_swap(&self.draw(registers())).await,
-            Kind::PairBatch => self.write_pair(&self.draw(pairs())).await,
+            Kind::PairBatch => {
+                let over_ranges = self.common.splits_pairs;
+                self.write_pair(&self.draw(pairs()), over_ranges).await;
+            }
             Kind::Increment => self.increment(&self.draw(counters())).await,
             Kind::SnapshotRead => self.read_snapshot().await,
             Kind::Scan => self.scan().await,
@@ -155,12 +160,15 @@ impl Worker {
         in_transaction.store(false, Ordering::Relaxed);
     }
 
-    pub async fn put(&self, key: &str) {
+    /// False: refused, or not known.
+    pub async fn put(&self, key: &str) -> bool {
         let number = self.next_number();
         let return_previous = self.common.schedule.random(|rng| rng.bool());
         let options = PutOptions { return_previous, ..PutOptions::default() };
         let called = self.stamp();
-        let result = self.client().put_with(key.to_owned(), self.value(number), options).await;
+        let (owned, value) = (key.to_owned(), self.value(number));
+        let put = move |client: Client| async move { client.put_with(owned, value, options).await };
+        let result = self.ask(put).await;
         let output = match result {
             Ok(written) => {
                 let previous = written.previous.as_ref().map(|kv| self.see(kv));
@@ -169,12 +177,15 @@ impl Worker {
             }
             Err(error) => Err(self.failure("put", error)),
         };
+        let is_done = output.is_ok();
         self.record(key, Input::Write(Some(number)), called, output);
+        is_done
     }
 
     pub async fn get(&self, key: &str) -> Option<Value> {
         let called = self.stamp();
-        let result = self.client().get(key.to_owned()).await;
+        let owned = key.to_owned();
+        let result = self.ask(move |client: Client| async move { client.get(owned).await }).await;
         let output = match result {
             Ok(found) => Ok(Output::Value(found.as_ref().map(|kv| self.see(kv)))),
             Err(error) => Err(self.failure("get", error)),
@@ -187,7 +198,10 @@ impl Worker {
     async fn delete(&self, key: &str) {
         let options = DeleteOptions { return_previous: true, ..DeleteOptions::default() };
         let called = self.stamp();
-        let output = match self.client().delete_with(key.to_owned(), options).await {
+        let newest_ts = self.common.history.records().newest_ts;
+        let owned = key.to_owned();
+        let delete = move |client: Client| async move { client.delete_with(owned, options).await };
+        let output = match self.ask(delete).await {
             Ok(deleted) => {
                 let previous = deleted.previous.as_ref().map(|kv| self.see(kv));
                 if deleted.existed != previous.is_some() {
@@ -199,7 +213,9 @@ impl Worker {
             Err(error) => Err(self.failure("delete", error)),
         };
         if matches!(output, Err(Failure::Unknown)) {
-            self.common.history.records().unknown_deletes.insert(key.to_owned());
+            let mut records = self.common.history.records();
+            let earliest = records.unknown_deletes.entry(key.to_owned()).or_insert(newest_ts);
+            *earliest = newest_ts.min(*earliest);
         }
         self.record(key, Input::Write(None), called, output);
     }
@@ -218,7 +234,9 @@ impl Worker {
             Some(number) => Test::Value(self.value(number)),
         };
         let options = PutOptions { conditions: vec![test], ..PutOptions::default() };
-        let output = match self.client().put_with(key.to_owned(), self.value(new), options).await {
+        let (owned, value) = (key.to_owned(), self.value(new));
+        let put = move |client: Client| async move { client.put_with(owned, value, options).await };
+        let output = match self.ask(put).await {
             Ok(written) => {
                 self.acknowledge(key, Some(new), written.commit_ts);
                 Ok(Output::Swapped)
@@ -246,16 +264,19 @@ impl Worker {
         increments.unknown += u64::from(swapped.is_none());
     }
 
-    async fn write_pair(&self, keys: &[String; 2]) {
+    /// `over_ranges`: the keys may be in two. False: refused, or not known.
+    pub async fn write_pair(&self, keys: &[String; 2], over_ranges: bool) -> bool {
         let number = self.next_number();
         let [first, second] = keys.clone();
         let batch = Batch::new().put(first, self.value(number)).put(second, self.value(number));
         let called = self.stamp();
-        let result = self.client().batch(batch).await;
+        let write = move |client: Client| async move { client.batch(batch).await };
+        let result = self.ask(write).await;
         let commit_ts = result.map(|committed| committed.commit_ts);
         let commit_ts = commit_ts.map_err(|error| match error {
             // It is tried until its time is up, and then says what was last in its way.
-            error if self.common.splits_pairs && error.is_transaction_conflict() => self.refused(),
+            error if over_ranges && error.is_transaction_conflict() => self.refused(),
+            Error::Locked { .. } if over_ranges => self.refused(),
             error => self.failure("batch", error),
         });
         for key in keys {
@@ -269,6 +290,7 @@ impl Worker {
             };
             self.record(key, Input::Write(Some(number)), called, output);
         }
+        commit_ts.is_ok()
     }
 
     /// All keys, page by page; each is read at some moment of the scan.
@@ -326,9 +348,25 @@ impl Worker {
     }
 
     pub(crate) fn client(&self) -> Client {
+        self.client.with_timeout(Duration::from_micros(self.draw_timeout()))
+    }
+
+    fn draw_timeout(&self) -> Micros {
         let most = self.common.load.timeout_max;
-        let timeout = self.common.schedule.between(most / 8, most);
-        self.client.with_timeout(Duration::from_micros(timeout))
+        self.common.schedule.between(most / 8, most)
+    }
+
+    /// Coordinated by the client itself, or by some node's gateway.
+    async fn ask<T, F>(&self, what: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let Common { schedule, load, gateways, .. } = &self.common;
+        if schedule.random(|rng| rng.u32(0..100)) >= load.gateway_percent {
+            return what(self.client()).await;
+        }
+        gateways.ask(self.host, self.draw_timeout(), what).await
     }
 
     fn stamp(&self) -> u64 {
@@ -368,7 +406,9 @@ impl Worker {
         let at = self.stamp();
         self.common.watch.note(|checks| checks.timestamps.acknowledged(at, commit_ts.0));
         let acknowledged = Acknowledged { key: key.to_owned(), value, commit_ts: commit_ts.0 };
-        self.common.history.records().acknowledged.push(acknowledged);
+        let mut records = self.common.history.records();
+        records.newest_ts = records.newest_ts.max(commit_ts.0);
+        records.acknowledged.push(acknowledged);
     }
 
     fn record(&self, key: &str, input: Input, called: u64, output: Result<Output, Failure>) {

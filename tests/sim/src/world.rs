@@ -18,6 +18,7 @@ use crate::check::{Verdict, Watch};
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Disk, Identity};
 use crate::executor::Executor;
+use crate::gateway::Gateways;
 use crate::history::History;
 use crate::joining::join;
 use crate::net::client_address;
@@ -39,6 +40,9 @@ const REFUSED_BY_DOWN: u32 = 80;
 
 const REPLICATION_FACTOR: u32 = 3;
 
+/// Entries of a log that are looked at once more at every tick.
+const LOOKED_AT_AGAIN: u64 = 8;
+
 /// A place for a node.
 pub struct Slot {
     pub site: Site,
@@ -50,7 +54,7 @@ pub struct Slot {
     pub process: Option<Process>,
     /// While the process stands still: what happens to it afterwards.
     pub held: Option<VecDeque<(Host, Occurrence)>>,
-    /// Committed entries that were looked at, by range.
+    /// Up to which entry logs were looked at, by range.
     looked_at: BTreeMap<u64, u64>,
 }
 
@@ -80,6 +84,7 @@ pub struct World {
     pub crashes: u64,
     /// Counts clients at each of their places.
     client_lives: Vec<u64>,
+    client_clocks: Vec<Clock>,
     executor: Executor,
 }
 
@@ -95,6 +100,8 @@ impl World {
             .collect();
         let directories: Vec<u64> = clocks.iter().map(|_| rng.u64(1..)).collect();
         let cluster_id = rng.u64(1..);
+        let client_clocks: Vec<Clock> =
+            (0..plan.load.clients).map(|_| Clock::draw(&mut rng, plan.drift)).collect();
         let network = Network::new(plan.weather.clone());
         let schedule = Schedule::new(rng, network, Trace::new(lines));
         let watch = Watch::default();
@@ -135,6 +142,7 @@ impl World {
             transactions: Transactions::new(&plan.load, &schedule, soon_too_old),
             soon_too_old,
             splits_pairs: plan.split_keys.iter().any(|key| key.ends_with("pair-b")),
+            gateways: Gateways::new(schedule.clone(), plan.shape.nodes()),
             in_transaction: (0..plan.load.clients).map(|_| AtomicBool::new(false)).collect(),
         };
         let mut world = World {
@@ -151,6 +159,7 @@ impl World {
             removed: false,
             crashes: 0,
             client_lives: vec![0; plan.load.clients],
+            client_clocks,
             executor: Executor::default(),
             plan,
         };
@@ -224,7 +233,8 @@ impl World {
     /// A client at a place of its own. What it does is up to the caller.
     pub fn worker(&self, me: usize) -> Worker {
         let host = Host::Client { place: me, life: self.client_lives[me] };
-        let net = Site { clock: Clock::TRUE, ..self.slots[0].site.clone() }.net(host);
+        let clock = self.client_clocks[me];
+        let net = Site { clock, ..self.slots[0].site.clone() }.net(host);
         let mut addresses: Vec<String> = (0..self.slots.len()).map(client_address).collect();
         self.schedule.random(|rng| rng.shuffle(&mut addresses));
         let config = ClientConfig::new(addresses).timeout(Duration::from_secs(5));
@@ -371,13 +381,15 @@ impl World {
         Ok(())
     }
 
-    /// The control plane told the node to end. A supervisor would start it again.
+    /// The control plane told the node to end, as it may only after an operator took the node out. It
+    /// comes back with an empty disk.
     fn on_stopped(&mut self, slot: usize, reason: &str) -> rangedb_storage::Result<()> {
         self.schedule.remark(|| format!("node-{slot} was told to stop: {reason}"));
-        self.crash(slot)?;
-        if reason.contains("was removed from the cluster") {
-            self.replace_disk(slot);
+        if !self.removed || !reason.contains("was removed from the cluster") {
+            self.watch.violated(format!("node-{slot} was told to stop without a reason: {reason}"));
         }
+        self.crash(slot)?;
+        self.replace_disk(slot);
         let restart = Occurrence::Fault(Fault::Restart { slot });
         self.schedule.after(SECOND, Host::World, restart);
         Ok(())
@@ -438,6 +450,7 @@ impl World {
         let host = slot.host();
         match Process::start(slot.site.clone(), host, &mut slot.disk) {
             Ok(process) => {
+                self.common.gateways.set(at, Some((host, process.node.gateway().clone())));
                 slot.process = Some(process);
                 Ok(())
             }
@@ -456,6 +469,7 @@ impl World {
         slot.up = false;
         slot.life += 1;
         let (process, held) = (slot.process.take(), slot.held.take());
+        self.common.gateways.set(at, None);
         self.executor.end(host);
         drop(process);
         // What was on its way to the process, and not from within it, finds nobody there.
@@ -517,6 +531,7 @@ impl World {
             let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
             let state = &*self.slots[slot].disk.state;
             let hash = state_hash(state, &span).map_err(|error| error.to_string())?;
+            self.schedule.trace_word(hash);
             let replica = ReplicaState { slot, applied_index: status.applied_index, hash };
             by_range.entry(descriptor.range_id).or_default().push(replica);
         }
@@ -538,7 +553,8 @@ impl Drop for World {
     }
 }
 
-/// Compares committed entries that came to a log since the last look with those of other logs.
+/// Compares entries that came to a log since the last look with those of other logs, and the newest of
+/// those that were there again.
 fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage::Result<()> {
     let Some(process) = &slot.process else { return Ok(()) };
     for status in process.stores()[shard].status() {
@@ -546,16 +562,17 @@ fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage:
         let stored = slot.disk.log.state(range)?;
         let Some(stored) = stored.filter(|_| !slot.disk.is_replacing(range)) else { continue };
         let looked_at = slot.looked_at.entry(range).or_default();
-        let low = (*looked_at).max(stored.truncated_index) + 1;
-        let high = status.applied_index.min(stored.last_index) + 1;
-        if low >= high {
-            continue;
-        }
-        for entry in slot.disk.log.entries(range, low, high, u64::MAX)? {
+        // A log may have become shorter.
+        let again = stored.last_index.min(*looked_at).saturating_sub(LOOKED_AT_AGAIN);
+        let again = again.max(stored.truncated_index);
+        for entry in slot.disk.log.entries(range, again + 1, stored.last_index + 1, u64::MAX)? {
             let at = slot.site.slot;
-            watch.note(|checks| checks.committed.holds(range, at, &entry));
+            watch.note(|checks| checks.log_matching.holds(range, at, &entry));
+            if entry.index <= status.applied_index {
+                watch.note(|checks| checks.committed.holds(range, at, &entry));
+            }
         }
-        *looked_at = high - 1;
+        *looked_at = stored.last_index;
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! What is committed never changes: an entry that one replica has applied is the same, term and
-//! bytes, in every log that holds one at its place, and stays so through crashes. As every log is
-//! compared with the same table, logs match each other too.
+//! bytes, in every log that holds one at its place, and stays so through crashes.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +19,7 @@ pub struct Committed {
 impl Committed {
     /// The log of a replica at `slot` holds this entry, and the replica has applied it.
     pub fn holds(&mut self, range: u64, slot: usize, entry: &Entry) -> Verdict {
-        let mut content = Trace::default();
-        content.word(entry.get_entry_type() as u64);
-        content.bytes(&entry.data);
-        content.bytes(&entry.context);
-        let print = (entry.term, content.hash());
+        let print = (entry.term, content_hash(entry));
         let (known, by) = *self.entries.entry((range, entry.index)).or_insert((print, slot));
         if known == print {
             return Ok(());
@@ -35,6 +30,15 @@ impl Committed {
             entry.index, known.0, known.1, print.0, print.1
         ))
     }
+}
+
+/// Of all but its place.
+pub(super) fn content_hash(entry: &Entry) -> u64 {
+    let mut content = Trace::default();
+    content.word(entry.get_entry_type() as u64);
+    content.bytes(&entry.data);
+    content.bytes(&entry.context);
+    content.hash()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A snapshot does not move: reads of a key at one timestamp always find the same, and they find
 //! every commit that was acknowledged at or below that timestamp.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Verdict;
 use crate::history::{Acknowledged, SnapshotRead};
@@ -9,7 +9,7 @@ use crate::history::{Acknowledged, SnapshotRead};
 pub fn check(
     reads: &[SnapshotRead],
     acknowledged: &[Acknowledged],
-    unknown_deletes: &BTreeSet<String>,
+    unknown_deletes: &BTreeMap<String, u64>,
 ) -> Verdict {
     let mut found: BTreeMap<(&str, u64), &SnapshotRead> = BTreeMap::new();
     for read in reads {
@@ -32,7 +32,8 @@ pub fn check(
         let Some(commits) = commits.get(&*read.key) else { continue };
         let newest = commits.range(..=read.at).next_back().map(|(_, one)| *one);
         if let Some(newest) = newest {
-            check_sees(read, newest, unknown_deletes.contains(&read.key))?;
+            let deleted_above = unknown_deletes.get(&read.key);
+            check_sees(read, newest, deleted_above.is_some_and(|ts| read.at > *ts))?;
         }
     }
     Ok(())
@@ -63,7 +64,7 @@ mod tests {
     }
 
     fn checked(reads: &[SnapshotRead], acknowledged: &[Acknowledged]) -> Verdict {
-        check(reads, acknowledged, &BTreeSet::new())
+        check(reads, acknowledged, &BTreeMap::new())
     }
 
     fn commit(value: Option<u64>, commit_ts: u64) -> Acknowledged {
@@ -92,8 +93,14 @@ mod tests {
 
     #[test]
     fn a_delete_with_an_unknown_outcome_may_explain_an_absent_key() {
-        let deleted = ["k".to_owned()].into();
+        let deleted = [("k".to_owned(), 9)].into();
         assert_eq!(check(&[read(10, None)], &[commit(Some(2), 9)], &deleted), Ok(()));
+    }
+
+    #[test]
+    fn a_delete_that_was_asked_for_later_explains_nothing() {
+        let deleted = [("k".to_owned(), 11)].into();
+        assert!(check(&[read(10, None)], &[commit(Some(2), 9)], &deleted).is_err());
     }
 
     #[test]

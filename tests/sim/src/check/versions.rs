@@ -1,5 +1,6 @@
 //! A version of a key never changes: whoever sees the commit of one moment sees the same value,
-//! version and creation; and a write's commit timestamp is the one under which its value is seen.
+//! version and creation. No value is written twice, so it is seen under one timestamp only, and that
+//! is the one which its writer was told: a write that was done twice is seen under two.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,12 @@ use crate::history::{Acknowledged, Seen};
 
 pub fn check(seen: &[Seen], acknowledged: &[Acknowledged]) -> Verdict {
     let mut versions: BTreeMap<(&str, u64), &Seen> = BTreeMap::new();
+    let mut written: BTreeMap<(&str, u64), u64> = BTreeMap::new();
     for one in seen {
+        let at = *written.entry((&one.key, one.value)).or_insert(one.mod_ts);
+        if at != one.mod_ts {
+            return Err(format!("what was written at {at} was seen as {one:?}"));
+        }
         let other = versions.entry((&one.key, one.mod_ts)).or_insert(one);
         if *other != one {
             return Err(format!("a version was seen in two shapes: {other:?} and {one:?}"));
@@ -18,6 +24,12 @@ pub fn check(seen: &[Seen], acknowledged: &[Acknowledged]) -> Verdict {
         }
     }
     for Acknowledged { key, value, commit_ts } in acknowledged {
+        let at = value.and_then(|value| written.get(&(&**key, value)));
+        if let Some(at) = at.filter(|at| *at != commit_ts) {
+            return Err(format!(
+                "key {key}: {value:?} was acknowledged at {commit_ts} and seen at {at}"
+            ));
+        }
         let Some(one) = versions.get(&(&**key, *commit_ts)) else { continue };
         if Some(one.value) != *value {
             return Err(format!(
@@ -44,6 +56,12 @@ mod tests {
     fn consistent_versions_pass() {
         let all = [seen(1, 10, 1, 10), seen(1, 10, 1, 10), seen(2, 11, 2, 10)];
         assert_eq!(check(&all, &[acknowledged(2, 11), acknowledged(3, 12)]), Ok(()));
+    }
+
+    #[test]
+    fn a_write_that_is_seen_at_two_moments_or_not_when_it_was_acknowledged_is_caught() {
+        assert!(check(&[seen(1, 10, 1, 10), seen(1, 12, 2, 10)], &[]).is_err());
+        assert!(check(&[seen(2, 11, 1, 11)], &[acknowledged(2, 10)]).is_err());
     }
 
     #[test]

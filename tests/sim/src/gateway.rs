@@ -1,0 +1,75 @@
+//! Clients without the SDK: they ask a node, and its gateway coordinates for them. If that node ends in
+//! the middle, or the answer is lost, they do not know what became of it.
+
+use std::sync::{Arc, Mutex};
+
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use rangedb_client::{Client, Error, Result};
+
+use crate::executor::Sleep;
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{Micros, SECOND, Schedule};
+
+/// How much longer than the gateway tries a client waits for its answer.
+const ANSWER_LATE_MAX: Micros = SECOND;
+
+/// The gateways of the nodes that run, by place. Clones are the same.
+#[derive(Clone)]
+pub struct Gateways {
+    schedule: Schedule,
+    running: Arc<Mutex<Vec<Option<(Host, Client)>>>>,
+}
+
+impl Gateways {
+    pub fn new(schedule: Schedule, slots: usize) -> Self {
+        Gateways { schedule, running: Arc::new(Mutex::new(vec![None; slots])) }
+    }
+
+    /// A process with this gateway runs at the place, or none does.
+    pub fn set(&self, slot: usize, gateway: Option<(Host, Client)>) {
+        self.running.lock().expect("no panic holds it")[slot] = gateway;
+    }
+
+    /// Has some node's gateway do it, within the time.
+    ///
+    /// # Errors
+    /// Those of the gateway; [`Error::Unavailable`] if no node runs at the place that was drawn, and
+    /// [`Error::Undetermined`] without an answer.
+    pub async fn ask<T, F>(
+        &self,
+        client: Host,
+        timeout: Micros,
+        what: impl FnOnce(Client) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (slots, drawn) = {
+            let running = self.running.lock().expect("no panic holds it");
+            let slot = self.schedule.random(|rng| rng.usize(0..running.len()));
+            (running.len(), running[slot].clone().map(|(host, gateway)| (slot, host, gateway)))
+        };
+        let Some((slot, host, gateway)) = drawn else {
+            return Err(Error::Unavailable("connection refused".into()));
+        };
+        let (tell, answer) = oneshot::channel();
+        let (schedule, place) = (self.schedule.clone(), client.place(slots));
+        let gateway = gateway.with_timeout(std::time::Duration::from_micros(timeout));
+        let doing = async move {
+            let result = what(gateway).await;
+            // Whoever asked may wait no longer.
+            let telling = async move { drop(tell.send(result)) };
+            let telling = Occurrence::Spawn(Box::pin(telling));
+            schedule.send(slot, place, client, telling);
+        };
+        self.schedule.send(place, slot, host, Occurrence::Spawn(Box::pin(doing)));
+        let patience = Sleep::new(&self.schedule, client, timeout + ANSWER_LATE_MAX);
+        match select(answer, patience).await {
+            Either::Left((Ok(result), _)) => result,
+            Either::Left((Err(_), _)) => Err(Error::Undetermined("the connection broke".into())),
+            Either::Right(_) => Err(Error::Undetermined("no answer in time".into())),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The liveness phase: what the cluster must come back to once it is mended, and within which time.
+//!
+//! In some seeds a minority stays away at first: one node is down, or hears or reaches no other. The
+//! others must serve all the same, with clients that reach everybody. Then all is mended, and all
+//! must be as before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::ReplicaRole;
+use rangedb_raftstore::RangeStatus;
+
+use crate::run::{Failure, Run, Step, of_the_world};
+use crate::schedule::{Micros, SECOND};
+use crate::world::World;
+
+/// Within this time after everything was mended, the cluster must serve, be fully replicated and
+/// agree. An election takes up to two seconds, a step of the scheduler half of one; a cluster that
+/// grows takes some twenty steps.
+pub(crate) const LIVENESS_BOUND: Micros = 60 * SECOND;
+
+/// Of 100 seeds that may, in how many a minority stays away at first.
+const MINORITY_PERCENT: u32 = 50;
+
+/// Keys that only this phase writes, of which every range of users has one, however they are split.
+const PROBES: [&str; 7] =
+    ["!alive", "/alive", "/pair-z", "/register-z", "x/alive", "x/pair-z", "z/alive"];
+
+/// In two ranges at any rate.
+const PROBES_ACROSS: [&str; 2] = ["!across", "z/across"];
+
+impl Run<'_> {
+    /// Mends all but one node and demands writes, where no range needs that node: none was lost or
+    /// replaced.
+    pub(crate) fn go_on_without_a_minority(&mut self) -> Step {
+        let world = &mut *self.world;
+        let all_as_founded = world.plan.shape.founders >= 3
+            && world.plan.shape.joiners == 0
+            && !world.wiped
+            && !world.removed
+            && world.plan.node_dead_after.is_none();
+        if !all_as_founded || world.schedule.random(|rng| rng.u32(0..100)) >= MINORITY_PERCENT {
+            return Ok(());
+        }
+        world.schedule.remark(|| "--- everything but a minority is mended ---".to_owned());
+        world.heal().map_err(of_the_world)?;
+        world.leave_one_out().map_err(of_the_world)?;
+        let deadline = world.schedule.now() + LIVENESS_BOUND;
+        self.wait_for_writes(deadline)
+    }
+
+    pub fn wait_until(
+        &mut self,
+        deadline: Micros,
+        what: &str,
+        is_so: impl Fn(&World) -> bool,
+    ) -> Step {
+        if self.run_until(deadline, is_so)? {
+            return Ok(());
+        }
+        let replicas = self.world.replicas();
+        let line = |(slot, s): &(usize, RangeStatus)| {
+            format!(
+                "\n    node-{slot} r{} replica {} term {} leader {} leads {} fenced {} applied {} \
+                 commit {} last {} members {:?}",
+                s.descriptor.range_id,
+                s.replica.replica_id,
+                s.term,
+                s.leader_replica_id,
+                s.leads,
+                s.fenced,
+                s.applied_index,
+                s.commit_index,
+                s.last_index,
+                s.descriptor
+                    .replicas
+                    .iter()
+                    .map(|r| (r.replica_id, r.node_id, r.role))
+                    .collect::<Vec<_>>()
+            )
+        };
+        let state: String = replicas.iter().map(line).collect();
+        Err(Failure::Liveness(format!("in time it should be that {what}, but:{state}")))
+    }
+
+    /// Writes to every range of users, and to two of them at once.
+    pub(crate) fn wait_for_writes(&mut self, deadline: Micros) -> Step {
+        let done = Arc::new(AtomicUsize::new(0));
+        for key in PROBES {
+            let (worker, done) = (self.world.worker(0), done.clone());
+            self.world.spawn(worker.host, async move {
+                while !worker.put(key).await {}
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let (worker, across) = (self.world.worker(0), done.clone());
+        self.world.spawn(worker.host, async move {
+            let keys = PROBES_ACROSS.map(str::to_owned);
+            while !worker.write_pair(&keys, true).await {}
+            across.fetch_add(1, Ordering::Relaxed);
+        });
+        let what = "writes succeed in every range of users, and in two at once";
+        self.wait_until(deadline, what, move |_| done.load(Ordering::Relaxed) == PROBES.len() + 1)
+    }
+}
+
+/// Whether every range has as many voters as it should, all on running nodes, and no others.
+pub(crate) fn is_fully_replicated(world: &World) -> bool {
+    let wanted = world.slots.len().min(3);
+    let running: Vec<u64> = world
+        .slots
+        .iter()
+        .filter_map(|slot| slot.process.as_ref().map(|process| process.node_id))
+        .collect();
+    let leaders: Vec<RangeStatus> =
+        world.replicas().into_iter().map(|(_, status)| status).filter(|s| s.leads).collect();
+    running.len() == world.slots.len()
+        && (1..=world.ranges).all(|range| {
+            let leader = leaders.iter().filter(|s| s.descriptor.range_id == range);
+            let leader = leader.max_by_key(|status| status.term);
+            leader.is_some_and(|status| {
+                let replicas = &status.descriptor.replicas;
+                replicas.len() == wanted
+                    && !status.descriptor.in_joint_change()
+                    && replicas.iter().all(|replica| {
+                        replica.role() == ReplicaRole::Voter && running.contains(&replica.node_id)
+                    })
+            })
+        })
+}
+
+/// Whether of every range all members, and nobody else, hold a replica, and all at the same entry.
+pub(crate) fn agrees(world: &World) -> bool {
+    let mut ranges: BTreeMap<u64, Vec<(u64, RangeStatus)>> = BTreeMap::new();
+    for (slot, status) in world.replicas() {
+        let node = world.slots[slot].process.as_ref().map_or(0, |process| process.node_id);
+        ranges.entry(status.descriptor.range_id).or_default().push((node, status));
+    }
+    ranges.values().all(|replicas| {
+        let first = &replicas[0].1;
+        replicas.len() == first.descriptor.replicas.len()
+            && replicas.iter().all(|(node, status)| {
+                first.descriptor.replica_on(*node).is_some()
+                    && status.applied_index == first.applied_index
+                    && status.descriptor == first.descriptor
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::SYSTEM_PREFIX;
+    use rangedb_proto::v1::{Formation, NodeDescriptor};
+    use rangedb_server::founding::founding_ranges;
+
+    use super::*;
+    use crate::plan::SPLIT_KEYS;
+
+    #[test]
+    fn every_range_of_users_has_a_probe_however_they_are_split() {
+        let formation = Formation {
+            cluster_id: 1,
+            nodes: vec![NodeDescriptor { node_id: 1, ..Default::default() }],
+            replication_factor: 1,
+            split_keys: SPLIT_KEYS.map(str::to_owned).to_vec(),
+        };
+        for range in founding_ranges(&formation) {
+            let of_users = !range.start_key.starts_with(SYSTEM_PREFIX);
+            let holds = |key: &&str| range.contains(key.as_bytes());
+            assert_eq!(PROBES.iter().any(holds), of_users, "{range:?}");
+            assert!(!PROBES_ACROSS.iter().all(holds), "{range:?}");
+        }
+    }
+}
