@@ -26,7 +26,7 @@ use crate::metrics::{Metrics, Path};
 use crate::net::SharedNet;
 use crate::one_range;
 use crate::range::{RangeOptions, RangeStream};
-use crate::resolve::Resolver;
+use crate::resolve::{Extent, Resolver};
 use crate::router::Place;
 use crate::sender::{Sender, unexpected_answer};
 use crate::timestamps::Timestamps;
@@ -240,7 +240,7 @@ impl Client {
     /// The key's value at `read_ts` or (0) the newest.
     pub(crate) async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
         self.view.check_key(&key)?;
-        let build = |descriptor: &RangeDescriptor, passed: &[u64]| {
+        let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
             Ok(request::Body::PointRead(v1::PointRead {
                 range: Some(header(descriptor)),
                 key: key.clone(),
@@ -248,7 +248,8 @@ impl Client {
                 pass_locks_of: passed.to_vec(),
             }))
         };
-        let answer = self.resolver.read(Place::Key(&key), read_ts, self.deadline(), &build);
+        let (place, deadline) = (Place::Key(&key), self.deadline());
+        let answer = self.resolver.read(place, Extent::Key, read_ts, deadline, &build);
         match traced(&*self.sender.net, "get", answer).await? {
             (_, response::Body::PointRead(reply)) => Ok(reply.kv.map(KeyValue::from)),
             _ => Err(unexpected_answer("the range's leader")),

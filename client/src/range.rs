@@ -21,6 +21,7 @@ use crate::holds::Hold;
 use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::net::BoxFuture;
+use crate::resolve::Extent;
 use crate::router::Place;
 use crate::sender::unexpected_answer;
 
@@ -188,7 +189,7 @@ impl Stream for RangeStream {
 
 /// One page of a span: from its start, or from its end if the scan goes backwards.
 async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) -> Result<Page> {
-    let build = |descriptor: &RangeDescriptor, passed: &[u64]| {
+    let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
         let part = part_in(descriptor, &span);
         Ok(request::Body::Scan(v1::Scan {
             range: Some(header(descriptor)),
@@ -198,13 +199,14 @@ async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) ->
             bytes_max: PAGE_BYTES,
             reverse: options.reverse,
             keys_only: options.keys_only,
-            read_ts: options.read_ts,
+            read_ts,
             pass_locks_of: passed.to_vec(),
         }))
     };
     let place = if options.reverse { Place::Below(&span.end) } else { Place::Key(&span.start) };
     let deadline = client.deadline();
-    let answer = client.resolver.read(place, options.read_ts, deadline, &build).await?;
+    let read_ts = options.read_ts;
+    let answer = client.resolver.read(place, Extent::Page, read_ts, deadline, &build).await?;
     let (descriptor, response::Body::Scan(reply)) = answer else {
         return Err(unexpected_answer("the range's leader"));
     };

@@ -7,7 +7,7 @@
 //! |-------------|----------------------|-------------------------|-------------------|
 //! | committed   | finish it, again     | finish it, again        | finish it, again  |
 //! | rolled back | finish it, again     | finish it, again        | finish it, again  |
-//! | alive       | pass it              | pushed: pass it         | wait, then again  |
+//! | alive       | pass it (one key)    | pushed: pass it         | wait, then again  |
 //! | alive, asynchronous commit | wait, then again | pass it if it commits later, else wait | wait, then again |
 //!
 //! A transaction whose client is dead is rolled back by whoever asks once its lock has expired, by
@@ -18,8 +18,11 @@
 //! pushes it, and a reader of the newest cannot tell from its primary alone that it is not. Once its
 //! time is up, all of its locks are looked at (`secondaries.rs`).
 //!
-//! A reader of the newest passes only locks that it met in the same request: those were uncommitted
-//! after the request began, so it may be ordered before them.
+//! A reader of the newest value of one key passes only locks that it met in the same request: those were
+//! uncommitted after the request began, so it may be ordered before them. Of a page of keys that would
+//! not do: asked for again, it would show what was committed meanwhile, perhaps by whoever heard that the
+//! passed transaction is committed, and hide that one. Such a reader takes a timestamp when it meets
+//! the first lock, and reads the page as of then.
 //!
 //! Fates are remembered, because one transaction leaves many locks. None of what is remembered can
 //! become wrong: the two ends are final, and the least commit timestamp of a living one only rises.
@@ -39,7 +42,7 @@ use rangedb_proto::v1::{
 };
 
 use crate::command::{self as commands, Reply, unexpected_reply};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::retry::{Effect, Retry};
 use crate::router::Place;
 use crate::sender::{Reached, Sender};
@@ -49,8 +52,17 @@ use crate::timestamps::Timestamps;
 /// unfinished at one time. Beyond, the oldest is forgotten, which costs asking again.
 const FATES_MAX: usize = 1024;
 
-/// A request for the range that a descriptor describes, passing locks of these transactions.
-type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, &[u64]) -> Result<request::Body> + Sync);
+/// A request for the range that a descriptor describes, at a timestamp or (0) of the newest, passing
+/// locks of these transactions.
+type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, u64, &[u64]) -> Result<request::Body> + Sync);
+
+/// How much a request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Key,
+    /// Several keys, which must be seen at one moment.
+    Page,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -101,19 +113,25 @@ impl Resolver {
     pub async fn read(
         &self,
         place: Place<'_>,
-        read_ts: u64,
+        extent: Extent,
+        mut read_ts: u64,
         deadline: Duration,
         build: BuildRead<'_>,
     ) -> Result<(Arc<RangeDescriptor>, response::Body)> {
         let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
         let mut passed = Vec::new();
         loop {
-            let with_passed = |descriptor: &RangeDescriptor| build(descriptor, &passed);
+            let with_passed = |descriptor: &RangeDescriptor| build(descriptor, read_ts, &passed);
             let lock = match self.sender.to_range(place, &with_passed, &mut retry).await? {
                 (descriptor, Reached::Answer(answer)) => return Ok((descriptor, answer)),
                 (_, Reached::Locked(lock)) => lock,
             };
             match self.fate(&lock, read_ts, deadline).await? {
+                Fate::Alive { .. } if read_ts == 0 && extent == Extent::Page => {
+                    let now = self.timestamps.next(deadline).await;
+                    read_ts = now.map_err(|error| self.out_of_time(error, &lock, deadline))?.0;
+                    retry.unblocked();
+                }
                 Fate::Alive { min_commit_ts, is_async } => {
                     let passable = match read_ts {
                         0 => !is_async,
@@ -181,11 +199,15 @@ impl Resolver {
         deadline: Duration,
     ) -> Result<Fate> {
         let fate = self.ask_for_fate(lock, push_above_ts, deadline).await;
-        // Out of time, the lock is what it was spent on.
-        fate.map_err(|error| match self.sender.net.now() >= deadline {
+        fate.map_err(|error| self.out_of_time(error, lock, deadline))
+    }
+
+    /// Out of time, the lock is what it was spent on.
+    fn out_of_time(&self, error: Error, lock: &v1::KeyLocked, deadline: Duration) -> Error {
+        match self.sender.net.now() >= deadline {
             true => lock.clone().into(),
             false => error,
-        })
+        }
     }
 
     async fn ask_for_fate(

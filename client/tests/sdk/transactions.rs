@@ -1,15 +1,16 @@
 //! What a transaction reads and writes, how it ends, and what it does about others.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
 use crate::fake::{Cluster, Mode, Mortal, Range};
-use futures::StreamExt;
 use futures::future::{join, join_all, select};
+use futures::{StreamExt, TryStreamExt};
 use rangedb_client::net::Net;
 use rangedb_client::{
-    Client, Error, Isolation, RangeOptions, TRANSACTION_ATTEMPTS_MAX, Transaction,
-    TransactionOptions,
+    Client, Error, Isolation, KeyValue, RangeOptions, TRANSACTION_ATTEMPTS_MAX, Transaction,
+    TransactionOptions, v1,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -157,6 +158,50 @@ fn a_reader_passes_the_locks_of_a_living_transaction_and_pushes_its_commit() {
     });
     // Pushed above its first commit timestamp, it took and validated another.
     assert!(cluster.take_log("commit").len() >= 3);
+}
+
+/// The page's lock was uncommitted when its fate was asked for; what comes after may be a later write
+/// of whoever heard that it is committed.
+#[test]
+fn a_page_does_not_show_a_later_write_without_the_one_before_it() {
+    for reverse in [false, true] {
+        let cluster = Cluster::with_seed(1);
+        cluster.change(|state| state.async_commits = false);
+        let (writer, reader) = (cluster.client(), cluster.client());
+        cluster.run(async {
+            writer.put("n1", "old").await.unwrap();
+            writer.put("n2", "old").await.unwrap();
+            let txn = begin(&writer).await;
+            for key in ["a", "n1"] {
+                txn.put(key, "new").await.unwrap();
+            }
+            let start_ts = txn.start_ts().0;
+            // Its validation is not answered, so it lives until somebody else commits it.
+            txn.get("b").await.unwrap();
+            cluster.lose("validate");
+            let commit = async { drop(txn.commit().await) };
+            let read = async {
+                while locks(&cluster) < 2 {
+                    cluster.sleep(Duration::from_micros(100)).await;
+                }
+                cluster.after("check", move |state| {
+                    let keys = vec!["a".into()];
+                    let commit_ts = state.oracle + 1;
+                    let commit = v1::CommitKeys { start_ts, commit_ts, keys };
+                    state.store.apply(v1::command::Body::CommitKeys(commit), 0);
+                    let later = (commit_ts + 1, commit_ts + 2);
+                    state.store.write(&"n2".into(), Some("later".into()), later);
+                    state.oracle += 3;
+                });
+                let options = RangeOptions::prefix("n");
+                let options = if reverse { options.reverse() } else { options };
+                let rows: Vec<KeyValue> = reader.range(options).try_collect().await.unwrap();
+                let values: BTreeSet<&[u8]> = rows.iter().map(|row| &row.value[..]).collect();
+                assert_eq!(values, [&b"later"[..], b"new"].into());
+            };
+            join(commit, read).await;
+        });
+    }
 }
 
 #[test]

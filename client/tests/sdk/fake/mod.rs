@@ -48,6 +48,9 @@ pub enum Mode {
     Stranger,
 }
 
+/// What else happens to the cluster.
+pub type Event = Box<dyn FnOnce(&mut State) + Send>;
+
 #[derive(Clone)]
 pub struct Cluster {
     pub clock: Arc<Clock>,
@@ -79,6 +82,8 @@ pub struct State {
     oracle_least: u64,
     /// Kinds of requests, as in the log, whose answers are lost.
     pub kinds_lost: BTreeSet<&'static str>,
+    /// What happens as soon as a request of this kind was served.
+    pub after: Option<(&'static str, Event)>,
     /// A message takes up to so many microseconds longer than the least.
     pub jitter: u64,
     pub config_sets: usize,
@@ -127,6 +132,7 @@ impl Cluster {
             oracle_keeps_time: false,
             oracle_least: 0,
             kinds_lost: BTreeSet::new(),
+            after: None,
             jitter: 0,
             config_sets: 0,
             cluster_id: 7,
@@ -182,6 +188,11 @@ impl Cluster {
     /// Answers to requests of this kind, as in the log, are lost from now on.
     pub fn lose(&self, kind: &'static str) {
         self.state.lock().unwrap().kinds_lost.insert(kind);
+    }
+
+    /// This happens as soon as a request of the kind, as in the log, was served.
+    pub fn after(&self, kind: &'static str, event: impl FnOnce(&mut State) + Send + 'static) {
+        self.state.lock().unwrap().after = Some((kind, Box::new(event)));
     }
 
     /// Requests of a kind that arrived, by node; forgets all.

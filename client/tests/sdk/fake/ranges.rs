@@ -57,8 +57,12 @@ impl State {
             Mode::Up | Mode::AnswersLost | Mode::Down | Mode::Confused => {}
         }
         let is_write = matches!(body, request::Body::Write(_) | request::Body::ConfigSet(_));
-        let lost = self.kinds_lost.contains(kind(&body));
+        let kind = kind(&body);
+        let lost = self.kinds_lost.contains(kind);
         let answer = self.answer(node, body);
+        if let Some((_, event)) = self.after.take_if(|(after, _)| *after == kind) {
+            event(self);
+        }
         if self.answers_to_lose > 0 && is_write && answer.is_ok() {
             self.answers_to_lose -= 1;
             return (answer, true);
