@@ -49,8 +49,7 @@ impl Stop {
     }
 
     fn aborted(key: &[u8]) -> Self {
-        let key = Bytes::copy_from_slice(key);
-        Stop::Reply(command_reply::Body::Aborted(TransactionAborted { key }))
+        Stop::Reply(aborted(key))
     }
 
     /// The transaction was committed before.
@@ -68,6 +67,12 @@ impl From<Error> for Stop {
 /// The reply about a transaction over ranges that is committed.
 fn committed(commit_ts: u64) -> command_reply::Body {
     command_reply::Body::Committed(Committed { commit_ts, ..Default::default() })
+}
+
+/// The reply about a transaction that was rolled back.
+fn aborted(key: &[u8]) -> command_reply::Body {
+    let key = Bytes::copy_from_slice(key);
+    command_reply::Body::Aborted(TransactionAborted { key })
 }
 
 /// The reply that refuses a command which its sender should not have sent.

@@ -39,13 +39,14 @@ pub(crate) fn apply(
         }
         current.push(value(batch, key, record)?);
     }
+    // What came later already is what a late copy is told, or a version between the two would seem to
+    // have come behind the lock.
+    let known = own_locks.iter().flatten().map(|lock| lock.for_update_ts);
+    let for_update_ts = known.fold(acquire.for_update_ts, u64::max);
     for (key, own_lock) in acquire.keys.iter().zip(own_locks) {
         take(memory, acquire, key, own_lock, batch);
     }
-    Ok(command_reply::Body::LocksAcquired(LocksAcquired {
-        current,
-        for_update_ts: acquire.for_update_ts,
-    }))
+    Ok(command_reply::Body::LocksAcquired(LocksAcquired { current, for_update_ts }))
 }
 
 /// Whether the key can be locked. Returns the transaction's lock, if it has one there, and the

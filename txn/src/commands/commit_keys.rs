@@ -7,8 +7,9 @@ use rangedb_storage::{ApplyContext, Batch};
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
-use super::{Stop, committed, undecided};
+use super::{Stop, aborted, committed, undecided};
 use crate::memory::Memory;
+use crate::outcome_record::Outcome;
 
 /// Evaluates the command against the batch and puts its writes there.
 pub(crate) fn apply(
@@ -33,7 +34,12 @@ pub(crate) fn apply(
             Fate::RolledBack => return Err(Stop::aborted(key)),
             Fate::Unknown => {
                 memory.check_remembered(commit.start_ts)?;
-                return Err(Stop::aborted(key));
+                // Whoever is told so takes it for final: a lock that comes late must not stand here
+                // when a copy of this comes later still.
+                if memory.may_lock(commit.start_ts) {
+                    Outcome::RolledBack.write(batch, key, commit.start_ts);
+                }
+                return Ok(aborted(key));
             }
         }
     }

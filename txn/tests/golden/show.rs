@@ -51,7 +51,7 @@ pub fn show_reply(reply: &CommandReply) -> String {
         }
         Body::TooOld(old) => show_too_old(old.floor_ts),
         Body::LocksAcquired(acquired) => {
-            let mut out = "locked\n".to_owned();
+            let mut out = format!("locked as of {}\n", acquired.for_update_ts);
             for kv in &acquired.current {
                 match kv.version {
                     0 => writeln!(out, "{} has no value", show_bytes(&kv.key)).unwrap(),
