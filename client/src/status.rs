@@ -13,6 +13,10 @@ const ERROR_TYPE_URL: &str = "type.googleapis.com/rangedb.v1.Error";
 /// encoded in base64 there.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
+/// A status's message at most; a key in it may be long, and longer with its escapes. Whoever gets a
+/// longer head takes the connection for broken, and the outcome for unknown.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
 /// `google.rpc.Status`, by its public definition.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
@@ -35,6 +39,7 @@ struct Any {
 
 /// The status to answer with.
 pub fn to_status(error: &v1::Error) -> Status {
+    let error = &with_short_message(error);
     let code = code_of(error);
     let details = details_of(error);
     if details.len() > DETAILS_BYTES_MAX {
@@ -61,6 +66,15 @@ fn details_of(error: &v1::Error) -> Vec<u8> {
     let any = Any { type_url: ERROR_TYPE_URL.to_owned(), value: error.encode_to_vec() };
     let code = code_of(error) as i32;
     RpcStatus { code, message: error.message.clone(), details: vec![any] }.encode_to_vec()
+}
+
+fn with_short_message(error: &v1::Error) -> v1::Error {
+    let mut error = error.clone();
+    if error.message.len() > MESSAGE_BYTES_MAX {
+        error.message.truncate(error.message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        error.message.push('…');
+    }
+    error
 }
 
 fn without_payload(error: &v1::Error) -> v1::Error {
@@ -154,6 +168,16 @@ mod tests {
         let status = to_status(&conflict(vec![0; 1 << 20]));
         assert!(status.details().len() <= DETAILS_BYTES_MAX);
         assert_eq!(from_status(&status), conflict(Vec::new()));
+    }
+
+    #[test]
+    fn a_long_key_makes_no_head_that_is_too_long_to_be_read() {
+        let kind = Kind::Conflict(v1::Conflict { key: vec![1; 8192].into(), ..Default::default() });
+        let error = v1::Error::new(kind, "\u{1}".repeat(8192));
+        let status = to_status(&error);
+        assert!(status.message().len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
+        assert!(status.details().len() <= DETAILS_BYTES_MAX);
+        assert_eq!(status.code(), Code::Aborted);
     }
 
     #[test]
