@@ -257,6 +257,12 @@ impl Transaction {
     /// [`Error::Locked`] if another transaction held the key for all of the wait timeout.
     /// [`Error::Deadlock`] if it waits for this one in turn: this one is rolled back then, so that the
     /// others go on.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped before its answer while it takes the transaction's first lock, it ends the transaction:
+    /// nobody knows then where that is to be decided. To wait for less long, set
+    /// [`TransactionOptions::lock_wait`].
     pub async fn get_for_update(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         let key = key.into();
         let locked = self.inner.lock_key(&key).await?;

@@ -6,7 +6,8 @@
 //! that were locked but not written are validated.
 //!
 //! A transaction locks one key after the other, so that its primary is settled before a second lock
-//! names it. A lock of another transaction is waited for in a queue where it stands
+//! names it. If it is not known in the end whether the first stands, because answers were lost or the
+//! caller gave up waiting, the transaction is over. A lock of another transaction is waited for in a queue where it stands
 //! (`../lock_wait.rs`). If that closes a circle of transactions that wait for each other, this one is
 //! rolled back at once: nothing but its end lets the others go on.
 
@@ -85,17 +86,19 @@ impl Inner {
         self.check_writable()?;
         let _one_at_a_time = self.locking.lock().await;
         let primary = self.begin_lock(key)?;
+        let is_first = primary == *key && self.open()?.locks.keys.get(key) == Some(&0);
+        let mut dropped = Dropped { inner: self, is_first };
         let net = &*self.client.sender.net;
         let longest = self.options.lock_wait.unwrap_or(self.client.timeout);
         let mut retry = Retry::new(net, Effect::Read, net.now().saturating_add(longest));
         let acquire = self.acquire(key, &primary, unchanged_since, &mut retry);
         let acquired = self.phases.time(Phase::Locks, net, traced(net, "lock", acquire)).await;
+        dropped.is_first = false;
         if let Err(error @ Error::Deadlock { .. }) = acquired {
             self.client.sender.metrics.deadlocks.add(1);
             self.fail(error.clone()).await;
             return Err(error);
         }
-        let is_first = self.open()?.locks.keys.get(&primary) == Some(&0);
         if let (Err(error), true, true) = (&acquired, is_first, retry.has_lost_answers()) {
             // Perhaps it is locked. What is decided at it later would say nothing of locks under
             // another primary, and must not: who meets it first could take it for the whole.
@@ -135,12 +138,21 @@ impl Inner {
 
     /// Ends the transaction: whoever it holds up goes on.
     async fn fail(&self, error: Error) {
-        let Ok(state) = self.end() else { return };
-        self.state.lock().unwrap().failed = Some(error);
-        if let Some(rollback) = state.locks.rollback(self) {
-            Abandoned::new(rollback).clean_up().await;
+        let abandoned = self.fail_at_once(error);
+        if let Some(abandoned) = abandoned {
+            // It was never asked to commit.
+            let _ = abandoned.clean_up().await;
         }
-        self.state.lock().unwrap().locks = Locks::default();
+    }
+
+    /// Ends the transaction. What is returned rolls it back in the background when it is dropped.
+    fn fail_at_once(&self, error: Error) -> Option<Abandoned> {
+        let state = self.end().ok()?;
+        let mut left = self.state.lock().unwrap();
+        left.failed = Some(error);
+        left.locks = Locks::default();
+        drop(left);
+        state.locks.rollback(self).map(Abandoned::new)
     }
 
     /// Heartbeats for the locks of a transaction that was suspended, the first at once: nobody knows
@@ -217,6 +229,23 @@ impl Inner {
                 }
                 _ => return Err(unexpected_reply(retry)),
             }
+        }
+    }
+}
+
+/// Fails the transaction when its first lock is given up before its answer: nobody knows whether it
+/// stands, and what is decided at it later would say nothing of locks under another primary.
+struct Dropped<'a> {
+    inner: &'a Inner,
+    is_first: bool,
+}
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        if self.is_first {
+            let reason =
+                "its first lock was given up before it was answered, so the transaction is over";
+            drop(self.inner.fail_at_once(Error::Unavailable(reason.to_owned())));
         }
     }
 }

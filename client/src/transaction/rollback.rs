@@ -34,15 +34,16 @@ pub(crate) struct Rollback {
 }
 
 impl Rollback {
-    pub async fn run(&self) -> Result<()> {
-        if let Undone::No { .. } = self.roll_back_primary().await? {
-            return Ok(());
+    pub async fn run(&self) -> Result<Undone> {
+        if let committed @ Undone::No { .. } = self.roll_back_primary().await? {
+            return Ok(committed);
         }
         let keys = self.keys.iter().filter(|key| **key != self.primary).cloned();
         let keys: Vec<Bytes> = keys.collect();
         let deadline = self.client.sender.net.now() + time_for(keys.len(), ROLLBACK_TIMEOUT);
         let send = |chunk| self.roll_back(chunk);
-        send_all(&self.client.sender, keys, deadline, send).await.map(|_| ())
+        send_all(&self.client.sender, keys, deadline, send).await?;
+        Ok(Undone::Yes)
     }
 
     /// After this the transaction is rolled back for good, or was committed before.
@@ -107,19 +108,26 @@ impl Abandoned {
         self.rollback = None;
     }
 
-    /// Rolls back now, and in the background if that takes long.
-    pub async fn clean_up(mut self) {
-        let Some(rollback) = self.rollback.clone() else { return };
+    /// Rolls back now, and in the background if that takes long. Returns when it was committed, if it
+    /// turns out that it was.
+    pub async fn clean_up(mut self) -> Option<u64> {
+        let rollback = self.rollback.clone()?;
         let net = rollback.client.sender.net.clone();
         let run = pin!(rollback.run());
         match select(run, net.sleep(CLEAN_UP_WAIT)).await {
-            Either::Left((Ok(()), _)) => self.forget(),
+            Either::Left((Ok(undone), _)) => {
+                self.forget();
+                if let Undone::No { commit_ts } = undone {
+                    return Some(commit_ts);
+                }
+            }
             Either::Left((Err(error), _)) => {
                 tracing::debug!(start_ts = rollback.start_ts, %error, "locks are left to expire");
                 self.forget();
             }
             Either::Right(_) => {}
         }
+        None
     }
 }
 

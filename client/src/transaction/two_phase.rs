@@ -128,8 +128,10 @@ impl TwoPhase {
                 if let Error::Deadlock { .. } = error {
                     self.client.sender.metrics.deadlocks.add(1);
                 }
-                abandoned.clean_up().await;
-                Err(error)
+                match abandoned.clean_up().await {
+                    Some(commit_ts) => Ok((Timestamp(commit_ts), false)),
+                    None => Err(error),
+                }
             }
         }
     }
@@ -241,7 +243,8 @@ impl TwoPhase {
             Reply::From(_, command_reply::Body::CommitTooLow(low)) => {
                 Ok(Primary::TooLow { min_commit_ts: low.min_commit_ts })
             }
-            // Final, also after a lost answer: nothing commits behind a rollback record.
+            // Final, also after a lost answer: it is answered with a rollback record, behind which
+            // nothing commits.
             Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                 Err(Error::Aborted { key: aborted.key })
             }

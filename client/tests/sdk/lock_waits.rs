@@ -1,9 +1,10 @@
 //! Waiting for locks in a node's queue, and what ends it.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::fake::Cluster;
-use futures::future::{join, join_all};
+use futures::future::{Either, join, join_all, select};
 use rangedb_client::net::Net;
 use rangedb_client::{Client, Error, Transaction, TransactionOptions};
 
@@ -155,6 +156,55 @@ fn a_transaction_that_cannot_know_whether_its_first_lock_stands_is_over() {
         cluster.sleep(SECOND).await;
         assert_eq!(locks(&cluster), 0);
         client.put("a", "1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_transaction_whose_first_lock_is_given_up_before_its_answer_is_over() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let txn = begin(&client).await;
+        {
+            let lock = pin!(txn.get_for_update("a"));
+            let sent = async {
+                while locks(&cluster) == 0 {
+                    cluster.sleep(Duration::from_micros(100)).await;
+                }
+            };
+            // It stands, and nobody has heard of it.
+            assert!(matches!(select(lock, pin!(sent)).await, Either::Right(_)));
+        }
+        assert!(matches!(txn.put("b", "1").await, Err(Error::Unavailable(_))));
+        assert!(matches!(txn.commit().await, Err(Error::Unavailable(_))));
+        cluster.sleep(SECOND).await;
+        assert_eq!(locks(&cluster), 0);
+        client.put("a", "1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_later_lock_that_is_given_up_or_refused_leaves_the_primary_where_it_is() {
+    let cluster = Cluster::with_seed(1);
+    let client = cluster.client();
+    cluster.run(async {
+        let options = TransactionOptions { lock_wait: Some(SECOND), ..Default::default() };
+        let other = begin(&client).await;
+        other.get_for_update("c").await.unwrap();
+        let txn = client.begin(options).await.unwrap();
+        txn.get_for_update("a").await.unwrap();
+        drop(txn.get_for_update("b"));
+        {
+            let lock = pin!(txn.get_for_update("b"));
+            assert!(matches!(select(lock, cluster.sleep(SECOND / 1000)).await, Either::Right(_)));
+        }
+        assert!(matches!(txn.get_for_update("c").await, Err(Error::Locked { .. })));
+        txn.put("a", "1").await.unwrap();
+        txn.put("d", "1").await.unwrap();
+        txn.commit().await.unwrap();
+        other.rollback().await.unwrap();
+        cluster.sleep(SECOND).await;
+        assert_eq!(locks(&cluster), 0);
     });
 }
 
