@@ -95,6 +95,17 @@ pub struct TransactionOptions {
     pub pessimistic: bool,
 }
 
+impl TransactionOptions {
+    fn is_read_only(&self) -> bool {
+        self.read_only || self.at.is_some()
+    }
+
+    /// Reads of a transaction that may write are remembered; so is nothing of others.
+    fn remembers_reads(&self) -> bool {
+        !self.is_read_only() && self.isolation == Isolation::Serializable
+    }
+}
+
 /// An open transaction. Dropping it rolls it back.
 ///
 /// Reads of keys that it has written itself show what it wrote, with version 0 and timestamps of 0:
@@ -348,13 +359,12 @@ impl Inner {
         self.open()?.buffer.set(key, write)
     }
 
-    /// Reads of a transaction that may write are remembered; so is nothing of others.
     fn remembers_reads(&self) -> bool {
-        !self.is_read_only() && self.options.isolation == Isolation::Serializable
+        self.options.remembers_reads()
     }
 
     fn is_read_only(&self) -> bool {
-        self.options.read_only || self.options.at.is_some()
+        self.options.is_read_only()
     }
 
     fn check_writable(&self) -> Result<()> {

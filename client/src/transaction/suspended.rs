@@ -31,6 +31,7 @@ use super::{Inner, Isolation, State, Transaction, TransactionOptions};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::keys::{Span, View, check_value};
+use crate::range::RangeOptions;
 
 const MAGIC: &[u8] = b"rangedb-txn";
 
@@ -105,7 +106,7 @@ impl Client {
         for key in buffer.keys().chain(locked.keys()) {
             self.view.check_key(key)?;
         }
-        let is_read_only = options.read_only || options.at.is_some();
+        let is_read_only = options.is_read_only();
         // When locks end is counted from a time of now; only writers have any.
         let now = if is_read_only { Timestamp(start_ts) } else { self.timestamp().await? };
         let clock = OracleClock::new(now, &*self.sender.net);
@@ -138,6 +139,21 @@ impl SuspendedTransaction {
 
     pub fn options(&self) -> &TransactionOptions {
         &self.options
+    }
+
+    /// The transaction as it is once it has read all rows of a scan: for whoever shows rows while they
+    /// arrive and may end before the transaction that reads them is suspended again. What was shown
+    /// is validated then, and what was asked for behind it too.
+    ///
+    /// # Errors
+    ///
+    /// Of spans that no scan may read, and [`Error::TooLarge`] as the scan would come to.
+    pub fn with_scan(mut self, scan: &RangeOptions) -> Result<Self> {
+        let pieces = View::User.check_scan(&scan.span)?;
+        if self.options.remembers_reads() {
+            pieces.into_iter().try_for_each(|piece| self.reads.add(piece))?;
+        }
+        Ok(self)
     }
 
     /// Keys that it puts or deletes.
@@ -428,6 +444,27 @@ mod tests {
             let body = saved.encode_to_vec();
             SuspendedTransaction::from_bytes(&framed(&body)).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_scan_ahead_is_validated_if_reads_are_and_never_among_the_keys_of_the_system() {
+        let serializable = TransactionOptions::default();
+        let fresh =
+            |options| SuspendedTransaction { options, reads: ReadSet::default(), ..suspended() };
+        let spans = |options, scan| -> Vec<(Bytes, Bytes)> {
+            let ahead = fresh(options).with_scan(&scan).unwrap();
+            ahead.reads.spans().map(|(start, end)| (start.clone(), end.clone())).collect()
+        };
+        let all = RangeOptions::new("", "").limit(3).reverse();
+        let users = [("".into(), "_/".into()), ("_0".into(), "".into())];
+        assert_eq!(spans(serializable.clone(), all.clone()), users);
+        let snapshot =
+            TransactionOptions { isolation: Isolation::Snapshot, ..serializable.clone() };
+        assert_eq!(spans(snapshot, all.clone()), []);
+        let read_only = TransactionOptions { read_only: true, ..serializable.clone() };
+        assert_eq!(spans(read_only, all), []);
+        let denied = fresh(serializable).with_scan(&RangeOptions::prefix("_/"));
+        assert!(matches!(denied, Err(Error::PermissionDenied(_))));
     }
 
     #[test]
