@@ -62,7 +62,7 @@ impl Range {
     }
 
     /// One row more than the limit, to tell whether it cut anything.
-    fn options(&self) -> RangeOptions {
+    pub(super) fn options(&self) -> RangeOptions {
         let mut options = RangeOptions::new(self.start.clone(), self.end.clone());
         if let Some(limit) = self.limit {
             options = options.limit(limit.get().saturating_add(1));

@@ -5,6 +5,11 @@
 //! is on a server but locks, and those live for ten seconds without anybody at work: `rangedb repl`
 //! keeps them alive.
 //!
+//! The rows of a scan may be too many to be kept until then, and are printed as they come. So before
+//! the first one the file says that the transaction has read the whole span; once the scan has ended,
+//! what it did read takes the place of that. Of a run that was cut off in between, the commit validates
+//! all that somebody may have seen.
+//!
 //! Before a commit is asked for, the file is marked. If the answer never comes, or nobody was left to
 //! write it down, the mark stays, and no later run takes the transaction for open: committing it a
 //! second time could write it twice.
@@ -133,7 +138,14 @@ async fn on_keys(
     session: &mut Session<'_>,
 ) -> Result<(), Failure> {
     let kept = file.open()?;
+    let ahead = match &command {
+        OnKeys::Range(range) => Some(kept.clone().with_scan(&range.options())?),
+        _ => None,
+    };
     session.transaction = Some(session.client.resume(kept).await?);
+    if let Some(transaction) = ahead {
+        file.write(&Kept { state: State::Open, transaction })?;
+    }
     let mut answer = Vec::new();
     let result = match command {
         // Its rows may be more than fits into memory.
@@ -317,11 +329,16 @@ impl SessionFile {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::{fs, io};
 
+    use rangedb_client::Client;
     use tempfile::TempDir;
 
+    use crate::args;
+    use crate::commands::Command;
+    use crate::session::{Session, Streams};
     use crate::testing::{Cluster, Ran};
 
     /// Runs that keep their transactions in one directory.
@@ -447,6 +464,76 @@ mod tests {
         assert!(refused.notes.contains("begin anew"), "{}", refused.notes);
         assert!(refused.notes.contains("nothing of it was written"), "{}", refused.notes);
         assert!(runs.cluster.value("/b").is_none() && runs.left().is_empty());
+    }
+
+    /// Rows go here; keeps the session file as it was when the first one came.
+    struct Witness {
+        file: String,
+        at_first_row: Option<Vec<u8>>,
+    }
+
+    impl io::Write for Witness {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.at_first_row.get_or_insert(fs::read(&self.file)?);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Runs {
+        /// Scans everything up to two rows, and returns the file as a run leaves it that is cut off
+        /// at its first row.
+        fn file_at_the_first_row_of_a_scan(&self) -> Vec<u8> {
+            let words =
+                ["rangedb", "txn", "--txn-file", &self.file(), "range", "", "", "--limit=1"];
+            let cli = args::parse(words).unwrap();
+            let Some(Command::Client(command)) = cli.command else { panic!("asks no cluster") };
+            let net = Arc::new(self.cluster.clone());
+            let client = Client::with_net(net, cli.globals.client_config()).unwrap();
+            let (mut out, mut notes) =
+                (Witness { file: self.file(), at_first_row: None }, Vec::new());
+            let input = Box::new(io::empty());
+            let streams = Streams { input, out: &mut out, notes: &mut notes, interactive: false };
+            let mut session = Session::new(client, &cli.globals, streams);
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(command.run(&mut session)).unwrap();
+            out.at_first_row.expect("there is a row")
+        }
+    }
+
+    #[test]
+    fn what_a_scan_may_have_shown_is_validated_though_its_run_was_cut_off() {
+        let runs = Runs::new();
+        for key in ["/a", "/b", "/c"] {
+            runs.cluster.set(key, b"1");
+        }
+        runs.begin();
+        let cut_off = runs.file_at_the_first_row_of_a_scan();
+        fs::write(runs.file(), cut_off).unwrap();
+        runs.txn(["put", "/sum", "3"]);
+        runs.cluster.set("/c", b"2");
+        runs.txn(["commit"]).fails(1, "error: ABORTED: key `/c` was written at ");
+        assert!(runs.cluster.value("/sum").is_none());
+    }
+
+    #[test]
+    fn a_scan_that_came_to_its_end_is_validated_as_far_as_it_read() {
+        let runs = Runs::new();
+        for key in ["/a", "/b", "/c"] {
+            runs.cluster.set(key, b"1");
+        }
+        for (changed, code) in [("/c", 0), ("/a", 1)] {
+            runs.begin();
+            runs.file_at_the_first_row_of_a_scan();
+            runs.txn(["put", "/sum", "3"]);
+            runs.cluster.set(changed, b"2");
+            let committed = runs.txn(["commit"]);
+            assert_eq!(committed.code, code, "{changed}: {}", committed.notes);
+        }
     }
 
     #[test]
