@@ -166,6 +166,10 @@ impl Load {
             check(list.read_all(&client, usize::MAX).await, "not yet")
         })
         .await;
+        until("all registers are read", 2 * PATIENCE, async || {
+            check(registers.read_all(&client, usize::MAX).await, "not yet")
+        })
+        .await;
         let surprises = [list.surprises(), bank.surprises(), registers.surprises()].concat();
         assert!(surprises.is_empty(), "errors that nothing explains:\n{}", surprises.join("\n"));
         let judged = tokio::task::spawn_blocking(move || Verdict {

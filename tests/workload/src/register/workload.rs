@@ -82,9 +82,38 @@ impl Registers {
     pub async fn step(&self, client: &Client, me: usize, rng: &mut Rng) -> Outcome {
         let (place, key, input) = self.draw(rng);
         let with_previous = rng.bool();
+        let (outcome, output) = self.perform(client, me, &key, input, with_previous).await;
+        if let Some(output) = output {
+            self.state().registers[place].last_seen = value_after(input, output);
+        }
+        outcome
+    }
+
+    /// Reads every key there ever was, those that are in use no more included: else nobody would miss
+    /// an acknowledged write that vanished behind the last read of its key. False if one of them
+    /// could not be read; what was read is in the history all the same.
+    pub async fn read_all(&self, client: &Client, me: usize) -> bool {
+        for key in self.keys() {
+            let (outcome, _) = self.perform(client, me, &key, Input::Read, false).await;
+            if outcome != Outcome::Ok {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends an operation and puts it into the history, with its answer if there is one.
+    async fn perform(
+        &self,
+        client: &Client,
+        me: usize,
+        key: &str,
+        input: Input,
+        with_previous: bool,
+    ) -> (Outcome, Option<Output>) {
         let called = self.stamps.next();
-        let entry = self.begin(&key, Operation { client: me, input, called, returned: None });
-        let result = self.call(client, &key, input, with_previous).await;
+        let entry = self.begin(key, Operation { client: me, input, called, returned: None });
+        let result = self.call(client, key, input, with_previous).await;
         let outcome = match &result {
             Ok(_) => Outcome::Ok,
             // A read that was not answered says nothing, as if it had not been.
@@ -97,16 +126,20 @@ impl Registers {
             self.surprise(format!("{input:?} of {key} ended in {error}"));
         }
         let mut state = self.state();
-        if let Ok(output) = result {
-            let of_key = state.history.get_mut(&key).expect("begun");
+        let of_key = state.history.get_mut(key).expect("begun");
+        let output = result.ok();
+        if let Some(output) = output {
             of_key[entry].returned = Some((self.stamps.next(), output));
-            state.registers[place].last_seen = value_after(input, output);
         } else if outcome == Outcome::Failed {
-            let of_key = state.history.get_mut(&key).expect("begun");
             // It did not happen. A read without an answer is left out by the checker, as this must be.
             of_key[entry].input = Input::Read;
         }
-        outcome
+        (outcome, output)
+    }
+
+    /// Every key that was ever asked for something.
+    fn keys(&self) -> Vec<String> {
+        self.state().history.keys().cloned().collect()
     }
 
     /// Operations that were answered.
@@ -260,6 +293,36 @@ mod tests {
         assert!(uses.values().all(|uses| *uses <= 10), "{uses:?}");
         assert!(uses.keys().any(|key| key.starts_with("/register/")), "{uses:?}");
         assert!(uses.keys().any(|key| key.starts_with("register/")), "{uses:?}");
+    }
+
+    #[test]
+    fn the_keys_to_read_at_the_end_are_all_that_were_ever_used() {
+        let settings = Settings { operations_max: 10, ..Settings::default() };
+        let registers = Registers::new(settings, Stamps::counter());
+        let mut rng = Rng::with_seed(1);
+        let mut used = std::collections::BTreeSet::new();
+        for called in 0..200 {
+            let (_, key, input) = registers.draw(&mut rng);
+            registers.begin(&key, Operation { client: 0, input, called, returned: None });
+            used.insert(key);
+        }
+        assert!(used.len() > registers.state().registers.len(), "{used:?}");
+        assert_eq!(registers.keys(), used.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_write_that_vanished_behind_its_last_read_is_missed_by_the_read_at_the_end() {
+        let registers = Registers::new(Settings::default(), Stamps::counter());
+        let done = |input, called, output| Operation {
+            client: 0,
+            input,
+            called,
+            returned: Some((called + 1, output)),
+        };
+        registers.begin("k", done(Input::Write(Some(7)), 1, Output::Written(None)));
+        assert_eq!(registers.check().unwrap().known, 1, "nobody looked");
+        registers.begin("k", done(Input::Read, 3, Output::Value(None)));
+        assert!(registers.check().unwrap_err()[0].contains("no possible order"));
     }
 
     #[test]
