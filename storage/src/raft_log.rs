@@ -12,7 +12,8 @@
 //!   its two records are written anew in the same batch;
 //! - of a log that is not empty, what comes back lies below `t`, and is dropped again at opening.
 //!
-//! What raft-engine takes for a torn tail is more than this node may lose, see [`check`].
+//! What raft-engine takes for a torn tail is more than this node may lose, and what it reads may not
+//! be on the disk yet: see [`check`] for both.
 
 mod check;
 
@@ -98,7 +99,7 @@ impl RaftEngineLog {
         let marker = dir.join(PURGE_MARKER);
         // raft-engine takes this lock again.
         let lock = lock_dir(&dir)?;
-        check::remove_unbegun(&dir)?;
+        check::settle(&dir)?;
         check::check_files(&dir, marker.exists())?;
         drop(lock);
         let config = Config {
@@ -117,9 +118,6 @@ impl RaftEngineLog {
             Ok(opened) => opened.map_err(|error| open_error(&dir, error))?,
             Err(panic) => return Err(corrupt(&dir, panic_message(&*panic))),
         };
-        // Its first file has a name only once the directory is synced.
-        sync_dir(&dir)?;
-        remove_durably(&marker)?;
         static ENGINES: AtomicU64 = AtomicU64::new(1);
         let log = Self {
             engine,
@@ -135,6 +133,11 @@ impl RaftEngineLog {
                 log.states().insert(range_id, state);
             }
         }
+        // The headers of its first files, and what the loop above dropped. Its first files have
+        // names only once the directory is synced.
+        check::sync_newest(&log.dir)?;
+        sync_dir(&log.dir)?;
+        remove_durably(&marker)?;
         Ok(log)
     }
 

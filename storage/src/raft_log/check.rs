@@ -14,10 +14,21 @@
 //! entries are still in the append files); without it, none. The same holds for a gap between file
 //! numbers.
 //!
-//! A file is begun with a header that is synced before anything is written behind it. On a full disk
-//! the file is made and its header finds no room; raft-engine then goes on in the file before, which
-//! it would take for damaged at opening, because that has space allocated behind its batches and is
-//! not the newest. So a newest file that was not begun is removed first ([`remove_unbegun`]).
+//! What can be read is not for that reason on the disk: a process may have been killed between the
+//! write and the sync of its last batch, and after a sync that failed the page cache holds, as if
+//! they were written, pages that the disk never took. The node takes what it finds for persisted and
+//! acknowledges it, so before anything is looked at, the files that were written to last are synced
+//! and the cache is asked to forget them ([`settle`]): what is read then is what the disk has.
+//!
+//! A file is begun with a header that is durable before anything is written behind it, so a file of
+//! which more is there than a header, and no header, is damaged, the newest too. raft-engine would
+//! begin such a file anew in its oldest format, whose batches are not signed, and which is refused
+//! here as soon as the file is not the newest any more. Two crashes leave files that were not begun:
+//! - On a full disk the next file is made and its header finds no room; raft-engine then goes on in
+//!   the file before, which it would take for damaged at opening, because that has space allocated
+//!   behind its batches and is not the newest. So a newest file that was not begun is removed.
+//! - A power loss in the first seconds leaves the first file with a name and no header. It stays, for
+//!   it says that there is a log, and is given its header.
 //!
 //! One thing cannot be seen here: damage to the very last batch looks like a torn tail. The log is
 //! then shorter than the hard state's commit or the applied index say, which `raftstore` checks.
@@ -29,9 +40,10 @@
 //! footer  items  crc32:4 LE, xor the file's number
 //! ```
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{io_error, remove_durably};
+use crate::disk::{io_error, remove_durably, write_durably};
 use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
@@ -45,26 +57,58 @@ const COMPRESSIONS: [u8; 2] = [0, 1];
 const APPEND_SUFFIX: &str = ".raftlog";
 const REWRITE_SUFFIX: &str = ".rewrite";
 
-/// Removes the newest file of each kind if nothing was ever written to it. Nobody else may have the
-/// directory open. An only file stays, it says that there is a log.
-pub(super) fn remove_unbegun(dir: &Path) -> Result<()> {
+/// Makes what the files hold durable, and sees to those that were not begun. Nobody else may have
+/// the directory open.
+pub(super) fn settle(dir: &Path) -> Result<()> {
     for suffix in [APPEND_SUFFIX, REWRITE_SUFFIX] {
-        if let [.., _, (number, path)] = &numbered_files(dir, suffix)?[..]
-            && !CheckedFile::read(*number, path)?.is_begun()
-        {
-            remove_durably(path)?;
+        let files = numbered_files(dir, suffix)?;
+        // All others were synced when they were closed. The newest may be one that was not begun:
+        // then the one before it was written to last.
+        for (_, path) in files.iter().rev().take(2) {
+            let file = sync(path)?;
+            // As well as it can: a file system need not listen, and has nothing to forget if it keeps
+            // no pages.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        match &files[..] {
+            [.., (number, path)] if !CheckedFile::read(*number, path)?.is_begun() => {
+                if files.len() > 1 {
+                    remove_durably(path)?;
+                } else {
+                    write_durably(path, &[MAGIC, &VERSION].concat())?;
+                }
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// Fails unless what is not sound may be cut.
+/// Makes the newest file of each kind durable: opening the log writes to them, and does not sync.
+pub(super) fn sync_newest(dir: &Path) -> Result<()> {
+    for suffix in [APPEND_SUFFIX, REWRITE_SUFFIX] {
+        if let Some((_, path)) = numbered_files(dir, suffix)?.last() {
+            sync(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn sync(path: &Path) -> Result<File> {
+    let synced = File::open(path).and_then(|file| file.sync_all().map(|()| file));
+    synced.map_err(|error| io_error("sync", path, &error))
+}
+
+/// Fails unless what is not sound may be cut. The files must be settled.
 pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
     let append = numbered_files(dir, APPEND_SUFFIX)?;
     check_numbers(&append, purging)?;
     for (place, (number, path)) in append.iter().enumerate() {
         let newest = place + 1 == append.len();
         let file = CheckedFile::read(*number, path)?;
+        if !file.has_header() {
+            return Err(damage(path, 0));
+        }
         match file.first_broken() {
             Some(broken) if !newest || file.sound_batch_behind(broken) => {
                 return Err(damage(path, broken));
@@ -77,11 +121,11 @@ pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
     for (place, (number, path)) in rewrite.iter().enumerate() {
         let newest = place + 1 == rewrite.len();
         let file = CheckedFile::read(*number, path)?;
-        // Its first file is made when the directory is, and may be without a header until a purge.
-        let unused = file.bytes.len() <= FILE_HEADER_BYTES;
-        let may_be_cut = newest && (unused || purging);
+        if !file.has_header() {
+            return Err(damage(path, 0));
+        }
         match file.first_broken() {
-            Some(broken) if !may_be_cut => return Err(damage(path, broken)),
+            Some(broken) if !(newest && purging) => return Err(damage(path, broken)),
             _ => {}
         }
     }
@@ -138,11 +182,8 @@ impl CheckedFile {
         self.has_header() || self.bytes.len() > FILE_HEADER_BYTES
     }
 
-    /// Where the first thing begins that is not sound.
+    /// Where the first thing behind the header begins that is not sound.
     fn first_broken(&self) -> Option<usize> {
-        if !self.has_header() {
-            return Some(0);
-        }
         let mut at = FILE_HEADER_BYTES;
         while at < self.bytes.len() {
             match self.batch_end(at) {

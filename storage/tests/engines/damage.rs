@@ -133,15 +133,69 @@ fn a_missing_file_of_the_log_is_refused() {
     assert_eq!(refused_file(open_log(&crashed)), logs[2]);
 }
 
+/// A power loss in the first seconds leaves it: the file has its name, but not its header. The log
+/// goes on in it, and what it writes there stands whatever comes later.
 #[test]
 fn a_log_whose_first_file_has_no_header_yet_is_an_empty_log() {
     let dir = tempfile::tempdir().unwrap();
-    drop(open_log(dir.path()).unwrap());
-    let first = files(dir.path(), "raftlog").pop().unwrap();
-    for length in [0, 10, 60] {
-        OpenOptions::new().write(true).open(&first).unwrap().set_len(length).unwrap();
-        let log = open_log(dir.path()).unwrap();
-        assert_eq!(log.ranges().unwrap(), Vec::<u64>::new());
+    let fresh = dir.path().join("fresh");
+    drop(open_log(&fresh).unwrap());
+    let header = std::fs::read(&files(&fresh, "raftlog")[0]).unwrap();
+    for kinds in [&["raftlog"][..], &["rewrite"], &["raftlog", "rewrite"]] {
+        for (place, content) in [&b""[..], &header[..10], &header[..60], &[0; 69]].iter().enumerate()
+        {
+            let copy = dir.path().join(format!("{}{place}", kinds.concat()));
+            copy_dir(&fresh, &copy);
+            for kind in kinds {
+                std::fs::write(&files(&copy, kind)[0], content).unwrap();
+            }
+            let log = open_log(&copy).unwrap();
+            assert_eq!(log.ranges().unwrap(), Vec::<u64>::new());
+            for kind in ["raftlog", "rewrite"] {
+                assert_eq!(std::fs::read(&files(&copy, kind)[0]).unwrap(), header, "{kind}");
+            }
+            // Its one entry is rewritten once range 1 has left the first file behind.
+            let entries = vec![entry(1, 1, &[7; 200])];
+            let changes = vec![LogChange::Append { range_id: 2, entries }];
+            log.append(LogBatch { changes }).unwrap();
+            (1..=60).for_each(|index| append(&log, index));
+            assert!(files(&copy, "raftlog").len() > 2, "a log of several files");
+            drop(log);
+            let log = open_log(&copy).unwrap();
+            assert_eq!(log.entries(1, 1, 61, u64::MAX).unwrap().len(), 60);
+            (61..=120).for_each(|index| append(&log, index));
+            let change = LogChange::Truncate { range_id: 1, index: 100, term: 1 };
+            log.append(LogBatch { changes: vec![change] }).unwrap();
+            log.purge().unwrap();
+            let rewritten = files(&copy, "rewrite");
+            assert!(content_end(&rewritten[0]) > header.len() as u64, "something is rewritten");
+            drop(log);
+            for _ in 0..2 {
+                let log = open_log(&copy).unwrap();
+                assert_eq!(log.entries(2, 1, 2, 0).unwrap()[0].data, vec![7; 200]);
+                assert_eq!(log.entries(1, 101, 121, u64::MAX).unwrap().len(), 20);
+            }
+        }
+    }
+}
+
+/// Headers are durable before anything stands behind them.
+#[test]
+fn a_damaged_header_is_refused_whatever_stands_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = dir.path().join("fresh");
+    drop(open_log(&fresh).unwrap());
+    for kind in ["raftlog", "rewrite"] {
+        for purging in [false, true] {
+            let copy = dir.path().join(format!("{kind}{purging}"));
+            copy_dir(&fresh, &copy);
+            let damaged = files(&copy, kind).pop().unwrap();
+            std::fs::write(&damaged, [0; 200]).unwrap();
+            if purging {
+                std::fs::write(copy.join("log/purging"), b"").unwrap();
+            }
+            assert_eq!(refused_file(open_log(&copy)), damaged);
+        }
     }
 }
 
