@@ -7,12 +7,29 @@ use rocksdb::ErrorKind;
 use crate::Error;
 
 pub(super) fn engine_error(error: rocksdb::Error) -> Error {
-    let kind = error.kind();
-    let message = error.into_string();
+    database_error(error.kind(), error.into_string())
+}
+
+/// As [`engine_error`], for a sorted file that is written beside the database.
+pub(super) fn file_error(error: rocksdb::Error) -> Error {
+    sorted_file_error(error.kind(), error.into_string())
+}
+
+/// A quota that is used up is no full disk to the database: it does not recover from it by itself
+/// and answers every later write with it. So the process ends; a start with room replays the log.
+fn database_error(kind: ErrorKind, message: String) -> Error {
     match kind {
         ErrorKind::Corruption => Error::Corrupt { file: named_file(&message), reason: message },
         _ if is_full(&message) => Error::Full(message),
         _ => Error::Io(message),
+    }
+}
+
+/// Such a file can be written again once there is room, whatever it lacked.
+fn sorted_file_error(kind: ErrorKind, message: String) -> Error {
+    match database_error(kind, message) {
+        Error::Io(message) if message.contains("Disk quota exceeded") => Error::Full(message),
+        error => error,
     }
 }
 
@@ -32,9 +49,7 @@ pub(super) fn open_error(state_dir: &Path, error: rocksdb::Error) -> Error {
 }
 
 fn is_full(message: &str) -> bool {
-    ["No space left on device", "NoSpace", "Disk quota exceeded"]
-        .into_iter()
-        .any(|text| message.contains(text))
+    ["No space left on device", "NoSpace"].into_iter().any(|text| message.contains(text))
 }
 
 /// The file that a message speaks of, if it does.
@@ -73,7 +88,21 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_a_broken_one() {
-        assert!(is_full("IO error: No space left on device: While appending to file: /x.sst"));
-        assert!(!is_full("IO error: Input/output error: While appending to file: /x.sst"));
+        let full = "IO error: No space left on device: While appending to file: /x.sst";
+        let quota = "IO error: Disk quota exceeded: While appending to file: /x.sst";
+        let broken = "IO error: Input/output error: While appending to file: /x.sst";
+        for (message, in_database, in_file) in
+            [(full, true, true), (quota, false, true), (broken, false, false)]
+        {
+            let of_database = database_error(ErrorKind::IOError, message.into());
+            let of_file = sorted_file_error(ErrorKind::IOError, message.into());
+            for (error, full) in [(of_database, in_database), (of_file, in_file)] {
+                match error {
+                    Error::Full(said) => assert!(full && said == message),
+                    Error::Io(said) => assert!(!full && said == message),
+                    error => panic!("{message}: {error:?}"),
+                }
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use rocksdb::SstFileWriter;
 
-use super::errors::engine_error;
+use super::errors::file_error;
 use super::{Engine, delete_end, poisoned};
 use crate::disk::{create_dir_durably, io_error, sync_dir};
 use crate::{ColumnFamily, Error, Result, Span, StagedSnapshot, Staging};
@@ -142,10 +142,10 @@ impl Engine {
     ) -> Result<()> {
         let options = &self.family_options[cf as usize];
         let mut file = SstFileWriter::create(options);
-        file.open(&path).map_err(engine_error)?;
-        fill(&mut file).map_err(engine_error)?;
+        file.open(&path).map_err(file_error)?;
+        fill(&mut file).map_err(file_error)?;
         // Syncs the file.
-        file.finish().map_err(engine_error)
+        file.finish().map_err(file_error)
     }
 
     /// Takes the snapshot out of the list of those that may be installed.
