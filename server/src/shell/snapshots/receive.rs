@@ -11,7 +11,7 @@ use rangedb_proto::v1::{
 };
 use rangedb_proto::{RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{Event, decode_message};
-use rangedb_storage::{ChunkReceiver, StagedSnapshot, StateEngine, keys};
+use rangedb_storage::{ChunkReceiver, StateEngine, keys};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
@@ -40,7 +40,8 @@ impl SnapshotReceiver {
         SnapshotReceiver { me, stores, state, disk, places: Semaphore::new(at_once) }
     }
 
-    /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind.
+    /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind but what the store has
+    /// been given.
     pub async fn receive<S>(&self, mut chunks: S) -> Result<SnapshotReceipt, Status>
     where
         S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
@@ -53,14 +54,8 @@ impl SnapshotReceiver {
             return Err(Status::invalid_argument("a snapshot without a header"));
         };
         let envelope = self.check_header(header)?;
-        let (staged, envelope) = self.stage(envelope, &mut chunks).await?;
-        let range = RangeId(envelope.range_id);
-        tracing::info!(range_id = range.0, records = staged.records, "received a snapshot");
-        let event = Event::SnapshotReceived { envelope, staged: staged.clone() };
-        let installed = self.stores.send(range, event);
-        if !installed {
-            self.state.discard(staged).map_err(to_status)?;
-        }
+        let (receiver, trailer) = self.stage(&envelope, &mut chunks).await?;
+        let installed = self.hand_on(receiver, trailer, envelope).await?;
         Ok(SnapshotReceipt { installed })
     }
 
@@ -72,15 +67,16 @@ impl SnapshotReceiver {
         header.envelope.ok_or_else(|| Status::invalid_argument("a snapshot without its message"))
     }
 
+    /// Stages all that comes, up to the trailer.
     async fn stage<S>(
         &self,
-        envelope: RaftEnvelope,
+        envelope: &RaftEnvelope,
         chunks: &mut S,
-    ) -> Result<(StagedSnapshot, RaftEnvelope), Status>
+    ) -> Result<(ChunkReceiver, SnapshotTrailer), Status>
     where
         S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
     {
-        let meta = meta_of(&envelope)
+        let meta = meta_of(envelope)
             .ok_or_else(|| Status::invalid_argument("a snapshot without a description"))?;
         let range = meta.descriptor.unwrap_or_default();
         let span = keys::data_span(&range.start_key, &range.end_key);
@@ -100,10 +96,7 @@ impl SnapshotReceiver {
                     })
                     .await?;
                 }
-                Body::Trailer(trailer) => {
-                    let staged = self.finish(receiver, trailer).await?;
-                    return Ok((staged, envelope));
-                }
+                Body::Trailer(trailer) => return Ok((receiver, trailer)),
                 Body::Header(_) => return Err(Status::invalid_argument("a second header")),
             }
         }
@@ -117,12 +110,28 @@ impl SnapshotReceiver {
         Ok(())
     }
 
-    async fn finish(
+    /// Checks and finishes what was staged and gives it to the store; false if the store could not
+    /// take it. Work that has begun ends even if nobody waits for it any more, and a finished snapshot
+    /// is thrown away by nobody else: so whoever finishes it hands it on, in one piece.
+    async fn hand_on(
         &self,
         receiver: ChunkReceiver,
         trailer: SnapshotTrailer,
-    ) -> Result<StagedSnapshot, Status> {
-        blocking(move || receiver.finish(totals_from_wire(trailer))).await
+        envelope: RaftEnvelope,
+    ) -> Result<bool, Status> {
+        let (state, stores) = (self.state.clone(), self.stores.clone());
+        blocking(move || {
+            let staged = receiver.finish(totals_from_wire(trailer))?;
+            let range = RangeId(envelope.range_id);
+            tracing::info!(range_id = range.0, records = staged.records, "received a snapshot");
+            let event = Event::SnapshotReceived { envelope, staged: staged.clone() };
+            let sent = stores.send(range, event);
+            if !sent {
+                state.discard(staged)?;
+            }
+            Ok(sent)
+        })
+        .await
     }
 }
 

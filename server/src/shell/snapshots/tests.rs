@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::stream;
 use prost::Message as _;
 use protobuf::Message as _;
@@ -12,7 +13,11 @@ use rangedb_proto::v1::{
     raft_envelope,
 };
 use rangedb_raftstore::Event;
-use rangedb_storage::{ChunkReader, MemState, StateEngine, WriteBatch, keys};
+use rangedb_storage::{
+    ChunkReader, Direction, Install, MemState, Reader, Records, Result as StorageResult, Span,
+    StagedSnapshot, Staging, StateEngine, WriteBatch, keys,
+};
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tonic::{Code, Status};
 
 use super::*;
@@ -121,4 +126,125 @@ async fn a_full_disk_takes_no_snapshot_in_but_those_of_system_ranges() {
         ..Default::default()
     };
     assert_eq!(receive_on(full(), chunks_of(system, 7)).await, (Ok(true), 1));
+}
+
+/// What becomes of a snapshot whose receiving future is dropped.
+#[derive(PartialEq, Debug)]
+enum Seen {
+    Finishing,
+    Sent,
+    Discarded,
+}
+
+/// A state on which finishing a staged snapshot waits for a word.
+struct HeldState {
+    state: MemState,
+    seen: UnboundedSender<Seen>,
+    go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+}
+
+struct HeldStaging {
+    staging: Box<dyn Staging>,
+    seen: UnboundedSender<Seen>,
+    go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+}
+
+impl Staging for HeldStaging {
+    fn add(&mut self, cf: ColumnFamily, records: &[(Bytes, Bytes)]) -> StorageResult<()> {
+        self.staging.add(cf, records)
+    }
+
+    fn finish(self: Box<Self>) -> StorageResult<StagedSnapshot> {
+        self.seen.send(Seen::Finishing).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.staging.finish()
+    }
+}
+
+impl Reader for HeldState {
+    fn get(&self, cf: ColumnFamily, key: &[u8]) -> StorageResult<Option<Bytes>> {
+        self.state.get(cf, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        cf: ColumnFamily,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+    ) -> StorageResult<Box<dyn Records + 'a>> {
+        self.state.scan(cf, start, end, direction)
+    }
+}
+
+impl StateEngine for HeldState {
+    fn snapshot(&self) -> Arc<dyn Reader> {
+        self.state.snapshot()
+    }
+
+    fn write(&self, batch: WriteBatch) -> StorageResult<()> {
+        self.state.write(batch)
+    }
+
+    fn flush(&self) -> StorageResult<()> {
+        self.state.flush()
+    }
+
+    fn stage(&self) -> StorageResult<Box<dyn Staging>> {
+        let (seen, go_on) = (self.seen.clone(), self.go_on.clone());
+        Ok(Box::new(HeldStaging { staging: self.state.stage()?, seen, go_on }))
+    }
+
+    fn install(&self, install: Install) -> StorageResult<()> {
+        self.state.install(install)
+    }
+
+    fn discard(&self, staged: StagedSnapshot) -> StorageResult<()> {
+        self.seen.send(Seen::Discarded).unwrap();
+        self.state.discard(staged)
+    }
+
+    fn approximate_bytes(&self, span: &Span) -> StorageResult<u64> {
+        self.state.approximate_bytes(span)
+    }
+}
+
+/// A store that takes what it is sent, or has no place for it.
+struct Told {
+    seen: UnboundedSender<Seen>,
+    has_place: bool,
+}
+
+impl EventSink for Told {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        if !self.has_place {
+            return Err(event);
+        }
+        self.seen.send(Seen::Sent).unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_dropped_while_it_is_finished_is_handed_on_or_discarded() {
+    for (has_place, outcome) in [(true, Seen::Sent), (false, Seen::Discarded)] {
+        let (seen, mut to_see) = mpsc::unbounded_channel();
+        let (go_on, held) = std::sync::mpsc::channel();
+        let go_on_when_told = Arc::new(Mutex::new(held));
+        let state =
+            HeldState { state: MemState::default(), seen: seen.clone(), go_on: go_on_when_told };
+        let stores = StoreHandle::new(vec![Arc::new(Told { seen, has_place })]);
+        let disk = DiskWatch::new(&std::env::temp_dir(), None).into();
+        let receiver = SnapshotReceiver::new(ME, stores, Arc::new(state), disk, 1);
+        let bodies = chunks(7).into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) }));
+        tokio::select! {
+            receipt = receiver.receive(stream::iter(bodies)) => panic!("not held: {receipt:?}"),
+            finishing = to_see.recv() => assert_eq!(finishing, Some(Seen::Finishing)),
+        }
+        // Nobody is left who could tell of anything, but what runs by itself.
+        drop(receiver);
+        go_on.send(()).unwrap();
+        assert_eq!(to_see.recv().await, Some(outcome));
+        assert_eq!(to_see.recv().await, None);
+    }
 }
