@@ -142,7 +142,8 @@ fn a_log_whose_first_file_has_no_header_yet_is_an_empty_log() {
     drop(open_log(&fresh).unwrap());
     let header = std::fs::read(&files(&fresh, "raftlog")[0]).unwrap();
     for kinds in [&["raftlog"][..], &["rewrite"], &["raftlog", "rewrite"]] {
-        for (place, content) in [&b""[..], &header[..10], &header[..60], &[0; 69]].iter().enumerate()
+        for (place, content) in
+            [&b""[..], &header[..10], &header[..60], &[0; 69]].iter().enumerate()
         {
             let copy = dir.path().join(format!("{}{place}", kinds.concat()));
             copy_dir(&fresh, &copy);
