@@ -93,11 +93,7 @@ impl Surroundings {
     }
 
     pub async fn get_control(&self, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
-        let view = self.read_control().await?;
-        let at = rangedb_txn::ReadAt::Latest;
-        let read =
-            rangedb_txn::get(&*view.reader, &view.descriptor.start_key, key, at, &Locks::Ignored);
-        read.map_err(storage_error)?.unlocked()
+        get_in(&self.read_control().await?, key)
     }
 
     /// One commit to the control range. The last of the conditions says who may commit.
@@ -118,8 +114,7 @@ impl Surroundings {
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::Committed(committed)) => Ok(committed),
             Some(command_reply::Body::ConditionFailed(failed)) if failed.index == mine => {
-                let message = "this node is no longer the control plane that it was";
-                Err(CommitError::Other(v1::Error::unavailable(message)))
+                Err(CommitError::Other(no_longer()))
             }
             Some(command_reply::Body::ConditionFailed(_)) => Err(CommitError::Conflict),
             other => {
@@ -128,6 +123,18 @@ impl Surroundings {
             }
         }
     }
+}
+
+/// The key's value in a view of the control range.
+pub fn get_in(view: &ReadView, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
+    let (start, at) = (&view.descriptor.start_key, rangedb_txn::ReadAt::Latest);
+    let read = rangedb_txn::get(&*view.reader, start, key, at, &Locks::Ignored);
+    read.map_err(storage_error)?.unlocked()
+}
+
+/// What is told by a control plane that finds out that it is one no more.
+pub fn no_longer() -> v1::Error {
+    v1::Error::unavailable("this node is no longer the control plane that it was")
 }
 
 impl Control {

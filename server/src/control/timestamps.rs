@@ -3,7 +3,7 @@
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
 
-use super::commit::{in_term, put};
+use super::commit::{get_in, in_term, no_longer, put};
 use super::{Control, Surroundings, keys};
 
 /// Timestamps in one call at most: what a node gathers in a few milliseconds.
@@ -101,8 +101,19 @@ impl Control {
         }
         let condition = in_term(self.term);
         let set = commit_bound(&self.around, self.term, start_ts, bound, condition).await?;
-        let bound = if set { bound } else { stored_bound(&self.around).await?.0 };
+        let bound = if set { bound } else { self.own_bound().await? };
         self.oracle().extend(bound);
         Ok(())
+    }
+
+    /// The bound that an earlier attempt of this control plane set. A newer one of this node may have
+    /// set one with the same `start_ts`, and hands out what lies below that.
+    async fn own_bound(&self) -> Result<Timestamp, v1::Error> {
+        let view = self.around.read_control().await?;
+        let term = get_in(&view, keys::CONTROL_TERM)?;
+        match (term, get_in(&view, keys::TIMESTAMP_BOUND)?) {
+            (Some(term), Some(bound)) if term.value == self.term.to_string() => timestamp(&bound),
+            _ => Err(no_longer()),
+        }
     }
 }
