@@ -25,8 +25,9 @@ impl Node {
         let locks = Locks::InTheWay { but_of: ask.pass_locks_of };
         let read =
             rangedb_txn::get(&*view.reader, &view.descriptor.start_key, &ask.key, at, &locks);
-        let read = read.map_err(storage_error)?;
-        Ok(PointReadReply { kv: read.unlocked()? })
+        let kv = read.map_err(storage_error)?.unlocked()?;
+        self.let_oracle_pass(Timestamp(kv.as_ref().map_or(0, |kv| kv.mod_ts))).await?;
+        Ok(PointReadReply { kv })
     }
 
     pub(super) async fn scan(&self, ask: Scan) -> Result<ScanReply, v1::Error> {
@@ -46,8 +47,10 @@ impl Node {
             locks: Locks::InTheWay { but_of: ask.pass_locks_of },
         };
         let page = rangedb_txn::scan(&*view.reader, &view.descriptor.start_key, &request);
-        let page = page.map_err(storage_error)?;
-        Ok(page.unlocked()?.into())
+        let page = page.map_err(storage_error)?.unlocked()?;
+        let newest = page.kvs.iter().map(|kv| kv.mod_ts).max().unwrap_or_default();
+        self.let_oracle_pass(Timestamp(newest)).await?;
+        Ok(page.into())
     }
 
     /// A read at the commit timestamp: served like one, so that nothing commits there behind it.

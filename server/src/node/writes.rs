@@ -54,29 +54,36 @@ impl Node {
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
         match &reply.body {
             Some(command_reply::Body::Committed(committed)) => {
-                self.let_oracle_pass(Timestamp(committed.commit_ts)).await?;
+                self.acknowledge(committed.commit_ts).await?;
             }
             // Such a transaction may be acknowledged as soon as this is answered.
             Some(command_reply::Body::Prewritten(prewritten)) if prewritten.async_commit => {
-                self.let_oracle_pass(Timestamp(prewritten.min_commit_ts)).await?;
+                self.acknowledge(prewritten.min_commit_ts).await?;
+            }
+            Some(command_reply::Body::ConditionFailed(failed)) => {
+                let found = failed.actual.as_ref().map_or(0, |kv| kv.mod_ts);
+                self.let_oracle_pass(Timestamp(found)).await?;
             }
             _ => {}
         }
         Ok(reply)
     }
 
-    /// Waits until the oracle hands out timestamps above a commit. A one-range commit can be pushed
-    /// ahead of it by its neighbours in the log; acknowledged then, it would be missed by a
-    /// transaction that begins afterwards. The oracle's clock gets there within a millisecond.
-    async fn let_oracle_pass(&self, commit_ts: Timestamp) -> Result<(), v1::Error> {
+    async fn acknowledge(&self, commit_ts: u64) -> Result<(), v1::Error> {
+        self.let_oracle_pass(Timestamp(commit_ts)).await.map_err(|error| {
+            let message = format!("it is committed, and the oracle is silent: {}", error.message);
+            v1::Error::undetermined(message)
+        })
+    }
+
+    /// Waits until the oracle hands out timestamps above a commit that is going to be told of. A
+    /// one-range commit can be pushed ahead of it by its neighbours in the log; a transaction that
+    /// begins afterwards would miss it. The oracle's clock gets there within a millisecond.
+    pub(super) async fn let_oracle_pass(&self, commit_ts: Timestamp) -> Result<(), v1::Error> {
         let named = self.highest_named.load(Ordering::Relaxed);
         let mut newest = self.highest_seen.load(Ordering::Relaxed).max(named);
         while newest < commit_ts.0 {
-            let fresh = self.gateway.timestamp().await.map_err(|error| {
-                v1::Error::undetermined(format!(
-                    "it is committed, and the oracle is silent: {error}"
-                ))
-            })?;
+            let fresh = self.gateway.timestamp().await.map_err(v1::Error::from)?;
             self.saw(fresh.0);
             newest = fresh.0;
         }

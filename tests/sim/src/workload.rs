@@ -187,7 +187,14 @@ impl Worker {
         let owned = key.to_owned();
         let result = self.ask(move |client: Client| async move { client.get(owned).await }).await;
         let output = match result {
-            Ok(found) => Ok(Output::Value(found.as_ref().map(|kv| self.see(kv)))),
+            Ok(found) => {
+                // Who begins a transaction now must see it too.
+                if let Some(newest) = &found {
+                    let (at, ts) = (self.stamp(), newest.mod_ts.0);
+                    self.common.watch.note(|checks| checks.timestamps.acknowledged(at, ts));
+                }
+                Ok(Output::Value(found.as_ref().map(|kv| self.see(kv))))
+            }
             Err(error) => Err(self.failure("get", error)),
         };
         let value = if let Ok(Output::Value(value)) = &output { Some(*value) } else { None };
