@@ -211,7 +211,7 @@ mod planting {
     use std::process::ExitCode;
 
     use rangedb_planted::Bug;
-    use rangedb_sim::planted::hunt;
+    use rangedb_sim::planted::{hunt, in_few_words};
 
     /// Seeds for each bug, if nothing else is asked for, and finds after which it is enough.
     const COUNT: u64 = 2000;
@@ -245,8 +245,8 @@ mod planting {
     pub fn print_table(arguments: &super::Arguments) -> ExitCode {
         let finds = arguments.planting.finds.unwrap_or(FINDS) as usize;
         let count = arguments.count.unwrap_or(COUNT);
-        println!("| Bug | What goes wrong | Seeds to find it | Found by |");
-        println!("|---|---|---|---|");
+        println!("| Bug | What goes wrong | Seeds to find it | Finds | First found as |");
+        println!("|---|---|---|---|---|");
         let mut all_found = true;
         for bug in Bug::ALL {
             if arguments.planting.bug.is_some_and(|only| only != *bug) {
@@ -256,7 +256,9 @@ mod planting {
             all_found &= !hunt.found.is_empty();
             let (name, what, found) = (bug.name(), bug.what(), hunt.found.len());
             let median = hunt.median_seeds().map_or("-".to_owned(), |median| median.to_string());
-            println!("| `{name}` | {what} | {median} | {found} of {} |", hunt.seeds);
+            let first = hunt.found.first().map(|(_, failure)| in_few_words(failure));
+            let first = first.unwrap_or_else(|| "-".to_owned());
+            println!("| `{name}` | {what} | {median} | {found} of {} | {first} |", hunt.seeds);
             if let Some((seed, failure)) = hunt.found.first() {
                 let failure: String = format!("{failure:?}").chars().take(200).collect();
                 eprintln!("    {name}: seed {seed}: {failure}");

@@ -31,6 +31,46 @@ impl Hunt {
     }
 }
 
+/// Characters of what was wrong that a table shows.
+const SHOWN_CHARS: usize = 80;
+
+/// Digits from which on a number is a timestamp or the like, which tells nothing in a table.
+const LONG_NUMBER_DIGITS: usize = 7;
+
+/// The kind of a failure and a few words on it, for a cell of a table in Markdown.
+pub fn in_few_words(failure: &Failure) -> String {
+    let (kind, what) = match failure {
+        Failure::Crash(what) => ("panic", what.clone()),
+        Failure::Liveness(what) => ("standstill", property(what)),
+        Failure::Safety(what) => ("safety", property(what)),
+    };
+    let words: Vec<&str> = what.split_whitespace().collect();
+    let shown: String = words.join(" ").chars().take(SHOWN_CHARS).collect();
+    format!("{kind}: {}", shown.trim_end()).replace('|', "\\|")
+}
+
+/// What a message says of the property: what stands before a colon, and neither fields of records
+/// nor long numbers, which are those of one case.
+fn property(message: &str) -> String {
+    let (mut property, mut digits, mut depth) = (String::new(), String::new(), 0u32);
+    for c in message.chars() {
+        if c.is_ascii_digit() && depth == 0 {
+            digits.push(c);
+            continue;
+        }
+        property += if digits.len() < LONG_NUMBER_DIGITS { &digits } else { "…" };
+        digits.clear();
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => return property,
+            _ if depth == 0 => property.push(c),
+            _ => {}
+        }
+    }
+    property + if digits.len() < LONG_NUMBER_DIGITS { &digits } else { "…" }
+}
+
 /// Runs a seed with a bug planted, or none.
 pub fn simulate_planted(seed: u64, bug: Option<Bug>) -> Report {
     plant(bug);
@@ -69,6 +109,18 @@ pub fn hunt(bug: Bug, wanted: usize, seeds_max: u64, jobs: usize) -> Hunt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_in_few_words_is_one_cell_of_a_table() {
+        let safety = |what: &str| in_few_words(&Failure::Safety(what.to_owned()));
+        assert_eq!(safety("a read missed a write: key a|b"), "safety: a read missed a write");
+        let unseen = "Read { key: \"a\", of: Some(Row { at: 1 }) } does not see 12 at 466616321553";
+        assert_eq!(safety(unseen), "safety: Read does not see 12 at …");
+        let panicked = Failure::Crash("at x.rs:3:\nleft | right".to_owned());
+        assert_eq!(in_few_words(&panicked), "panic: at x.rs:3: left \\| right");
+        let late = Failure::Liveness("é".repeat(200));
+        assert_eq!(in_few_words(&late), format!("standstill: {}", "é".repeat(SHOWN_CHARS)));
+    }
 
     #[test]
     fn the_median_counts_the_seeds_that_found_nothing() {
