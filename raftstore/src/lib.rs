@@ -46,6 +46,7 @@ mod error;
 mod event;
 mod lease;
 mod membership;
+mod outgoing;
 mod pass;
 mod peer;
 mod raft_log;

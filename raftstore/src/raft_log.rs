@@ -8,7 +8,7 @@
 //! - entries above `durable_index` are all cached.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use prost::Message;
@@ -16,10 +16,11 @@ use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
-use rangedb_storage::{LogChange, LogEngine, Reader, StateEngine};
+use rangedb_storage::{LogChange, LogEngine, StateEngine};
 
 use crate::entry_cache::{EntryCache, entry_bytes};
 use crate::membership::conf_state;
+use crate::outgoing::Outgoing;
 use crate::peer::INDEX_MAX;
 
 /// No log gets to a later term by elections; above it is room for what is added to it.
@@ -38,15 +39,6 @@ pub(crate) struct Position {
 struct Pending {
     ready: u64,
     last_index: u64,
-}
-
-/// A snapshot for another replica, by the entry it stands at. One at a time: raft is told of the end
-/// of a stream, not of which one, and would take the end of an older one for that of the newest,
-/// send what comes behind that, be refused and send another, for as long as there are writes.
-enum Outgoing {
-    /// Raft was given its description.
-    Taken(u64, Arc<dyn Reader>),
-    Streaming(u64),
 }
 
 pub(crate) struct RaftLog {
@@ -68,8 +60,8 @@ pub(crate) struct RaftLog {
     pub snapshot_index: u64,
     /// As of the newest applied entry.
     pub descriptor: Arc<RangeDescriptor>,
-    /// By the replica that it is for. raft-rs asks through a shared reference.
-    outgoing: RefCell<BTreeMap<u64, Outgoing>>,
+    /// raft-rs asks for snapshots through a shared reference.
+    outgoing: RefCell<Outgoing>,
     /// Bytes appended since the last flush was asked for, and where they stand, for truncation.
     size: LogSize,
 }
@@ -231,26 +223,12 @@ impl RaftLog {
         vec![reset, self.hard_state_change()]
     }
 
-    /// The reader that goes with a snapshot which raft was given, unless it took a newer one since.
-    pub fn begin_stream(&mut self, to: u64, index: u64) -> Option<Arc<dyn Reader>> {
-        let outgoing = self.outgoing.get_mut();
-        if !matches!(outgoing.get(&to), Some(Outgoing::Taken(taken, _)) if *taken == index) {
-            return None;
-        }
-        match outgoing.insert(to, Outgoing::Streaming(index)) {
-            Some(Outgoing::Taken(_, reader)) => Some(reader),
-            _ => unreachable!("just seen"),
-        }
+    pub fn outgoing(&mut self) -> &mut Outgoing {
+        self.outgoing.get_mut()
     }
 
-    /// False if no such stream was under way.
-    pub fn end_stream(&mut self, to: u64, index: u64) -> bool {
-        let outgoing = self.outgoing.get_mut();
-        let ends = matches!(outgoing.get(&to), Some(Outgoing::Streaming(at)) if *at == index);
-        if ends {
-            outgoing.remove(&to);
-        }
-        ends
+    pub fn sends_snapshot(&self) -> bool {
+        !self.outgoing.borrow().is_empty()
     }
 
     pub fn size(&mut self) -> &mut LogSize {
@@ -359,11 +337,10 @@ impl raft::Storage for RaftLog {
         if self.applied.index < request_index {
             return Err(temporarily());
         }
-        let mut outgoing = self.outgoing.borrow_mut();
-        if let Some(Outgoing::Streaming(_)) = outgoing.get(&to) {
+        let view = || self.state.snapshot();
+        if !self.outgoing.borrow_mut().take(to, self.applied.index, view) {
             return Err(temporarily());
         }
-        outgoing.insert(to, Outgoing::Taken(self.applied.index, self.state.snapshot()));
         let meta = SnapshotMeta {
             descriptor: Some((*self.descriptor).clone()),
             format_version: SNAPSHOT_FORMAT_VERSION,

@@ -24,6 +24,9 @@ pub struct RangeStatus {
     pub truncated_index: u64,
     /// Entries that the log still holds.
     pub log_entries: u64,
+    /// Somebody holds a view of the range's state, or is going to be handed one, to stream it to
+    /// another replica. Also after this one has ceased to lead.
+    pub sends_snapshot: bool,
 }
 
 /// What a store did since it was opened.

@@ -23,7 +23,7 @@ use crate::raft_log::{Position, SNAPSHOT_FORMAT_VERSION};
 /// A staged snapshot with the descriptor that goes with it.
 pub(crate) struct StagedIn {
     index: u64,
-    staged: StagedSnapshot,
+    pub(super) staged: StagedSnapshot,
     descriptor: RangeDescriptor,
 }
 
@@ -148,7 +148,7 @@ impl Peer {
     /// What became of a snapshot that this replica sent while it led, perhaps in an earlier term: then
     /// raft waits for none, and does not listen.
     pub fn on_snapshot_sent(&mut self, to: ReplicaId, index: u64, delivered: bool) {
-        if self.log().end_stream(to.0, index) {
+        if self.log().outgoing().end(to.0, index) {
             self.report_snapshot(to.0, delivered);
         }
     }

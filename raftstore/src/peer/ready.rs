@@ -85,6 +85,7 @@ impl Peer {
         for message in messages {
             let Some(to) = self.find_replica(message.to) else {
                 // Its replica was removed while the message was being made.
+                self.log().outgoing().give_up(message.to);
                 continue;
             };
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
@@ -94,7 +95,7 @@ impl Peer {
                 pass.effects.push(Effect::Send(envelope));
                 continue;
             }
-            match self.log().begin_stream(to.replica_id, index) {
+            match self.log().outgoing().begin(to.replica_id, index) {
                 Some(reader) => {
                     let span = self.span();
                     pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });

@@ -23,6 +23,7 @@ impl Peer {
             last_index: log.last_index(),
             truncated_index: log.truncated().index,
             log_entries: log.entries_kept(),
+            sends_snapshot: log.sends_snapshot(),
         }
     }
 

@@ -134,7 +134,10 @@ impl Node {
             format!("{}..{last}", truncated + 1)
         };
         let (applied, commit) = (s.applied_index, s.commit_index);
-        format!("n{id} p{me} {role}, term {term}, applied {applied}, commit {commit}, log {log}")
+        let sends = if s.sends_snapshot { ", sends a snapshot" } else { "" };
+        format!(
+            "n{id} p{me} {role}, term {term}, applied {applied}, commit {commit}, log {log}{sends}"
+        )
     }
 
     pub fn show_members(&self) -> String {

@@ -144,6 +144,7 @@ mod tests {
                 last_index: self.index,
                 truncated_index: 0,
                 log_entries: self.index,
+                sends_snapshot: false,
             }
         }
 

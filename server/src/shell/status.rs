@@ -128,6 +128,7 @@ mod tests {
             last_index: 0,
             truncated_index: 0,
             log_entries: 0,
+            sends_snapshot: false,
         }
     }
 
