@@ -175,7 +175,7 @@ impl Store {
             }
         }
         for range in std::mem::take(&mut pass.removed) {
-            self.destroy(range, &mut pass);
+            self.destroy(range, &mut pass)?;
         }
         pass.write_state()?;
         if pass.structural {
@@ -321,15 +321,16 @@ impl Store {
         pass.effects.push(Effect::Append { token, batch });
     }
 
-    fn destroy(&mut self, range: RangeId, pass: &mut Pass<'_>) {
+    fn destroy(&mut self, range: RangeId, pass: &mut Pass<'_>) -> Result<()> {
         if let Some(peer) = self.peers.remove(&range) {
             self.counters.replicas_destroyed += 1;
             // Durable with the append at the end of this pass.
             self.destroying.insert(range, self.last_token + 1);
             // What a flush in the same pass lets its log drop comes before the end of that log.
             pass.log.changes.append(&mut self.log_changes);
-            peer.destroy(pass);
+            peer.destroy(pass)?;
         }
+        Ok(())
     }
 
     fn touch(&mut self, range: RangeId) -> Option<&mut Peer> {

@@ -27,12 +27,13 @@
 //! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]
 //! > pause reads N · resume reads N             a process that stands still before it reads
 //! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
-//! > snapshot deliver|lose|repeat   the oldest snapshot; `repeat`: delivered, and believed lost
+//! > snapshot deliver|lose|repeat [unheard]        the oldest snapshot; `repeat`: delivered, and
+//!                                  believed lost; unheard: taken in together with what comes next
 //! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
 //!                                  learns it together with what comes next
 //! > disk N full|free · unreachable N NODE
 //! > forge LINK epoch=V put K=V     a leader's entry with an epoch that no leader here would use
-//! > status · members · waiting · data · tombstones
+//! > status · members · waiting · data · tombstones · staged
 //! ```
 //!
 //! A LINK is `1->2`, `1->` or `->2`; with `both ways` in place of a link's end: `3<->` is all from

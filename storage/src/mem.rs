@@ -115,6 +115,11 @@ impl MemState {
         self.lock().unflushed.len()
     }
 
+    /// Staged snapshots that were neither installed nor thrown away.
+    pub fn staged_snapshots(&self) -> usize {
+        self.lock().staged.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }

@@ -3,7 +3,7 @@
 
 use prost::Message as _;
 use rangedb_proto::v1::Tombstone;
-use rangedb_storage::{ColumnFamily, LogChange, keys};
+use rangedb_storage::{ColumnFamily, LogChange, Result, keys};
 
 use super::Peer;
 use crate::pass::Pass;
@@ -11,8 +11,16 @@ use crate::{Effect, Error};
 
 impl Peer {
     /// Removes all that is stored of this replica and answers all who wait for it.
-    pub fn destroy(mut self, pass: &mut Pass<'_>) {
+    ///
+    /// # Errors
+    ///
+    /// The engine's alone.
+    pub fn destroy(mut self, pass: &mut Pass<'_>) -> Result<()> {
         let range_id = self.range.0;
+        // Raft has agreed to it and has not handed it back for installing.
+        if let Some(waiting) = self.staged.take() {
+            pass.state.discard(waiting.staged)?;
+        }
         if self.is_initialized() {
             for cf in ColumnFamily::DATA {
                 pass.behind.delete_span(cf, self.span());
@@ -36,5 +44,6 @@ impl Peer {
         if self.is_leader() {
             pass.effects.push(Effect::SteppedDown { range: self.range });
         }
+        Ok(())
     }
 }

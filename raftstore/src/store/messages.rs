@@ -40,7 +40,7 @@ impl Store {
             }
             Body::Removed(descriptor) => {
                 if self.peers.get(&range).is_some_and(|peer| peer.is_removed_by(&descriptor)) {
-                    self.destroy(range, pass);
+                    self.destroy(range, pass)?;
                 }
             }
             Body::Check(check) => {
@@ -97,7 +97,7 @@ impl Store {
                 }
                 // A node has one replica of a range: that there is a newer one means that this one
                 // was removed, and had not heard of it.
-                self.destroy(range, pass);
+                self.destroy(range, pass)?;
             }
         }
         if !self.peers.contains_key(&range) {

@@ -60,7 +60,11 @@ impl Cluster {
             "read" => self.read(words),
             "operate" => self.operate(words),
             "forge" => self.forge(words),
-            "snapshot" => self.snapshot(words.take()),
+            "snapshot" => {
+                let fate = words.take();
+                let heard = !words.flag("unheard");
+                self.snapshot(fate, heard);
+            }
             "flush" => {
                 let id = words.number();
                 self.node(id).flush_state();
@@ -80,6 +84,9 @@ impl Cluster {
             "status" => self.each(Node::show_status),
             "members" => self.each(Node::show_members),
             "data" => self.each(Node::show_data),
+            "staged" => self.each(|node| {
+                format!("n{} holds {} staged", node.id, node.state.staged_snapshots())
+            }),
             "tombstones" => self.each(Cluster::tombstones),
             "waiting" => self.show_waiting(),
             other => panic!("no step is called {other:?}"),
@@ -179,7 +186,8 @@ impl Cluster {
         panic!("the cluster does not come to rest:\n{}", self.out.join("\n"));
     }
 
-    fn snapshot(&mut self, fate: &str) {
+    /// Not heard, it waits at the receiver for the next pass.
+    fn snapshot(&mut self, fate: &str, heard: bool) {
         let Stream { envelope, index, reader, span } =
             self.network.streams.pop_front().expect("no snapshot is on its way");
         let (from, to) = ends(&envelope);
@@ -189,7 +197,10 @@ impl Cluster {
         if arrives {
             let staged = self.stage(to, &*reader, &span);
             self.out.push(format!("n{to} staged {} records", staged.records));
-            self.event(to, Event::SnapshotReceived { envelope, staged });
+            self.node(to).step(Event::SnapshotReceived { envelope, staged });
+            if heard {
+                self.flush(to);
+            }
         }
         let delivered = arrives && fate != "repeat";
         self.event(from, Event::SnapshotSent { range, to: replica, index, delivered });
