@@ -138,7 +138,8 @@ impl RocksState {
     /// when the process ends, and forgotten in the span of an install. At first it is 0 everywhere.
     ///
     /// The caller guarantees, for each replica whose data stands in the span:
-    /// - nobody reads at or below the bound, snapshots that are held included;
+    /// - nobody reads at or below the bound, snapshots that are held included; who streams one to
+    ///   another replica, which goes on from it, asks [`RocksState::collected_up_to`];
     /// - no command that it has still to apply looks at or below the bound: it has applied the entry
     ///   that raised its floor there, and entries behind that are judged by the floor. What other
     ///   replicas of the range have applied, or what the control plane decided, does not count: one
@@ -149,6 +150,13 @@ impl RocksState {
     /// records at or below their bounds and nowhere else: [`crate::state_hash_above`] compares them.
     pub fn set_collect_below(&self, span: &Span, bound: u64) {
         self.engine.collector.raise(span, bound);
+    }
+
+    /// The highest bound of [`RocksState::set_collect_below`] that was in force at any key of the span
+    /// since the state was opened, also if an install has made it forgotten. Whoever has read from a
+    /// snapshot and asks afterwards knows that nothing above it was missing.
+    pub fn collected_up_to(&self, span: &Span) -> u64 {
+        self.engine.collector.highest(span)
     }
 
     /// Rewrites the files that hold the span in one family now, not when RocksDB finds it worth its

@@ -103,6 +103,7 @@ impl Running {
             })),
             snapshots: Arc::new(SnapshotSender::new(
                 me,
+                engines.state.clone(),
                 directory,
                 handle.clone(),
                 config.limits.snapshots,

@@ -32,6 +32,13 @@ impl Bounds {
         (Span { start, end: end.map_or(Bytes::new(), |(end, _)| end.clone()) }, bound)
     }
 
+    /// The highest bound of a key in the span.
+    pub fn highest(&self, span: &Span) -> u64 {
+        let pieces = self.pieces.range(span.start.clone()..);
+        let within = pieces.take_while(|(start, _)| span.contains(start)).map(|(_, bound)| *bound);
+        within.fold(self.at(&span.start), u64::max)
+    }
+
     /// Raises the span to the bound where it is lower.
     pub fn raise(&mut self, span: &Span, bound: u64) {
         self.change(span, |old| old.max(bound));
@@ -134,6 +141,13 @@ mod tests {
                 let (span, bound) = bounds.piece_around(key);
                 assert!(span.contains(key) && bound == bounds.at(&span.start), "{bounds:?}");
                 assert!(span.end.is_empty() || bound != bounds.at(&span.end), "{bounds:?}");
+            }
+            for (from, key) in keys.iter().enumerate() {
+                let to = rng.usize(from + 1..=keys.len());
+                let span =
+                    Span { start: key.clone(), end: keys.get(to).cloned().unwrap_or_default() };
+                let highest = expected[from..to].iter().max();
+                assert_eq!(Some(&bounds.highest(&span)), highest, "{span:?} of {bounds:?}");
             }
             let pieces: Vec<_> = bounds.pieces().map(|(_, bound)| bound).collect();
             assert!(pieces.windows(2).all(|pair| pair[0] != pair[1]), "{bounds:?}");

@@ -16,8 +16,11 @@
 //!   bound to new files.
 //!
 //! Readers that hold a snapshot of RocksDB lose sight of dropped records too: they must not look at
-//! or below the bound. A snapshot stream that is being read meanwhile holds some of these records
-//! and not others, which no reader above the bound can tell.
+//! or below the bound. A view that is streamed to another replica meanwhile has some of these records
+//! and not others, and the receiver goes on from it by the log, whose commands look down to the bound
+//! of the view. So the collector remembers the highest bound that was ever in force, for whoever reads
+//! such a view to find out that it has lost what it was to keep. Ever, because forgetting a bound does
+//! not bring back what a compaction dropped by it, or is still dropping.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +50,8 @@ struct Stages {
     carried: Option<Bounds>,
     /// What filters go by. Handed out as it is, and replaced as a whole.
     in_force: Arc<Bounds>,
+    /// The highest that was ever in force, with those that are forgotten.
+    highest: Bounds,
 }
 
 impl Collector {
@@ -84,11 +89,19 @@ impl Collector {
             let mut stages = self.stages();
             let carried = stages.carried.take().expect("put there above");
             match flushed {
-                Ok(()) => Arc::make_mut(&mut stages.in_force).raise_to(&carried),
+                Ok(()) => {
+                    Arc::make_mut(&mut stages.in_force).raise_to(&carried);
+                    stages.highest.raise_to(&carried);
+                }
                 Err(_) => stages.waiting.raise_to(&carried),
             }
         }
         flushed
+    }
+
+    /// The highest bound that was ever in force at a key of the span.
+    pub fn highest(&self, span: &Span) -> u64 {
+        self.stages().highest.highest(span)
     }
 
     fn in_force(&self) -> Arc<Bounds> {
@@ -213,5 +226,7 @@ mod tests {
         assert_eq!(collector.in_force().at(b"a"), 5);
         collector.carry(|| Ok::<(), ()>(())).unwrap();
         assert_eq!((in_force(&collector), collector.in_force().at(b"a")), (0, 8));
+        // What compactions may have dropped by it does not come back either.
+        assert_eq!((collector.highest(&installed), collector.highest(&Span::everything())), (3, 8));
     }
 }

@@ -1,4 +1,7 @@
 //! The leader's side: read, send, report.
+//!
+//! A stream whose view loses what the receiver goes on from is broken off, and raft asks for another:
+//! see [`crate::shell::compaction`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +11,7 @@ use rangedb_proto::v1::snapshot_chunk::Body;
 use rangedb_proto::v1::{RaftEnvelope, SnapshotChunk, SnapshotHeader};
 use rangedb_proto::{RangeId, ReplicaId};
 use rangedb_raftstore::Event;
-use rangedb_storage::{ChunkReader, Reader, Span};
+use rangedb_storage::{ChunkReader, Reader, RocksState, Span};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +19,7 @@ use tonic::transport::Endpoint;
 
 use super::{CHUNKS_AHEAD, STALLED_AFTER, to_wire, totals_to_wire};
 use crate::handle::StoreHandle;
+use crate::shell::compaction::StreamedView;
 use crate::shell::grpc_limits::{
     KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost,
 };
@@ -29,6 +33,7 @@ const WAITING_MAX: usize = 16;
 pub(crate) struct SnapshotSender {
     runtime: Handle,
     me: Identification,
+    state: Arc<RocksState>,
     directory: Arc<Directory>,
     stores: StoreHandle,
     turns: Semaphore,
@@ -39,6 +44,7 @@ impl SnapshotSender {
     /// Sends on the runtime that this is called in.
     pub fn new(
         me: Identification,
+        state: Arc<RocksState>,
         directory: Arc<Directory>,
         stores: StoreHandle,
         at_once: usize,
@@ -46,6 +52,7 @@ impl SnapshotSender {
         SnapshotSender {
             runtime: Handle::current(),
             me,
+            state,
             directory,
             stores,
             turns: Semaphore::new(at_once),
@@ -114,7 +121,9 @@ impl SnapshotSender {
             envelope: Some(envelope),
         };
         let (chunks, outbound) = mpsc::channel(CHUNKS_AHEAD);
-        let reading = tokio::task::spawn_blocking(move || read_all(header, reader, span, &chunks));
+        let state = self.state.clone();
+        let reading =
+            tokio::task::spawn_blocking(move || read_all(header, &state, reader, span, &chunks));
         let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let receipt = client.snapshot(ReceiverStream::new(outbound)).await;
         let receipt =
@@ -128,9 +137,11 @@ impl SnapshotSender {
     }
 }
 
-/// Reads the span into the stream. Ends early if nobody takes it. Blocks.
+/// Reads the span into the stream. Ends early if nobody takes it, or the view does not hold what it
+/// has to. Blocks.
 fn read_all(
     header: SnapshotHeader,
+    state: &RocksState,
     reader: Arc<dyn Reader>,
     span: Span,
     chunks: &mpsc::Sender<SnapshotChunk>,
@@ -144,12 +155,56 @@ fn read_all(
             Err(_) => Err("the receiver takes nothing".to_owned()),
         }
     };
+    let failed = |error: rangedb_storage::Error| error.to_string();
+    let view = StreamedView::new(&*reader, span.clone()).map_err(failed)?;
     send(Body::Header(header))?;
     let mut reading = ChunkReader::new(reader, span);
-    while let Some(chunk) = reading.next_chunk().map_err(|error| error.to_string())? {
+    loop {
+        let chunk = reading.next_chunk().map_err(failed)?;
+        // Behind each read, the last included, which finds nothing more.
+        view.check(state).map_err(failed)?;
+        let Some(chunk) = chunk else { break };
         send(Body::Data(to_wire(chunk)))?;
     }
     let totals = reading.finish();
     send(Body::Trailer(totals_to_wire(totals)))?;
     Ok(totals.records)
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_storage::{ColumnFamily, StateEngine, StateOptions, WriteBatch, keys};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_ends_before_the_first_chunk_that_may_lack_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Arc::new(RocksState::open(dir.path(), StateOptions::default()).unwrap());
+        let mut batch = WriteBatch::default();
+        batch.put(ColumnFamily::Current, keys::current(b"a"), "value");
+        state.write(batch).unwrap();
+        let view = state.snapshot();
+        let stream = || async {
+            let (state, view, span) = (state.clone(), view.clone(), keys::data_span(b"", b""));
+            let (chunks, mut sent) = mpsc::channel(CHUNKS_AHEAD + 1);
+            let header = SnapshotHeader::default();
+            let reading =
+                tokio::task::spawn_blocking(move || read_all(header, &state, view, span, &chunks));
+            let read = reading.await.unwrap();
+            let mut bodies = Vec::new();
+            while let Some(chunk) = sent.recv().await {
+                bodies.push(chunk.body.unwrap());
+            }
+            (read, bodies)
+        };
+        let (read, bodies) = stream().await;
+        assert_eq!((read, bodies.len()), (Ok(1), 3));
+        assert!(matches!(bodies[2], Body::Trailer(_)));
+
+        state.set_collect_below(&Span::everything(), 5);
+        state.flush().unwrap();
+        let (read, bodies) = stream().await;
+        assert!(read.is_err() && matches!(bodies[..], [Body::Header(_)]), "{read:?}: {bodies:?}");
+    }
 }
