@@ -1,9 +1,11 @@
 //! A range's records on their way to another node, in chunks that are checked at the far end.
 //!
-//! The sender reads a [`Span`] out of a state that does not move ([`ChunkReader`]); the receiver
-//! checks each chunk before it stages its records ([`ChunkReceiver`]), and the whole before the
-//! staged snapshot gets a name. Wire messages are made of chunks by the server, and by nobody in the
-//! simulator; what is checked is the same.
+//! The sender reads a [`Span`] out of a state that does not move ([`ChunkReader`]), but for what
+//! compaction drops: whoever drives the reader sees to it that this is nothing that the receiver needs,
+//! or does not end the stream (`RocksState::collected_up_to`). The receiver checks each chunk before it
+//! stages its records ([`ChunkReceiver`]), and the whole before the staged snapshot gets a name. Wire
+//! messages are made of chunks by the server, and by nobody in the simulator; what is checked is the
+//! same.
 //!
 //! Invariants of a stream: families in the order of [`ColumnFamily::DATA`], keys ascending within
 //! them, every key within the span, every chunk of one family and never empty.
