@@ -18,11 +18,11 @@
 //! pushes it, and a reader of the newest cannot tell from its primary alone that it is not. Once its
 //! time is up, all of its locks are looked at (`secondaries.rs`).
 //!
-//! A reader of the newest value of one key passes only locks that it met in the same request: those were
-//! uncommitted after the request began, so it may be ordered before them. Of a page of keys that would
-//! not do: asked for again, it would show what was committed meanwhile, perhaps by whoever heard that the
-//! passed transaction is committed, and hide that one. Such a reader takes a timestamp when it meets
-//! the first lock, and reads the page as of then.
+//! A reader of the newest value of one key passes only locks that it met in the same request: those
+//! were uncommitted after the request began, so it may be ordered before them. Of a page of keys
+//! that would not do: asked for again, it would show what was committed meanwhile, perhaps by
+//! whoever heard that the passed transaction is committed, and hide that one. Such a reader takes a
+//! timestamp when it meets the first lock, and reads the page as of then.
 //!
 //! Fates are remembered, because one transaction leaves many locks. None of what is remembered can
 //! become wrong: the two ends are final, and the least commit timestamp of a living one only rises.

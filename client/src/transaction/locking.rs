@@ -6,10 +6,10 @@
 //! that were locked but not written are validated.
 //!
 //! A transaction locks one key after the other, so that its primary is settled before a second lock
-//! names it. If it is not known in the end whether the first stands, because answers were lost or the
-//! caller gave up waiting, the transaction is over. A lock of another transaction is waited for in a queue where it stands
-//! (`../lock_wait.rs`). If that closes a circle of transactions that wait for each other, this one is
-//! rolled back at once: nothing but its end lets the others go on.
+//! names it. If it is not known in the end whether the first stands, because answers were lost or
+//! the caller gave up waiting, the transaction is over. A lock of another transaction is waited for
+//! in a queue where it stands (`../lock_wait.rs`). If that closes a circle of transactions that
+//! wait for each other, this one is rolled back at once: nothing but its end lets the others go on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

@@ -1,11 +1,12 @@
 //! Taking connections in, within what the process may have open.
 //!
 //! Connections get a share of the files that the process may have open ([`Gate`]): beyond it a new
-//! one is closed at once, so that whoever opens many finds an end before the engines do, which cannot
-//! do without files. Clients, other nodes and status pages have a share each: a storm of clients may
-//! neither cut the node off from its cluster nor make it look dead. Every connection has to show that it speaks ([`Patience`]): one that is opened
-//! and says nothing gives its place back. Where accepting itself fails, it is tried again after a
-//! pause, never in a loop that takes a core.
+//! one is closed at once, so that whoever opens many finds an end before the engines do, which
+//! cannot do without files. Clients, other nodes and status pages have a share each: a storm of
+//! clients may neither cut the node off from its cluster nor make it look dead. Every connection
+//! has to show that it speaks ([`Patience`]): one that is opened and says nothing gives its place
+//! back. Where accepting itself fails, it is tried again after a pause, never in a loop that takes
+//! a core.
 
 use std::io;
 use std::net::SocketAddr;

@@ -14,11 +14,14 @@ use crate::schedule::{Micros, SECOND, Schedule};
 /// How much longer than the gateway tries a client waits for its answer.
 const ANSWER_LATE_MAX: Micros = SECOND;
 
+/// A process and its gateway.
+type Running = (Host, Client);
+
 /// The gateways of the nodes that run, by place. Clones are the same.
 #[derive(Clone)]
 pub struct Gateways {
     schedule: Schedule,
-    running: Arc<Mutex<Vec<Option<(Host, Client)>>>>,
+    running: Arc<Mutex<Vec<Option<Running>>>>,
 }
 
 impl Gateways {
@@ -27,7 +30,7 @@ impl Gateways {
     }
 
     /// A process with this gateway runs at the place, or none does.
-    pub fn set(&self, slot: usize, gateway: Option<(Host, Client)>) {
+    pub fn set(&self, slot: usize, gateway: Option<Running>) {
         self.running.lock().expect("no panic holds it")[slot] = gateway;
     }
 
