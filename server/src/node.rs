@@ -31,6 +31,7 @@ use crate::board::Board;
 use crate::control::{Control, Surroundings};
 use crate::handle::StoreHandle;
 use counts::CommandCounts;
+use forward::ControlPlane;
 use garbage::Garbage;
 use lock_queue::LockQueues;
 
@@ -75,8 +76,7 @@ pub struct Node {
     /// The control plane, while this node is it.
     control: Mutex<Option<Arc<Control>>>,
     book: Mutex<BTreeMap<u64, NodeDescriptor>>,
-    /// Where the control plane was last reached.
-    control_address: Mutex<Option<String>>,
+    control_plane: Mutex<ControlPlane>,
     /// The highest timestamp known to have been handed out.
     highest_seen: AtomicU64,
     /// The highest timestamp that a command brought along: the oracle handed it to a client.
@@ -133,7 +133,7 @@ impl Node {
             leading: Mutex::default(),
             control: Mutex::new(None),
             book: Mutex::new(known.map(|node| (node.node_id, node)).collect()),
-            control_address: Mutex::new(None),
+            control_plane: Mutex::default(),
             highest_seen: AtomicU64::new(0),
             highest_named: AtomicU64::new(0),
             disk: Mutex::default(),
