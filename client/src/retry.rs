@@ -24,7 +24,7 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An attempt takes half of what is left, so that there is time for another one; but never is cut
 /// below this, in which a healthy node answers.
-const ATTEMPT_MIN: Duration = Duration::from_millis(100);
+pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 
 /// What it means to send a request twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::endpoints::Endpoints;
 use crate::error::{Error, Result};
 use crate::metrics::Counters;
 use crate::net::{CallError, SharedNet};
-use crate::retry::{Effect, Outcome, Retry, outcome_of};
+use crate::retry::{ATTEMPT_MIN, Effect, Outcome, Retry, outcome_of};
 use crate::router::{Place, Router, Target};
 use crate::trace::traced;
 
@@ -148,7 +148,10 @@ impl Sender {
                 Outcome::Answer((descriptor, Reached::Answer(answer)))
             }
             Err(error) => {
-                self.router.turned_away(&descriptor, target.node_id);
+                // In less time than that nobody could have answered: the request came too late.
+                if timeout >= ATTEMPT_MIN || matches!(error, CallError::NotSent(_)) {
+                    self.router.turned_away(&descriptor, target.node_id);
+                }
                 outcome_of_call(error, &target.address)
             }
         }
@@ -294,8 +297,9 @@ impl Sender {
             })) if leader.node_id != asked.node_id => {
                 self.router.hint(used, leader.node_id, leader_address);
             }
-            // Without a quorum behind it, a leader is none.
-            Some(Kind::NotLeader(_) | Kind::Unavailable(_)) => {
+            // Without a quorum behind it, a leader is none; nor is it one that does not get done what
+            // it is asked, as a node does that cannot reach the oracle.
+            Some(Kind::NotLeader(_) | Kind::Unavailable(_) | Kind::Undetermined(_)) => {
                 self.router.turned_away(used, asked.node_id);
             }
             Some(Kind::StaleEpoch(stale)) => {

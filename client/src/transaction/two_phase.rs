@@ -184,7 +184,11 @@ impl TwoPhase {
             Either::Left((Ok(Undone::No { commit_ts }), _)) => {
                 Ok(Decided { commit_ts, committed: 0, was_async: true })
             }
-            Either::Left((Err(_), _)) | Either::Right(_) => Err(Error::Undetermined(lost)),
+            Either::Left((Err(_), _)) | Either::Right(_) => {
+                // Whichever way it ends, its locks should not wait for their time to be up.
+                self.rollback().in_background();
+                Err(Error::Undetermined(lost))
+            }
         }
     }
 

@@ -389,3 +389,17 @@ fn every_request_can_be_made_from_a_task_of_another_thread() {
     is_send(client.admin().meta(b"_/"));
     is_send(client.admin().partitions());
 }
+
+#[test]
+fn a_leader_that_was_left_no_time_to_answer_is_asked_first_again() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(async {
+        client.put("a", "1").await.unwrap();
+        let hasty = client.with_timeout(Duration::from_millis(1));
+        assert!(hasty.get("a").await.is_err());
+        cluster.take_log("");
+        client.get("a").await.unwrap();
+    });
+    assert_eq!(cluster.take_log("read"), [1]);
+}
