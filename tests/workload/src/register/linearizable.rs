@@ -7,6 +7,7 @@
 //! after its call, or never.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Input, Operation, Output, Value};
 
@@ -80,7 +81,7 @@ fn step(operation: &Operation, before: Value) -> Option<Value> {
 }
 
 /// Which operations are done: the first so many, and some behind them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 struct Done {
     prefix: usize,
     beyond: BTreeSet<usize>,
@@ -115,7 +116,9 @@ struct Searching<'a> {
     operations: &'a [Operation],
     /// Operations with an answer: all of them must find a place.
     answered: usize,
-    tried: BTreeSet<(Done, Value)>,
+    /// Behind a hash: large sets that differ little are many, and comparing them would take most of the
+    /// time.
+    tried: BTreeSet<(u64, Done, Value)>,
 }
 
 impl<'a> Searching<'a> {
@@ -136,7 +139,9 @@ impl<'a> Searching<'a> {
             if steps > STEPS_MAX {
                 return Ok(Search::GaveUp);
             }
-            if !self.tried.insert((done.clone(), value)) {
+            let mut hasher = DefaultHasher::new();
+            done.hash(&mut hasher);
+            if !self.tried.insert((hasher.finish(), done.clone(), value)) {
                 continue;
             }
             let candidates = self.candidates(&done);
