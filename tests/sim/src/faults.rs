@@ -283,10 +283,12 @@ impl World {
     fn remove_node(&mut self) {
         let slot = self.any_slot();
         let Some(process) = &self.slots[slot].process else { return };
-        if std::mem::replace(&mut self.removed, true) {
+        if self.removed.is_some() {
             return;
         }
-        let node = process.node_id.to_string();
+        let node_id = process.node_id;
+        self.removed = Some(node_id);
+        let node = node_id.to_string();
         let worker = self.worker(0);
         self.spawn(worker.host, async move {
             // Refused while too few nodes would be left: then it stays.

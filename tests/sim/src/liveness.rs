@@ -39,7 +39,7 @@ impl Run<'_> {
         let all_as_founded = world.plan.shape.founders >= 3
             && world.plan.shape.joiners == 0
             && !world.wiped
-            && !world.removed
+            && world.removed.is_none()
             && world.plan.node_dead_after.is_none();
         if !all_as_founded || world.schedule.random(|rng| rng.u32(0..100)) >= MINORITY_PERCENT {
             return Ok(());

@@ -54,7 +54,7 @@ pub struct Slot {
     pub process: Option<Process>,
     /// While the process stands still: what happens to it afterwards.
     pub held: Option<VecDeque<(Host, Occurrence)>>,
-    /// Up to which entry logs were looked at, by range.
+    /// Up to which applied entry logs were looked at, by range.
     looked_at: BTreeMap<u64, u64>,
 }
 
@@ -79,8 +79,8 @@ pub struct World {
     pub episode: u64,
     pub in_episode: bool,
     pub wiped: bool,
-    /// An operator has taken a node out, or tried to.
-    pub removed: bool,
+    /// The node that an operator has taken out, or tried to.
+    pub removed: Option<u64>,
     pub crashes: u64,
     /// Counts clients at each of their places.
     client_lives: Vec<u64>,
@@ -156,7 +156,7 @@ impl World {
             episode: 0,
             in_episode: false,
             wiped: false,
-            removed: false,
+            removed: None,
             crashes: 0,
             client_lives: vec![0; plan.load.clients],
             client_clocks,
@@ -381,11 +381,15 @@ impl World {
         Ok(())
     }
 
-    /// The control plane told the node to end, as it may only after an operator took the node out. It
+    /// The control plane told the node to end, as it may only after an operator took this one out. It
     /// comes back with an empty disk.
     fn on_stopped(&mut self, slot: usize, reason: &str) -> rangedb_storage::Result<()> {
         self.schedule.remark(|| format!("node-{slot} was told to stop: {reason}"));
-        if !self.removed || !reason.contains("was removed from the cluster") {
+        let is_removed = self.removed.is_some_and(|id| {
+            reason.starts_with(&format!("node {id} was removed from the cluster"))
+        });
+        let process = self.slots[slot].process.as_ref();
+        if !is_removed || process.map(|process| process.node_id) != self.removed {
             self.watch.violated(format!("node-{slot} was told to stop without a reason: {reason}"));
         }
         self.crash(slot)?;
@@ -572,7 +576,8 @@ fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage:
                 watch.note(|checks| checks.committed.holds(range, at, &entry));
             }
         }
-        *looked_at = stored.last_index;
+        // What is not applied yet is looked at until it is.
+        *looked_at = stored.last_index.min(status.applied_index);
     }
     Ok(())
 }
