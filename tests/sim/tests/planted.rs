@@ -9,16 +9,23 @@ use std::process::Command;
 /// Bugs that are hunted here, whatever the document says of them. The others are left to
 /// `sim --planted-table`, which takes a quarter of an hour.
 const QUICK: &[&str] = &[
+    "VoteBeforePersist",
     "AppliedIndexOutsideBatch",
     "MachineNotReloaded",
+    "ReadContextReused",
     "FenceNotRaised",
     "InFlightWaitSkipped",
     "BoundNotPersisted",
+    "TimestampsUnproven",
     "RetryAppliedTwice",
     "UndeterminedAsFailed",
     "LostAnswerAsRefusal",
     "ValidationSkipped",
+    "PhantomUnchecked",
+    "CommitTsBeforePrewrite",
     "PrimaryBeforePrewrites",
+    "PrimaryNotAsked",
+    "CollectAboveReader",
 ];
 
 /// What the document may say of these. A simulator that finds one of them later than that has become
