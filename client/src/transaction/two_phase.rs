@@ -128,10 +128,10 @@ impl TwoPhase {
                 if let Error::Deadlock { .. } = error {
                     self.client.sender.metrics.deadlocks.add(1);
                 }
-                match abandoned.clean_up().await {
-                    Some(commit_ts) => Ok((Timestamp(commit_ts), false)),
-                    None => Err(error),
-                }
+                let Some(commit_ts) = abandoned.clean_up().await else { return Err(error) };
+                // Its primary says so; the other locks do not know yet.
+                self.finish_in_background(commit_ts, 0);
+                Ok((Timestamp(commit_ts), false))
             }
         }
     }
