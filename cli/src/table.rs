@@ -58,6 +58,7 @@ mod tests {
         let expected = format!("ID  NAME\n1   {long}\n23  b\n");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
+
     #[test]
     fn a_cell_breaks_no_line_and_steers_no_terminal() {
         let mut out = Vec::new();
