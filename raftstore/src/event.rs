@@ -65,6 +65,8 @@ pub enum Event {
     SnapshotSent { range: RangeId, to: ReplicaId, index: u64, delivered: bool },
     /// Answers [`Effect::NeedFence`]: a timestamp that the oracle gave out after it was asked.
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
+    /// A range as the control plane knows it, maybe from long ago: without a replica on this node.
+    Elsewhere(RangeDescriptor),
     /// Messages to that node could not be delivered.
     Unreachable(NodeId),
     /// The disk has no room, or has room again. While full, nothing is proposed, and entries of

@@ -257,6 +257,11 @@ impl Store {
                     peer.on_fenced(term, timestamp.0);
                 }
             }
+            Event::Elsewhere(descriptor) => {
+                if let Some(peer) = self.peers.get(&RangeId(descriptor.range_id)) {
+                    peer.on_elsewhere(&descriptor, pass);
+                }
+            }
             Event::Unreachable(node) => {
                 self.peers.values_mut().for_each(|peer| peer.on_unreachable(node));
             }

@@ -32,6 +32,7 @@
 //! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
 //!                                  learns it together with what comes next
 //! > disk N full|free · unreachable N NODE
+//! > elsewhere N M                  the control plane tells node N of the range as node M knows it
 //! > forge LINK epoch=V put K=V     a leader's entry with an epoch that no leader here would use
 //! > status · members · waiting · data · tombstones · staged
 //! ```

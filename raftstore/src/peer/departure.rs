@@ -8,7 +8,8 @@
 //!
 //! A replica that hears no leader for long asks ([`Body::Check`]); so does, in effect, one that stands
 //! for election without being a member. Only the leader can answer, and followers pass the question
-//! on to it.
+//! on to it. If none of those that the replica knows is left, the control plane names others
+//! ([`crate::Event::Elsewhere`]): whom to ask, no more.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +81,7 @@ impl Peer {
         true
     }
 
-    /// The leader's descriptor says that some replica is gone. True if it is this one.
+    /// A descriptor that leaves some replica out. True if it is this one.
     pub fn is_removed_by(&self, descriptor: &RangeDescriptor) -> bool {
         descriptor.range_id == self.range.0
             && descriptor.epoch().conf_ver >= self.descriptor().epoch().conf_ver
@@ -93,7 +94,20 @@ impl Peer {
         let heard = self.heard.values().map(|heard| heard.replica);
         let known = self.descriptor().replicas.iter().copied().chain(heard);
         let others: BTreeMap<u64, Replica> = known.map(|r| (r.replica_id, r)).collect();
-        for replica in others.into_values().filter(|r| r.replica_id != self.me.replica_id) {
+        self.ask(others.into_values(), pass);
+    }
+
+    /// The control plane knows members of the range, and this replica's node has none. A leader
+    /// that is heard knows better.
+    pub fn on_elsewhere(&self, descriptor: &RangeDescriptor, pass: &mut Pass<'_>) {
+        let is_leaderless = self.leaderless_ticks > self.config.election_ticks;
+        if is_leaderless && self.is_removed_by(descriptor) {
+            self.ask(descriptor.replicas.iter().copied(), pass);
+        }
+    }
+
+    fn ask(&self, replicas: impl Iterator<Item = Replica>, pass: &mut Pass<'_>) {
+        for replica in replicas.filter(|r| r.replica_id != self.me.replica_id) {
             let check = Body::Check(ReplicaCheck { forwarded: false });
             pass.effects.push(Effect::Send(self.envelope(replica, check)));
         }

@@ -77,6 +77,12 @@ impl Cluster {
                 let full = words.take() == "full";
                 self.event(id, Event::DiskFull(full));
             }
+            "elsewhere" => {
+                let id = words.number();
+                let known_by = words.number();
+                let range = self.node(known_by).status().expect("a replica").descriptor;
+                self.event(id, Event::Elsewhere((*range).clone()));
+            }
             "unreachable" => {
                 let id = words.number();
                 self.event(id, Event::Unreachable(NodeId(words.number())));

@@ -17,6 +17,9 @@ use super::{Control, join, keys, schedule, settings};
 /// How often silence is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Ranges that one reply says to be elsewhere at most. Who was told leaves, and makes room for more.
+const ELSEWHERE_MAX: usize = 16;
+
 /// Ranges in one answer to a lookup at most.
 const LOCATE_MAX: u32 = 64;
 
@@ -40,6 +43,7 @@ impl Control {
         };
         let now = self.around.net.now();
         let stats = beat.stats.unwrap_or_default();
+        let has_replicas_of = stats.replica_ranges.iter().copied().collect();
         self.state().heard.insert(id, Heard { at: now, stats });
 
         let mut ranges = beat.ranges;
@@ -81,6 +85,7 @@ impl Control {
             timestamp,
             floor_ts,
             collect_below_ts,
+            elsewhere: state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX),
         })
     }
 

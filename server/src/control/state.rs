@@ -1,9 +1,10 @@
 //! What the control plane keeps in memory of its keys and of reports, while it leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rangedb_proto::v1::{ConfigValue, NodeDescriptor, NodeState, NodeStats};
+use rangedb_proto::RangeDescriptorExt;
+use rangedb_proto::v1::{ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor};
 
 use super::directory::Directory;
 use super::garbage::Garbage;
@@ -83,12 +84,56 @@ impl State {
         View { replication_factor: self.replication_factor() as usize, living, dead, reachable }
     }
 
-    /// Ranges with a replica on the node, in key order.
+    /// Ranges with a member on the node, in key order.
     pub fn ranges_on(&self, node_id: u64) -> Vec<u64> {
-        let on = |replicas: &[rangedb_proto::v1::Replica]| {
-            replicas.iter().any(|replica| replica.node_id == node_id)
-        };
         let entries = self.directory.entries().map(|entry| entry.descriptor());
-        entries.filter(|d| on(&d.replicas)).map(|d| d.range_id).collect()
+        entries.filter(|d| d.replica_on(node_id).is_some()).map(|d| d.range_id).collect()
+    }
+
+    /// Of these ranges, of which the node has a replica, those without a member on it.
+    pub fn elsewhere(
+        &self,
+        node_id: u64,
+        has_replicas_of: &BTreeSet<u64>,
+        count: usize,
+    ) -> Vec<RangeDescriptor> {
+        let entries = self.directory.entries().map(|entry| entry.descriptor());
+        let elsewhere = entries.filter(|descriptor| {
+            descriptor.replica_on(node_id).is_none()
+                && has_replicas_of.contains(&descriptor.range_id)
+        });
+        elsewhere.take(count).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rangedb_proto::v1::Replica;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_of_ranges_that_it_has_a_replica_of_without_being_a_member() {
+        let mut state = State::default();
+        for (range_id, start, end, on) in [(1, "", "b", [1, 2]), (2, "b", "d", [2, 3])] {
+            let replica = |node_id| Replica { node_id, replica_id: node_id, role: 0 };
+            state.directory.load(RangeDescriptor {
+                range_id,
+                start_key: start.into(),
+                end_key: end.into(),
+                replicas: on.map(replica).into(),
+                ..Default::default()
+            });
+        }
+        let told = |node_id, has: &[u64], count| -> Vec<u64> {
+            let has = has.iter().copied().collect();
+            let elsewhere = state.elsewhere(node_id, &has, count);
+            elsewhere.iter().map(|descriptor| descriptor.range_id).collect()
+        };
+        assert_eq!(told(1, &[1, 2], 9), [2]);
+        assert_eq!(told(2, &[1, 2], 9), [0; 0], "a member of both");
+        assert_eq!(told(4, &[1, 2, 7], 9), [1, 2], "of range 7 nothing is known");
+        assert_eq!(told(4, &[1, 2], 1), [1]);
+        assert_eq!(told(4, &[], 9), [0; 0], "it has no replica");
     }
 }

@@ -8,6 +8,7 @@ use rangedb_proto::v1::{
     Heartbeat, HeartbeatReply, NodeDescriptor, NodeStats, RangeOperation, RangeReport, error::Kind,
     request, response,
 };
+use rangedb_raftstore::Event;
 
 use super::Node;
 
@@ -56,6 +57,10 @@ impl Node {
         self.saw(reply.timestamp);
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
         self.learn_nodes(reply.nodes);
+        for descriptor in reply.elsewhere {
+            // A store without room for it is told again with the next reply.
+            self.stores.send(RangeId(descriptor.range_id), Event::Elsewhere(descriptor));
+        }
         for operation in reply.operations {
             let node = self.clone();
             self.net.spawn(Box::pin(async move { node.operate(operation).await }));

@@ -152,6 +152,7 @@ fn refusable_bytes(event: &Event) -> Option<usize> {
         | Event::SnapshotReceived { .. }
         | Event::SnapshotSent { .. }
         | Event::Fenced { .. }
+        | Event::Elsewhere(_)
         | Event::Unreachable(_)
         | Event::DiskFull(_) => None,
     }
