@@ -35,7 +35,7 @@ use forward::ControlPlane;
 use garbage::Garbage;
 use lock_queue::LockQueues;
 
-pub use garbage::GarbageCounts;
+pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
 
 /// The time of day. Only the oracle looks at it, and it may jump.
@@ -58,6 +58,7 @@ pub struct NodeParts {
     pub known_nodes: Vec<NodeDescriptor>,
     /// Peer addresses from the command line.
     pub seeds: Vec<String>,
+    pub walk_pace: WalkPace,
 }
 
 /// See the module's head.
@@ -87,6 +88,7 @@ pub struct Node {
     /// Somebody tells the control plane who waits here.
     telling_of_waits: AtomicBool,
     garbage: Mutex<Garbage>,
+    walk_pace: WalkPace,
     command_counts: CommandCounts,
 }
 
@@ -141,6 +143,7 @@ impl Node {
             lock_queues: LockQueues::default(),
             telling_of_waits: AtomicBool::new(false),
             garbage: Mutex::default(),
+            walk_pace: parts.walk_pace,
             command_counts: CommandCounts::default(),
         })
     }

@@ -16,7 +16,6 @@
 mod accept;
 pub mod bootstrap;
 mod clock;
-mod compaction;
 pub mod config;
 mod disk_watch;
 mod driver;

@@ -201,3 +201,30 @@ pub trait StateEngine: Reader {
     /// Bytes that the data families take up for the span; an estimate for people and schedulers.
     fn approximate_bytes(&self, span: &Span) -> Result<u64>;
 }
+
+/// Dropping what is out of sight while files are rewritten anyway.
+pub trait Compaction {
+    /// Lets compaction drop what is out of sight at the bound, a timestamp, in the span of stored
+    /// keys: see [`crate::is_collectable`]. In force once a flush that begins after this call has
+    /// finished ([`StateEngine::flush`]; those that an engine makes of its own accord do not count),
+    /// never lowered by a call, lost when the process ends, and forgotten in the span of an install. At
+    /// first it is 0 everywhere.
+    ///
+    /// The caller guarantees, for each replica whose data stands in the span:
+    /// - nobody reads at or below the bound, snapshots that are held included; who streams one to
+    ///   another replica, which goes on from it, asks [`Compaction::collected_up_to`];
+    /// - no command that it has still to apply looks at or below the bound: it has applied the entry
+    ///   that raised its floor there, and entries behind that are judged by the floor. What other
+    ///   replicas of the range have applied, or what the control plane decided, does not count: one
+    ///   that lags has still to come to the same results over what the others saw;
+    /// - the bound is of the replica that stands there now, not of one that was destroyed since.
+    ///
+    /// Replicas differ from each other in records at or below their bounds and nowhere else:
+    /// [`crate::state_hash_above`] compares them.
+    fn set_collect_below(&self, span: &Span, bound: u64);
+
+    /// The highest bound of [`Compaction::set_collect_below`] that was in force at any key of the span
+    /// since the state was opened, also if an install has made it forgotten. Whoever has read from a
+    /// snapshot and asks afterwards knows that nothing above it was missing.
+    fn collected_up_to(&self, span: &Span) -> u64;
+}

@@ -21,7 +21,9 @@
 //! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
 
 mod batch;
+mod bounds;
 mod collect;
+mod collector;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod encoding;
@@ -46,8 +48,8 @@ mod varint;
 pub use batch::Batch;
 pub use collect::is_collectable;
 pub use engine::{
-    ColumnFamily, Direction, Install, Reader, Records, Span, StagedSnapshot, Staging, StateEngine,
-    Write, WriteBatch,
+    ColumnFamily, Compaction, Direction, Install, Reader, Records, Span, StagedSnapshot, Staging,
+    StateEngine, Write, WriteBatch,
 };
 pub use error::{Error, Result};
 pub use log::{LogBatch, LogChange, LogEngine, LogState};

@@ -4,17 +4,19 @@
 //! while a snapshot of its family is held. What a crash would leave is kept beside them: the state
 //! as of the last flush, and the batches since. [`MemState::crash`] goes back to the first and
 //! applies none, some or all of the second, which is all that the contract of [`StateEngine`]
-//! promises, and no more.
+//! promises, and no more. [`MemState::compact`] drops what [`Compaction`] allows, from what was flushed
+//! and from under snapshots that are held, as the files of the twin on disk lose it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 
+use crate::collector::Collector;
 use crate::mem_families::Families;
 use crate::{
-    ColumnFamily, Direction, Error, Install, Reader, Records, Result, Span, StagedSnapshot,
-    Staging, StateEngine, WriteBatch,
+    ColumnFamily, Compaction, Direction, Error, Install, Reader, Records, Result, Span,
+    StagedSnapshot, Staging, StateEngine, WriteBatch,
 };
 
 /// The applied state in memory, the twin of [`crate::RocksState`], which can crash, fail and be full.
@@ -40,13 +42,23 @@ struct Inner {
     incarnation: u64,
     fail_next_flush: bool,
     full: bool,
+    collector: Arc<Collector>,
+    /// Handed out, and maybe still held.
+    snapshots: Vec<Weak<Mutex<Families>>>,
+    /// That many of them may be over before somebody looks.
+    snapshots_max: usize,
 }
+
+/// Snapshots that may be over before those that are are forgotten.
+const SNAPSHOTS_MIN: usize = 64;
 
 /// A flush between its beginning and its end, in one life of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushUnderWay {
     /// Batches that are durable at its end, counted from the first ever.
     covers: u64,
+    /// Bounds of what compaction may drop are in force at its end.
+    carries: bool,
 }
 
 /// Of each family, by its number.
@@ -86,7 +98,8 @@ impl MemState {
     /// Begins a flush that takes its time. It covers what is written by now.
     pub fn begin_flush(&self) -> FlushUnderWay {
         let inner = self.lock();
-        FlushUnderWay { covers: inner.flushed_batches + inner.unflushed.len() as u64 }
+        let covers = inner.flushed_batches + inner.unflushed.len() as u64;
+        FlushUnderWay { covers, carries: inner.collector.begin_flush() }
     }
 
     /// What the flush covers is durable from now on.
@@ -97,7 +110,31 @@ impl MemState {
     pub fn finish_flush(&self, flush: FlushUnderWay) -> Result<()> {
         let mut inner = self.lock();
         let batches = flush.covers.saturating_sub(inner.flushed_batches);
-        inner.flush(batches as usize)
+        let flushed = inner.flush(batches as usize);
+        inner.collector.end_flush(flush.carries, flushed.is_ok());
+        flushed
+    }
+
+    /// Compacts: in a random part of some families, what the bounds in force allow to drop is gone.
+    /// Returns how many records that were.
+    pub fn compact(&self, rng: &mut fastrand::Rng) -> usize {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let bounds = inner.collector.in_force();
+        let mut dropped = 0;
+        for cf in [ColumnFamily::Current, ColumnFamily::History] {
+            if rng.u8(0..4) == 0 {
+                continue;
+            }
+            let span = inner.flushed.draw_span(cf, rng);
+            dropped += inner.flushed.collect(cf, &span, &bounds);
+            // A file that is rewritten is so for every reader.
+            inner.visible.collect(cf, &span, &bounds);
+            for snapshot in inner.snapshots.iter().filter_map(Weak::upgrade) {
+                lock_snapshot(&snapshot).collect(cf, &span, &bounds);
+            }
+        }
+        dropped
     }
 
     /// The next flush makes nothing durable and answers [`Error::Io`].
@@ -173,9 +210,49 @@ impl Reader for MemState {
     }
 }
 
+/// What readers saw when it was taken, but for what was compacted since.
+struct MemSnapshot(Arc<Mutex<Families>>);
+
+fn lock_snapshot(snapshot: &Mutex<Families>) -> MutexGuard<'_, Families> {
+    snapshot.lock().expect("a thread panicked while it compacted a snapshot")
+}
+
+impl Reader for MemSnapshot {
+    fn get(&self, cf: ColumnFamily, key: &[u8]) -> Result<Option<Bytes>> {
+        lock_snapshot(&self.0).get(cf, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        cf: ColumnFamily,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+    ) -> Result<Box<dyn Records + 'a>> {
+        Ok(Box::new(lock_snapshot(&self.0).records(cf, start, end, direction)))
+    }
+}
+
+impl Compaction for MemState {
+    fn set_collect_below(&self, span: &Span, bound: u64) {
+        self.lock().collector.raise(span, bound);
+    }
+
+    fn collected_up_to(&self, span: &Span) -> u64 {
+        self.lock().collector.highest(span)
+    }
+}
+
 impl StateEngine for MemState {
     fn snapshot(&self) -> Arc<dyn Reader> {
-        Arc::new(self.lock().visible.clone())
+        let mut inner = self.lock();
+        if inner.snapshots.len() >= inner.snapshots_max {
+            inner.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+            inner.snapshots_max = SNAPSHOTS_MIN.max(2 * inner.snapshots.len());
+        }
+        let snapshot = Arc::new(Mutex::new(inner.visible.clone()));
+        inner.snapshots.push(Arc::downgrade(&snapshot));
+        Arc::new(MemSnapshot(snapshot))
     }
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
@@ -189,7 +266,8 @@ impl StateEngine for MemState {
     fn flush(&self) -> Result<()> {
         let mut inner = self.lock();
         let all = inner.unflushed.len();
-        inner.flush(all)
+        let collector = Arc::clone(&inner.collector);
+        collector.carry(|| inner.flush(all))
     }
 
     fn stage(&self) -> Result<Box<dyn Staging>> {
@@ -218,6 +296,7 @@ impl StateEngine for MemState {
         batch.writes.extend(install.meta.writes);
         inner.visible.apply(&batch);
         inner.flushed.apply(&batch);
+        inner.collector.forget(&install.span);
         Ok(())
     }
 

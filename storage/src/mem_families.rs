@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bounds::Bounds;
 use crate::span::bounds;
-use crate::{ColumnFamily, Direction, Reader, Records, Result, Span, Write, WriteBatch};
+use crate::{
+    ColumnFamily, Direction, Reader, Records, Result, Span, Write, WriteBatch, is_collectable,
+};
 
 type Map = BTreeMap<Bytes, Bytes>;
 
@@ -36,6 +39,29 @@ impl Families {
                 }
             }
         }
+    }
+
+    /// Drops what is out of sight at the bounds in the span. Returns how many records that were.
+    pub(crate) fn collect(&mut self, cf: ColumnFamily, span: &Span, at: &Bounds) -> usize {
+        let Some(within) = bounds(&span.start, &span.end) else { return 0 };
+        let records = self.0[cf as usize].range::<[u8], _>(within);
+        let gone = records.filter(|(key, value)| is_collectable(cf, value, at.at(key)));
+        let gone: Vec<Bytes> = gone.map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.map_mut(cf).remove(key);
+        }
+        gone.len()
+    }
+
+    /// Everything, or what lies between two keys of the family.
+    pub(crate) fn draw_span(&self, cf: ColumnFamily, rng: &mut fastrand::Rng) -> Span {
+        let map = &self.0[cf as usize];
+        if map.is_empty() || rng.bool() {
+            return Span::everything();
+        }
+        let mut draw = || map.keys().nth(rng.usize(0..map.len())).expect("so many").clone();
+        let (one, other) = (draw(), draw());
+        Span { start: one.clone().min(other.clone()), end: one.max(other) }
     }
 
     pub(crate) fn records(

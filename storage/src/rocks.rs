@@ -10,7 +10,6 @@
 //! staging/install   there while an install is under way, see `install`
 //! ```
 
-mod bounds;
 mod collect;
 mod errors;
 mod install;
@@ -30,13 +29,13 @@ use rocksdb::{DB, FlushOptions, ReadOptions, WriteOptions};
 pub use self::options::StateOptions;
 pub use self::stats::StateStats;
 
-use self::collect::Collector;
+use self::collect::Filters;
 use self::errors::engine_error;
 use self::staging::{RocksStaging, StagedFiles};
 use crate::disk::create_dir_durably;
 use crate::{
-    ColumnFamily, Direction, Error, Install, Reader, Records, Result, Span, StagedSnapshot,
-    Staging, StateEngine, Write, WriteBatch,
+    ColumnFamily, Compaction, Direction, Error, Install, Reader, Records, Result, Span,
+    StagedSnapshot, Staging, StateEngine, Write, WriteBatch,
 };
 
 /// Above every key that is stored: no user key is longer than 8 KiB, and an escaped key that is all
@@ -70,7 +69,7 @@ struct Engine {
     next_staged_id: AtomicU64,
     /// The last flush found the disk full.
     full: AtomicBool,
-    collector: Arc<Collector>,
+    filters: Arc<Filters>,
 }
 
 impl RocksState {
@@ -85,8 +84,8 @@ impl RocksState {
         let staging_dir = data_dir.join("staging");
         create_dir_durably(&state_dir)?;
         create_dir_durably(&staging_dir)?;
-        let collector = Arc::new(Collector::default());
-        let family_options = options.families(&collector);
+        let filters = Arc::new(Filters::default());
+        let family_options = options.families(&filters);
         let families = ColumnFamily::ALL.into_iter().map(|cf| {
             let options = family_options[cf as usize].clone();
             rocksdb::ColumnFamilyDescriptor::new(cf.name(), options)
@@ -107,7 +106,7 @@ impl RocksState {
             staged: Mutex::default(),
             next_staged_id: AtomicU64::new(0),
             full: AtomicBool::new(false),
-            collector,
+            filters,
         };
         let state = Self { engine: Arc::new(engine) };
         if state.stats().file_bytes <= state.engine.options.verify_bytes_max {
@@ -130,33 +129,6 @@ impl RocksState {
             while records.next()?.is_some() {}
         }
         Ok(())
-    }
-
-    /// Lets compaction drop what is out of sight at the bound, a timestamp, in the span of stored
-    /// keys: see [`crate::is_collectable`]. In force once a flush that begins after this call has
-    /// finished ([`StateEngine::flush`]; RocksDB's own do not count), never lowered by a call, lost
-    /// when the process ends, and forgotten in the span of an install. At first it is 0 everywhere.
-    ///
-    /// The caller guarantees, for each replica whose data stands in the span:
-    /// - nobody reads at or below the bound, snapshots that are held included; who streams one to
-    ///   another replica, which goes on from it, asks [`RocksState::collected_up_to`];
-    /// - no command that it has still to apply looks at or below the bound: it has applied the entry
-    ///   that raised its floor there, and entries behind that are judged by the floor. What other
-    ///   replicas of the range have applied, or what the control plane decided, does not count: one
-    ///   that lags has still to come to the same results over what the others saw;
-    /// - the bound is of the replica that stands there now, not of one that was destroyed since.
-    ///
-    /// [`crate::MemState`] drops nothing. Replicas that drop differ from it, and from each other, in
-    /// records at or below their bounds and nowhere else: [`crate::state_hash_above`] compares them.
-    pub fn set_collect_below(&self, span: &Span, bound: u64) {
-        self.engine.collector.raise(span, bound);
-    }
-
-    /// The highest bound of [`RocksState::set_collect_below`] that was in force at any key of the span
-    /// since the state was opened, also if an install has made it forgotten. Whoever has read from a
-    /// snapshot and asks afterwards knows that nothing above it was missing.
-    pub fn collected_up_to(&self, span: &Span) -> u64 {
-        self.engine.collector.highest(span)
     }
 
     /// Rewrites the files that hold the span in one family now, not when RocksDB finds it worth its
@@ -201,7 +173,7 @@ impl Engine {
     }
 
     fn flush(&self) -> Result<()> {
-        self.collector.carry(|| self.flush_unless_full())
+        self.filters.collector.carry(|| self.flush_unless_full())
     }
 
     /// RocksDB recovers from a full disk by itself: every five seconds it looks for room for a
@@ -249,6 +221,16 @@ impl Reader for RocksState {
         let _view = self.engine.view();
         let options = ReadOptions::default();
         Ok(Box::new(self.engine.records(cf, start, end, direction, options)))
+    }
+}
+
+impl Compaction for RocksState {
+    fn set_collect_below(&self, span: &Span, bound: u64) {
+        self.engine.filters.collector.raise(span, bound);
+    }
+
+    fn collected_up_to(&self, span: &Span) -> u64 {
+        self.engine.filters.collector.highest(span)
     }
 }
 

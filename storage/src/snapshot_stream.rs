@@ -2,7 +2,7 @@
 //!
 //! The sender reads a [`Span`] out of a state that does not move ([`ChunkReader`]), but for what
 //! compaction drops: whoever drives the reader sees to it that this is nothing that the receiver needs,
-//! or does not end the stream (`RocksState::collected_up_to`). The receiver checks each chunk before it
+//! or does not end the stream (`Compaction::collected_up_to`). The receiver checks each chunk before it
 //! stages its records ([`ChunkReceiver`]), and the whole before the staged snapshot gets a name. Wire
 //! messages are made of chunks by the server, and by nobody in the simulator; what is checked is the
 //! same.

@@ -33,13 +33,23 @@ use crate::handle::ReadView;
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Records of each family that one look walks over, and looks in one round: slow enough to leave a
-/// disk to others, fast enough for millions of versions in an hour.
-const WALK_MAX: usize = 4_096;
-const LOOKS_IN_ROUND: usize = 8;
-
 /// Locks settled in one round. More are left for the next.
 const LOCKS_IN_ROUND: u64 = 256;
+
+/// How fast walks go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalkPace {
+    /// Records of each family that one look walks over.
+    pub records_in_look: usize,
+    pub looks_in_round: usize,
+}
+
+impl Default for WalkPace {
+    /// Slow enough to leave a disk to others, fast enough for millions of versions in an hour.
+    fn default() -> Self {
+        WalkPace { records_in_look: 4_096, looks_in_round: 8 }
+    }
+}
 
 /// What this node knows of garbage.
 #[derive(Default)]
@@ -191,12 +201,13 @@ impl Node {
         floor_ts: u64,
         mut walk: Walk,
     ) -> Result<Option<Walk>, v1::Error> {
-        for _ in 0..LOOKS_IN_ROUND {
+        for _ in 0..self.walk_pace.looks_in_round {
             // A view of its own for each look: old ones keep dropped records from being forgotten.
             let view = self.stores.read(range, ReadAt::Latest).await?;
             let end = &view.descriptor.end_key;
             let below = walk.collect_below_ts;
-            let ahead = rangedb_txn::garbage_ahead(&*view.reader, &walk.next, end, below, WALK_MAX);
+            let records = self.walk_pace.records_in_look;
+            let ahead = rangedb_txn::garbage_ahead(&*view.reader, &walk.next, end, below, records);
             let ahead = ahead.map_err(storage_error)?;
             drop(view);
             if let Some((mut start, end)) = ahead.worth {

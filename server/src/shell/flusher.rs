@@ -10,8 +10,8 @@ use rangedb_raftstore::Event;
 use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 
 use crate::board::Board;
+use crate::compaction::CompactionBounds;
 use crate::handle::EventSink;
-use crate::shell::compaction::CompactionBounds;
 use crate::shell::disk_watch::{DiskWatch, RETRY_EVERY};
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
@@ -19,6 +19,10 @@ use crate::shell::mailbox::Mailbox;
 /// Between two purges of the log, which grows by no more than some gigabytes in that time, and
 /// between two looks at how far replicas collect: far longer than a read of one page takes.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
+
+/// Time between two looks at the clock counts up to this. A process that stood still for long would
+/// otherwise let compaction drop, as soon as it goes on, what reads that began before still look for.
+const STEP_MAX: Duration = Duration::from_secs(1);
 
 /// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
 #[derive(Clone)]
@@ -55,13 +59,12 @@ fn flush_all(
     stores: &[Mailbox],
     disk: &DiskWatch,
 ) {
-    let mut purge_at = Instant::now() + PURGE_EVERY;
+    let mut purging = Interval::new(PURGE_EVERY, Instant::now());
     let mut bounds = CompactionBounds::default();
     let mut flushes = Vec::new();
     let mut waiting = None;
     loop {
-        let pause = purge_at.saturating_duration_since(Instant::now());
-        let pause = if flushes.is_empty() { pause } else { pause.min(RETRY_EVERY) };
+        let pause = if flushes.is_empty() { STEP_MAX } else { RETRY_EVERY };
         match wanted.recv_timeout(pause) {
             Ok(first) => flushes.push(first),
             Err(RecvTimeoutError::Timeout) => {}
@@ -84,7 +87,7 @@ fn flush_all(
                 }
             }
         }
-        if Instant::now() >= purge_at {
+        if purging.is_over(Instant::now()) {
             match log.purge() {
                 // It moves entries before it gives room back. There may be some the next time.
                 Err(Error::Full(reason)) => tracing::warn!("the log is not purged: {reason}"),
@@ -93,7 +96,50 @@ fn flush_all(
             bounds
                 .raise(state, &board.ranges())
                 .unwrap_or_else(|error| end::process("flusher", error));
-            purge_at = Instant::now() + PURGE_EVERY;
         }
+    }
+}
+
+/// An interval of the time in which this process runs.
+struct Interval {
+    length: Duration,
+    passed: Duration,
+    looked_at: Instant,
+}
+
+impl Interval {
+    fn new(length: Duration, now: Instant) -> Self {
+        Interval { length, passed: Duration::ZERO, looked_at: now }
+    }
+
+    /// Whether it is over, and the next one has begun. To be asked more often than every
+    /// [`STEP_MAX`].
+    fn is_over(&mut self, now: Instant) -> bool {
+        self.passed += now.saturating_duration_since(self.looked_at).min(STEP_MAX);
+        self.looked_at = now;
+        let is_over = self.passed >= self.length;
+        if is_over {
+            self.passed = Duration::ZERO;
+        }
+        is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_does_not_end_while_the_process_stands_still() {
+        let mut now = Instant::now();
+        let mut interval = Interval::new(PURGE_EVERY, now);
+        let mut after = |pause: Duration| {
+            now += pause;
+            interval.is_over(now)
+        };
+        assert!(!after(Duration::from_secs(3600)));
+        let steps = (1..).find(|_| after(STEP_MAX / 2)).unwrap();
+        assert_eq!(steps, 18, "of half a second each");
+        assert!(!after(STEP_MAX));
     }
 }

@@ -12,7 +12,7 @@ use rangedb_txn::TxnMachine;
 
 use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
-use crate::node::{Node, NodeParts};
+use crate::node::{Node, NodeParts, WalkPace};
 use crate::shell::clock::SystemClock;
 use crate::shell::config::Config;
 use crate::shell::disk_watch::DiskWatch;
@@ -78,6 +78,7 @@ impl Running {
             clock: Arc::new(SystemClock),
             known_nodes: identity.nodes(),
             seeds: config.peers.iter().chain(&config.join).cloned().collect(),
+            walk_pace: WalkPace::default(),
         });
 
         let directory = Arc::new(Directory::default());

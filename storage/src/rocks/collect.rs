@@ -1,128 +1,45 @@
-//! Dropping what is out of sight where compaction meets it, so that garbage collection reads nothing
-//! that would not be rewritten anyway.
+//! Dropping what is out of sight where RocksDB's compaction meets it: how far it may go, and why, is
+//! said in `collector.rs`.
 //!
 //! A filter sees the newest version of each stored key that takes part in a compaction; dropping it
-//! leaves RocksDB's own tombstone, so that no older one behind it comes back. Three rules keep a
-//! replica the same machine through it:
-//!
-//! - *A bound counts only once a flush that began after it was set has finished.* Below the bound
-//!   stands what commands before it may still ask for. A crash takes the state back to a flush and
-//!   replays the log from there, and files that compaction has thinned out stay so: if the flush did
-//!   not cover the entry that raised the floor, the commands before it would be evaluated again
-//!   over less than they found the first time.
-//! - *A bound is of a span.* Replicas of one node stand at different places of their logs.
-//! - *Bounds are forgotten where a snapshot is installed*, whose floor may be a lower one. A
-//!   compaction takes the bounds as they are after its files were chosen, so none applies an old
-//!   bound to new files.
-//!
-//! Readers that hold a snapshot of RocksDB lose sight of dropped records too: they must not look at
-//! or below the bound. A view that is streamed to another replica meanwhile has some of these records
-//! and not others, and the receiver goes on from it by the log, whose commands look down to the bound
-//! of the view. So the collector remembers the highest bound that was ever in force, for whoever reads
-//! such a view to find out that it has lost what it was to keep. Ever, because forgetting a bound does
-//! not bring back what a compaction dropped by it, or is still dropping.
+//! leaves RocksDB's own tombstone, so that no older one behind it comes back. It pays no heed to
+//! snapshots that are held.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use rocksdb::CompactionDecision;
 use rocksdb::compaction_filter::CompactionFilter;
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 
-use super::bounds::Bounds;
+use crate::bounds::Bounds;
+use crate::collector::Collector;
 use crate::{ColumnFamily, Span, is_collectable};
 
-/// Bounds of the whole state, shared with the filters of all compactions.
+/// What the filters of all compactions share.
 #[derive(Default)]
-pub(super) struct Collector {
-    stages: Mutex<Stages>,
+pub(super) struct Filters {
+    pub collector: Collector,
+    /// That they have dropped.
     pub history_records: AtomicU64,
     pub deleted_markers: AtomicU64,
-}
-
-/// How far bounds have come.
-#[derive(Default)]
-struct Stages {
-    /// Set since the newest flush that carries bounds began.
-    waiting: Bounds,
-    /// Carried by the flush under way, if there is one.
-    carried: Option<Bounds>,
-    /// What filters go by. Handed out as it is, and replaced as a whole.
-    in_force: Arc<Bounds>,
-    /// The highest that was ever in force, with those that are forgotten.
-    highest: Bounds,
-}
-
-impl Collector {
-    fn stages(&self) -> MutexGuard<'_, Stages> {
-        self.stages.lock().expect("a thread panicked while it changed the bounds")
-    }
-
-    pub fn raise(&self, span: &Span, bound: u64) {
-        self.stages().waiting.raise(span, bound);
-    }
-
-    /// The span's data is about to be replaced by other data.
-    pub fn forget(&self, span: &Span) {
-        let mut stages = self.stages();
-        stages.waiting.clear(span);
-        if let Some(carried) = &mut stages.carried {
-            carried.clear(span);
-        }
-        Arc::make_mut(&mut stages.in_force).clear(span);
-    }
-
-    /// Runs a flush; if it succeeds, the bounds set before it are in force afterwards. Of flushes at
-    /// the same time the first alone carries bounds: the others may have begun too early for them.
-    pub fn carry<E>(&self, flush: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        let carries = {
-            let mut stages = self.stages();
-            let carries = stages.carried.is_none();
-            if carries {
-                stages.carried = Some(std::mem::take(&mut stages.waiting));
-            }
-            carries
-        };
-        let flushed = flush();
-        if carries {
-            let mut stages = self.stages();
-            let carried = stages.carried.take().expect("put there above");
-            match flushed {
-                Ok(()) => {
-                    Arc::make_mut(&mut stages.in_force).raise_to(&carried);
-                    stages.highest.raise_to(&carried);
-                }
-                Err(_) => stages.waiting.raise_to(&carried),
-            }
-        }
-        flushed
-    }
-
-    /// The highest bound that was ever in force at a key of the span.
-    pub fn highest(&self, span: &Span) -> u64 {
-        self.stages().highest.highest(span)
-    }
-
-    fn in_force(&self) -> Arc<Bounds> {
-        Arc::clone(&self.stages().in_force)
-    }
 }
 
 /// Makes a filter for each compaction of one family. RocksDB calls it from several threads at once,
 /// so it has nothing that changes.
 pub(super) struct FilterFactory {
     pub cf: ColumnFamily,
-    pub collector: Arc<Collector>,
+    pub filters: Arc<Filters>,
 }
 
 impl CompactionFilterFactory for FilterFactory {
     type Filter = Filter;
 
     fn create(&mut self, _context: CompactionFilterContext) -> Filter {
-        let bounds = self.collector.in_force();
+        let bounds = self.filters.collector.in_force();
         let piece = Piece { span: None, bound: 0 };
-        Filter { cf: self.cf, collector: Arc::clone(&self.collector), bounds, piece }
+        Filter { cf: self.cf, filters: Arc::clone(&self.filters), bounds, piece }
     }
 
     fn name(&self) -> &CStr {
@@ -133,7 +50,7 @@ impl CompactionFilterFactory for FilterFactory {
 /// Of one compaction, used by one thread, which walks keys in ascending order.
 pub(super) struct Filter {
     cf: ColumnFamily,
-    collector: Arc<Collector>,
+    filters: Arc<Filters>,
     bounds: Arc<Bounds>,
     piece: Piece,
 }
@@ -163,8 +80,8 @@ impl CompactionFilter for Filter {
             return CompactionDecision::Keep;
         }
         let counter = match self.cf {
-            ColumnFamily::History => &self.collector.history_records,
-            _ => &self.collector.deleted_markers,
+            ColumnFamily::History => &self.filters.history_records,
+            _ => &self.filters.deleted_markers,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         CompactionDecision::Remove
@@ -172,61 +89,5 @@ impl CompactionFilter for Filter {
 
     fn name(&self) -> &CStr {
         c"rangedb.collect"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn in_force(collector: &Collector) -> u64 {
-        collector.in_force().at(b"key")
-    }
-
-    #[test]
-    fn a_bound_is_in_force_behind_a_finished_flush_that_began_after_it_was_set() {
-        let collector = Collector::default();
-        collector.raise(&Span::everything(), 5);
-        assert_eq!(in_force(&collector), 0);
-        assert_eq!(collector.carry(|| Err("no room")), Err("no room"));
-        assert_eq!(in_force(&collector), 0);
-        let flushed = collector.carry(|| {
-            collector.raise(&Span::everything(), 8);
-            assert_eq!(in_force(&collector), 0);
-            Ok::<(), ()>(())
-        });
-        assert_eq!((flushed, in_force(&collector)), (Ok(()), 5));
-        collector.carry(|| Ok::<(), ()>(())).unwrap();
-        assert_eq!(in_force(&collector), 8);
-    }
-
-    #[test]
-    fn a_flush_within_another_carries_no_bound_of_its_own() {
-        let collector = Collector::default();
-        let flushed = collector.carry(|| {
-            collector.raise(&Span::everything(), 8);
-            collector.carry(|| Ok::<(), ()>(()))
-        });
-        assert_eq!((flushed, in_force(&collector)), (Ok(()), 0));
-    }
-
-    #[test]
-    fn a_bound_that_is_forgotten_during_the_flush_that_carries_it_does_not_come_back() {
-        let collector = Collector::default();
-        collector.raise(&Span::everything(), 3);
-        collector.carry(|| Ok::<(), ()>(())).unwrap();
-        collector.raise(&Span::everything(), 5);
-        let installed = Span { start: "k".into(), end: "l".into() };
-        let flushed = collector.carry(|| {
-            collector.raise(&Span::everything(), 8);
-            collector.forget(&installed);
-            Ok::<(), ()>(())
-        });
-        assert_eq!((flushed, in_force(&collector)), (Ok(()), 0));
-        assert_eq!(collector.in_force().at(b"a"), 5);
-        collector.carry(|| Ok::<(), ()>(())).unwrap();
-        assert_eq!((in_force(&collector), collector.in_force().at(b"a")), (0, 8));
-        // What compactions may have dropped by it does not come back either.
-        assert_eq!((collector.highest(&installed), collector.highest(&Span::everything())), (3, 8));
     }
 }

@@ -94,7 +94,7 @@ impl Engine {
         sync_dir(&self.staged_dir(staged.id))?;
         write_durably(&self.redo_path(), &redo.encode())?;
         reached(Step::Recorded)?;
-        self.collector.forget(&span);
+        self.filters.collector.forget(&span);
         self.redo(&redo, reached).map_err(cut_off)?;
         self.forget_staged(staged.id);
         self.remove_staged_dir(staged.id)

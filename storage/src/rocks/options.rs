@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
 
-use super::collect::{Collector, FilterFactory};
+use super::collect::{FilterFactory, Filters};
 use crate::ColumnFamily;
 
 /// Bits of filter for each key: 1 % of lookups of absent keys read a block in vain.
@@ -80,13 +80,13 @@ impl StateOptions {
     }
 
     /// For each family, by its number.
-    pub(super) fn families(&self, collector: &Arc<Collector>) -> Vec<Options> {
+    pub(super) fn families(&self, filters: &Arc<Filters>) -> Vec<Options> {
         let cache = Cache::new_lru_cache(self.block_cache_bytes);
         let family = |cf| {
             let mut options = self.family(cf, &cache);
             if matches!(cf, ColumnFamily::Current | ColumnFamily::History) {
-                let collector = Arc::clone(collector);
-                options.set_compaction_filter_factory(FilterFactory { cf, collector });
+                let filters = Arc::clone(filters);
+                options.set_compaction_filter_factory(FilterFactory { cf, filters });
             }
             options
         };

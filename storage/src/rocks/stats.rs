@@ -41,8 +41,8 @@ impl StateStats {
             running_flushes: shared(properties::NUM_RUNNING_FLUSHES),
             running_compactions: shared(properties::NUM_RUNNING_COMPACTIONS),
             writes_stopped: shared(properties::IS_WRITE_STOPPED) > 0,
-            history_records_collected: engine.collector.history_records.load(Ordering::Relaxed),
-            deleted_markers_collected: engine.collector.deleted_markers.load(Ordering::Relaxed),
+            history_records_collected: engine.filters.history_records.load(Ordering::Relaxed),
+            deleted_markers_collected: engine.filters.deleted_markers.load(Ordering::Relaxed),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rangedb_storage::{
-    ChunkReader, ChunkReceiver, ColumnFamily, Direction, HistoryRecord, Install, MemState, Reader,
-    Record, RecordValue, RocksState, Span, StateEngine, StateOptions, WriteBatch, is_collectable,
-    keys, state_hash, state_hash_above,
+    ChunkReader, ChunkReceiver, ColumnFamily, Compaction, Direction, HistoryRecord, Install,
+    MemState, Reader, Record, RecordValue, RocksState, Span, StateEngine, StateOptions, WriteBatch,
+    is_collectable, keys, state_hash, state_hash_above,
 };
 
 use ColumnFamily::{Current, History};
@@ -125,6 +125,66 @@ fn compaction_drops_what_is_out_of_sight_in_the_span_of_the_bound_and_nothing_el
     assert_ne!(hash_above(&state, 39), hash_above(&twin, 39));
 }
 
+/// Compacts random parts until every part was compacted, as good as certainly.
+fn compact_in_memory(state: &MemState) -> usize {
+    let mut rng = fastrand::Rng::with_seed(7);
+    (0..100).map(|_| state.compact(&mut rng)).sum()
+}
+
+#[test]
+fn the_twin_in_memory_drops_by_the_same_rules() {
+    let (state, twin) = (MemState::new(), MemState::new());
+    let batch = histories(&mut fastrand::Rng::with_seed(1), 400);
+    state.write(batch.clone()).unwrap();
+    twin.write(batch).unwrap();
+    let held = state.snapshot();
+    let span = keys::data_span(b"key00050", b"key00150");
+    state.set_collect_below(&span, 40);
+    assert_eq!((compact_in_memory(&state), state.collected_up_to(&span)), (0, 0));
+    let flush = state.begin_flush();
+    state.set_collect_below(&span, 60);
+    assert_eq!(compact_in_memory(&state), 0, "the flush is not finished");
+    state.finish_flush(flush).unwrap();
+    assert_eq!(state.collected_up_to(&span), 40);
+    assert!(compact_in_memory(&state) > 20);
+    for cf in ColumnFamily::ALL {
+        let mut left = records(&twin, cf);
+        left.retain(|(key, value)| {
+            !is_collectable(cf, value, if span.contains(key) { 40 } else { 0 })
+        });
+        assert_eq!(records(&state, cf), left, "{cf:?}");
+        assert_eq!(records(&*held, cf), left, "{cf:?} under a snapshot");
+    }
+    let left = records(&state, History);
+    state.crash(&mut fastrand::Rng::with_seed(1));
+    assert_eq!(records(&state, History), left, "what was dropped stays so");
+    state.flush().unwrap();
+    assert_eq!((compact_in_memory(&state), state.collected_up_to(&span)), (0, 0));
+}
+
+#[test]
+fn the_twin_in_memory_forgets_a_bound_where_it_installs() {
+    let (state, source) = (MemState::new(), MemState::new());
+    source.write(histories(&mut fastrand::Rng::with_seed(3), 100)).unwrap();
+    state.set_collect_below(&Span::everything(), 50);
+    state.flush().unwrap();
+    let span = keys::data_span(b"key00020", b"key00040");
+    install(&state, source.snapshot(), &span);
+    assert_eq!((compact_in_memory(&state), state.collected_up_to(&span)), (0, 50));
+}
+
+/// Replaces the span by what the view shows of it.
+fn install(state: &dyn StateEngine, view: Arc<dyn Reader>, span: &Span) {
+    let mut reader = ChunkReader::new(view, span.clone());
+    let mut receiver = ChunkReceiver::new(state.stage().unwrap(), span.clone());
+    while let Some(chunk) = reader.next_chunk().unwrap() {
+        receiver.add(&chunk).unwrap();
+    }
+    let staged = receiver.finish(reader.finish()).unwrap();
+    let meta = WriteBatch::default();
+    state.install(Install { staged, span: span.clone(), meta }).unwrap();
+}
+
 #[test]
 fn a_bound_ends_with_the_process_and_what_was_dropped_stays_dropped() {
     let dir = tempfile::tempdir().unwrap();
@@ -223,14 +283,7 @@ fn an_installed_snapshot_is_not_judged_by_the_bound_of_what_it_replaced() {
     source.write(batch).unwrap();
     let source: Arc<dyn Reader> = source.snapshot();
     let span = keys::data_span(b"key00020", b"key00040");
-    let mut reader = ChunkReader::new(Arc::clone(&source), span.clone());
-    let mut receiver = ChunkReceiver::new(state.stage().unwrap(), span.clone());
-    while let Some(chunk) = reader.next_chunk().unwrap() {
-        receiver.add(&chunk).unwrap();
-    }
-    let staged = receiver.finish(reader.finish()).unwrap();
-    let meta = WriteBatch::default();
-    state.install(Install { staged, span: span.clone(), meta }).unwrap();
+    install(&state, Arc::clone(&source), &span);
     state.flush().unwrap();
     compact(&state);
     for cf in [Current, History] {

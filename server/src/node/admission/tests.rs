@@ -16,7 +16,7 @@ use rangedb_raftstore::Event;
 use super::*;
 use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
-use crate::node::{NodeParts, WallClock};
+use crate::node::{NodeParts, WalkPace, WallClock};
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -102,6 +102,7 @@ fn node() -> (Arc<Node>, Arc<Oracle>) {
         clock: oracle.clone(),
         known_nodes: Vec::new(),
         seeds: Vec::new(),
+        walk_pace: WalkPace::default(),
     });
     node.saw(Timestamp::from_millis(NOW_MS).0);
     (node, oracle)

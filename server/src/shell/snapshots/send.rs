@@ -18,8 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use super::{CHUNKS_AHEAD, STALLED_AFTER, to_wire, totals_to_wire};
+use crate::compaction::StreamedView;
 use crate::handle::StoreHandle;
-use crate::shell::compaction::StreamedView;
 use crate::shell::grpc_limits::{
     KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost,
 };
@@ -173,7 +173,7 @@ fn read_all(
 
 #[cfg(test)]
 mod tests {
-    use rangedb_storage::{ColumnFamily, StateEngine, StateOptions, WriteBatch, keys};
+    use rangedb_storage::{ColumnFamily, Compaction, StateEngine, StateOptions, WriteBatch, keys};
 
     use super::*;
 

@@ -10,8 +10,8 @@ use rangedb_proto::v1::{
     command::Body, operation,
 };
 use rangedb_storage::{
-    ApplyContext, Batch, Chunk, ChunkReader, ColumnFamily, Direction, Install, StateMachine,
-    StateOptions, WriteBatch,
+    ApplyContext, Batch, Chunk, ChunkReader, ColumnFamily, Direction, Install, RocksState,
+    StateMachine, StateOptions, WriteBatch,
 };
 use rangedb_txn::TxnMachine;
 
