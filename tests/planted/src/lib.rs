@@ -93,6 +93,10 @@ bugs! {
     PrimaryNotAsked,
     /// versions are collected above what a reader holds
     CollectAboveReader,
+    /// compaction drops old versions before a flush covers the entry that allows it
+    CollectBeforeFlush,
+    /// compaction drops what a snapshot on its way has still to show
+    CompactionUnderStream,
 }
 
 impl Bug {

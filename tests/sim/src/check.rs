@@ -17,6 +17,7 @@ pub mod snapshot_reads;
 pub mod tickets;
 pub mod timestamps;
 pub mod versions;
+pub mod whole_snapshots;
 
 use std::sync::{Arc, Mutex};
 
@@ -36,6 +37,7 @@ pub struct Checks {
     pub floor: floor::Floor,
     pub committed: committed::Committed,
     pub log_matching: log_matching::LogMatching,
+    pub replicas_equal: replicas_equal::ReplicasEqual,
     pub timestamps: timestamps::Timestamps,
 }
 

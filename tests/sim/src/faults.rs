@@ -1,7 +1,5 @@
 //! What goes wrong, when its time has come, and how it is mended again.
 
-use std::sync::atomic::Ordering;
-
 use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::{LogEngine, Result};
@@ -44,6 +42,10 @@ impl World {
             Fault::Restart { slot } => return self.start(slot),
             Fault::Resume { slot } => {
                 self.resume(slot);
+                return Ok(());
+            }
+            Fault::ResumeClient { place } => {
+                self.resume_client(place);
                 return Ok(());
             }
             Fault::Mend { episode } => {
@@ -114,18 +116,19 @@ impl World {
                 });
             }
             Fault::KillClient => {
-                // Whoever is in a transaction: what else a client is at, it notes down at its end.
-                let in_transaction = &self.common.in_transaction;
-                let dying = (0..in_transaction.len())
-                    .filter(|place| in_transaction[*place].load(Ordering::Relaxed));
-                let dying: Vec<usize> = dying.collect();
-                if !dying.is_empty() {
-                    let place = self.schedule.random(|rng| rng.usize(0..dying.len()));
-                    self.kill_client(dying[place]);
+                if let Some(place) = self.client_in_transaction() {
+                    self.kill_client(place);
                 }
+            }
+            Fault::PauseClient => {
+                let any = || self.schedule.random(|rng| rng.usize(0..self.clients.len()));
+                let (place, pause) =
+                    (self.client_in_transaction().unwrap_or_else(any), self.outage());
+                self.pause_client(place, pause);
             }
             Fault::Restart { .. }
             | Fault::Resume { .. }
+            | Fault::ResumeClient { .. }
             | Fault::Mend { .. }
             | Fault::FreeDisk { .. } => unreachable!("handled above"),
         }
@@ -159,6 +162,7 @@ impl World {
             self.resume(slot);
             self.start(slot)?;
         }
+        (0..self.clients.len()).for_each(|place| self.resume_client(place));
         Ok(())
     }
 

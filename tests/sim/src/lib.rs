@@ -25,6 +25,7 @@
 
 mod ambush;
 pub mod check;
+mod clients;
 mod clock;
 mod disk;
 mod disk_faults;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::RangeId;
-use rangedb_proto::v1::{Command, CommandReply};
+use rangedb_proto::v1::{Command, CommandReply, GarbageCollected, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 use rangedb_txn::TxnMachine;
 
@@ -50,7 +50,7 @@ impl StateMachine for WatchedMachine {
             trace.bytes(bytes);
             trace.hash()
         };
-        let step = (self.place, hash(command), hash(&reply));
+        let step = (self.place, hash(command), hash(&agreed(&reply)));
         self.schedule.remark(|| {
             let command = shortened(&Command::decode(command));
             let reply = shortened(&CommandReply::decode(reply.clone()));
@@ -67,5 +67,19 @@ impl StateMachine for WatchedMachine {
             checks.floor.applied((self.range, self.place), now, command, &reply)
         });
         Ok(reply)
+    }
+}
+
+/// What of a reply replicas have in common. How much a command found to drop is not: compaction was
+/// there before on one and not yet on another.
+fn agreed(reply: &Bytes) -> Bytes {
+    match CommandReply::decode(reply.clone()) {
+        Ok(CommandReply {
+            body: Some(command_reply::Body::GarbageCollected(collected)), ..
+        }) => {
+            let floor_ts = collected.floor_ts;
+            GarbageCollected { floor_ts, ..Default::default() }.encode_to_vec().into()
+        }
+        _ => reply.clone(),
     }
 }

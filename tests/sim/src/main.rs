@@ -168,7 +168,7 @@ fn describe(report: &Report) -> String {
         "seed {}: {:?}, {:.1?} simulated, {} occurrences, {} operations ({} unknown, {} refused), \
          {} transactions, \
          {} commands, {} elections, {} crashes, {} snapshots, {} undecided, \
-         floor risen {} times, {} records dropped, {} too old, trace {:016x}",
+         floor risen {} times, {} records dropped, {} compacted, {} too old, trace {:016x}",
         report.seed,
         report.story,
         report.simulated,
@@ -184,6 +184,7 @@ fn describe(report: &Report) -> String {
         report.undecided_keys,
         report.floors,
         report.dropped,
+        report.compacted,
         report.too_old,
         report.trace_hash
     );

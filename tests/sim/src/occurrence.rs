@@ -10,7 +10,7 @@ use rangedb_storage::FlushUnderWay;
 
 use crate::executor::{TaskId, Timer};
 use crate::net::{PendingCall, Responder};
-use crate::snapshots::Part;
+use crate::snapshots::{Outbound, Part};
 use crate::trace::Trace;
 
 /// Whom something happens to.
@@ -140,6 +140,11 @@ pub enum Fault {
     DelayClient,
     /// A client ends in the middle of a transaction, and another one takes its place.
     KillClient,
+    /// A client stands still, in the middle of a transaction if one is.
+    PauseClient,
+    ResumeClient {
+        place: usize,
+    },
 }
 
 pub enum Occurrence {
@@ -183,6 +188,8 @@ pub enum Occurrence {
         call: PendingCall,
         result: Result<response::Body, CallError>,
     },
+    /// A snapshot's turn to be read and sent.
+    Stream(Box<Outbound>),
     Snapshot(Box<Part>),
     /// The cluster has admitted the directory.
     Joined {
@@ -245,6 +252,10 @@ impl Occurrence {
                     }
                 }
             }
+            Occurrence::Stream(outbound) => {
+                trace.word(16);
+                trace.word(outbound.transfer.stamp);
+            }
             Occurrence::Snapshot(part) => {
                 trace.word(13);
                 trace.word(part.transfer.stamp);
@@ -275,6 +286,7 @@ impl Occurrence {
             Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),
             Occurrence::Call { request, .. } => format!("call {}", shortened(request)),
             Occurrence::Return { result, .. } => format!("return {}", shortened(result)),
+            Occurrence::Stream(outbound) => format!("stream snapshot {}", outbound.transfer.stamp),
             Occurrence::Snapshot(part) => part.describe(),
             Occurrence::Joined { node_id, .. } => format!("joined as node {node_id}"),
             Occurrence::Fault(fault) => format!("FAULT {fault:?}"),

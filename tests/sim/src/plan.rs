@@ -3,6 +3,7 @@
 //! one kind and no fault always covers another.
 
 use rangedb_raftstore::Config;
+use rangedb_server::node::WalkPace;
 
 use crate::disk::Speed;
 use crate::network::Weather;
@@ -46,6 +47,11 @@ pub struct Plan {
     pub node_dead_after: Option<&'static str>,
     /// For how many seconds old versions are kept, if not for so long that a run does not see the end.
     pub retention_seconds: Option<u64>,
+    /// How fast commands collect old versions. Slowly: what they leave, compaction finds.
+    pub walk_pace: WalkPace,
+    /// How long a snapshot waits for its turn to be read and sent, at most. Only where old versions are
+    /// dropped does its view change meanwhile.
+    pub stream_waits_max: Micros,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
     /// How long a node is down or stands still, at most.
@@ -115,6 +121,8 @@ impl Plan {
             failed_openings: if rng.u32(0..3) == 0 { 20 } else { 0 },
             node_dead_after: (!wipes && rng.u32(0..6) == 0).then_some("3s"),
             retention_seconds: (rng.u32(0..100) < RETENTION_PERCENT).then_some(RETENTION_MIN),
+            walk_pace: WalkPace::default(),
+            stream_waits_max: 0,
             faults,
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
@@ -123,6 +131,12 @@ impl Plan {
         story.tell(&mut plan, rng);
         if plan.retention_seconds.is_some() {
             plan.safety_phase = rng.u64(25..=40) * SECOND;
+            if rng.u32(0..4) != 0 {
+                plan.walk_pace = WalkPace { records_in_look: 1, looks_in_round: 1 };
+                plan.config.flush_log_bytes = *choose(rng, &[1 << 10, 8 << 10]);
+                plan.config.log_keep_bytes = 0;
+            }
+            plan.stream_waits_max = *choose(rng, &[20 * MILLISECOND, 2 * SECOND, 8 * SECOND]);
             plan.load.weights[Kind::ReadForLong as usize] +=
                 plan.load.weights.iter().sum::<u32>() / 10;
         }
@@ -199,6 +213,7 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
         Fault::SlowDisk,
         Fault::WallClockJump,
         Fault::KillClient,
+        Fault::PauseClient,
         Fault::DelayClient,
         Fault::Ambush,
         Fault::Lag,

@@ -9,12 +9,14 @@ use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
 use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store};
 use rangedb_server::board::Board;
+use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
-use rangedb_server::node::{Node, NodeParts};
-use rangedb_storage::FlushUnderWay;
+use rangedb_server::node::{Node, NodeParts, WalkPace};
+use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
 
 use crate::ambush::{Ambush, Came, Moment};
 use crate::check::Watch;
+use crate::check::replicas_equal::hash_of_what_is_kept;
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Append, Disk, Space};
 use crate::executor::Executor;
@@ -23,13 +25,20 @@ use crate::machine::WatchedMachine;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
-use crate::snapshots::{self, Broken, Incoming, Part, Transfer};
+use crate::snapshots::{self, Broken, Incoming, Outbound, Part, Transfer};
 
 /// A store looks at its mail within this time.
 const MAIL_DELAY_MAX: Micros = 60;
 
 /// A tick comes this late at most; never early.
 const TICK_LATE_MAX: Micros = 5_000;
+
+/// Ticks between two looks at how far replicas collect: some seconds, as in production, and as there
+/// not counted while the process stands still.
+const COMPACTION_LOOK_TICKS: u64 = 10;
+
+/// Ticks between two compactions, on average.
+const COMPACTION_MEAN_TICKS: u64 = 5;
 
 /// Between two tries of a write that finds no room.
 const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
@@ -102,6 +111,9 @@ pub struct Site {
     pub mailbox_full: u32,
     /// Of 10,000 passes, in how many the process stands still between the pass and its effects.
     pub stalls: u32,
+    pub walk_pace: WalkPace,
+    /// How long a snapshot waits for its turn, at most.
+    pub stream_waits_max: Micros,
     pub ambush: Ambush,
 }
 
@@ -138,6 +150,9 @@ pub struct Process {
     pub board: Arc<Board>,
     pub node: Arc<Node>,
     incoming: Incoming,
+    compaction_bounds: CompactionBounds,
+    /// Ticks of the first store.
+    ticks: u64,
 }
 
 impl Process {
@@ -193,6 +208,7 @@ impl Process {
             clock: Arc::new(site.time_of_day.clone()),
             known_nodes: identity.known_nodes,
             seeds: (0..site.slots).map(peer_address).collect(),
+            walk_pace: site.walk_pace,
         });
         let process = Process {
             host,
@@ -204,6 +220,8 @@ impl Process {
             board,
             node,
             incoming: Incoming::default(),
+            compaction_bounds: CompactionBounds::default(),
+            ticks: 0,
             site,
         };
         for shard in 0..process.stores.len() {
@@ -211,8 +229,26 @@ impl Process {
             process.mailboxes[shard].schedule_pass();
             process.schedule_tick(shard);
         }
+        process.compare(disk)?;
         process.node.start();
         Ok(process)
+    }
+
+    /// Compares every replica here with whatever stood at the same entry.
+    pub fn compare(&self, disk: &Disk) -> rangedb_storage::Result<()> {
+        for status in self.stores.iter().flat_map(Store::status) {
+            let descriptor = &status.descriptor;
+            if descriptor.replicas.is_empty() {
+                continue;
+            }
+            let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
+            let hash = hash_of_what_is_kept(&*disk.state, &span)?;
+            self.site.schedule.trace_word(hash);
+            let (range, applied) = (RangeId(descriptor.range_id), status.applied_index);
+            let slot = self.site.slot;
+            self.site.watch.note(|checks| checks.replicas_equal.stands(range, slot, applied, hash));
+        }
+        Ok(())
     }
 
     pub fn stores(&self) -> &[Store] {
@@ -232,7 +268,24 @@ impl Process {
         if let Some(identity) = &mut disk.identity {
             identity.known_nodes = self.node.address_book();
         }
+        if shard == 0 {
+            self.compact(disk)?;
+        }
         Ok(stalled)
+    }
+
+    /// Tells the engine now and then what compaction may drop, and compacts at random.
+    fn compact(&mut self, disk: &Disk) -> rangedb_storage::Result<()> {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(COMPACTION_LOOK_TICKS) {
+            self.compaction_bounds.raise(&*disk.state, &self.board.ranges())?;
+        }
+        let may_drop = disk.state.collected_up_to(&Span::everything()) > 0;
+        if may_drop && self.site.schedule.random(|rng| rng.u64(0..COMPACTION_MEAN_TICKS)) == 0 {
+            let dropped = self.site.schedule.random(|rng| disk.state.compact(rng));
+            self.site.watch.note(|checks| checks.floor.compacted(dropped as u64));
+        }
+        Ok(())
     }
 
     fn schedule_tick(&self, shard: usize) {
@@ -287,6 +340,8 @@ impl Process {
                 }
                 Effect::Flush { token } => {
                     self.comes(Moment::FlushBegins);
+                    // After a crash, what is there now may come back.
+                    self.compare(disk)?;
                     let flush = disk.state.begin_flush();
                     let delay = self.site.schedule.between(1, disk.speed.flush_max);
                     let flushed = Occurrence::Flushed { shard, token, flush };
@@ -301,10 +356,17 @@ impl Process {
                         self.put(range, Event::SnapshotSent { range, to, index, delivered });
                         continue;
                     };
-                    let ends = (self.host, slot);
                     let cluster_id = self.cluster_id;
                     let transfer = Transfer::new(&self.site.schedule, cluster_id, envelope, index);
-                    snapshots::send(&self.site.schedule, ends, transfer, reader, span)?;
+                    let outbound = Outbound::new(transfer, slot, reader, span)?;
+                    match self.site.stream_waits_max {
+                        0 => self.stream(outbound, disk)?,
+                        most => {
+                            let turn = self.site.schedule.between(1, most);
+                            let stream = Occurrence::Stream(Box::new(outbound));
+                            self.site.schedule.after(turn, self.host, stream);
+                        }
+                    }
                 }
                 effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
                     if let Effect::NeedFence { .. } = effect {
@@ -318,6 +380,12 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// Reads a snapshot and sends it.
+    pub fn stream(&self, outbound: Outbound, disk: &Disk) -> rangedb_storage::Result<()> {
+        let Site { schedule, watch, .. } = &self.site;
+        snapshots::send(schedule, self.host, outbound, &*disk.state, watch)
     }
 
     fn comes(&self, moment: Moment) {
@@ -401,8 +469,11 @@ impl Process {
             return part.report_broken(&schedule);
         }
         // As in production, a disk without room takes in what the cluster itself needs, and no more.
-        let is_system =
-            || part.described().is_some_and(|range| range.start_key.starts_with(SYSTEM_PREFIX));
+        let is_system = || {
+            part.transfer
+                .described()
+                .is_some_and(|range| range.start_key.starts_with(SYSTEM_PREFIX))
+        };
         if disk.space != Space::Enough && !is_system() {
             self.incoming.give_up(part);
             return part.report_broken(&schedule);

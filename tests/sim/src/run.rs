@@ -56,6 +56,8 @@ pub struct Report {
     pub too_old: u64,
     pub floors: u64,
     pub dropped: u64,
+    /// By compaction, on each node by itself.
+    pub compacted: u64,
     /// That committed, as far as is known.
     pub transactions: usize,
     /// Keys whose histories were too entangled to judge.
@@ -114,7 +116,7 @@ pub fn simulate(seed: u64, lines: Option<Lines>) -> Report {
 }
 
 fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failure>) -> Report {
-    let (mut counts, mut garbage) = ((0, 0), (0, 0));
+    let (mut counts, mut garbage) = ((0, 0), (0, 0, 0));
     world.watch.note(|checks| {
         garbage = checks.floor.counts();
         counts = (checks.leaders.elections(), checks.applies.commands());
@@ -139,6 +141,7 @@ fn report(seed: u64, world: &World, undecided_keys: usize, failure: Option<Failu
         too_old: records.too_old,
         floors: garbage.0,
         dropped: garbage.1,
+        compacted: garbage.2,
         transactions: world.common.transactions.committed(),
         undecided_keys,
         failure,
@@ -178,7 +181,8 @@ impl Run<'_> {
         self.wait_until(deadline, "every client's operation ends", stopped)?;
         let directory = self.read_everything(deadline)?;
         self.wait_until(deadline, "all replicas stand at the same entry", agrees)?;
-        self.safety(self.world.compare())?;
+        self.world.compare().map_err(of_the_world)?;
+        self.safety(self.world.watch.violation().map_or(Ok(()), Err))?;
         self.safety(check::ranges_cover::check(&directory))?;
         self.judge()
     }

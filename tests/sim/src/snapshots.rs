@@ -9,12 +9,14 @@ use prost::Message as _;
 use rangedb_proto::v1::{RaftEnvelope, RangeDescriptor, SnapshotMeta};
 use rangedb_proto::{RangeId, ReplicaId};
 use rangedb_raftstore::Event;
+use rangedb_server::compaction::StreamedView;
 use rangedb_storage::{
-    Chunk, ChunkReader, ChunkReceiver, Error, Reader, Result, SnapshotTotals, Span, StagedSnapshot,
-    StateEngine, keys,
+    Chunk, ChunkReader, ChunkReceiver, Compaction, Error, Reader, Result, SnapshotTotals, Span,
+    StagedSnapshot, StateEngine, keys,
 };
 
-use crate::check::raft_message;
+use crate::check::replicas_equal::hash_of_what_is_kept;
+use crate::check::{Watch, raft_message, whole_snapshots};
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
 
@@ -54,6 +56,24 @@ impl Transfer {
         let ended = AtomicBool::new(false);
         Transfer { stamp: schedule.stamp(), cluster_id, envelope, index, ended }
     }
+
+    /// The range that the snapshot is of.
+    pub fn described(&self) -> Option<RangeDescriptor> {
+        let message = raft_message(&self.envelope)?;
+        let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
+        meta.descriptor
+    }
+
+    fn report(&self, schedule: &Schedule, sender: Host, delivered: bool, delay: Micros) {
+        let Transfer { envelope, index, ended, .. } = self;
+        if ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let range = RangeId(envelope.range_id);
+        let to = ReplicaId(envelope.to.unwrap_or_default().replica_id);
+        let event = Event::SnapshotSent { range, to, index: *index, delivered };
+        schedule.after(delay, sender, Occurrence::Store { range, event });
+    }
 }
 
 impl Part {
@@ -67,23 +87,9 @@ impl Part {
         format!("snapshot {stamp} of r{} to {to:?}: {what}", envelope.range_id)
     }
 
-    /// The range that the snapshot is of.
-    pub fn described(&self) -> Option<RangeDescriptor> {
-        let message = raft_message(&self.transfer.envelope)?;
-        let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
-        meta.descriptor
-    }
-
     /// Tells the sender what became of the stream.
     pub fn report(&self, schedule: &Schedule, delivered: bool, delay: Micros) {
-        let Transfer { envelope, index, ended, .. } = &*self.transfer;
-        if ended.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let range = RangeId(envelope.range_id);
-        let to = ReplicaId(envelope.to.unwrap_or_default().replica_id);
-        let event = Event::SnapshotSent { range, to, index: *index, delivered };
-        schedule.after(delay, self.sender, Occurrence::Store { range, event });
+        self.transfer.report(schedule, self.sender, delivered, delay);
     }
 
     pub fn report_broken(&self, schedule: &Schedule) {
@@ -91,21 +97,54 @@ impl Part {
     }
 }
 
-/// Sends a range's records, part by part. The reader does not move, so all parts may be made now.
-pub fn send(
-    schedule: &Schedule,
-    (sender, to_slot): (Host, usize),
-    transfer: Transfer,
+/// A view of a range that is to be streamed.
+pub struct Outbound {
+    pub transfer: Transfer,
+    to_slot: usize,
     reader: Arc<dyn Reader>,
     span: Span,
+    /// Hash of what it showed at first.
+    showed: u64,
+}
+
+impl Outbound {
+    pub fn new(
+        transfer: Transfer,
+        to_slot: usize,
+        reader: Arc<dyn Reader>,
+        span: Span,
+    ) -> Result<Self> {
+        let showed = hash_of_what_is_kept(&*reader, &span)?;
+        Ok(Outbound { transfer, to_slot, reader, span, showed })
+    }
+}
+
+/// Reads a range's records and sends them, part by part. They are read in one moment, and it is seen
+/// to as in production that nothing was missing by then.
+pub fn send(
+    schedule: &Schedule,
+    sender: Host,
+    outbound: Outbound,
+    state: &dyn Compaction,
+    watch: &Watch,
 ) -> Result<()> {
+    let Outbound { transfer, to_slot, reader, span, showed } = outbound;
     let transfer = Arc::new(transfer);
+    let shows = hash_of_what_is_kept(&*reader, &span)?;
+    let view = StreamedView::new(&*reader, span.clone())?;
     let mut chunks = ChunkReader::new(reader, span);
     let mut contents = Vec::new();
     while let Some(chunk) = chunks.next_chunk()? {
         contents.push(Content::Chunk(chunk));
     }
     contents.push(Content::Trailer(chunks.finish()));
+    if let Err(lost) = view.check(state) {
+        schedule.remark(|| format!("snapshot {} is not sent: {lost}", transfer.stamp));
+        transfer.report(schedule, sender, false, schedule.between(1, BREAK_NOTICED_MAX));
+        return Ok(());
+    }
+    let range = transfer.envelope.range_id;
+    watch.note(|_| whole_snapshots::check(range, showed, shows));
     let from = sender.place(0);
     let mut at = schedule.now();
     let mut first = true;
@@ -153,6 +192,7 @@ impl Incoming {
     ) -> std::result::Result<Option<StagedSnapshot>, Broken> {
         if part.first {
             let range = part
+                .transfer
                 .described()
                 .ok_or_else(|| Broken::Wrong("a snapshot without a description".to_owned()))?;
             let span = keys::data_span(&range.start_key, &range.end_key);

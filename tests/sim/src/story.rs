@@ -111,13 +111,16 @@ impl Story {
             Story::OldVersions => &[
                 (Fault::TransferLeader, SELDOM),
                 (Fault::DelayClient, SELDOM),
+                (Fault::PauseClient, SELDOM),
                 (Fault::Pause, SELDOM),
                 (Fault::Isolate, RARELY),
                 (Fault::Crash, RARELY),
+                (Fault::LeaveBehind, SELDOM),
             ],
             Story::LateClients => &[
                 (Fault::DelayClient, OFTEN),
                 (Fault::KillClient, OFTEN),
+                (Fault::PauseClient, OFTEN),
                 (Fault::WallClockJump, OFTEN),
                 (Fault::Partition, SELDOM),
             ],

@@ -3,25 +3,22 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use rangedb_client::{Client, Config as ClientConfig};
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
-use rangedb_storage::{FailedAppend, LogEngine, keys, state_hash};
+use rangedb_storage::{FailedAppend, LogEngine};
 
 use crate::ambush::Ambush;
-use crate::check::replicas_equal::{self, ReplicaState};
-use crate::check::{Verdict, Watch};
+use crate::check::Watch;
+use crate::clients::ClientPlace;
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Disk, Identity};
 use crate::executor::Executor;
 use crate::gateway::Gateways;
 use crate::history::History;
 use crate::joining::join;
-use crate::net::client_address;
 use crate::network::Network;
 use crate::occurrence::{Fault, Host, Occurrence};
 use crate::plan::Plan;
@@ -29,7 +26,7 @@ use crate::process::{Process, Site, Stall, descriptor};
 use crate::schedule::{Micros, SECOND, Schedule};
 use crate::trace::{Lines, Trace};
 use crate::transactions::Transactions;
-use crate::workload::{Common, Worker};
+use crate::workload::Common;
 
 /// Between two looks at whether replicas are equal; each hashes everything there is.
 const COMPARE_EVERY: Micros = 5 * SECOND;
@@ -82,10 +79,8 @@ pub struct World {
     /// The node that an operator has taken out, or tried to.
     pub removed: Option<u64>,
     pub crashes: u64,
-    /// Counts clients at each of their places.
-    client_lives: Vec<u64>,
-    client_clocks: Vec<Clock>,
-    executor: Executor,
+    pub clients: Vec<ClientPlace>,
+    pub executor: Executor,
 }
 
 impl World {
@@ -100,8 +95,8 @@ impl World {
             .collect();
         let directories: Vec<u64> = clocks.iter().map(|_| rng.u64(1..)).collect();
         let cluster_id = rng.u64(1..);
-        let client_clocks: Vec<Clock> =
-            (0..plan.load.clients).map(|_| Clock::draw(&mut rng, plan.drift)).collect();
+        let clients = (0..plan.load.clients).map(|_| ClientPlace::draw(&mut rng, plan.drift));
+        let clients: Vec<ClientPlace> = clients.collect();
         let network = Network::new(plan.weather.clone());
         let schedule = Schedule::new(rng, network, Trace::new(lines));
         let watch = Watch::default();
@@ -121,6 +116,8 @@ impl World {
                 watch: watch.clone(),
                 mailbox_full: plan.mailbox_full,
                 stalls: plan.stalls,
+                walk_pace: plan.walk_pace,
+                stream_waits_max: plan.stream_waits_max,
                 ambush: ambush.clone(),
             },
             disk: Disk::new(directory, plan.disk),
@@ -158,8 +155,7 @@ impl World {
             wiped: false,
             removed: None,
             crashes: 0,
-            client_lives: vec![0; plan.load.clients],
-            client_clocks,
+            clients,
             executor: Executor::default(),
             plan,
         };
@@ -230,18 +226,6 @@ impl World {
         }
     }
 
-    /// A client at a place of its own. What it does is up to the caller.
-    pub fn worker(&self, me: usize) -> Worker {
-        let host = Host::Client { place: me, life: self.client_lives[me] };
-        let clock = self.client_clocks[me];
-        let net = Site { clock, ..self.slots[0].site.clone() }.net(host);
-        let mut addresses: Vec<String> = (0..self.slots.len()).map(client_address).collect();
-        self.schedule.random(|rng| rng.shuffle(&mut addresses));
-        let config = ClientConfig::new(addresses).timeout(Duration::from_secs(5));
-        let client = Client::with_net(net, config).expect("addresses are valid");
-        Worker { me, host, client, common: self.common.clone() }
-    }
-
     pub fn spawn(&mut self, host: Host, task: impl Future<Output = ()> + Send + 'static) {
         let schedule = self.schedule.clone();
         self.executor.spawn(&schedule, host, Box::pin(task));
@@ -256,12 +240,18 @@ impl World {
             return true;
         }
         if let Host::Client { place, life } = host
-            && self.client_lives[place] != life
+            && self.clients[place].life != life
         {
             return true;
         }
         if let Host::Process { slot, .. } | Host::Slot(slot) = host
             && let Some(held) = &mut self.slots[slot].held
+        {
+            held.push_back((host, occurrence));
+            return true;
+        }
+        if let Host::Client { place, .. } = host
+            && let Some(held) = &mut self.clients[place].held
         {
             held.push_back((host, occurrence));
             return true;
@@ -302,8 +292,7 @@ impl World {
             }
             Occurrence::Fault(fault) => return self.fault(fault),
             Occurrence::Compare => {
-                let verdict = self.compare();
-                self.watch.note(|_| verdict);
+                self.compare()?;
                 self.schedule.after(COMPARE_EVERY, Host::World, Occurrence::Compare);
                 return Ok(());
             }
@@ -363,6 +352,10 @@ impl World {
             }
             Occurrence::Call { request, timeout_us, responder } => {
                 process.answer(&mut self.executor, request, timeout_us, responder);
+                None
+            }
+            Occurrence::Stream(outbound) => {
+                process.stream(*outbound, disk)?;
                 None
             }
             Occurrence::Snapshot(part) => {
@@ -486,17 +479,6 @@ impl World {
         self.slots[at].disk.crash(crash)
     }
 
-    /// A client ends, whatever it was at; what it would have done yet is not done. Another one takes
-    /// its place.
-    pub fn kill_client(&mut self, place: usize) {
-        let host = Host::Client { place, life: self.client_lives[place] };
-        self.client_lives[place] += 1;
-        self.common.in_transaction[place].store(false, Ordering::Relaxed);
-        self.executor.end(host);
-        let worker = self.worker(place);
-        self.spawn(worker.host, worker.run());
-    }
-
     /// The process stands still for a while: nothing runs, nothing is read.
     pub fn pause(&mut self, at: usize, duration: Micros) {
         let slot = &mut self.slots[at];
@@ -524,22 +506,10 @@ impl World {
         replicas
     }
 
-    /// Compares replicas of a range that stand at the same entry.
-    pub fn compare(&self) -> Verdict {
-        let mut by_range: BTreeMap<u64, Vec<ReplicaState>> = BTreeMap::new();
-        for (slot, status) in self.replicas() {
-            let descriptor = &status.descriptor;
-            if descriptor.replicas.is_empty() {
-                continue;
-            }
-            let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
-            let state = &*self.slots[slot].disk.state;
-            let hash = state_hash(state, &span).map_err(|error| error.to_string())?;
-            self.schedule.trace_word(hash);
-            let replica = ReplicaState { slot, applied_index: status.applied_index, hash };
-            by_range.entry(descriptor.range_id).or_default().push(replica);
-        }
-        by_range.iter().try_for_each(|(range, replicas)| replicas_equal::check(*range, replicas))
+    /// Compares the replicas of running nodes with whatever stood at the same entry.
+    pub fn compare(&self) -> rangedb_storage::Result<()> {
+        let processes = self.slots.iter().filter_map(|slot| Some((slot, slot.process.as_ref()?)));
+        processes.into_iter().try_for_each(|(slot, process)| process.compare(&slot.disk))
     }
 
     /// Clients end after the operation they are at.

@@ -31,6 +31,7 @@ pub struct Floor {
     highest: u64,
     rises: u64,
     dropped: u64,
+    compacted: u64,
     /// Commands that were counted.
     counted: BTreeSet<Place>,
     holds: BTreeMap<String, Held>,
@@ -94,9 +95,16 @@ impl Floor {
         }
     }
 
-    /// How often it rose, and records that were dropped.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.rises, self.dropped)
+    /// Compaction has dropped records of a node.
+    pub fn compacted(&mut self, records: u64) -> Verdict {
+        self.compacted += records;
+        Ok(())
+    }
+
+    /// How often it rose, records that were dropped by commands, and records that compaction dropped
+    /// on the nodes.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.rises, self.dropped, self.compacted)
     }
 }
 
@@ -128,7 +136,7 @@ mod tests {
         assert_eq!(raise(&mut floor, 30, 72), Ok(()));
         assert_eq!(floor.asked_for(&held(80, 2)), Ok(()));
         assert_eq!(raise(&mut floor, 20, 73), Ok(()));
-        assert_eq!(floor.counts(), (4, 0));
+        assert_eq!(floor.counts(), (4, 0, 0));
     }
 
     #[test]

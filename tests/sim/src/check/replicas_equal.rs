@@ -1,31 +1,42 @@
-//! Replicas that have applied the same entries hold the same bytes.
+//! Replicas that have applied the same entries hold the same bytes, now or later, and so does one that
+//! comes back after a crash; but for old versions that compaction has dropped on one and not yet on
+//! another.
 
 use std::collections::BTreeMap;
 
+use rangedb_proto::RangeId;
+use rangedb_storage::{Reader, Span, keys, state_hash_above};
+
 use super::Verdict;
 
-/// A replica at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReplicaState {
-    pub slot: usize,
-    pub applied_index: u64,
-    /// Of all its data.
-    pub hash: u64,
+#[derive(Default)]
+pub struct ReplicasEqual {
+    /// By range and applied index: the hash, and the place of the first replica that stood there.
+    seen: BTreeMap<(RangeId, u64), (u64, usize)>,
 }
 
-/// Compares the replicas of one range.
-pub fn check(range: u64, replicas: &[ReplicaState]) -> Verdict {
-    let mut by_index = BTreeMap::new();
-    for replica in replicas {
-        let other = *by_index.entry(replica.applied_index).or_insert(*replica);
-        if other.hash != replica.hash {
+impl ReplicasEqual {
+    /// A replica has applied so much, and this is the hash of its data.
+    pub fn stands(&mut self, range: RangeId, slot: usize, applied: u64, hash: u64) -> Verdict {
+        let (known, by) = *self.seen.entry((range, applied)).or_insert((hash, slot));
+        if known != hash {
             return Err(format!(
-                "replicas of range {range} on node-{} and node-{} differ at entry {}",
-                other.slot, replica.slot, replica.applied_index
+                "replicas of range {range} on node-{by} and node-{slot} differ at entry {applied}"
             ));
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Of a range's data, without what compactions may have dropped or not: what is below all that the
+/// range itself says that it collects.
+pub fn hash_of_what_is_kept(state: &dyn Reader, span: &Span) -> rangedb_storage::Result<u64> {
+    let start_key = match &span.start[..] {
+        [] => Vec::new().into(),
+        start => keys::parse_user_key(start)?,
+    };
+    let collects_below = rangedb_txn::floors(state, &start_key)?.collect_below_ts;
+    state_hash_above(state, span, collects_below.saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -34,8 +45,12 @@ mod tests {
 
     #[test]
     fn replicas_may_differ_only_at_different_entries() {
-        let replica = |slot, applied_index, hash| ReplicaState { slot, applied_index, hash };
-        assert_eq!(check(1, &[replica(0, 5, 1), replica(1, 5, 1), replica(2, 6, 2)]), Ok(()));
-        assert!(check(1, &[replica(0, 5, 1), replica(1, 6, 2), replica(2, 5, 3)]).is_err());
+        let mut replicas = ReplicasEqual::default();
+        assert_eq!(replicas.stands(RangeId(1), 0, 5, 1), Ok(()));
+        assert_eq!(replicas.stands(RangeId(1), 1, 5, 1), Ok(()));
+        assert_eq!(replicas.stands(RangeId(1), 1, 6, 2), Ok(()));
+        assert_eq!(replicas.stands(RangeId(2), 1, 5, 3), Ok(()));
+        assert!(replicas.stands(RangeId(1), 2, 5, 3).is_err());
+        assert!(replicas.stands(RangeId(1), 0, 5, 2).is_err(), "nor later, in another life");
     }
 }

@@ -1,0 +1,24 @@
+//! A snapshot that is sent holds what its view showed when it was taken, however long it waited and
+//! whatever compaction dropped meanwhile.
+
+use super::Verdict;
+
+/// Hashes of what may not be dropped from the view, at first and when it was read.
+pub fn check(range: u64, at_first: u64, when_read: u64) -> Verdict {
+    if at_first == when_read {
+        Ok(())
+    } else {
+        Err(format!("a snapshot of range {range} lacks what its view showed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_that_was_thinned_out_is_caught() {
+        assert_eq!(check(1, 7, 7), Ok(()));
+        assert!(check(1, 7, 8).is_err());
+    }
+}
