@@ -1,9 +1,9 @@
 //! The server of a RangeDB node: everything that touches threads, sockets, files and clocks, around
 //! logic that touches none of them.
 //!
-//! What a node decides stands in [`node`], [`control`], [`board`], [`handle`] and [`compaction`]: bound to no runtime,
-//! clock or socket, so that the simulator runs the very same code. [`shell`] is the rest, which
-//! drives it in production. Without the feature `shell` only the first half is compiled, and no
+//! What a node decides stands in [`node`], [`control`], [`board`], [`handle`] and [`compaction`]:
+//! bound to no runtime, clock or socket, so that the simulator runs the very same code. [`shell`] is
+//! the rest, which drives it in production. Without the feature `shell` only the first half is compiled, and no
 //! engine on disk: that is how the simulator takes it.
 
 pub mod board;

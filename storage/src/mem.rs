@@ -45,11 +45,11 @@ struct Inner {
     collector: Arc<Collector>,
     /// Handed out, and maybe still held.
     snapshots: Vec<Weak<Mutex<Families>>>,
-    /// That many of them may be over before somebody looks.
+    /// With so many, those that are over are looked for.
     snapshots_max: usize,
 }
 
-/// Snapshots that may be over before those that are are forgotten.
+/// Snapshots that are remembered at least, before those that are over are forgotten.
 const SNAPSHOTS_MIN: usize = 64;
 
 /// A flush between its beginning and its end, in one life of the process.

@@ -33,8 +33,8 @@ const MAIL_DELAY_MAX: Micros = 60;
 /// A tick comes this late at most; never early.
 const TICK_LATE_MAX: Micros = 5_000;
 
-/// Ticks between two looks at how far replicas collect: some seconds, as in production, and as there
-/// not counted while the process stands still.
+/// Ticks between two looks at how far replicas collect: a second instead of production's ten, as runs
+/// are short. As there, none is counted while the process stands still.
 const COMPACTION_LOOK_TICKS: u64 = 10;
 
 /// Ticks between two compactions, on average.

@@ -12,7 +12,6 @@ const QUICK: &[&str] = &[
     "VoteBeforePersist",
     "AppliedIndexOutsideBatch",
     "MachineNotReloaded",
-    "ReadContextReused",
     "FenceNotRaised",
     "InFlightWaitSkipped",
     "BoundNotPersisted",
