@@ -2,7 +2,8 @@
 //!
 //! A round that a quorum answered proves that the quorum followed this leader at some moment after
 //! the round was sent, and a follower refuses its vote for an election timeout from then on
-//! (CheckQuorum and PreVote are on). So the lease runs from the moment of *sending*; measured from
+//! (CheckQuorum and PreVote are on, and nothing but a later leader makes it forget this one: see
+//! `peer/step.rs`). So the lease runs from the moment of *sending*; measured from
 //! the answer it could outlast the followers' patience. Raft thesis, 6.4.1.
 //!
 //! Rounds are ReadIndex heartbeats and committed proposals of the current term. Once leadership is

@@ -3,8 +3,8 @@
 //!
 //! What a node decides stands in [`node`], [`control`], [`board`], [`handle`] and [`compaction`]:
 //! bound to no runtime, clock or socket, so that the simulator runs the very same code. [`shell`] is
-//! the rest, which drives it in production. Without the feature `shell` only the first half is compiled, and no
-//! engine on disk: that is how the simulator takes it.
+//! the rest, which drives it in production. Without the feature `shell` only the first half is
+//! compiled, and no engine on disk: that is how the simulator takes it.
 
 pub mod board;
 pub mod compaction;

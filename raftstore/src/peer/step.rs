@@ -1,5 +1,6 @@
 //! Messages of other replicas, on their way into raft.
 
+use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 use rangedb_proto::v1::Replica;
 
@@ -26,11 +27,36 @@ fn is_between_replicas(kind: MessageType) -> bool {
     )
 }
 
+/// What a replica is told because it asked.
+fn is_answer(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse
+    )
+}
+
 impl Peer {
+    /// Whether this replica heard its leader within an election timeout, whose lease counts on it to
+    /// give no vote until then. Raft refuses votes by the same measure, but takes a later term from
+    /// whatever else comes with one, and forgets the leader over it: also from a late answer to what
+    /// this replica asked before it heard that leader. As a follower it has no use for answers.
+    fn is_bound_to_leader(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Follower
+            && raft.leader_id != raft::INVALID_ID
+            && raft.election_elapsed < raft.election_timeout()
+    }
+
     /// A raft message for this replica.
     pub fn on_message(&mut self, from: Replica, message: Message, pass: &mut Pass<'_>) {
         let kind = message.get_msg_type();
         if !is_between_replicas(kind) || !self.is_credible(&message) {
+            return;
+        }
+        if is_answer(kind) && message.term > self.term() && self.is_bound_to_leader() {
             return;
         }
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
