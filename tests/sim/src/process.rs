@@ -40,6 +40,9 @@ const COMPACTION_LOOK_TICKS: u64 = 10;
 /// Ticks between two compactions, on average.
 const COMPACTION_MEAN_TICKS: u64 = 5;
 
+/// Between two flushes before which replicas are compared: each hashes everything there is.
+const COMPARE_EVERY: Micros = 250 * MILLISECOND;
+
 /// Between two tries of a write that finds no room.
 const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
 
@@ -153,6 +156,8 @@ pub struct Process {
     compaction_bounds: CompactionBounds,
     /// Ticks of the first store.
     ticks: u64,
+    /// The next flush after that is looked at.
+    compare_from: Micros,
 }
 
 impl Process {
@@ -222,6 +227,7 @@ impl Process {
             incoming: Incoming::default(),
             compaction_bounds: CompactionBounds::default(),
             ticks: 0,
+            compare_from: 0,
             site,
         };
         for shard in 0..process.stores.len() {
@@ -280,8 +286,9 @@ impl Process {
         if self.ticks.is_multiple_of(COMPACTION_LOOK_TICKS) {
             self.compaction_bounds.raise(&*disk.state, &self.board.ranges())?;
         }
-        let may_drop = disk.state.collected_up_to(&Span::everything()) > 0;
-        if may_drop && self.site.schedule.random(|rng| rng.u64(0..COMPACTION_MEAN_TICKS)) == 0 {
+        if may_compact(disk)
+            && self.site.schedule.random(|rng| rng.u64(0..COMPACTION_MEAN_TICKS)) == 0
+        {
             let dropped = self.site.schedule.random(|rng| disk.state.compact(rng));
             self.site.watch.note(|checks| checks.floor.compacted(dropped as u64));
         }
@@ -340,8 +347,12 @@ impl Process {
                 }
                 Effect::Flush { token } => {
                     self.comes(Moment::FlushBegins);
-                    // After a crash, what is there now may come back.
-                    self.compare(disk)?;
+                    // After a crash, what is there now may come back, thinned out by compaction.
+                    let now = self.site.schedule.now();
+                    if now >= self.compare_from && may_compact(disk) {
+                        self.compare_from = now + COMPARE_EVERY;
+                        self.compare(disk)?;
+                    }
                     let flush = disk.state.begin_flush();
                     let delay = self.site.schedule.between(1, disk.speed.flush_max);
                     let flushed = Occurrence::Flushed { shard, token, flush };
@@ -358,8 +369,9 @@ impl Process {
                     };
                     let cluster_id = self.cluster_id;
                     let transfer = Transfer::new(&self.site.schedule, cluster_id, envelope, index);
-                    let outbound = Outbound::new(transfer, slot, reader, span)?;
-                    match self.site.stream_waits_max {
+                    let waits_max = self.site.stream_waits_max;
+                    let outbound = Outbound::new(transfer, slot, (reader, span), waits_max > 0)?;
+                    match waits_max {
                         0 => self.stream(outbound, disk)?,
                         most => {
                             let turn = self.site.schedule.between(1, most);
@@ -528,6 +540,11 @@ impl Process {
 pub struct Stall {
     pub shard: usize,
     pub effects: Vec<Effect>,
+}
+
+/// Whether compaction has something to go by.
+fn may_compact(disk: &Disk) -> bool {
+    disk.state.collected_up_to(&Span::everything()) > 0
 }
 
 /// How a node describes itself before it has an id.

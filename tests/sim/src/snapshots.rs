@@ -103,18 +103,18 @@ pub struct Outbound {
     to_slot: usize,
     reader: Arc<dyn Reader>,
     span: Span,
-    /// Hash of what it showed at first.
-    showed: u64,
+    /// Hash of what it showed at first, if it waits.
+    showed: Option<u64>,
 }
 
 impl Outbound {
     pub fn new(
         transfer: Transfer,
         to_slot: usize,
-        reader: Arc<dyn Reader>,
-        span: Span,
+        (reader, span): (Arc<dyn Reader>, Span),
+        waits: bool,
     ) -> Result<Self> {
-        let showed = hash_of_what_is_kept(&*reader, &span)?;
+        let showed = waits.then(|| hash_of_what_is_kept(&*reader, &span)).transpose()?;
         Ok(Outbound { transfer, to_slot, reader, span, showed })
     }
 }
@@ -130,7 +130,7 @@ pub fn send(
 ) -> Result<()> {
     let Outbound { transfer, to_slot, reader, span, showed } = outbound;
     let transfer = Arc::new(transfer);
-    let shows = hash_of_what_is_kept(&*reader, &span)?;
+    let shows = showed.map(|_| hash_of_what_is_kept(&*reader, &span)).transpose()?;
     let view = StreamedView::new(&*reader, span.clone())?;
     let mut chunks = ChunkReader::new(reader, span);
     let mut contents = Vec::new();

@@ -3,8 +3,9 @@
 
 use super::Verdict;
 
-/// Hashes of what may not be dropped from the view, at first and when it was read.
-pub fn check(range: u64, at_first: u64, when_read: u64) -> Verdict {
+/// Hashes of what may not be dropped from the view, at first and when it was read; none if that was at
+/// the same moment.
+pub fn check(range: u64, at_first: Option<u64>, when_read: Option<u64>) -> Verdict {
     if at_first == when_read {
         Ok(())
     } else {
@@ -18,7 +19,7 @@ mod tests {
 
     #[test]
     fn a_view_that_was_thinned_out_is_caught() {
-        assert_eq!(check(1, 7, 7), Ok(()));
-        assert!(check(1, 7, 8).is_err());
+        assert_eq!(check(1, Some(7), Some(7)), Ok(()));
+        assert!(check(1, Some(7), Some(8)).is_err());
     }
 }
