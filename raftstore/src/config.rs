@@ -56,12 +56,18 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How long a lease lasts from the moment its confirming round was sent, in microseconds.
+    /// How long a replica with these timings refuses its vote after it heard a leader, at the least,
+    /// in microseconds of anybody's clock. Leases count on it.
     ///
-    /// A follower refuses votes for `election_ticks` of its own ticks after it heard the leader. The
-    /// first of them may come at once, so at least one less pass in full; a tenth is taken off for
-    /// clocks that run at different speeds.
-    pub fn lease_us(&self) -> u64 {
+    /// A follower refuses votes for `election_ticks` of its own ticks. The first of them may come at
+    /// once, so at least one less pass in full; a tenth is taken off for clocks that run at different
+    /// speeds.
+    pub fn vote_promise_us(&self) -> u64 {
         (self.election_ticks as u64 - 1) * self.tick_us * 9 / 10
+    }
+
+    /// How long a replica with these timings refuses votes after it heard a leader, at the most.
+    pub fn vote_embargo_us(&self) -> u64 {
+        self.election_ticks as u64 * self.tick_us
     }
 }

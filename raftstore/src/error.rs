@@ -25,6 +25,10 @@ pub enum Error {
     /// The command was proposed, and this replica can no longer learn what became of it.
     #[error("the outcome of a command on range {0} is not known")]
     Undetermined(RangeId),
+    /// This replica stands still at an entry that it cannot apply. Another one may go on, with a newer
+    /// version; else an operator has to decide.
+    #[error("range {range} is quarantined: {reason}")]
+    Quarantined { range: RangeId, reason: String },
     /// An operation that is not possible as things stand.
     #[error("{0}")]
     Refused(String),
@@ -53,6 +57,7 @@ impl From<Error> for v1::Error {
             }
             Error::DiskFull(_) => Kind::DiskFull(v1::DiskFull {}),
             Error::Undetermined(_) => Kind::Undetermined(v1::Undetermined {}),
+            Error::Quarantined { .. } => Kind::Unavailable(v1::Unavailable {}),
             Error::Refused(_) => Kind::FailedPrecondition(v1::FailedPrecondition {}),
         };
         v1::Error::new(kind, message)

@@ -8,6 +8,7 @@ use rangedb_proto::{NodeId, RangeId, ReplicaId, Timestamp};
 use rangedb_storage::{LogBatch, Reader, Span, StagedSnapshot};
 
 use crate::Error;
+use crate::apply::{AppliedMembership, ApplyTask, Quarantine, ReplicaRef};
 
 /// Microseconds on the node's monotonic clock since some fixed moment. Only leases look at it, and
 /// only ever compare moments of one node.
@@ -41,8 +42,15 @@ pub enum Event {
     Tick,
     /// From another node. May be late, repeated, reordered or lost.
     Message(RaftEnvelope),
-    /// Replicate a command. Always answered by one [`Effect::Reply`], unless the process ends.
-    Propose { request: RequestId, range: RangeRef, command: Bytes },
+    /// Replicate a command. Always answered once, by [`Effect::Reply`] or the applier's
+    /// [`crate::ApplyEffect::Reply`], unless the process ends.
+    Propose {
+        request: RequestId,
+        range: RangeRef,
+        command: Bytes,
+        /// Records that evaluating the command may touch, at the most.
+        cost: u32,
+    },
     /// Answered by [`Effect::ReadReady`], or [`Effect::Reply`] with an error.
     Read {
         request: RequestId,
@@ -58,6 +66,19 @@ pub enum Event {
     Persisted { token: u64 },
     /// The flush asked for by [`Effect::Flush`] is finished. Not lost.
     Flushed { token: u64 },
+    /// Entries up to this one are applied, and in the state. Not lost.
+    Applied { replica: ReplicaRef, index: u64, term: u64, membership: Option<AppliedMembership> },
+    /// The snapshot of [`ApplyTask::Install`] is the range's state, durably. Not lost.
+    Installed { replica: ReplicaRef, descriptor: Box<RangeDescriptor> },
+    /// Nothing is stored any more of the replica of [`ApplyTask::Destroy`], durably. Not lost.
+    Destroyed { replica: ReplicaRef },
+    /// An entry cannot be applied. Not lost.
+    Quarantined { replica: ReplicaRef, quarantine: Quarantine },
+    /// Answers [`ApplyTask::SkipEntry`]. Not lost.
+    QuarantineLifted { replica: ReplicaRef, request: RequestId },
+    /// An operator's word that the entry at which the replica here is quarantined has no effect.
+    /// Answered by [`Effect::Reply`]. It must be said to every replica of the range.
+    SkipEntry { request: RequestId, range: RangeId, index: u64 },
     /// A whole snapshot came in and was staged.
     SnapshotReceived { envelope: RaftEnvelope, staged: StagedSnapshot },
     /// What became of an [`Effect::SendSnapshot`]: said of each once. Not lost, as until then the
@@ -65,7 +86,7 @@ pub enum Event {
     SnapshotSent { range: RangeId, to: ReplicaId, index: u64, delivered: bool },
     /// Answers [`Effect::NeedFence`]: a timestamp that the oracle gave out after it was asked.
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
-    /// A range as the control plane knows it, maybe from long ago: without a replica on this node.
+    /// A range as the control plane knows it, maybe from long ago: without the replica on this node.
     Elsewhere(RangeDescriptor),
     /// Messages to that node could not be delivered.
     Unreachable(NodeId),
@@ -82,6 +103,8 @@ pub enum Effect {
         token: u64,
         batch: LogBatch,
     },
+    /// Hand to the shard's [`crate::Applier`], in this order. Not lost.
+    Apply(ApplyTask),
     /// Flush the state engine, then say [`Event::Flushed`].
     Flush {
         token: u64,

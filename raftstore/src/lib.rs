@@ -10,9 +10,11 @@
 //!
 //! [`Event::Propose`] → `peer/propose.rs` packs what waits into one entry → `peer/ready.rs` sends it
 //! to the followers and hands it to the log writer ([`Effect::Append`]) at the same time →
-//! [`Event::Persisted`] here and acknowledgements from there make a quorum → `peer/apply.rs` runs the
-//! command through the range's [`rangedb_storage::StateMachine`] → the pass writes the state →
-//! [`Effect::Reply`]. One round of the log, one fsync on each node, shared by all ranges.
+//! [`Event::Persisted`] here and acknowledgements from there make a quorum → `peer/apply.rs` hands the
+//! entry to the [`Applier`] ([`Effect::Apply`]), which runs the command through the range's
+//! [`rangedb_storage::StateMachine`], writes the state and answers ([`ApplyEffect::Reply`]) → the store
+//! hears how far the state is ([`Event::Applied`]). One round of the log, one fsync on each node,
+//! shared by all ranges.
 //!
 //! # Life of a read
 //!
@@ -38,6 +40,7 @@
 //! Splitting and merging of ranges; witnesses; hibernation of idle ranges; applying an entry before
 //! it is durable here.
 
+mod apply;
 mod bootstrap;
 mod config;
 mod entry_cache;
@@ -49,10 +52,16 @@ mod membership;
 mod outgoing;
 mod pass;
 mod peer;
+mod position;
 mod raft_log;
 mod status;
 mod store;
+mod view;
 
+pub use apply::{
+    AppliedMembership, Applier, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, ReplicaRef,
+    SnapshotInstall,
+};
 pub use bootstrap::bootstrap;
 pub use config::Config;
 pub use eraft::decode_message;

@@ -101,6 +101,37 @@ impl Change {
         after
     }
 
+    /// The step from one set of replicas to the other, if a single one leads there.
+    pub fn between(before: &[Replica], after: &[Replica]) -> Option<Change> {
+        let only_in = |these: &[Replica], those: &[Replica]| {
+            let mut only = these.iter().filter(|this| !has(those, this.replica_id));
+            (only.next().copied(), only.next().is_none())
+        };
+        let promoted = after.iter().find(|r| {
+            let was = before.iter().find(|b| b.replica_id == r.replica_id);
+            was.is_some_and(|b| b.role() == ReplicaRole::Learner)
+                && r.role() != ReplicaRole::Learner
+        });
+        let outgoing = after.iter().find(|r| r.role() == ReplicaRole::OutgoingVoter);
+        let ((added, one_added), (removed, one_removed)) =
+            (only_in(after, before), only_in(before, after));
+        if !one_added || !one_removed {
+            return None;
+        }
+        let step = match (added, removed, promoted, outgoing) {
+            (Some(added), None, None, None) => Change::AddLearner(added),
+            (None, Some(removed), None, None) if removed.role() == ReplicaRole::Learner => {
+                Change::RemoveLearner(removed.replica_id)
+            }
+            (None, removed, promoted, outgoing) => Change::Replace {
+                promote: promoted.map(|replica| replica.replica_id),
+                remove: removed.or(outgoing.copied()).map(|replica| replica.replica_id),
+            },
+            _ => return None,
+        };
+        (step.replicas_after(before) == after).then_some(step)
+    }
+
     /// The same as raft knows it.
     pub fn conf_change(&self) -> ConfChangeV2 {
         let single = |kind: ConfChangeType, id: u64| {
@@ -125,6 +156,10 @@ impl Change {
         change.set_changes(changes.into());
         change
     }
+}
+
+fn has(replicas: &[Replica], id: u64) -> bool {
+    replicas.iter().any(|replica| replica.replica_id == id)
 }
 
 /// The replicas once the joint configuration is left.
@@ -164,6 +199,25 @@ mod tests {
         assert_eq!(conf(joint.clone()), (vec![1, 3], vec![1, 2], vec![], true));
         let after = replicas_after_joint(&joint);
         assert_eq!(conf(after), (vec![1, 3], vec![], vec![], false));
+    }
+
+    #[test]
+    fn a_step_is_found_between_the_replicas_before_and_after_it() {
+        use ReplicaRole::{Learner, Voter};
+        let before = vec![replica(1, Voter), replica(2, Voter), replica(3, Learner)];
+        let steps = [
+            Change::AddLearner(replica(4, Learner)),
+            Change::RemoveLearner(3),
+            Change::Replace { promote: Some(3), remove: Some(2) },
+            Change::Replace { promote: Some(3), remove: None },
+            Change::Replace { promote: None, remove: Some(2) },
+        ];
+        for step in steps {
+            let after = step.replicas_after(&before);
+            assert_eq!(Change::between(&before, &after), Some(step));
+        }
+        assert_eq!(Change::between(&before, &[replica(1, Voter)]), None, "two steps");
+        assert_eq!(Change::between(&before, &[replica(4, Voter)]), None);
     }
 
     #[test]

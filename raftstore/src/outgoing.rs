@@ -11,12 +11,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rangedb_storage::Reader;
+use rangedb_storage::{Reader, Span};
+
+/// The state that a snapshot shows.
+pub(crate) struct OutgoingView {
+    pub reader: Arc<dyn Reader>,
+    /// Stored keys of the range, as the view has it.
+    pub span: Span,
+}
 
 /// By the entry it stands at.
 enum Stage {
     /// Raft was given its description.
-    Taken(u64, Arc<dyn Reader>),
+    Taken(u64, OutgoingView),
     Streaming(u64),
 }
 
@@ -29,18 +36,19 @@ impl Outgoing {
         self.0.is_empty()
     }
 
-    /// Raft is about to be given the description. In place of one whose stream has not begun; false
-    /// if a stream is under way.
-    pub fn take(&mut self, to: u64, index: u64, view: impl FnOnce() -> Arc<dyn Reader>) -> bool {
-        if let Some(Stage::Streaming(_)) = self.0.get(&to) {
-            return false;
-        }
-        self.0.insert(to, Stage::Taken(index, view()));
-        true
+    /// Raft is about to be given the description. It takes the place of one whose stream has not
+    /// begun.
+    pub fn take(&mut self, to: u64, index: u64, view: OutgoingView) {
+        assert!(!self.is_streaming(to), "one stream at a time goes to replica {to}");
+        self.0.insert(to, Stage::Taken(index, view));
+    }
+
+    pub fn is_streaming(&self, to: u64) -> bool {
+        matches!(self.0.get(&to), Some(Stage::Streaming(_)))
     }
 
     /// The view that goes with a snapshot which raft was given, unless it took a newer one since.
-    pub fn begin(&mut self, to: u64, index: u64) -> Option<Arc<dyn Reader>> {
+    pub fn begin(&mut self, to: u64, index: u64) -> Option<OutgoingView> {
         if !matches!(self.0.get(&to), Some(Stage::Taken(taken, _)) if *taken == index) {
             return None;
         }
@@ -73,17 +81,18 @@ mod tests {
 
     use super::*;
 
-    fn view() -> Arc<dyn Reader> {
-        MemState::new().snapshot()
+    fn view() -> OutgoingView {
+        OutgoingView { reader: MemState::new().snapshot(), span: Span::everything() }
     }
 
     #[test]
     fn a_snapshot_counts_from_its_view_to_the_end_of_its_stream() {
         let mut outgoing = Outgoing::default();
-        assert!(outgoing.take(2, 7, view) && !outgoing.is_empty());
+        outgoing.take(2, 7, view());
+        assert!(!outgoing.is_empty() && !outgoing.is_streaming(2));
         assert!(outgoing.begin(2, 6).is_none(), "raft was given a newer one");
         assert!(outgoing.begin(2, 7).is_some() && !outgoing.is_empty());
-        assert!(!outgoing.take(2, 9, || unreachable!("it would not be sent")));
+        assert!(outgoing.is_streaming(2));
         assert!(!outgoing.end(2, 6) && !outgoing.end(3, 7));
         assert!(!outgoing.is_empty());
         assert!(outgoing.end(2, 7) && outgoing.is_empty());
@@ -92,10 +101,10 @@ mod tests {
     #[test]
     fn a_view_goes_with_the_message_that_goes_to_nobody_and_a_stream_does_not() {
         let mut outgoing = Outgoing::default();
-        outgoing.take(2, 7, view);
+        outgoing.take(2, 7, view());
         outgoing.give_up(2);
         assert!(outgoing.is_empty());
-        outgoing.take(2, 8, view);
+        outgoing.take(2, 8, view());
         outgoing.begin(2, 8).unwrap();
         outgoing.give_up(2);
         assert!(outgoing.end(2, 8));

@@ -1,4 +1,4 @@
-//! One replica: its raft state, its machine and what its clients wait for. Each behaviour is an
+//! One replica: its raft state and what its clients wait for. Each behaviour is an
 //! `impl Peer` in a file of its own below `peer/`; here are the fields and how they are read.
 
 mod apply;
@@ -6,8 +6,10 @@ mod credible;
 mod departure;
 mod destroy;
 mod install;
+mod lease;
 mod operate;
 mod propose;
+mod quarantine;
 mod read;
 mod ready;
 mod report;
@@ -22,15 +24,17 @@ use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId, SYSTEM_PREFIX};
-use rangedb_storage::{
-    Error as StorageError, LogBatch, LogEngine, Span, StateEngine, StateMachine, keys,
-};
+use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, StateEngine};
 
+use crate::apply::{Quarantine, ReplicaRef};
 use crate::lease::Lease;
-use crate::raft_log::{Position, RaftLog};
+use crate::position::Position;
+use crate::raft_log::RaftLog;
 use crate::{Config, Error, RequestId};
 
+use apply::InApply;
 pub(crate) use credible::INDEX_MAX;
+use install::Installing;
 pub(crate) use install::StagedIn;
 use operate::PendingOperation;
 use propose::Proposals;
@@ -64,16 +68,21 @@ pub(crate) struct Peer {
     pub range: RangeId,
     pub me: Replica,
     raw: RawNode<RaftLog>,
-    machine: Box<dyn StateMachine>,
     rng: fastrand::Rng,
     config: Arc<Config>,
     leading: Option<Leading>,
     proposals: Proposals,
+    in_apply: InApply,
     reads: Reads,
     operation: Option<PendingOperation>,
     persisting: VecDeque<Persisting>,
     /// A snapshot that raft was told of and has not yet handed back for installing.
     staged: Option<StagedIn>,
+    installing: Option<Installing>,
+    /// Why this replica stands still.
+    quarantine: Option<Quarantine>,
+    /// Somebody said that this replica is no member any more, and the control plane has not.
+    removal_claimed: bool,
     /// Ticks during which votes are refused: a replica that restarts has forgotten whether it just
     /// heard a leader, whose lease counts on it.
     vote_embargo_ticks: usize,
@@ -93,6 +102,8 @@ pub(crate) struct Peer {
 struct Heard {
     replica: Replica,
     tick: u64,
+    /// How long it refuses its vote after it heard a leader, in microseconds.
+    vote_promise_us: u64,
 }
 
 /// Engines and settings that all peers of a store share.
@@ -100,7 +111,10 @@ pub(crate) struct Shared {
     pub node: NodeId,
     pub config: Arc<Config>,
     pub log: Arc<dyn LogEngine>,
+    /// Only read here: the applier writes it.
     pub state: Arc<dyn StateEngine>,
+    /// How long replicas that were there before refuse votes, in ticks.
+    pub vote_embargo_ticks: usize,
 }
 
 impl Peer {
@@ -109,7 +123,6 @@ impl Peer {
         shared: &Shared,
         me: Replica,
         stored: RangeState,
-        machine: Box<dyn StateMachine>,
         rng: fastrand::Rng,
     ) -> Result<(Self, LogBatch), rangedb_storage::Error> {
         let range = RangeId(stored.descriptor.as_ref().map_or(0, |d| d.range_id));
@@ -144,16 +157,19 @@ impl Peer {
             range,
             me,
             raw,
-            machine,
             rng,
-            vote_embargo_ticks: config.election_ticks,
+            vote_embargo_ticks: shared.vote_embargo_ticks,
             config,
             leading: None,
             proposals: Proposals::default(),
+            in_apply: InApply::default(),
             reads: Reads::default(),
             operation: None,
             persisting: VecDeque::new(),
             staged: None,
+            installing: None,
+            quarantine: None,
+            removal_claimed: false,
             leaderless_ticks: 0,
             disk_full: false,
             membership_index: applied_index,
@@ -165,9 +181,6 @@ impl Peer {
         if rangedb_planted::Bug::VoteAfterRestart.is_planted() {
             peer.lift_vote_embargo();
         }
-        if peer.is_initialized() {
-            peer.load_machine(&*shared.state)?;
-        }
         peer.rejitter();
         Ok((peer, LogBatch { changes }))
     }
@@ -177,12 +190,11 @@ impl Peer {
         shared: &Shared,
         range: RangeId,
         me: Replica,
-        machine: Box<dyn StateMachine>,
         rng: fastrand::Rng,
     ) -> Result<Self, rangedb_storage::Error> {
         let descriptor = RangeDescriptor { range_id: range.0, ..Default::default() };
         let nothing = RangeState { descriptor: Some(descriptor), ..Default::default() };
-        let (peer, changes) = Self::open(shared, me, nothing, machine, rng)?;
+        let (peer, changes) = Self::open(shared, me, nothing, rng)?;
         assert!(changes.is_empty(), "range {range}: a log was left where no replica was");
         Ok(peer)
     }
@@ -204,9 +216,8 @@ impl Peer {
         self.raw.store().applied
     }
 
-    /// Stored keys of the range's data.
-    pub fn span(&self) -> Span {
-        keys::data_span(&self.descriptor().start_key, &self.descriptor().end_key)
+    pub fn reference(&self) -> ReplicaRef {
+        ReplicaRef { range: self.range, id: self.replica_id() }
     }
 
     pub fn term(&self) -> u64 {
@@ -272,11 +283,6 @@ impl Peer {
             let timeout = self.rng.usize(ticks..2 * ticks);
             self.raw.raft.set_randomized_election_timeout(timeout);
         }
-    }
-
-    fn load_machine(&mut self, state: &dyn StateEngine) -> Result<(), rangedb_storage::Error> {
-        let descriptor = self.descriptor().clone();
-        self.machine.load(state, &descriptor.start_key, &descriptor.end_key)
     }
 
     fn is_raft_leader(&self) -> bool {

@@ -16,24 +16,20 @@ use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
-use rangedb_storage::{LogChange, LogEngine, StateEngine};
+use rangedb_storage::{LogChange, LogEngine, StateEngine, keys};
 
 use crate::entry_cache::{EntryCache, entry_bytes};
 use crate::membership::conf_state;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, OutgoingView};
 use crate::peer::INDEX_MAX;
+use crate::position::Position;
+use crate::view::View;
 
 /// No log gets to a later term by elections; above it is room for what is added to it.
 const TERM_MAX: u64 = u64::MAX >> 1;
 
 /// Format of the records in a snapshot: changes with the formats of the state.
 pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 1;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Position {
-    pub index: u64,
-    pub term: u64,
-}
 
 /// Entries on their way to disk.
 struct Pending {
@@ -54,11 +50,11 @@ pub(crate) struct RaftLog {
     pending: VecDeque<Pending>,
     cache: EntryCache,
     cache_bytes_max: usize,
-    /// The newest applied entry.
+    /// The newest entry that the applier is known to have applied. The state may be ahead of it.
     pub applied: Position,
     /// Where the newest installed snapshot stood.
     pub snapshot_index: u64,
-    /// As of the newest applied entry.
+    /// As of the newest entry that is known to be applied.
     pub descriptor: Arc<RangeDescriptor>,
     /// raft-rs asks for snapshots through a shared reference.
     outgoing: RefCell<Outgoing>,
@@ -192,6 +188,19 @@ impl RaftLog {
         self.cache.shrink(self.durable_index.min(self.applied.index), self.cache_bytes_max);
     }
 
+    /// The applier has applied the entry, and all before it.
+    pub fn on_applied(&mut self, applied: Position) {
+        assert!(
+            applied.index >= self.applied.index,
+            "range {}: applied {} after {}",
+            self.range,
+            applied.index,
+            self.applied.index
+        );
+        self.applied = applied;
+        self.cache.shrink(self.durable_index.min(applied.index), self.cache_bytes_max);
+    }
+
     /// Drops entries up to `index`, which must be applied and covered by a finished flush.
     pub fn truncate(&mut self, index: u64) -> Result<LogChange, rangedb_storage::Error> {
         assert!(
@@ -239,6 +248,18 @@ impl RaftLog {
     fn raise_term(&mut self, term: u64) {
         if self.hard_state.term < term {
             (self.hard_state.term, self.hard_state.vote) = (term, 0);
+        }
+    }
+
+    /// What a planted bug takes for the state of a view: entries that are committed, applied or not.
+    #[cfg(feature = "planted")]
+    fn state_in_memory(&self) -> RangeState {
+        let index = self.hard_state.commit.min(self.durable_index);
+        RangeState {
+            descriptor: Some((*self.descriptor).clone()),
+            applied_index: index,
+            applied_term: self.term_at(index).expect("an entry of the log"),
+            ..Default::default()
         }
     }
 
@@ -330,27 +351,34 @@ impl raft::Storage for RaftLog {
         Ok(self.last_index)
     }
 
+    /// Index, term and members of the snapshot are those that its view itself shows: raft-rs asks for
+    /// it in the middle of whatever it is doing, when nothing in memory says what the state holds.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let temporarily = || raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        if self.outgoing.borrow().is_streaming(to) {
+            return Err(temporarily());
+        }
+        let view = View::take(&*self.state, self.range).map_err(engine_error)?;
+        let Some(View { reader, state }) = view else { return Err(temporarily()) };
+        #[cfg(feature = "planted")]
+        let state = match rangedb_planted::Bug::SnapshotFromMemory.is_planted() {
+            true => self.state_in_memory(),
+            false => state,
+        };
         // A learner promoted in the middle of a joint change would have to finish it from a
         // snapshot; the change is over in a moment.
-        if self.applied.index < request_index {
+        if state.applied_index < request_index {
             return Err(temporarily());
         }
-        let view = || self.state.snapshot();
-        if !self.outgoing.borrow_mut().take(to, self.applied.index, view) {
-            return Err(temporarily());
-        }
-        let meta = SnapshotMeta {
-            descriptor: Some((*self.descriptor).clone()),
-            format_version: SNAPSHOT_FORMAT_VERSION,
-        };
-        let mut metadata = SnapshotMetadata {
-            index: self.applied.index,
-            term: self.applied.term,
-            ..Default::default()
-        };
-        metadata.set_conf_state(conf_state(&self.descriptor));
+        let descriptor = state.descriptor.unwrap_or_default();
+        let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
+        let index = state.applied_index;
+        self.outgoing.borrow_mut().take(to, index, OutgoingView { reader, span });
+        let mut metadata =
+            SnapshotMetadata { index, term: state.applied_term, ..Default::default() };
+        metadata.set_conf_state(conf_state(&descriptor));
+        let meta =
+            SnapshotMeta { descriptor: Some(descriptor), format_version: SNAPSHOT_FORMAT_VERSION };
         let mut snapshot = Snapshot { data: meta.encode_to_vec().into(), ..Default::default() };
         snapshot.set_metadata(metadata);
         Ok(snapshot)

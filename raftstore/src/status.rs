@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rangedb_proto::v1::{RangeDescriptor, Replica};
 
+use crate::Quarantine;
+
 /// One replica as it stands between two passes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeStatus {
@@ -27,6 +29,8 @@ pub struct RangeStatus {
     /// Somebody holds a view of the range's state, or is going to be handed one, to stream it to
     /// another replica. Also after this one has ceased to lead.
     pub sends_snapshot: bool,
+    /// Why the replica stands still, if it does.
+    pub quarantine: Option<Quarantine>,
 }
 
 /// What a store did since it was opened.

@@ -2,7 +2,8 @@
 //!
 //! [`Store::step`] takes one event and touches the peers it concerns; [`Store::flush`] makes one pass
 //! over the touched peers and returns what is to be done. Steps between two flushes share a pass: one
-//! entry for their commands, one batch for the state, one append for the log.
+//! entry for their commands, one append for the log. Evaluating commands and writing the state is left
+//! to the shard's [`Applier`].
 
 mod flushing;
 mod messages;
@@ -18,9 +19,11 @@ use rangedb_storage::{
     StateEngine, StateMachine, keys,
 };
 
+use crate::apply::{Applier, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
 use crate::peer::{INDEX_MAX, Peer, Shared};
+use crate::position::Position;
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus};
 use flushing::Flushing;
 
@@ -45,6 +48,10 @@ pub struct Options {
     pub node: NodeId,
     pub shard: Shard,
     pub config: Config,
+    /// How long replicas that were there before refuse votes from now on, in microseconds: at least
+    /// [`Config::vote_embargo_us`] of the timings that this node's last life ran with, whose promises
+    /// leaders still count on.
+    pub vote_embargo_us: u64,
     /// Of all that is drawn at random: election timeouts.
     pub seed: u64,
 }
@@ -55,15 +62,23 @@ struct Appending {
     readies: Vec<(RangeId, ReplicaId, u64)>,
 }
 
-/// See the module's head.
+/// How far the removal of a replica is. Its log goes last: a replica that is still in the state could
+/// not be opened without one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Destroying {
+    State,
+    /// With the append that drops the log.
+    Log(u64),
+}
+
+/// The replicas of one shard, as raft sees them.
 ///
 /// Invariants:
-/// - replies and acknowledgements leave only after the state write of their pass;
+/// - the state is written by the shard's applier alone;
 /// - tokens of appends ascend, and readies are persisted in that order.
 pub struct Store {
     shared: Shared,
     shard: Shard,
-    machines: MachineFactory,
     rng: fastrand::Rng,
     peers: BTreeMap<RangeId, Peer>,
     touched: BTreeSet<RangeId>,
@@ -71,8 +86,8 @@ pub struct Store {
     inbox: Vec<Event>,
     appending: VecDeque<Appending>,
     last_token: u64,
-    /// Ranges whose log is being dropped, with the append that does it.
-    destroying: BTreeMap<RangeId, u64>,
+    /// Ranges of which a replica is being removed.
+    destroying: BTreeMap<RangeId, Destroying>,
     flushing: Flushing,
     /// Log changes that wait for the next append and for nothing else.
     log_changes: Vec<LogChange>,
@@ -87,13 +102,16 @@ impl Store {
         log: Arc<dyn LogEngine>,
         state: Arc<dyn StateEngine>,
         machines: MachineFactory,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Applier)> {
         let config = Arc::new(options.config);
-        let shared = Shared { node: options.node, config, log, state };
+        let embargo_us = options.vote_embargo_us.max(config.vote_embargo_us());
+        let embargo_ticks = embargo_us.div_ceil(config.tick_us.max(1));
+        let vote_embargo_ticks = usize::try_from(embargo_ticks).unwrap_or(usize::MAX);
+        let shared =
+            Shared { node: options.node, config, log, state: state.clone(), vote_embargo_ticks };
         let mut store = Store {
             shared,
             shard: options.shard,
-            machines,
             rng: fastrand::Rng::with_seed(options.seed),
             peers: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -107,9 +125,11 @@ impl Store {
             counters: Counters::default(),
         };
         let mut changes = LogBatch::default();
+        let mut applied = Vec::new();
         for stored in store.stored_ranges()? {
-            let (peer, mended) = store.open_peer(stored)?;
+            let (peer, mended) = store.open_peer(stored.clone())?;
             changes.extend(mended);
+            applied.push(RangeState { replica_id: peer.me.replica_id, ..stored });
             store.peers.insert(peer.range, peer);
         }
         // Logs of replicas that never got their first snapshot, or whose destruction was cut short.
@@ -127,7 +147,7 @@ impl Store {
             }
         }
         store.touch_all();
-        Ok(store)
+        Ok((store, Applier::open(state, machines, applied)?))
     }
 
     /// For the founding of a cluster: no replica has lived before, so none has promised anything,
@@ -151,11 +171,12 @@ impl Store {
     /// Handles all that was stepped since the last flush. `now` is when the events were taken in, or
     /// later.
     ///
-    /// An error is the engines': the process must end, because what is in memory may be ahead of
-    /// what is on disk in ways that nobody can tell any more.
+    /// An error is the log engine's, or says that raft and the state contradict each other: the process
+    /// must end, because what is in memory may be ahead of what is on disk in ways that nobody can tell
+    /// any more.
     pub fn flush(&mut self, now: Monotonic) -> Result<Vec<Effect>> {
         let state = self.shared.state.clone();
-        let mut pass = Pass::new(now, &*state);
+        let mut pass = Pass::new(now);
         self.counters.passes += 1;
         for event in std::mem::take(&mut self.inbox) {
             self.on_event(event, &mut pass)?;
@@ -163,27 +184,23 @@ impl Store {
         pass.log.changes.append(&mut self.log_changes);
 
         let touched = std::mem::take(&mut self.touched);
-        for range in &touched {
+        for range in touched.difference(&pass.removed.clone()) {
             let Some(peer) = self.peers.get_mut(range) else { continue };
             // First: raft-rs passes proposals and reads of a deposed leader on to its successor,
             // past the fence and the lease.
             peer.note_role(&mut pass);
             peer.propose_waiting(now);
             peer.start_read_round(now);
-            if peer.on_ready(&mut pass)? {
+            if peer.on_ready(&mut pass) {
                 self.touched.insert(*range);
             }
         }
         for range in std::mem::take(&mut pass.removed) {
-            self.destroy(range, &mut pass)?;
-        }
-        pass.write_state()?;
-        if pass.structural {
-            state.flush()?;
+            self.destroy(range, &mut pass);
         }
         for range in &touched {
             if let Some(peer) = self.peers.get_mut(range) {
-                peer.serve_reads(&mut pass);
+                peer.serve_reads(&*state, &mut pass);
                 if peer.wants_read_round(now) {
                     self.touched.insert(*range);
                 }
@@ -213,7 +230,7 @@ impl Store {
         self.counters
     }
 
-    fn on_event(&mut self, event: Event, pass: &mut Pass<'_>) -> Result<()> {
+    fn on_event(&mut self, event: Event, pass: &mut Pass) -> Result<()> {
         match event {
             Event::Tick => {
                 self.on_tick(pass);
@@ -228,9 +245,37 @@ impl Store {
             Event::SnapshotReceived { envelope, staged } => {
                 self.on_snapshot_received(envelope, staged, pass)?;
             }
-            Event::Propose { request, range, command } => {
+            Event::Applied { replica, index, term, membership } => {
+                if let Some(peer) = self.touch_replica(replica) {
+                    peer.on_applied(Position { index, term }, membership, pass)?;
+                }
+            }
+            Event::Installed { replica, descriptor } => {
+                if let Some(peer) = self.touch_replica(replica) {
+                    peer.on_installed(*descriptor, pass);
+                }
+            }
+            Event::Destroyed { replica } => {
+                // Durable with the append at the end of this pass.
+                self.destroying.insert(replica.range, Destroying::Log(self.last_token + 1));
+                self.log_changes.push(LogChange::Destroy { range_id: replica.range.0 });
+            }
+            Event::Quarantined { replica, quarantine } => {
+                if let Some(peer) = self.touch_replica(replica) {
+                    peer.on_quarantined(quarantine, pass);
+                }
+            }
+            Event::QuarantineLifted { replica, request } => match self.touch_replica(replica) {
+                Some(peer) => peer.on_quarantine_lifted(request, pass),
+                None => pass.answer((request, Err(Error::RangeNotFound(replica.range)))),
+            },
+            Event::SkipEntry { request, range, index } => match self.touch(range) {
+                Some(peer) => peer.skip_entry(request, index, pass),
+                None => pass.answer((request, Err(Error::RangeNotFound(range)))),
+            },
+            Event::Propose { request, range, command, cost } => {
                 match self.touch(range.id) {
-                    Some(peer) => peer.propose(request, range, command, pass),
+                    Some(peer) => peer.propose(request, range, command, cost, pass),
                     None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
                 };
             }
@@ -273,7 +318,7 @@ impl Store {
         Ok(())
     }
 
-    fn on_tick(&mut self, pass: &mut Pass<'_>) {
+    fn on_tick(&mut self, pass: &mut Pass) {
         for peer in self.peers.values_mut() {
             peer.tick(pass);
         }
@@ -284,8 +329,11 @@ impl Store {
         }
     }
 
-    fn on_persisted(&mut self, token: u64, pass: &mut Pass<'_>) {
-        self.destroying.retain(|_, append| *append > token);
+    fn on_persisted(&mut self, token: u64, pass: &mut Pass) {
+        self.destroying.retain(|_, destroying| match destroying {
+            Destroying::State => true,
+            Destroying::Log(append) => *append > token,
+        });
         while self.appending.front().is_some_and(|appending| appending.token <= token) {
             let appending = self.appending.pop_front().expect("just seen");
             for (range, replica, ready) in appending.readies {
@@ -309,7 +357,7 @@ impl Store {
     }
 
     /// Hands the pass's log writes on.
-    fn append(&mut self, pass: &mut Pass<'_>) {
+    fn append(&mut self, pass: &mut Pass) {
         if pass.log.is_empty() && pass.persisting.is_empty() {
             return;
         }
@@ -326,16 +374,17 @@ impl Store {
         pass.effects.push(Effect::Append { token, batch });
     }
 
-    fn destroy(&mut self, range: RangeId, pass: &mut Pass<'_>) -> Result<()> {
+    fn destroy(&mut self, range: RangeId, pass: &mut Pass) {
         if let Some(peer) = self.peers.remove(&range) {
             self.counters.replicas_destroyed += 1;
-            // Durable with the append at the end of this pass.
-            self.destroying.insert(range, self.last_token + 1);
-            // What a flush in the same pass lets its log drop comes before the end of that log.
-            pass.log.changes.append(&mut self.log_changes);
-            peer.destroy(pass)?;
+            self.destroying.insert(range, Destroying::State);
+            peer.destroy(pass);
         }
-        Ok(())
+    }
+
+    /// The replica, unless the range has another one here, or none.
+    fn touch_replica(&mut self, replica: ReplicaRef) -> Option<&mut Peer> {
+        self.touch(replica.range).filter(|peer| peer.replica_id() == replica.id)
     }
 
     fn touch(&mut self, range: RangeId) -> Option<&mut Peer> {
@@ -392,7 +441,7 @@ impl Store {
             ))
         })?;
         let rng = self.peer_rng();
-        Peer::open(&self.shared, me, stored, (self.machines)(range), rng)
+        Peer::open(&self.shared, me, stored, rng)
     }
 
     fn count(&mut self, effects: &[Effect]) {
@@ -407,7 +456,7 @@ impl Store {
                 Effect::SendSnapshot { .. } => counters.snapshots_sent += 1,
                 Effect::NeedFence { .. } => counters.leaderships_won += 1,
                 Effect::Reply { .. } => counters.requests_answered += 1,
-                Effect::SteppedDown { .. } => {}
+                Effect::Apply(_) | Effect::SteppedDown { .. } => {}
             }
         }
     }

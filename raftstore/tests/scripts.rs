@@ -9,7 +9,7 @@
 //! n1, n2.., replicas p1, p2..; at first pN is on nN. Clocks stand still but for ticks of 100 ms.
 //!
 //! ```text
-//! > cluster nodes=4 [replicas=3] [leader=1] [log-keep=BYTES] [flush-log=BYTES] [no-lease]
+//! > cluster nodes=4 [replicas=3] [leader=1] [log-keep=BYTES] [flush-log=BYTES] [no-lease] [tick-ms=A,B]
 //!       start over; with a leader, elect it and fence it at 100
 //! > quiet STEP                     a step whose answers are of no interest
 //! > stabilize                      persist and deliver until nothing is left to do
@@ -18,22 +18,27 @@
 //! > cut LINK · heal                from now on lose all that is sent · until healed
 //! > persist N                      write what waits for the log of node N, tell its store
 //! > pause persist N · resume persist N         leave it out of `stabilize`
+//! > pause apply N · resume apply N             an applier that is slow
 //! > tick N [TIMES] [until campaign]
 //! > elect N                        the others hear nothing for an election timeout, N campaigns
 //! > advance-clock N MS
 //! > crash N · restart N
 //! > fence N TS [term=T]            the oracle's answer
-//! > propose N [epoch=V] put K=V [, put K=V ...]             commands that arrive together
+//! > propose N [epoch=V] [cost=C] put K=V [, put K=V ...]    commands that arrive together
 //! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]
 //! > pause reads N · resume reads N             a process that stands still before it reads
 //! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
-//! > snapshot deliver|lose|repeat [unheard]        the oldest snapshot; `repeat`: delivered, and
-//!                                  believed lost; unheard: taken in together with what comes next
+//! > snapshot deliver|lose|repeat [unheard] [behind LINK]      the oldest snapshot; `repeat`: delivered,
+//!                                  and believed lost; unheard: taken in together with what comes next;
+//!                                  behind: its end is heard in one pass with what is on that link
 //! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
 //!                                  learns it together with what comes next
 //! > disk N full|free · unreachable N NODE
-//! > elsewhere N M                  the control plane tells node N of the range as node M knows it
-//! > forge LINK epoch=V put K=V     a leader's entry with an epoch that no leader here would use
+//! > elsewhere N M [behind-messages]         the control plane tells node N of the range as node M
+//!                                  knows it; in one pass with what is on its way to N
+//! > forge LINK [epoch=V] [level=L] put K=V      a leader's entry with an epoch or a feature level
+//!                                  that no leader here would use
+//! > skip-entry N INDEX             an operator takes the effect of the entry of a quarantine
 //! > status · members · waiting · data · tombstones · staged
 //! ```
 //!

@@ -59,11 +59,17 @@ impl StoreHandle {
         }))
     }
 
-    /// Replicates a command; returns the machine's reply once it is applied.
+    /// Replicates a command; returns the machine's reply once it is applied. `cost` is how many records
+    /// evaluating it may touch at the most.
     ///
     /// Dropping the future does not take the command back.
-    pub async fn propose(&self, range: RangeRef, command: Bytes) -> Result<Bytes, Error> {
-        let event = |request| Event::Propose { request, range, command };
+    pub async fn propose(
+        &self,
+        range: RangeRef,
+        command: Bytes,
+        cost: u32,
+    ) -> Result<Bytes, Error> {
+        let event = |request| Event::Propose { request, range, command, cost };
         match self.ask(range.id, event).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Read(_) | Answer::LeaseExpired => unreachable!("a proposal is not read"),
@@ -103,7 +109,7 @@ impl StoreHandle {
     pub fn complete(&self, effect: Effect, now: Monotonic) -> Option<Effect> {
         match effect {
             Effect::Reply { request, result } => {
-                self.answer(request, result.map(Answer::Reply));
+                self.reply(request, result);
                 None
             }
             Effect::ReadReady { request, reader, descriptor, lease_until } => {
@@ -115,6 +121,11 @@ impl StoreHandle {
             }
             other => Some(other),
         }
+    }
+
+    /// Answers whoever waits for the request.
+    pub fn reply(&self, request: RequestId, result: Result<Bytes, Error>) {
+        self.answer(request, result.map(Answer::Reply));
     }
 
     fn sink(&self, range: RangeId) -> &Arc<dyn EventSink> {

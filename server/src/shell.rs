@@ -14,6 +14,7 @@
 //! waits. A panic or an engine's error on one of the first three ends the process (`end`).
 
 mod accept;
+mod apply_worker;
 pub mod bootstrap;
 mod clock;
 pub mod config;

@@ -18,6 +18,7 @@ use crate::{Result, Span};
 
 const RANGE_STATE: &[u8; 2] = b"r/";
 const TOMBSTONE: &[u8; 2] = b"t/";
+const SKIPPED_ENTRY: &[u8; 2] = b"s/";
 
 /// Where a key's newest committed version stands in [`crate::ColumnFamily::Current`].
 pub fn current(user_key: &[u8]) -> Bytes {
@@ -87,6 +88,11 @@ pub fn tombstone(range_id: u64) -> Bytes {
     meta(TOMBSTONE, range_id)
 }
 
+/// Where it is noted in [`crate::ColumnFamily::Meta`] that an operator took an entry's effect from it.
+pub fn skipped_entry(range_id: u64, index: u64) -> Bytes {
+    [&meta(SKIPPED_ENTRY, range_id)[..], &index.to_be_bytes()].concat().into()
+}
+
 /// All keys made by [`range_state`].
 pub fn range_states() -> Span {
     Span { start: Bytes::from_static(RANGE_STATE), end: Bytes::from_static(b"r0") }
@@ -102,14 +108,20 @@ pub fn tombstones() -> Span {
 pub enum MetaKey {
     RangeState { range_id: u64 },
     Tombstone { range_id: u64 },
+    SkippedEntry { range_id: u64, index: u64 },
 }
 
 pub fn parse_meta(stored: &[u8]) -> Result<MetaKey> {
-    let parsed = stored.split_first_chunk::<2>().and_then(|(kind, id)| {
-        let range_id = u64::from_be_bytes(id.try_into().ok()?);
-        match kind {
-            RANGE_STATE => Some(MetaKey::RangeState { range_id }),
-            TOMBSTONE => Some(MetaKey::Tombstone { range_id }),
+    let parsed = stored.split_first_chunk::<2>().and_then(|(kind, numbers)| {
+        let (id, rest) = numbers.split_first_chunk::<8>()?;
+        let range_id = u64::from_be_bytes(*id);
+        match (kind, rest) {
+            (RANGE_STATE, []) => Some(MetaKey::RangeState { range_id }),
+            (TOMBSTONE, []) => Some(MetaKey::Tombstone { range_id }),
+            (SKIPPED_ENTRY, index) => {
+                let index = u64::from_be_bytes(index.try_into().ok()?);
+                Some(MetaKey::SkippedEntry { range_id, index })
+            }
             _ => None,
         }
     });
@@ -204,6 +216,10 @@ mod tests {
                     parse_meta(&tombstone(ts)).unwrap(),
                     MetaKey::Tombstone { range_id: ts }
                 );
+                assert_eq!(
+                    parse_meta(&skipped_entry(ts, ts)).unwrap(),
+                    MetaKey::SkippedEntry { range_id: ts, index: ts }
+                );
                 assert!(range_states().contains(&range_state(ts)));
                 assert!(!range_states().contains(&tombstone(ts)));
                 assert!(tombstones().contains(&tombstone(ts)));
@@ -216,7 +232,9 @@ mod tests {
         assert!(parse_user_key(&history(b"a", 1)).is_err());
         assert!(parse_history(&current(b"a")).is_err());
         assert!(parse_value(&[&value(b"a", 1)[..], b"x"].concat()).is_err());
-        for stored in [&b""[..], b"r", b"r/", b"r/1234567", b"r/123456789", b"x/12345678"] {
+        for stored in
+            [&b""[..], b"r", b"r/", b"r/1234567", b"r/123456789", b"x/12345678", b"s/12345678"]
+        {
             assert!(parse_meta(stored).is_err(), "{stored:?}");
         }
     }

@@ -1,65 +1,152 @@
-//! Committed entries to state: commands through the machine, membership changes to the descriptor.
-//! The applied index goes into the same batch as what it describes.
+//! Committed entries on their way to the applier, and what comes back of them.
+//!
+//! Raft commits an entry here; [`crate::Applier`] evaluates it. Between the two the store knows the
+//! entry as committed and not as applied: reads that must see it wait, and membership changes in it
+//! have no effect on raft. How much may lie between is bounded: beyond that a leader takes no command
+//! and a follower takes no entry in, which the leader sees as a lost message.
 
-use std::sync::Arc;
-
-use prost::Message;
-use raft::eraftpb::{Entry, EntryType};
+use raft::eraftpb::Entry;
 use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{LogEntry, MembershipChange, RangeDescriptor, RangeState, ReplicaRole};
-use rangedb_storage::{ApplyContext, ColumnFamily, Error as StorageError, Result, keys};
+use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
+use rangedb_storage::{Error as StorageError, Result};
 
 use super::{Leading, Peer};
-use crate::membership::{conf_state, replicas_after_joint, same_members};
+use crate::Effect;
+use crate::apply::{AppliedMembership, ApplyEntry, ApplyTask};
+use crate::entry_cache::entry_bytes;
+use crate::membership::{conf_state, same_members};
 use crate::pass::Pass;
-use crate::raft_log::Position;
-use crate::{Effect, FEATURE_LEVEL, eraft};
+use crate::position::Position;
+
+/// Bytes of entries of one range that may be committed and not applied. Several full entries, so that
+/// the applier always has the next one; few enough that many ranges fit in memory.
+const UNAPPLIED_BYTES_MAX: usize = 16 << 20;
+
+/// Records that commands of one range may touch which are not answered yet, as their leader reckons:
+/// about a second of work. What waits longer is better told to come again.
+pub(super) const UNANSWERED_COST_MAX: u64 = 1 << 19;
+
+/// Entries that the applier has and has not told of.
+struct Unapplied {
+    last_index: u64,
+    bytes: usize,
+    cost: u64,
+}
+
+/// What is between raft and the applier.
+#[derive(Default)]
+pub(super) struct InApply {
+    tasks: std::collections::VecDeque<Unapplied>,
+    bytes: usize,
+    cost: u64,
+}
+
+impl InApply {
+    fn push(&mut self, task: Unapplied) {
+        self.bytes += task.bytes;
+        self.cost += task.cost;
+        self.tasks.push_back(task);
+    }
+
+    /// Entries up to `index` are applied.
+    fn pop(&mut self, index: u64) {
+        while self.tasks.front().is_some_and(|task| task.last_index <= index) {
+            let task = self.tasks.pop_front().expect("just seen");
+            self.bytes -= task.bytes;
+            self.cost -= task.cost;
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.bytes >= UNAPPLIED_BYTES_MAX
+    }
+
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
+}
 
 impl Peer {
-    pub(super) fn apply(&mut self, entries: Vec<Entry>, pass: &mut Pass<'_>) -> Result<()> {
-        let Some(last) = entries.last().map(|e| Position { index: e.index, term: e.term }) else {
-            return Ok(());
-        };
-        for entry in entries {
-            let applied = self.applied();
-            assert!(
-                entry.index == applied.index + 1,
-                "range {}: entry {} follows applied entry {}",
-                self.range,
-                entry.index,
-                applied.index
-            );
-            match entry.get_entry_type() {
-                EntryType::EntryNormal if entry.data.is_empty() => {
-                    self.on_applied_empty(&entry, pass)
-                }
-                EntryType::EntryNormal => self.apply_commands(&entry, pass)?,
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.apply_membership(&entry, pass)?;
-                }
+    /// Hands committed entries to the applier, with those who wait for them. A quorum took in what was
+    /// proposed here after it was proposed: that renews the lease.
+    pub(super) fn hand_to_applier(&mut self, committed: Vec<Entry>, pass: &mut Pass) {
+        let Some(last_index) = committed.last().map(|entry| entry.index) else { return };
+        let bytes = committed.iter().map(entry_bytes).sum();
+        let mut cost = 0;
+        let mut entries = Vec::with_capacity(committed.len());
+        for entry in committed {
+            let (proposed, replaced) = self.take_proposed(entry.index, entry.term);
+            for answer in replaced {
+                pass.answer(answer);
             }
-            self.log().applied = Position { index: entry.index, term: entry.term };
-            // An operation whose place in the log went to another entry was not taken.
-            let refused = Err(self.not_leader());
-            self.answer_operation(entry.index, 0, refused, pass);
+            let mut requests = Vec::new();
+            if let Some(proposed) = proposed {
+                self.renew_lease(entry.term, proposed.at, pass.now);
+                requests = proposed.requests;
+                cost += proposed.cost;
+            }
+            entries.push(ApplyEntry { entry, requests });
         }
-        let state = self.range_state();
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::AppliedIndexOutsideBatch.is_planted() {
-            let mut alone = rangedb_storage::WriteBatch::default();
-            let key = keys::range_state(self.range.0);
-            alone.put(ColumnFamily::Meta, key, state.encode_to_vec());
-            pass.state.write(alone)?;
+        self.in_apply.push(Unapplied { last_index, bytes, cost });
+        let replica = self.reference();
+        pass.effects.push(Effect::Apply(ApplyTask::Entries { replica, entries }));
+    }
+
+    /// The applier has applied entries up to `applied`, the last of which may change the membership.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupt`] if raft knows other members than the descriptor names.
+    pub fn on_applied(
+        &mut self,
+        applied: Position,
+        membership: Option<AppliedMembership>,
+        pass: &mut Pass,
+    ) -> Result<()> {
+        self.in_apply.pop(applied.index);
+        // Raft has been told of a newer state, whose members it follows already.
+        let is_superseded = self.awaits_install();
+        if let Some(AppliedMembership { index, term, change }) = membership {
+            let result = match change {
+                None => Err(self.stale_epoch()),
+                Some((_, after)) if is_superseded => {
+                    drop(after);
+                    Ok(bytes::Bytes::new())
+                }
+                Some((change, after)) => {
+                    let conf = self.raw.apply_conf_change(&change).map_err(|e| {
+                        let range = self.range;
+                        StorageError::corrupt(format!("raft refuses a change of {range}: {e}"))
+                    })?;
+                    let expected = conf_state(&after);
+                    if !same_members(&conf, &expected) {
+                        let range = self.range;
+                        return Err(StorageError::corrupt(format!(
+                            "{conf:?}, and {expected:?} in the descriptor of {range}"
+                        )));
+                    }
+                    self.adopt(*after, index, pass);
+                    Ok(bytes::Bytes::new())
+                }
+            };
+            self.answer_operation(index, term, result, pass);
         }
-        pass.batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+        // An operation whose place in the log went to another entry was not taken.
+        let refused = Err(self.not_leader());
+        self.answer_operation(applied.index, 0, refused, pass);
+        if is_superseded {
+            return Ok(());
+        }
+        self.log().on_applied(applied);
         let in_log = self.raw.raft.raft_log.last_index();
-        self.raw.advance_apply_to(last.index);
+        self.raw.advance_apply_to(applied.index);
         self.step_down_if_no_member();
         if self.is_raft_leader() && self.raw.raft.raft_log.last_index() > in_log {
             // raft-rs appended the step out of the joint configuration, and would send it only with
             // the next heartbeat.
             self.raw.raft.bcast_append();
         }
+        self.rejitter();
         Ok(())
     }
 
@@ -76,132 +163,11 @@ impl Peer {
         }
     }
 
-    pub(super) fn range_state(&self) -> RangeState {
-        let applied = self.applied();
-        RangeState {
-            descriptor: Some((**self.descriptor()).clone()),
-            applied_index: applied.index,
-            applied_term: applied.term,
-            snapshot_index: self.raw.store().snapshot_index,
-            replica_id: self.me.replica_id,
-        }
-    }
-
-    /// The first entry of a leader, or one that raft made of a change it did not allow.
-    fn on_applied_empty(&mut self, entry: &Entry, pass: &mut Pass<'_>) {
-        self.answer_proposed(entry, Vec::new(), pass);
-    }
-
-    fn apply_commands(&mut self, entry: &Entry, pass: &mut Pass<'_>) -> Result<()> {
-        let log_entry = LogEntry::decode(entry.data.clone()).map_err(|e| {
-            StorageError::corrupt(format!("entry {} of {}: {e}", entry.index, self.range))
-        })?;
-        if log_entry.feature_level > FEATURE_LEVEL {
-            return Err(StorageError::Refused(format!(
-                "entry {} of range {} has feature level {}, this version knows {FEATURE_LEVEL}: \
-                 upgrade this node",
-                entry.index, self.range, log_entry.feature_level
-            )));
-        }
-        let descriptor = self.descriptor().clone();
-        let mut results = Vec::with_capacity(log_entry.commands.len());
-        if log_entry.epoch.unwrap_or_default().version != descriptor.epoch().version {
-            results.resize_with(log_entry.commands.len(), || Err(self.stale_epoch()));
-        } else {
-            let context = ApplyContext {
-                start_key: &descriptor.start_key,
-                end_key: &descriptor.end_key,
-                fence: log_entry.fence,
-                index: entry.index,
-            };
-            for command in &log_entry.commands {
-                results.push(Ok(self.machine.apply(&context, command, &mut pass.batch)?));
-            }
-        }
-        self.answer_proposed(entry, results, pass);
-        Ok(())
-    }
-
-    /// Answers whoever proposed the entry here, and renews the lease: a quorum took it in after it
-    /// was proposed.
-    fn answer_proposed(
-        &mut self,
-        entry: &Entry,
-        results: Vec<std::result::Result<bytes::Bytes, crate::Error>>,
-        pass: &mut Pass<'_>,
-    ) {
-        let (proposed, replaced) = self.take_proposed(entry.index, entry.term);
-        for answer in replaced {
-            pass.answer(answer);
-        }
-        let Some(proposed) = proposed else { return };
-        let lasts_us = self.config.lease_us();
-        let sent = proposed.at;
-        #[cfg(feature = "planted")]
-        let sent = match rangedb_planted::Bug::LeaseFromResponse.is_planted() {
-            true => pass.now,
-            false => sent,
-        };
-        if let Some(leading) = self.leading.as_mut().filter(|l| l.term == entry.term) {
-            leading.lease.renew(sent, lasts_us);
-        }
-        if results.is_empty() {
-            // Nobody proposes commands in an entry without any.
-            assert!(proposed.requests.is_empty(), "range {}: commands went missing", self.range);
-            return;
-        }
-        assert_eq!(proposed.requests.len(), results.len(), "range {}: a reply each", self.range);
-        for answer in proposed.requests.into_iter().zip(results) {
-            pass.answer(answer);
-        }
-    }
-
-    fn apply_membership(&mut self, entry: &Entry, pass: &mut Pass<'_>) -> Result<()> {
-        let corrupt =
-            |what: String| StorageError::corrupt(format!("entry {}: {what}", entry.index));
-        let change = eraft::decode_conf_change(&entry.data)
-            .ok_or_else(|| corrupt("not a configuration change".into()))?;
-        let before = self.descriptor().clone();
-        let mut after = (*before).clone();
-        if entry.data.is_empty() {
-            after.replicas = replicas_after_joint(&before.replicas);
-        } else {
-            let wanted = MembershipChange::decode(entry.context.clone())
-                .map_err(|_| corrupt("not a membership change".into()))?;
-            if wanted.epoch != before.epoch {
-                self.answer_operation(entry.index, entry.term, Err(self.stale_epoch()), pass);
-                self.answer_proposed(entry, Vec::new(), pass);
-                return Ok(());
-            }
-            after.replicas = wanted.replicas;
-            after.next_replica_id = wanted.next_replica_id;
-        }
-        let mut epoch = before.epoch();
-        epoch.conf_ver += 1;
-        after.epoch = Some(epoch);
-        // Whoever proposed it had checked it against the descriptor, which is the same everywhere.
-        let conf = self.raw.apply_conf_change(&change).map_err(|e| {
-            corrupt(format!("raft refuses the membership change of {}: {e}", self.range))
-        })?;
-        let expected = conf_state(&after);
-        if !same_members(&conf, &expected) {
-            let range = self.range;
-            return Err(corrupt(format!(
-                "{conf:?}, and {expected:?} in the descriptor of {range}"
-            )));
-        }
-        self.adopt(after, entry.index, pass);
-        self.answer_operation(entry.index, entry.term, Ok(bytes::Bytes::new()), pass);
-        self.answer_proposed(entry, Vec::new(), pass);
-        Ok(())
-    }
-
     /// Takes on the descriptor that a membership change at `index` leads to.
-    fn adopt(&mut self, after: RangeDescriptor, index: u64, pass: &mut Pass<'_>) {
+    fn adopt(&mut self, after: RangeDescriptor, index: u64, pass: &mut Pass) {
         let before = self.descriptor().clone();
-        pass.structural = true;
         self.heard.retain(|id, _| after.replica(*id).is_some());
-        self.log().descriptor = Arc::new(after);
+        self.log().descriptor = std::sync::Arc::new(after);
         self.membership_index = index;
         match self.descriptor().replica(self.me.replica_id).copied() {
             Some(me) => self.me = me,
@@ -215,7 +181,7 @@ impl Peer {
     }
 
     /// Follows raft's role, and reports it once it can be acted upon.
-    pub fn note_role(&mut self, pass: &mut Pass<'_>) {
+    pub fn note_role(&mut self, pass: &mut Pass) {
         let term = self.term();
         let leads = self.is_raft_leader() && !self.has_departed();
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {

@@ -10,8 +10,8 @@
 //! What is left out: nothing here can tell a lie that a sound replica might have told. Whoever can
 //! forge messages of a member can depose a leader, acknowledge for others or replace entries that
 //! are not committed. That is for the transport to keep out. The commands in an entry are not decoded
-//! here either: the machine refuses one that it does not understand. An entry that is none would end
-//! the process as corrupt when it is applied, and again at each start, so it is not let into the log.
+//! here either: the machine refuses one that it does not understand. An entry that is none would
+//! quarantine the range when it is applied, so it is not let into the log.
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
@@ -58,6 +58,19 @@ impl Peer {
             }
             _ => true,
         }
+    }
+}
+
+impl Peer {
+    /// Whether this replica's own leader, in its own term, knows more to be durable here than there
+    /// is. No lost, late or repeated message looks like that.
+    pub(super) fn says_more_than_is_here(&self, message: &Message) -> bool {
+        let raft = &self.raw.raft;
+        message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term == self.term()
+            && message.from == raft.leader_id
+            && message.commit > raft.raft_log.last_index()
+            && message.commit <= INDEX_MAX
     }
 }
 

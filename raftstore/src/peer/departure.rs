@@ -9,7 +9,11 @@
 //! A replica that hears no leader for long asks ([`Body::Check`]); so does, in effect, one that stands
 //! for election without being a member. Only the leader can answer, and followers pass the question
 //! on to it. If none of those that the replica knows is left, the control plane names others
-//! ([`crate::Event::Elsewhere`]): whom to ask, no more.
+//! ([`crate::Event::Elsewhere`]).
+//!
+//! Nobody's word alone destroys a replica. [`Body::Removed`] is a claim, which anybody who reaches this
+//! node could make. The replica goes once the control plane has confirmed it: its directory has a
+//! descriptor, no older than the replica's own, that leaves it out.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +46,7 @@ impl Peer {
     }
 
     /// Tells those who left, or leaves, once that is safe.
-    pub(super) fn tick_departure(&mut self, pass: &mut Pass<'_>) {
+    pub(super) fn tick_departure(&mut self, pass: &mut Pass) {
         if !self.is_raft_leader() || !self.majority_knows_membership() {
             return;
         }
@@ -56,7 +60,7 @@ impl Peer {
 
     /// A replica asks whether it is a member, or behaves as one that missed its removal. True if it
     /// is known not to be.
-    pub fn on_check(&mut self, from: Replica, forwarded: bool, pass: &mut Pass<'_>) -> bool {
+    pub fn on_check(&mut self, from: Replica, forwarded: bool, pass: &mut Pass) -> bool {
         let descriptor = self.descriptor();
         // An id from the future belongs to a change that is not applied here yet.
         let removed = self.is_initialized()
@@ -75,6 +79,8 @@ impl Peer {
                 from: Some(from),
                 to: Some(leader),
                 epoch: descriptor.epoch,
+                // It speaks for another: no promise.
+                vote_promise_us: 0,
                 body: Some(Body::Check(ReplicaCheck { forwarded: true })),
             }));
         }
@@ -89,31 +95,45 @@ impl Peer {
             && descriptor.replica(self.me.replica_id).is_none()
     }
 
+    /// Somebody says that this replica is no member any more.
+    pub fn on_removal_claimed(&mut self) {
+        self.removal_claimed = true;
+    }
+
     /// Asks every replica known here whether this one is still a member.
-    pub(super) fn ask_whether_member(&self, pass: &mut Pass<'_>) {
+    pub(super) fn ask_whether_member(&self, pass: &mut Pass) {
         let heard = self.heard.values().map(|heard| heard.replica);
         let known = self.descriptor().replicas.iter().copied().chain(heard);
         let others: BTreeMap<u64, Replica> = known.map(|r| (r.replica_id, r)).collect();
         self.ask(others.into_values(), pass);
     }
 
-    /// The control plane knows members of the range, and this replica's node has none. A leader
-    /// that is heard knows better.
-    pub fn on_elsewhere(&self, descriptor: &RangeDescriptor, pass: &mut Pass<'_>) {
-        let is_leaderless = self.leaderless_ticks > self.config.election_ticks;
-        if is_leaderless && self.is_removed_by(descriptor) {
+    /// The control plane knows members of the range, and not this one. Confirms a claim; without
+    /// one, this replica asks the members, unless it hears a leader, who knows better.
+    pub fn on_elsewhere(&self, descriptor: &RangeDescriptor, pass: &mut Pass) {
+        if !self.is_removed_by(descriptor) {
+            return;
+        }
+        if self.removal_claimed {
+            pass.removed.insert(self.range);
+        } else if self.leaderless_ticks > self.config.election_ticks {
             self.ask(descriptor.replicas.iter().copied(), pass);
         }
     }
 
-    fn ask(&self, replicas: impl Iterator<Item = Replica>, pass: &mut Pass<'_>) {
+    /// Asks a leader that speaks of a newer replica on this node.
+    pub fn ask_whether_removed(&self, leader: Replica, pass: &mut Pass) {
+        self.ask(std::iter::once(leader), pass);
+    }
+
+    fn ask(&self, replicas: impl Iterator<Item = Replica>, pass: &mut Pass) {
         for replica in replicas.filter(|r| r.replica_id != self.me.replica_id) {
             let check = Body::Check(ReplicaCheck { forwarded: false });
             pass.effects.push(Effect::Send(self.envelope(replica, check)));
         }
     }
 
-    fn tell_removed(&self, gone: Replica, pass: &mut Pass<'_>) {
+    fn tell_removed(&self, gone: Replica, pass: &mut Pass) {
         let descriptor = (**self.descriptor()).clone();
         pass.effects.push(Effect::Send(self.envelope(gone, Body::Removed(descriptor))));
     }

@@ -1,24 +1,32 @@
 //! Snapshots for a follower whose next entry the leader no longer has.
 //!
 //! The leader's side is in `ready.rs` ([`crate::Effect::SendSnapshot`]) and here the report of its
-//! end. On the follower's side a whole snapshot is staged before raft hears of it; once raft has
-//! agreed that it is news, it replaces the range's data in one step that is whole or not at all,
-//! durable before the log is reset behind it. [`crate::raft_log::RaftLog::open`] mends the log after
-//! a crash between the two.
+//! end. On the follower's side a whole snapshot is staged before raft hears of it. Then:
+//!
+//! 1. Raft agrees that it is news. The applier replaces the range's data in one step that is whole or
+//!    not at all, and durable.
+//! 2. The store hears of it ([`crate::Event::Installed`]). Only now the log's reset, and all that this
+//!    replica has to write since, goes to the log writer.
+//! 3. With that durable, raft counts the snapshot as applied.
+//!
+//! [`crate::raft_log::RaftLog::open`] mends the log after a crash between 1 and 2.
 
 use std::sync::Arc;
 
 use prost::Message as _;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
-use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica, SnapshotMeta};
+use rangedb_proto::v1::{RangeDescriptor, Replica, SnapshotMeta};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
-use rangedb_storage::{ColumnFamily, Install, LogChange, Result, StagedSnapshot, WriteBatch, keys};
+use rangedb_storage::{LogChange, StagedSnapshot};
 
-use super::Peer;
+use super::{Peer, Persisting};
+use crate::Effect;
+use crate::apply::{ApplyTask, SnapshotInstall};
 use crate::membership::{are_sound, conf_state, same_members};
 use crate::pass::Pass;
-use crate::raft_log::{Position, SNAPSHOT_FORMAT_VERSION};
+use crate::position::Position;
+use crate::raft_log::SNAPSHOT_FORMAT_VERSION;
 
 /// A staged snapshot with the descriptor that goes with it.
 pub(crate) struct StagedIn {
@@ -27,15 +35,22 @@ pub(crate) struct StagedIn {
     descriptor: RangeDescriptor,
 }
 
+/// A snapshot that the applier is putting in place, with what must not be written before it is.
+pub(super) struct Installing {
+    at: Position,
+    readies: Vec<(Persisting, Vec<LogChange>)>,
+}
+
 impl Peer {
     /// Offers a staged snapshot to raft. Staged records that are of no use are thrown away.
     pub fn on_snapshot_received(
         &mut self,
         from: Replica,
+        vote_promise_us: u64,
         message: Message,
         staged: StagedSnapshot,
-        pass: &mut Pass<'_>,
-    ) -> Result<()> {
+        pass: &mut Pass,
+    ) {
         let snapshot = message.get_snapshot();
         let index = snapshot.get_metadata().index;
         let descriptor = SnapshotMeta::decode(&snapshot.data[..])
@@ -43,23 +58,27 @@ impl Peer {
             .filter(|meta| meta.format_version == SNAPSHOT_FORMAT_VERSION)
             .and_then(|meta| meta.descriptor)
             .filter(|descriptor| self.may_become(descriptor, snapshot.get_metadata()));
-        let (Some(descriptor), None) = (descriptor, &self.staged) else {
-            return pass.state.discard(staged);
+        let Some(descriptor) = descriptor.filter(|_| !self.awaits_install()) else {
+            return self.discard(staged, pass);
         };
-        if !self.is_credible(&message) {
-            return pass.state.discard(staged);
+        if !self.is_credible(&message) || self.is_quarantined() {
+            return self.discard(staged, pass);
         }
         if message.term >= self.term() {
             self.leaderless_ticks = 0;
         }
-        self.hear(from);
+        self.hear(from, vote_promise_us);
         self.step_raft(message);
         let taken = self.raw.snap().is_some_and(|snap| snap.get_metadata().index == index);
         if !taken {
-            return pass.state.discard(staged);
+            return self.discard(staged, pass);
         }
         self.staged = Some(StagedIn { index, staged, descriptor });
-        Ok(())
+    }
+
+    fn discard(&self, staged: StagedSnapshot, pass: &mut Pass) {
+        let replica = self.reference();
+        pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
     }
 
     /// Whether a snapshot's descriptor can be this range's, says what raft is told, and has a part for
@@ -75,66 +94,65 @@ impl Peer {
             && metadata.get_conf_state().learners_next.is_empty()
     }
 
-    /// Replaces the range's data by the snapshot that raft hands back. Returns the log's changes.
-    pub(super) fn install(
-        &mut self,
-        snapshot: &Snapshot,
-        pass: &mut Pass<'_>,
-    ) -> Result<Vec<LogChange>> {
+    /// Has the applier replace the range's data by the snapshot that raft hands back. Returns the
+    /// log's changes, which wait for that.
+    pub(super) fn install(&mut self, snapshot: &Snapshot, pass: &mut Pass) -> Vec<LogChange> {
         let metadata = snapshot.get_metadata();
         let at = Position { index: metadata.index, term: metadata.term };
         let staged = self.staged.take().filter(|staged| staged.index == at.index);
-        let staged = staged.unwrap_or_else(|| {
+        let StagedIn { staged, descriptor, .. } = staged.unwrap_or_else(|| {
             panic!("range {}: raft took a snapshot at {} that was not staged", self.range, at.index)
         });
-        // What this pass applied before must not be written over the snapshot afterwards.
-        pass.write_state()?;
+        let replica = self.reference();
+        let install = SnapshotInstall { replica, staged, descriptor, at };
+        pass.effects.push(Effect::Apply(ApplyTask::Install(install)));
+        self.installing = Some(Installing { at, readies: Vec::new() });
+        self.log().reset(at)
+    }
 
+    /// Keeps what a ready has to write until the snapshot before it is in place. Gives it back if
+    /// there is none.
+    pub(super) fn hold_behind_install(
+        &mut self,
+        ready: Persisting,
+        changes: Vec<LogChange>,
+    ) -> Option<(Persisting, Vec<LogChange>)> {
+        let Some(installing) = &mut self.installing else { return Some((ready, changes)) };
+        installing.readies.push((ready, changes));
+        None
+    }
+
+    /// The snapshot is in place, durably.
+    pub fn on_installed(&mut self, descriptor: RangeDescriptor, pass: &mut Pass) {
+        let Some(Installing { at, readies }) = self.installing.take() else { return };
         let mut answers = self.give_up_in_flight();
         answers.extend(self.fail_operation());
         for answer in answers {
             pass.answer(answer);
         }
-        let state = RangeState {
-            descriptor: Some(staged.descriptor.clone()),
-            applied_index: at.index,
-            applied_term: at.term,
-            snapshot_index: at.index,
-            replica_id: self.me.replica_id,
-        };
-        let mut meta = WriteBatch::default();
-        meta.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
-        let span = keys::data_span(&staged.descriptor.start_key, &staged.descriptor.end_key);
-        #[cfg(feature = "planted")]
-        let (meta, late) = match rangedb_planted::Bug::InstallNotAtomic.is_planted() {
-            true => (WriteBatch::default(), meta),
-            false => (meta, WriteBatch::default()),
-        };
-        pass.state.install(Install { staged: staged.staged, span, meta })?;
-        #[cfg(feature = "planted")]
-        pass.state.write(late)?;
-
-        if let Some(me) = staged.descriptor.replica(self.me.replica_id) {
+        if let Some(me) = descriptor.replica(self.me.replica_id) {
             self.me = *me;
         }
         let log = self.log();
-        log.descriptor = Arc::new(staged.descriptor);
-        log.applied = at;
+        log.descriptor = Arc::new(descriptor);
         log.snapshot_index = at.index;
-        let changes = log.reset(at);
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::MachineNotReloaded.is_planted() {
-            return Ok(changes);
+        log.on_applied(at);
+        for (ready, changes) in readies {
+            self.write_ready(ready, changes, pass);
         }
-        self.load_machine(pass.state)?;
-        Ok(changes)
     }
 
-    /// Whether a snapshot is installed and the log's reset behind it not yet durable. Until then raft
-    /// may not stand for election: it would look through its log for entries that it takes for
-    /// unapplied, and they are gone.
+    /// Raft was told of a snapshot that is not in place yet. The members that raft knows are the
+    /// snapshot's already.
+    pub(super) fn awaits_install(&self) -> bool {
+        self.staged.is_some() || self.installing.is_some()
+    }
+
+    /// Whether a snapshot is being put in place, or the log's reset behind it is not yet durable. Until
+    /// then raft may not stand for election: it would look through its log for entries that it takes
+    /// for unapplied, and they are gone.
     pub(super) fn is_installing(&self) -> bool {
-        self.raw.raft.raft_log.applied() < self.applied().index
+        self.installing.is_some() || self.raw.raft.raft_log.applied() < self.applied().index
     }
 
     /// Tells raft that the snapshot is applied, once raft knows that it is durable.

@@ -22,7 +22,7 @@ pub(super) struct PendingOperation {
 }
 
 impl Peer {
-    pub fn operate(&mut self, request: RequestId, operation: RangeOperation, pass: &mut Pass<'_>) {
+    pub fn operate(&mut self, request: RequestId, operation: RangeOperation, pass: &mut Pass) {
         let result = self.check_operation(&operation).and_then(|()| match operation.body {
             Some(Body::TransferLeader(transfer)) => {
                 self.transfer_leader(transfer.to_replica_id).map(|()| true)
@@ -135,7 +135,7 @@ impl Peer {
         &mut self,
         request: RequestId,
         change: Change,
-        pass: &mut Pass<'_>,
+        pass: &mut Pass,
     ) -> Result<(), Error> {
         if self.is_short_of_room() {
             return Err(Error::DiskFull(self.range));
@@ -153,7 +153,7 @@ impl Peer {
         self.raw
             .propose_conf_change(context.encode_to_vec(), change.conf_change())
             .map_err(|e| Error::Refused(format!("raft does not take the change now: {e}")))?;
-        self.note_proposed(pass.now, Vec::new());
+        self.note_proposed(pass.now, Vec::new(), 0);
         let (index, term) = (self.raw.raft.raft_log.last_index(), self.term());
         self.operation = Some(PendingOperation { request, index, term });
         Ok(())
@@ -191,7 +191,7 @@ impl Peer {
         index: u64,
         term: u64,
         result: Result<Bytes, Error>,
-        pass: &mut Pass<'_>,
+        pass: &mut Pass,
     ) {
         if let Some(pending) = self.operation.take_if(|pending| pending.index <= index) {
             let here = (pending.index, pending.term) == (index, term);

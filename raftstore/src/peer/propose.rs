@@ -8,6 +8,7 @@ use prost::Message;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::LogEntry;
 
+use super::apply::UNANSWERED_COST_MAX;
 use super::{Answer, Peer};
 use crate::pass::Pass;
 use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
@@ -16,13 +17,27 @@ use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
 pub(super) struct Proposed {
     pub at: Monotonic,
     pub requests: Vec<RequestId>,
+    /// Of the requests' commands together.
+    pub cost: u64,
 }
+
+/// A command that waits for the next entry.
+struct Waiting {
+    request: RequestId,
+    command: Bytes,
+    cost: u32,
+}
+
+/// Records that the commands of one entry may touch. An entry is applied without a pause, and a
+/// round of the applier, which other ranges wait for, is as long as its longest entry.
+const ENTRY_COST_MAX: u64 = 4096;
 
 #[derive(Default)]
 pub(super) struct Proposals {
-    /// Wait for the next entry.
-    queue: VecDeque<(RequestId, Bytes)>,
+    queue: VecDeque<Waiting>,
     queue_bytes: usize,
+    /// Of commands in the queue and in entries that are not committed yet.
+    cost: u64,
     /// By index and term. They outlive leadership, because their entries may still commit; so a replica
     /// that leads again, with a log that others have cut, proposes below what it proposed before.
     in_flight: BTreeMap<(u64, u64), Proposed>,
@@ -34,9 +49,13 @@ impl Peer {
         request: RequestId,
         range: RangeRef,
         command: Bytes,
-        pass: &mut Pass<'_>,
+        cost: u32,
+        pass: &mut Pass,
     ) {
-        let refused = if self.leading.is_none() {
+        let refused = if let Some(quarantine) = &self.quarantine {
+            let reason = quarantine.reason.clone();
+            Some(Error::Quarantined { range: self.range, reason })
+        } else if self.leading.is_none() {
             Some(self.not_leader())
         } else if range.epoch.version != self.descriptor().epoch().version {
             Some(self.stale_epoch())
@@ -49,6 +68,8 @@ impl Peer {
             })
         } else if self.proposals.queue_bytes + command.len() > self.config.queue_bytes_max {
             Some(Error::TooBusy { range: self.range, reason: "too many commands wait" })
+        } else if self.unanswered_cost() >= UNANSWERED_COST_MAX || self.in_apply.is_full() {
+            Some(Error::TooBusy { range: self.range, reason: "what waits is too much work" })
         } else {
             None
         };
@@ -56,7 +77,8 @@ impl Peer {
             Some(error) => pass.answer((request, Err(error))),
             None => {
                 self.proposals.queue_bytes += command.len();
-                self.proposals.queue.push_back((request, command));
+                self.proposals.cost += u64::from(cost);
+                self.proposals.queue.push_back(Waiting { request, command, cost });
             }
         }
     }
@@ -66,32 +88,42 @@ impl Peer {
         let Some(fence) = self.fence() else { return };
         while !self.proposals.queue.is_empty() {
             let mut commands = Vec::new();
-            let mut bytes = 0;
-            for (_, command) in &self.proposals.queue {
-                if !commands.is_empty() && bytes + command.len() > self.config.entry_bytes_max {
+            let (mut bytes, mut cost) = (0, 0);
+            for Waiting { command, cost: more, .. } in &self.proposals.queue {
+                let is_full = bytes + command.len() > self.config.entry_bytes_max
+                    || cost + u64::from(*more) > ENTRY_COST_MAX;
+                if !commands.is_empty() && is_full {
                     break;
                 }
                 bytes += command.len();
+                cost += u64::from(*more);
                 commands.push(command.clone());
             }
+            let fits = u32::try_from(cost).unwrap_or(u32::MAX);
             let count = commands.len();
             let epoch = self.descriptor().epoch;
-            let entry = LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands };
+            let entry =
+                LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands, cost: fits };
             // Refused while too much is uncommitted: the commands wait for their turn.
             if self.raw.propose(Vec::new(), entry.encode_to_vec()).is_err() {
                 return;
             }
             let requests =
-                self.proposals.queue.drain(..count).map(|(request, _)| request).collect();
+                self.proposals.queue.drain(..count).map(|waiting| waiting.request).collect();
             self.proposals.queue_bytes -= bytes;
-            self.note_proposed(now, requests);
+            self.note_proposed(now, requests, cost);
         }
     }
 
     /// Remembers that the newest entry of the log was proposed here.
-    pub(super) fn note_proposed(&mut self, at: Monotonic, requests: Vec<RequestId>) {
+    pub(super) fn note_proposed(&mut self, at: Monotonic, requests: Vec<RequestId>, cost: u64) {
         let place = (self.raw.raft.raft_log.last_index(), self.term());
-        self.proposals.in_flight.insert(place, Proposed { at, requests });
+        self.proposals.in_flight.insert(place, Proposed { at, requests, cost });
+    }
+
+    /// Of commands that this replica took in and has not answered.
+    fn unanswered_cost(&self) -> u64 {
+        self.proposals.cost + self.in_apply.cost()
     }
 
     /// What was proposed here at this entry's place, and answers for those whose place was taken by
@@ -104,6 +136,8 @@ impl Peer {
         let above = self.proposals.in_flight.split_off(&(index + 1, 0));
         let mut here = std::mem::replace(&mut self.proposals.in_flight, above);
         let proposed = here.remove(&(index, term));
+        let over = proposed.iter().chain(here.values()).map(|proposed| proposed.cost).sum::<u64>();
+        self.proposals.cost -= over;
         if here.is_empty() {
             return (proposed, Vec::new());
         }
@@ -115,13 +149,18 @@ impl Peer {
     /// Answers for commands that wait and were not proposed: they certainly do not happen.
     pub(super) fn refuse_waiting(&mut self, error: &Error) -> Vec<Answer> {
         self.proposals.queue_bytes = 0;
-        self.proposals.queue.drain(..).map(|(request, _)| (request, Err(error.clone()))).collect()
+        self.proposals.cost -=
+            self.proposals.queue.iter().map(|waiting| u64::from(waiting.cost)).sum::<u64>();
+        let refuse = |waiting: Waiting| (waiting.request, Err(error.clone()));
+        self.proposals.queue.drain(..).map(refuse).collect()
     }
 
     /// Answers for proposals whose entries this replica will not see applied.
     pub(super) fn give_up_in_flight(&mut self) -> Vec<Answer> {
         let unknown = Error::Undetermined(self.range);
-        let in_flight = std::mem::take(&mut self.proposals.in_flight).into_values();
+        let in_flight = std::mem::take(&mut self.proposals.in_flight);
+        self.proposals.cost -= in_flight.values().map(|proposed| proposed.cost).sum::<u64>();
+        let in_flight = in_flight.into_values();
         in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
     }
 

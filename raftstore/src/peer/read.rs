@@ -9,6 +9,7 @@
 
 use raft::ReadState;
 use rangedb_proto::RangeDescriptorExt;
+use rangedb_storage::StateEngine;
 
 use super::{Answer, Peer};
 use crate::pass::Pass;
@@ -54,11 +55,16 @@ impl Peer {
         range: RangeRef,
         at: ReadAt,
         confirm: bool,
-        pass: &mut Pass<'_>,
+        pass: &mut Pass,
     ) {
         let in_log = self.raw.raft.raft_log.last_index();
         let stale = range.epoch.version != self.descriptor().epoch().version;
+        let quarantined = self.quarantine.as_ref().map(|quarantine| Error::Quarantined {
+            range: self.range,
+            reason: quarantine.reason.clone(),
+        });
         let refused = match &mut self.leading {
+            _ if quarantined.is_some() => quarantined,
             None => Some(self.not_leader()),
             Some(_) if stale => Some(self.stale_epoch()),
             Some(_) if self.reads.waiting.len() >= READS_WAITING_MAX => {
@@ -130,16 +136,13 @@ impl Peer {
     }
 
     /// A quorum answered.
-    pub(super) fn on_read_state(&mut self, state: ReadState) {
+    pub(super) fn on_read_state(&mut self, state: ReadState, now: Monotonic) {
         let context = state.request_ctx.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
         if self.reads.round.as_ref().map(|round| round.context) != context {
             return;
         }
         let round = self.reads.round.take().expect("just compared");
-        let lasts_us = self.config.lease_us();
-        if let Some(leading) = &mut self.leading {
-            leading.lease.renew(round.sent, lasts_us);
-        }
+        self.renew_lease(self.term(), round.sent, now);
         for mut read in round.reads {
             read.index = read.index.max(state.index);
             read.confirmed = true;
@@ -147,8 +150,10 @@ impl Peer {
         }
     }
 
-    /// Gives a reader to every read that may have one. The state must be written.
-    pub fn serve_reads(&mut self, pass: &mut Pass<'_>) {
+    /// Gives a reader to every read that may have one. The reader may show entries beyond those known
+    /// to be applied: they are committed. The descriptor may then be older than the reader, by changes
+    /// of members, which move no key.
+    pub fn serve_reads(&mut self, state: &dyn StateEngine, pass: &mut Pass) {
         let applied = self.applied().index;
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready) else { return };
         let lease_until = leading.lease.valid_until(pass.now);
@@ -159,7 +164,7 @@ impl Peer {
         if reads.is_empty() {
             return;
         }
-        let reader = pass.state.snapshot();
+        let reader = state.snapshot();
         for read in reads {
             pass.effects.push(Effect::ReadReady {
                 request: read.request,

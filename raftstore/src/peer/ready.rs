@@ -7,9 +7,10 @@
 use raft::eraftpb::{Message, MessageType};
 use rangedb_proto::v1::{RaftEnvelope, Replica, raft_envelope::Body};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
-use rangedb_storage::Result;
+use rangedb_storage::LogChange;
 
 use super::{Peer, Persisting};
+use crate::outgoing::OutgoingView;
 use crate::pass::Pass;
 use crate::{Effect, eraft};
 
@@ -19,29 +20,26 @@ const READIES_PER_PASS_MAX: usize = 8;
 
 impl Peer {
     /// Handles what raft has ready. True if there is more.
-    pub fn on_ready(&mut self, pass: &mut Pass<'_>) -> Result<bool> {
+    pub fn on_ready(&mut self, pass: &mut Pass) -> bool {
         for _ in 0..READIES_PER_PASS_MAX {
             if !self.raw.has_ready() {
                 break;
             }
-            self.on_one_ready(pass)?;
-            if pass.removed.contains(&self.range) {
-                return Ok(false);
-            }
+            self.on_one_ready(pass);
         }
         self.note_role(pass);
-        Ok(self.raw.has_ready())
+        self.raw.has_ready()
     }
 
-    fn on_one_ready(&mut self, pass: &mut Pass<'_>) -> Result<()> {
+    fn on_one_ready(&mut self, pass: &mut Pass) {
         let mut ready = self.raw.ready();
         let number = ready.number();
         let mut changes = Vec::new();
         if !ready.snapshot().is_empty() {
-            changes.extend(self.install(ready.snapshot(), pass)?);
+            changes.extend(self.install(ready.snapshot(), pass));
         }
         for state in ready.take_read_states() {
-            self.on_read_state(state);
+            self.on_read_state(state, pass.now);
         }
         let messages = ready.take_messages();
         self.send(messages, pass);
@@ -56,21 +54,33 @@ impl Peer {
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
 
+        let ready = Persisting { ready: number, held };
+        if let Some((ready, changes)) = self.hold_behind_install(ready, changes) {
+            self.write_ready(ready, changes, pass);
+        }
+        self.hand_to_applier(committed, pass);
+        self.rejitter();
+    }
+
+    /// Hands what a ready has to write to the log writer, and its messages to whoever waits for that.
+    pub(super) fn write_ready(
+        &mut self,
+        ready: Persisting,
+        changes: Vec<LogChange>,
+        pass: &mut Pass,
+    ) {
         if changes.is_empty() && self.persisting.is_empty() {
-            self.raw.on_persist_ready(number);
-            self.send(held, pass);
+            self.raw.on_persist_ready(ready.ready);
+            self.send(ready.held, pass);
         } else {
             pass.log.changes.extend(changes);
-            pass.persisting.push((self.range, ReplicaId(self.me.replica_id), number));
-            self.persisting.push_back(Persisting { ready: number, held });
+            pass.persisting.push((self.range, ReplicaId(self.me.replica_id), ready.ready));
+            self.persisting.push_back(ready);
         }
-        self.apply(committed, pass)?;
-        self.rejitter();
-        Ok(())
     }
 
     /// The ready and all before it are durable: their messages may leave.
-    pub fn on_persisted(&mut self, ready: u64, pass: &mut Pass<'_>) {
+    pub fn on_persisted(&mut self, ready: u64, pass: &mut Pass) {
         while self.persisting.front().is_some_and(|first| first.ready <= ready) {
             let persisted = self.persisting.pop_front().expect("just seen");
             self.send(persisted.held, pass);
@@ -81,7 +91,7 @@ impl Peer {
         self.rejitter();
     }
 
-    fn send(&mut self, messages: Vec<Message>, pass: &mut Pass<'_>) {
+    fn send(&mut self, messages: Vec<Message>, pass: &mut Pass) {
         for message in messages {
             let Some(to) = self.find_replica(message.to) else {
                 // Its replica was removed while the message was being made.
@@ -96,8 +106,7 @@ impl Peer {
                 continue;
             }
             match self.log().outgoing().begin(to.replica_id, index) {
-                Some(reader) => {
-                    let span = self.span();
+                Some(OutgoingView { reader, span }) => {
                     pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });
                 }
                 // Raft asked twice within a ready, and once is enough.
@@ -117,6 +126,7 @@ impl Peer {
             from: Some(self.me),
             to: Some(to),
             epoch: self.descriptor().epoch,
+            vote_promise_us: self.config.vote_promise_us(),
             body: Some(body),
         }
     }

@@ -24,6 +24,7 @@ impl Peer {
             truncated_index: log.truncated().index,
             log_entries: log.entries_kept(),
             sends_snapshot: log.sends_snapshot(),
+            quarantine: self.quarantine.clone(),
         }
     }
 

@@ -51,9 +51,21 @@ impl Peer {
     }
 
     /// A raft message for this replica.
-    pub fn on_message(&mut self, from: Replica, message: Message, pass: &mut Pass<'_>) {
+    pub fn on_message(
+        &mut self,
+        from: Replica,
+        vote_promise_us: u64,
+        message: Message,
+        pass: &mut Pass,
+    ) {
         let kind = message.get_msg_type();
-        if !is_between_replicas(kind) || !self.is_credible(&message) {
+        if self.is_quarantined() || !is_between_replicas(kind) {
+            return;
+        }
+        if !self.is_credible(&message) {
+            if self.says_more_than_is_here(&message) {
+                self.lost_its_tail(message.commit, pass);
+            }
             return;
         }
         if is_answer(kind) && message.term > self.term() && self.is_bound_to_leader() {
@@ -70,9 +82,10 @@ impl Peer {
         if kind == MessageType::MsgTimeoutNow && self.is_installing() {
             return;
         }
-        // Taking entries in would need room. To the leader it looks like a lost message.
-        if kind == MessageType::MsgAppend && !message.entries.is_empty() && self.is_short_of_room()
-        {
+        // Taking entries in would need room, on the disk or in memory. To the leader it looks like a
+        // lost message.
+        let is_short = self.is_short_of_room() || self.in_apply.is_full();
+        if kind == MessageType::MsgAppend && !message.entries.is_empty() && is_short {
             return;
         }
         if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat)
@@ -80,12 +93,13 @@ impl Peer {
         {
             self.leaderless_ticks = 0;
         }
-        self.hear(from);
+        self.hear(from, vote_promise_us);
         self.step_raft(message);
     }
 
-    pub(super) fn hear(&mut self, from: Replica) {
-        self.heard.insert(from.replica_id, Heard { replica: from, tick: self.ticks });
+    pub(super) fn hear(&mut self, from: Replica, vote_promise_us: u64) {
+        let heard = Heard { replica: from, tick: self.ticks, vote_promise_us };
+        self.heard.insert(from.replica_id, heard);
         if self.heard.len() > HEARD_MAX {
             let silent = self.heard.iter().min_by_key(|(_, heard)| heard.tick).map(|(id, _)| *id);
             self.heard.remove(&silent.expect("there are many"));

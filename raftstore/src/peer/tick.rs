@@ -10,9 +10,9 @@ use crate::pass::Pass;
 const LEADERLESS_PATIENCE: usize = 5;
 
 impl Peer {
-    pub fn tick(&mut self, pass: &mut Pass<'_>) {
+    pub fn tick(&mut self, pass: &mut Pass) {
         self.ticks += 1;
-        if !self.is_installing() {
+        if !self.is_installing() && !self.is_quarantined() {
             self.raw.tick();
         }
         self.rejitter();

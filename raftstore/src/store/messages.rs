@@ -3,27 +3,25 @@
 
 use prost::Message as _;
 use raft::eraftpb::{Message, MessageType};
-use rangedb_proto::RangeId;
 use rangedb_proto::v1::{RaftEnvelope, Replica, Tombstone, raft_envelope::Body};
+use rangedb_proto::{RangeId, ReplicaId};
 use rangedb_storage::{ColumnFamily, Error as StorageError, Result, StagedSnapshot, keys};
 
 use super::Store;
-use crate::eraft;
+use crate::apply::{ApplyTask, ReplicaRef};
 use crate::pass::Pass;
 use crate::peer::Peer;
+use crate::{Effect, eraft};
 
 /// Replicas without state that a store keeps for leaders who spoke of them. Far more than a node is
 /// given at once; one that has no place is made when its leader speaks again.
 const UNINITIALIZED_MAX: usize = 4096;
 
 impl Store {
-    pub(super) fn on_envelope(
-        &mut self,
-        envelope: RaftEnvelope,
-        pass: &mut Pass<'_>,
-    ) -> Result<()> {
+    pub(super) fn on_envelope(&mut self, envelope: RaftEnvelope, pass: &mut Pass) -> Result<()> {
         self.counters.messages_received += 1;
         let range = RangeId(envelope.range_id);
+        let promise_us = envelope.vote_promise_us;
         let (Some(from), Some(to), Some(body)) = (envelope.from, envelope.to, envelope.body) else {
             return Ok(());
         };
@@ -35,12 +33,13 @@ impl Store {
                     MessageType::MsgAppend | MessageType::MsgHeartbeat
                 );
                 if let Some(peer) = self.receiver(range, from, to, creates, pass)? {
-                    peer.on_message(from, message, pass);
+                    peer.on_message(from, promise_us, message, pass);
                 }
             }
             Body::Removed(descriptor) => {
-                if self.peers.get(&range).is_some_and(|peer| peer.is_removed_by(&descriptor)) {
-                    self.destroy(range, pass)?;
+                let peer = self.peers.get_mut(&range);
+                if let Some(peer) = peer.filter(|peer| peer.is_removed_by(&descriptor)) {
+                    peer.on_removal_claimed();
                 }
             }
             Body::Check(check) => {
@@ -56,19 +55,24 @@ impl Store {
         &mut self,
         envelope: RaftEnvelope,
         staged: StagedSnapshot,
-        pass: &mut Pass<'_>,
+        pass: &mut Pass,
     ) -> Result<()> {
         self.counters.snapshots_received += 1;
         let range = RangeId(envelope.range_id);
+        let promise_us = envelope.vote_promise_us;
+        let to_replica = envelope.to.map_or(0, |to| to.replica_id);
         if let (Some(from), Some(to), Some(Body::Message(bytes))) =
             (envelope.from, envelope.to, envelope.body)
             && let Some(message) = decode_for(&bytes, from, to)
             && message.get_msg_type() == MessageType::MsgSnapshot
             && let Some(peer) = self.receiver(range, from, to, true, pass)?
         {
-            return peer.on_snapshot_received(from, message, staged, pass);
+            peer.on_snapshot_received(from, promise_us, message, staged, pass);
+            return Ok(());
         }
-        pass.state.discard(staged)
+        let replica = ReplicaRef { range, id: ReplicaId(to_replica) };
+        pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
+        Ok(())
     }
 
     /// The replica that an envelope is for, made if a leader speaks of it for the first time.
@@ -78,7 +82,7 @@ impl Store {
         from: Replica,
         to: Replica,
         creates: bool,
-        pass: &mut Pass<'_>,
+        pass: &mut Pass,
     ) -> Result<Option<&mut Peer>> {
         // Ids that nothing has: a replica of them could not be opened, or never be left behind.
         let nothing = range.0 == 0 || to.replica_id == 0 || to.replica_id == u64::MAX;
@@ -92,12 +96,12 @@ impl Store {
                 return Ok(None);
             }
             if to.replica_id > mine {
-                if !creates {
-                    return Ok(None);
+                // A node has one replica of a range: if there is a newer one, this one was removed
+                // and has not heard of it. The newer one is made once this one is gone.
+                if creates {
+                    peer.ask_whether_removed(from, pass);
                 }
-                // A node has one replica of a range: that there is a newer one means that this one
-                // was removed, and had not heard of it.
-                self.destroy(range, pass)?;
+                return Ok(None);
             }
         }
         if !self.peers.contains_key(&range) {
@@ -111,8 +115,7 @@ impl Store {
                 return Ok(None);
             }
             let rng = self.peer_rng();
-            let machine = (self.machines)(range);
-            let mut peer = Peer::create(&self.shared, range, to, machine, rng)?;
+            let mut peer = Peer::create(&self.shared, range, to, rng)?;
             peer.lift_vote_embargo();
             peer.set_disk_full(self.disk_full);
             self.peers.insert(range, peer);

@@ -10,7 +10,8 @@ use raft_proto::eraftpb::{HardState, Message, MessageType};
 use rangedb_proto::v1::{Epoch, RaftEnvelope, RangeDescriptor, Replica, SnapshotMeta};
 use rangedb_proto::{NodeId, RangeId};
 use rangedb_raftstore::{
-    Config, Effect, Event, Monotonic, Options, RangeRef, RangeStatus, Shard, Store, bootstrap,
+    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, RangeRef, RangeStatus, Shard,
+    Store, bootstrap,
 };
 use rangedb_storage::{
     ApplyContext, Batch, LogBatch, LogEngine as _, MemLog, MemState, Reader, Result,
@@ -58,6 +59,7 @@ struct Node {
     state: Arc<MemState>,
     /// `None` once what it holds is refused: an operator would wipe it.
     store: Option<Store>,
+    applier: Option<Applier>,
     appends: VecDeque<(u64, LogBatch)>,
     flushes: VecDeque<u64>,
     applied: Applied,
@@ -73,6 +75,7 @@ impl Node {
             log: Arc::new(MemLog::new()),
             state: Arc::new(MemState::new()),
             store: None,
+            applier: None,
             appends: VecDeque::new(),
             flushes: VecDeque::new(),
             applied: Applied::default(),
@@ -89,6 +92,7 @@ impl Node {
             node: NodeId(self.id),
             shard: Shard { index: 0, count: 1 },
             config: Config::default(),
+            vote_embargo_us: 0,
             seed: self.id,
         };
         let applied = self.applied.clone();
@@ -97,11 +101,12 @@ impl Node {
             let applied = if range.0 == RANGE { applied.clone() } else { Applied::default() };
             Box::new(Machine(applied)) as Box<dyn StateMachine>
         });
-        self.store = Store::open(options, self.log.clone(), self.state.clone(), machines).ok();
+        let opened = Store::open(options, self.log.clone(), self.state.clone(), machines).ok();
+        (self.store, self.applier) = opened.unzip();
     }
 
     fn crash(&mut self) {
-        self.store = None;
+        (self.store, self.applier) = (None, None);
         self.appends.clear();
         self.flushes.clear();
         self.log.crash();
@@ -221,7 +226,7 @@ impl World {
         let request = self.requests;
         let range = RangeRef { id: RangeId(RANGE), epoch: Epoch { version: 1, conf_ver: 1 } };
         let command = format!("command {request}").into();
-        self.event(id, Event::Propose { request, range, command });
+        self.event(id, Event::Propose { request, range, command, cost: 1 });
     }
 
     /// Hands over the first of the messages that are on their way.
@@ -285,7 +290,7 @@ impl World {
             from: Some(replica(from)),
             to: Some(replica(to)),
             epoch: Some(Epoch { version: 1, conf_ver: 1 }),
-            body: None,
+            ..Default::default()
         }
     }
 
@@ -324,22 +329,38 @@ impl World {
         self.flush(id);
     }
 
-    /// Passes until the store has nothing left to do by itself. An error ends the process, as it
-    /// does in production.
+    /// Passes until the store has nothing left to do by itself. An error would end the process in
+    /// production: no message of others may have that effect.
     fn flush(&mut self, id: u64) {
         for _ in 0..ROUNDS_MAX {
             let Some(store) = &mut self.node(id).store else { return };
-            match store.flush(Monotonic(0)) {
-                Ok(effects) => effects.into_iter().for_each(|effect| self.perform(id, effect)),
-                Err(_) => self.node(id).crash(),
-            }
+            let effects = store.flush(Monotonic(0)).expect("a message ends no process");
+            effects.into_iter().for_each(|effect| self.perform(id, effect));
+            self.apply(id);
             let store = self.nodes[&id].store.as_ref();
             if !store.is_some_and(Store::has_work) {
                 return;
             }
         }
-        // A process that ends and begins again at the same entry: an operator would wipe it.
-        self.node(id).store = None;
+        panic!("n{id} does not come to rest");
+    }
+
+    fn apply(&mut self, id: u64) {
+        let node = self.node(id);
+        let (Some(store), Some(applier)) = (&mut node.store, &mut node.applier) else { return };
+        while applier.has_work() {
+            let mut effects = VecDeque::from(applier.run().expect("a message ends no process"));
+            while let Some(effect) = effects.pop_front() {
+                match effect {
+                    ApplyEffect::Reply { .. } => {}
+                    ApplyEffect::Event(event) => store.step(event),
+                    ApplyEffect::Flush { flush } => {
+                        node.state.flush().unwrap();
+                        effects.extend(applier.on_flushed(flush));
+                    }
+                }
+            }
+        }
     }
 
     fn perform(&mut self, id: u64, effect: Effect) {
@@ -352,6 +373,11 @@ impl World {
                 }
             }
             Effect::Append { token, batch } => self.node(id).appends.push_back((token, batch)),
+            Effect::Apply(task) => {
+                if let Some(applier) = &mut self.node(id).applier {
+                    applier.step(task);
+                }
+            }
             Effect::Flush { token } => self.node(id).flushes.push_back(token),
             Effect::Reply { .. }
             | Effect::ReadReady { .. }

@@ -63,6 +63,9 @@ impl Cluster {
             config.flush_log_bytes = bytes;
         }
         config.lease_reads = !words.flag("no-lease");
+        let ticks_ms: Vec<u64> = words
+            .named("tick-ms")
+            .map_or(Vec::new(), |ticks| ticks.split(',').map(|ms| ms.parse().unwrap()).collect());
         let range = RangeDescriptor {
             range_id: RANGE,
             epoch: Some(Epoch { version: 1, conf_ver: 1 }),
@@ -75,6 +78,10 @@ impl Cluster {
         *self = Cluster::default();
         for id in 1..=nodes {
             let range = (id <= replicas).then_some(&range);
+            let mut config = config.clone();
+            if let Some(ms) = ticks_ms.get(id as usize - 1) {
+                config.tick_us = ms * 1000;
+            }
             self.nodes.insert(id, Node::new(id, config.clone(), range));
         }
         if let Some(leader) = leader {
@@ -113,15 +120,23 @@ impl Cluster {
     /// Passes until the store has nothing left to do by itself.
     fn flush(&mut self, id: u64) {
         for _ in 0..PASSES_MAX {
-            let (effects, more) = self.node(id).flush();
-            for effect in effects {
+            for effect in self.node(id).flush() {
                 self.perform(id, effect);
             }
-            if !more {
+            if !self.node(id).apply_paused {
+                self.apply(id);
+            }
+            if !self.node(id).has_work() {
                 return;
             }
         }
         panic!("n{id} does not come to rest:\n{}", self.out.join("\n"));
+    }
+
+    fn apply(&mut self, id: u64) {
+        for (request, result) in self.node(id).apply() {
+            self.out.push(format!("n{id} reply #{request} {}", show::answer(&result)));
+        }
     }
 
     fn perform(&mut self, id: u64, effect: Effect) {
@@ -135,6 +150,10 @@ impl Cluster {
                 let line = format!("n{id} append #{token} [{}]", show::batch(&batch));
                 self.node(id).appends.push_back((token, batch));
                 line
+            }
+            Effect::Apply(task) => {
+                self.node(id).tasks.push_back(task);
+                return;
             }
             Effect::Flush { token } => {
                 self.node(id).flushes.push_back(token);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rangedb_proto::NodeId;
 use rangedb_proto::v1::RangeDescriptor;
 use rangedb_raftstore::{
-    Config, Effect, Event, Monotonic, Options, RangeStatus, Shard, Store, bootstrap,
+    Applier, ApplyEffect, ApplyTask, Config, Effect, Error, Event, Monotonic, Options, RangeStatus,
+    Shard, Store, bootstrap,
 };
 use rangedb_storage::{
     ColumnFamily, Direction, LogBatch, LogEngine as _, MemLog, MemState, Reader, StateEngine,
@@ -32,6 +33,11 @@ pub struct Node {
     pub state: Arc<MemState>,
     /// `None` between a crash and a restart.
     pub store: Option<Store>,
+    /// Beside the store, and `None` with it.
+    applier: Option<Applier>,
+    /// Tasks that wait while applying is paused.
+    pub tasks: VecDeque<ApplyTask>,
+    pub apply_paused: bool,
     pub clock: Monotonic,
     pub appends: VecDeque<(u64, LogBatch)>,
     pub flushes: VecDeque<u64>,
@@ -50,6 +56,9 @@ impl Node {
             log: Arc::new(MemLog::new()),
             state: Arc::new(MemState::new()),
             store: None,
+            applier: None,
+            tasks: VecDeque::new(),
+            apply_paused: false,
             clock: Monotonic(0),
             appends: VecDeque::new(),
             flushes: VecDeque::new(),
@@ -71,15 +80,18 @@ impl Node {
             node: NodeId(self.id),
             shard: Shard { index: 0, count: 1 },
             config: self.config.clone(),
+            vote_embargo_us: 0,
             seed: self.id,
         };
         let (log, state) = (self.log.clone(), self.state.clone());
-        let store = Store::open(options, log, state, Box::new(|_| Box::new(Machine))).unwrap();
-        self.store = Some(store);
+        let machines = Box::new(|_| Box::new(Machine) as Box<_>);
+        let (store, applier) = Store::open(options, log, state, machines).unwrap();
+        (self.store, self.applier) = (Some(store), Some(applier));
     }
 
     pub fn crash(&mut self) {
-        self.store = None;
+        (self.store, self.applier) = (None, None);
+        self.tasks.clear();
         self.appends.clear();
         self.flushes.clear();
         self.reads.clear();
@@ -94,11 +106,38 @@ impl Node {
         }
     }
 
-    /// One pass, and whether there is work for another.
-    pub fn flush(&mut self) -> (Vec<Effect>, bool) {
-        let Some(store) = &mut self.store else { return (Vec::new(), false) };
-        let effects = store.flush(self.clock).unwrap();
-        (effects, store.has_work())
+    /// One pass.
+    pub fn flush(&mut self) -> Vec<Effect> {
+        let Some(store) = &mut self.store else { return Vec::new() };
+        store.flush(self.clock).unwrap()
+    }
+
+    /// Carries out what the applier has been given. Returns its answers.
+    pub fn apply(&mut self) -> Vec<(u64, Result<bytes::Bytes, Error>)> {
+        let mut answers = Vec::new();
+        let Some(applier) = &mut self.applier else { return answers };
+        self.tasks.drain(..).for_each(|task| applier.step(task));
+        let mut events = Vec::new();
+        while applier.has_work() {
+            let mut effects = VecDeque::from(applier.run().unwrap());
+            while let Some(effect) = effects.pop_front() {
+                match effect {
+                    ApplyEffect::Reply { request, result } => answers.push((request, result)),
+                    ApplyEffect::Event(event) => events.push(event),
+                    ApplyEffect::Flush { flush } => {
+                        self.state.flush().unwrap();
+                        effects.extend(applier.on_flushed(flush));
+                    }
+                }
+            }
+        }
+        events.into_iter().for_each(|event| self.step(event));
+        answers
+    }
+
+    /// Whether the store has work, or the applier had and told it of it.
+    pub fn has_work(&self) -> bool {
+        self.store.as_ref().is_some_and(Store::has_work)
     }
 
     /// Writes all that waits for the log.
@@ -135,8 +174,12 @@ impl Node {
         };
         let (applied, commit) = (s.applied_index, s.commit_index);
         let sends = if s.sends_snapshot { ", sends a snapshot" } else { "" };
+        let stands = s
+            .quarantine
+            .map_or(String::new(), |q| format!(", quarantined at {}: {}", q.index, q.reason));
         format!(
-            "n{id} p{me} {role}, term {term}, applied {applied}, commit {commit}, log {log}{sends}"
+            "n{id} p{me} {role}, term {term}, applied {applied}, commit {commit}, log \
+             {log}{sends}{stands}"
         )
     }
 

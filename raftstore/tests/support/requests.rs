@@ -25,7 +25,7 @@ fn range(version: u64) -> RangeRef {
 }
 
 impl Cluster {
-    fn next_request(&mut self) -> u64 {
+    pub fn next_request(&mut self) -> u64 {
         self.last_request += 1;
         self.last_request
     }
@@ -33,10 +33,11 @@ impl Cluster {
     pub fn propose(&mut self, words: &mut Words<'_>) {
         let id = words.number();
         let range = range(words.named_number("epoch").unwrap_or(1));
+        let cost = words.named_number("cost").unwrap_or(1) as u32;
         for command in words.list() {
             let command = written_out(&command).into();
             let request = self.next_request();
-            self.node(id).step(Event::Propose { request, range, command });
+            self.node(id).step(Event::Propose { request, range, command, cost });
         }
         self.flush(id);
     }
@@ -144,15 +145,17 @@ impl Cluster {
         use prost::Message as _;
         use protobuf::Message as _;
         let (from, to) = words.link().ends();
-        let epoch = words.named_number("epoch").unwrap();
+        let epoch = words.named_number("epoch").unwrap_or(1);
+        let feature_level = words.named_number("level").map_or(FEATURE_LEVEL, |n| n as u32);
         let commands = words.list().into_iter().map(|command| command.into()).collect();
         let sender = self.node(from).status().expect("a leader");
         let receiver = self.node(to).status().expect("a follower");
         let log_entry = LogEntry {
-            feature_level: FEATURE_LEVEL,
+            feature_level,
             epoch: Some(Epoch { version: epoch, conf_ver: 1 }),
             fence: 0,
             commands,
+            cost: 1,
         };
         let entry = raft::eraftpb::Entry {
             index: receiver.last_index + 1,
@@ -179,6 +182,7 @@ impl Cluster {
                 from: Some(sender.replica),
                 to: Some(receiver.replica),
                 epoch: sender.descriptor.epoch,
+                vote_promise_us: 0,
                 body: Some(rangedb_proto::v1::raft_envelope::Body::Message(bytes)),
             }),
         );

@@ -140,6 +140,7 @@ pub fn answer(result: &Result<bytes::Bytes, Error>) -> String {
         Err(Error::TooBusy { reason, .. }) => format!("TooBusy, {reason}"),
         Err(Error::DiskFull(_)) => "DiskFull".into(),
         Err(Error::Undetermined(_)) => "Undetermined".into(),
+        Err(Error::Quarantined { reason, .. }) => format!("quarantined: {reason}"),
         Err(Error::Refused(reason)) => format!("Refused, {reason}"),
     }
 }

@@ -63,6 +63,12 @@ impl Cluster {
             "snapshot" => {
                 let fate = words.take();
                 let heard = !words.flag("unheard");
+                if words.flag("behind") {
+                    let link = words.link();
+                    for envelope in self.network.take(link) {
+                        self.node(ends(&envelope).1).step(Event::Message(envelope));
+                    }
+                }
                 self.snapshot(fate, heard);
             }
             "flush" => {
@@ -72,6 +78,13 @@ impl Cluster {
                     self.flush(id);
                 }
             }
+            "skip-entry" => {
+                let id = words.number();
+                let index = words.number();
+                let request = self.next_request();
+                let range = RangeId(RANGE);
+                self.event(id, Event::SkipEntry { request, range, index });
+            }
             "disk" => {
                 let id = words.number();
                 let full = words.take() == "full";
@@ -80,6 +93,11 @@ impl Cluster {
             "elsewhere" => {
                 let id = words.number();
                 let known_by = words.number();
+                if words.flag("behind-messages") {
+                    for envelope in self.network.take(Link::to(id)) {
+                        self.node(id).step(Event::Message(envelope));
+                    }
+                }
                 let range = self.node(known_by).status().expect("a replica").descriptor;
                 self.event(id, Event::Elsewhere((*range).clone()));
             }
@@ -104,6 +122,10 @@ impl Cluster {
         let id = words.number();
         match what {
             "persist" => self.node(id).persist_paused = pause,
+            "apply" => {
+                self.node(id).apply_paused = pause;
+                self.flush(id);
+            }
             "reads" if pause => self.node(id).reads_paused = true,
             "reads" => self.resume_reads(id),
             other => panic!("{other:?} cannot be paused"),

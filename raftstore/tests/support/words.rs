@@ -73,6 +73,11 @@ impl Link {
         Link { from: node(from), to: node(to), both_ways }
     }
 
+    /// All that goes to a node.
+    pub fn to(node: u64) -> Self {
+        Link { to: node, ..Link::default() }
+    }
+
     pub fn holds(self, from: u64, to: u64) -> bool {
         let one_way = |a: u64, b: u64| [0, a].contains(&self.from) && [0, b].contains(&self.to);
         one_way(from, to) || (self.both_ways && one_way(to, from))

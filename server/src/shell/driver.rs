@@ -5,6 +5,9 @@
 //! The clock is read again after a pass, before a reader is handed out under a lease that may have
 //! run out meanwhile.
 //!
+//! Nothing here waits for a disk or for work that grows with data: commands are evaluated by the
+//! applier's thread (`apply_worker.rs`).
+//!
 //! An error of the engines or a panic ends the process (`end.rs`).
 
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use rangedb_raftstore::{Effect, Event, Monotonic, Store};
 use crate::board::Board;
 use crate::handle::StoreHandle;
 use crate::node::Node;
+use crate::shell::apply_worker::ApplyQueue;
 use crate::shell::clock::monotonic;
 use crate::shell::end;
 use crate::shell::flusher::Flusher;
@@ -62,6 +66,7 @@ pub(crate) struct Driver {
     store: Store,
     inbox: Inbox,
     tick_us: u64,
+    apply: ApplyQueue,
     performers: Performers,
     pulse: Arc<Pulse>,
 }
@@ -72,11 +77,12 @@ impl Driver {
         store: Store,
         inbox: Inbox,
         tick_us: u64,
+        apply: ApplyQueue,
         performers: Performers,
         pulse: Arc<Pulse>,
     ) -> std::io::Result<JoinHandle<()>> {
         pulse.beat(monotonic());
-        let driver = Driver { shard, store, inbox, tick_us, performers, pulse };
+        let driver = Driver { shard, store, inbox, tick_us, apply, performers, pulse };
         end::thread(format!("store-{shard}"), move || driver.run())
     }
 
@@ -149,6 +155,7 @@ impl Driver {
             Some(Effect::Append { token, batch }) => {
                 performers.log_writer.append(self.shard, token, batch);
             }
+            Some(Effect::Apply(task)) => self.apply.send(task),
             Some(Effect::Flush { token }) => performers.flusher.flush(self.shard, token),
             Some(Effect::SendSnapshot { envelope, index, reader, span }) => {
                 performers.snapshots.send(envelope, index, reader, span);

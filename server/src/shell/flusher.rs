@@ -12,6 +12,7 @@ use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 use crate::board::Board;
 use crate::compaction::CompactionBounds;
 use crate::handle::EventSink;
+use crate::shell::apply_worker::ApplyQueue;
 use crate::shell::disk_watch::{DiskWatch, RETRY_EVERY};
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
@@ -24,39 +25,72 @@ const PURGE_EVERY: Duration = Duration::from_secs(10);
 /// otherwise let compaction drop, as soon as it goes on, what reads that began before still look for.
 const STEP_MAX: Duration = Duration::from_secs(1);
 
+/// Who asked for a flush, with its name for it.
+enum Asked {
+    Store { shard: usize, token: u64 },
+    Applier { shard: usize, flush: u64 },
+}
+
+/// Whom the thread tells that a flush is finished.
+pub(crate) struct Tellers {
+    pub stores: Vec<Mailbox>,
+    pub appliers: Vec<ApplyQueue>,
+}
+
+impl Tellers {
+    fn tell(&self, asked: Asked) {
+        match asked {
+            Asked::Store { shard, token } => {
+                // A store that is stopping has no use for it.
+                let _ = self.stores[shard].send(Event::Flushed { token });
+            }
+            Asked::Applier { shard, flush } => self.appliers[shard].flushed(flush),
+        }
+    }
+}
+
 /// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Flusher(Sender<(usize, u64)>);
+pub(crate) struct Flusher(Sender<Asked>);
 
 impl Flusher {
     pub fn start(
         state: Arc<RocksState>,
         log: Arc<dyn LogEngine>,
         board: Arc<Board>,
-        stores: Vec<Mailbox>,
+        tellers: Tellers,
         disk: Arc<DiskWatch>,
     ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
-        // A store asks for one flush at a time.
+        // A store asks for one flush at a time, an applier for one for each change of structure.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let thread = end::thread("flusher".to_owned(), move || {
-            flush_all(&receiver, &state, &*log, &board, &stores, &disk);
+            flush_all(&receiver, &state, &*log, &board, &tellers, &disk);
         })?;
         Ok((Flusher(sender), thread))
     }
 
     /// The store hears [`Event::Flushed`] once what it has written by now is durable.
     pub fn flush(&self, shard: usize, token: u64) {
-        let sent = self.0.send((shard, token));
-        assert!(sent.is_ok(), "the flusher ended before the stores");
+        self.ask(Asked::Store { shard, token });
+    }
+
+    /// The applier of the shard hears of it once what it has written by now is durable.
+    pub fn flush_for_applier(&self, shard: usize, flush: u64) {
+        self.ask(Asked::Applier { shard, flush });
+    }
+
+    fn ask(&self, asked: Asked) {
+        let sent = self.0.send(asked);
+        assert!(sent.is_ok(), "the flusher ended before those that ask it");
     }
 }
 
 fn flush_all(
-    wanted: &Receiver<(usize, u64)>,
+    wanted: &Receiver<Asked>,
     state: &RocksState,
     log: &dyn LogEngine,
     board: &Board,
-    stores: &[Mailbox],
+    tellers: &Tellers,
     disk: &DiskWatch,
 ) {
     let mut purging = Interval::new(PURGE_EVERY, Instant::now());
@@ -80,10 +114,7 @@ fn flush_all(
                 flushed => {
                     flushed.unwrap_or_else(|error| end::process("flusher", error));
                     waiting = None;
-                    for (shard, token) in flushes.drain(..) {
-                        // A store that is stopping has no use for it.
-                        let _ = stores[shard].send(Event::Flushed { token });
-                    }
+                    flushes.drain(..).for_each(|asked| tellers.tell(asked));
                 }
             }
         }

@@ -77,6 +77,10 @@ pub struct Identity {
     formation: Option<FormationRecord>,
     /// Stores have run on this directory: its founding replicas may have promised things since.
     pub opened: bool,
+    /// How long replicas of the process that ran last refuse votes after they heard a leader, in
+    /// microseconds: leaders of that time may still count on it.
+    #[serde(default)]
+    pub vote_embargo_us: u64,
     nodes: Vec<NodeRecord>,
 }
 
@@ -90,6 +94,7 @@ impl Identity {
             accepted: None,
             formation: None,
             opened: false,
+            vote_embargo_us: 0,
             nodes: Vec::new(),
         }
     }

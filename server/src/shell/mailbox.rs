@@ -148,6 +148,12 @@ fn refusable_bytes(event: &Event) -> Option<usize> {
         Event::Tick
         | Event::Operate { .. }
         | Event::Persisted { .. }
+        | Event::Applied { .. }
+        | Event::Installed { .. }
+        | Event::Destroyed { .. }
+        | Event::Quarantined { .. }
+        | Event::QuarantineLifted { .. }
+        | Event::SkipEntry { .. }
         | Event::Flushed { .. }
         | Event::SnapshotReceived { .. }
         | Event::SnapshotSent { .. }
@@ -168,7 +174,7 @@ mod tests {
 
     fn propose(bytes: usize) -> Event {
         let range = RangeRef { id: RangeId(1), epoch: Default::default() };
-        Event::Propose { request: 1, range, command: Bytes::from(vec![0; bytes]) }
+        Event::Propose { request: 1, range, command: Bytes::from(vec![0; bytes]), cost: 1 }
     }
 
     #[test]

@@ -6,19 +6,20 @@ use std::thread::JoinHandle;
 use rangedb_client::net::SharedNet;
 use rangedb_proto::NodeId;
 use rangedb_proto::v1::NodeDescriptor;
-use rangedb_raftstore::{Options, Shard, Store};
+use rangedb_raftstore::{Applier, Options, Shard, Store};
 use rangedb_storage::{Error, StateEngine};
 use rangedb_txn::TxnMachine;
 
 use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
 use crate::node::{Node, NodeParts, WalkPace};
+use crate::shell::apply_worker::{self, ApplyQueue, ApplyWorker};
 use crate::shell::clock::SystemClock;
 use crate::shell::config::Config;
 use crate::shell::disk_watch::DiskWatch;
 use crate::shell::driver::{Driver, Performers, Pulse};
 use crate::shell::engines::Engines;
-use crate::shell::flusher::Flusher;
+use crate::shell::flusher::{Flusher, Tellers};
 use crate::shell::identity::{DataDir, Identity, Membership};
 use crate::shell::log_writer::{Backlog, LogWriter};
 use crate::shell::mailbox::{self, Inbox, Mailbox};
@@ -41,7 +42,9 @@ pub(crate) struct Running {
     log_backlog: Backlog,
     snapshots: usize,
     drivers: Vec<JoinHandle<()>>,
-    /// Log writer and flusher: they end after the drivers, which are all that calls them.
+    /// The appliers end after the drivers, which give them their tasks.
+    appliers: Vec<(ApplyQueue, JoinHandle<()>)>,
+    /// Log writer and flusher: they end after the drivers and appliers, which are all that calls them.
     writers: Vec<JoinHandle<()>>,
 }
 
@@ -59,9 +62,13 @@ impl Running {
         let me = Identification { cluster_id: membership.cluster_id, node_id: membership.node_id };
         let identity = data.identity();
         // Durable before any store can promise anything: found() holds only for the first time.
-        data.update(|identity| identity.opened = true)?;
+        let embargo_us = identity.vote_embargo_us.max(config.raft.vote_embargo_us());
+        data.update(|identity| {
+            identity.opened = true;
+            identity.vote_embargo_us = embargo_us;
+        })?;
         let found = is_founder(&identity) && !identity.opened;
-        let stores = open_stores(config, me, &engines, disk, found)?;
+        let stores = open_stores(config, me, &engines, disk, embargo_us, found)?;
 
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) =
             (0..config.stores).map(|_| mailbox::new(config.limits.store_queue_bytes)).unzip();
@@ -88,8 +95,11 @@ impl Running {
         let (log_writer, log_thread) =
             LogWriter::start(log.clone(), mailboxes.clone(), disk.clone())?;
         let log_backlog = log_writer.backlog();
+        let (apply_queues, apply_inboxes): (Vec<_>, Vec<_>) =
+            stores.iter().map(|_| apply_worker::new()).unzip();
+        let tellers = Tellers { stores: mailboxes.clone(), appliers: apply_queues.clone() };
         let (flusher, flush_thread) =
-            Flusher::start(state, log, board.clone(), mailboxes.clone(), disk.clone())?;
+            Flusher::start(state, log, board.clone(), tellers, disk.clone())?;
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),
@@ -111,12 +121,21 @@ impl Running {
             )),
         };
         let pulses: Vec<Arc<Pulse>> = (0..config.stores).map(|_| Arc::default()).collect();
-        let mut drivers = Vec::new();
+        let (mut drivers, mut appliers) = (Vec::new(), Vec::new());
         let tick_us = config.raft.tick_us;
-        for (shard, (store, inbox)) in stores.into_iter().zip(inboxes).enumerate() {
+        let mail = inboxes.into_iter().zip(apply_inboxes);
+        for (shard, ((store, applier), (inbox, apply_inbox))) in
+            stores.into_iter().zip(mail).enumerate()
+        {
             board.publish(shard, &store);
-            let pulse = pulses[shard].clone();
-            drivers.push(Driver::start(shard, store, inbox, tick_us, performers.clone(), pulse)?);
+            let (pulse, queue) = (pulses[shard].clone(), apply_queues[shard].clone());
+            let mailbox = mailboxes[shard].clone();
+            let flusher = performers.flusher.clone();
+            let thread =
+                ApplyWorker::start(shard, applier, apply_inbox, mailbox, handle.clone(), flusher)?;
+            appliers.push((queue.clone(), thread));
+            let performers = performers.clone();
+            drivers.push(Driver::start(shard, store, inbox, tick_us, queue, performers, pulse)?);
         }
         Ok(Running {
             node,
@@ -130,6 +149,7 @@ impl Running {
             log_backlog,
             snapshots: config.limits.snapshots,
             drivers,
+            appliers,
             writers: vec![log_thread, flush_thread],
         })
     }
@@ -159,8 +179,15 @@ impl Running {
     /// Ends the threads and flushes the state, so that the next start has no log to replay. Blocks.
     pub fn stop(self) -> rangedb_storage::Result<()> {
         self.mailboxes.iter().for_each(Mailbox::stop);
-        for thread in self.drivers.into_iter().chain(self.writers) {
-            // A thread that panicked has ended the process.
+        // A thread that panicked has ended the process.
+        for thread in self.drivers {
+            let _ = thread.join();
+        }
+        for (queue, thread) in self.appliers {
+            queue.stop();
+            let _ = thread.join();
+        }
+        for thread in self.writers {
             let _ = thread.join();
         }
         match self.engines.state.flush() {
@@ -184,22 +211,25 @@ fn open_stores(
     me: Identification,
     engines: &Engines,
     disk: &Arc<DiskWatch>,
+    vote_embargo_us: u64,
     found: bool,
-) -> Result<Vec<Store>, StartError> {
+) -> Result<Vec<(Store, Applier)>, StartError> {
     let state = Arc::new(PatientState::new(engines.state.clone(), disk.clone()));
     let open = |index: u64| {
         let options = Options {
             node: NodeId(me.node_id),
             shard: Shard { index, count: config.stores as u64 },
             config: config.raft.clone(),
+            vote_embargo_us,
             seed: fastrand::u64(..),
         };
         let machines = Box::new(|_| Box::new(TxnMachine::new()) as Box<_>);
-        let mut store = Store::open(options, engines.log.clone(), state.clone(), machines)?;
+        let log = engines.log.clone();
+        let (mut store, applier) = Store::open(options, log, state.clone(), machines)?;
         if found {
             store.found();
         }
-        Ok(store)
+        Ok((store, applier))
     };
     (0..config.stores as u64).map(open).collect()
 }

@@ -243,19 +243,31 @@ impl Server {
         Ok(running)
     }
 
-    /// Keeps addresses of nodes for the next start. Returns when the cluster no longer wants this
+    /// Keeps addresses of nodes, and what its replicas promise, for the next start. Returns when the cluster no longer wants this
     /// node, with the reason.
     async fn look_after(&self, node: &Node) -> String {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let started = Instant::now();
         loop {
             every.tick().await;
             if let Some(reason) = node.stopped() {
                 return reason;
             }
             let (data, book) = (self.data.clone(), node.address_book());
-            if data.identity().nodes() != book {
-                let keep = move || data.update(|identity| identity.set_nodes(&book));
+            let kept = data.identity();
+            // The promises of the life before are over by then.
+            let embargo_us = match kept.vote_embargo_us {
+                before if started.elapsed() <= Duration::from_micros(before) => before,
+                _ => self.config.raft.vote_embargo_us(),
+            };
+            if kept.nodes() != book || kept.vote_embargo_us != embargo_us {
+                let keep = move || {
+                    data.update(|identity| {
+                        identity.set_nodes(&book);
+                        identity.vote_embargo_us = embargo_us;
+                    })
+                };
                 if let Err(error) = joined(tokio::task::spawn_blocking(keep)).await {
                     // Only a convenience for the next start, which has --peers too.
                     tracing::warn!("cannot keep the addresses of nodes: {error}");

@@ -55,10 +55,14 @@ bugs! {
     InstallNotAtomic,
     /// the state machine is not loaded again after a snapshot
     MachineNotReloaded,
+    /// a snapshot takes its index from memory, which may be ahead of what its view shows
+    SnapshotFromMemory,
     /// the lease is measured from the response
     LeaseFromResponse,
     /// the lease is kept through a transfer of leadership
     LeaseKeptInTransfer,
+    /// the lease goes by the leader's own timings, whatever the voters promise
+    LeaseByOwnTimings,
     /// the lease runs on a clock that jumps, so that two leases overlap
     LeaseOnWallClock,
     /// the context of a ReadIndex round is used again

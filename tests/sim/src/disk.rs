@@ -20,6 +20,8 @@ pub struct Identity {
     pub formation: Option<Formation>,
     /// Stores were opened on it: nothing in it is new any more.
     pub opened: bool,
+    /// As production keeps it: the longest that replicas of earlier lives refuse votes.
+    pub vote_embargo_us: u64,
     /// Nodes as last heard of.
     pub known_nodes: Vec<NodeDescriptor>,
 }

@@ -24,6 +24,7 @@
 //! production's queues. Tests of real processes look at those.
 
 mod ambush;
+mod applying;
 pub mod check;
 mod clients;
 mod clock;

@@ -10,6 +10,7 @@ use rangedb_storage::FlushUnderWay;
 
 use crate::executor::{TaskId, Timer};
 use crate::net::{PendingCall, Responder};
+use crate::process::Asked;
 use crate::snapshots::{Outbound, Part};
 use crate::trace::Trace;
 
@@ -165,9 +166,13 @@ pub enum Occurrence {
     },
     /// The log writer's sync is finished.
     Synced,
+    /// An applier has work.
+    Apply {
+        shard: usize,
+    },
     Flushed {
         shard: usize,
-        token: u64,
+        asked: Asked,
         flush: FlushUnderWay,
     },
     Raft {
@@ -218,9 +223,13 @@ impl Occurrence {
                 trace.word(effects.len() as u64);
             }
             Occurrence::Synced => trace.word(7),
-            Occurrence::Flushed { shard, token, .. } => {
+            Occurrence::Apply { shard } => trace.word(0x1100 + *shard as u64),
+            Occurrence::Flushed { shard, asked, .. } => {
                 trace.word(0x800 + *shard as u64);
-                trace.word(*token);
+                trace.word(match asked {
+                    Asked::Store { token } => *token,
+                    Asked::Applier { flush } => *flush << 1,
+                });
             }
             Occurrence::Raft { envelope, .. } => {
                 trace.word(9);
@@ -281,7 +290,8 @@ impl Occurrence {
                 format!("perform {} effects of a cut-off pass of store {shard}", effects.len())
             }
             Occurrence::Synced => "synced".into(),
-            Occurrence::Flushed { shard, token, .. } => format!("flushed {token} of store {shard}"),
+            Occurrence::Apply { shard } => format!("apply {shard}"),
+            Occurrence::Flushed { shard, asked, .. } => format!("flushed {asked:?} of {shard}"),
             Occurrence::Raft { envelope, .. } => crate::check::describe_envelope(envelope),
             Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),
             Occurrence::Call { request, .. } => format!("call {}", shortened(request)),

@@ -18,6 +18,9 @@ pub(crate) const RETENTION_MIN: u64 = 5;
 /// Of 100 seeds without a story, how many keep old versions for no longer than that.
 const RETENTION_PERCENT: u32 = 15;
 
+/// Of 100 seeds, in how many nodes run with other timings than each other.
+const UNEQUAL_TICKS_PERCENT: u32 = 15;
+
 /// Cut what clients use to pieces: a pair, the registers, and the accounts of a bank.
 pub(crate) const SPLIT_KEYS: [&str; 5] =
     ["%bank/account/000002", "/pair-b", "/register-1", "x/pair-b", "y/bank/account/000003"];
@@ -52,6 +55,11 @@ pub struct Plan {
     /// How long a snapshot waits for its turn to be read and sent, at most. Only where old versions are
     /// dropped does its view change meanwhile.
     pub stream_waits_max: Micros,
+    /// How long an applier lets its work wait, at most: heavy commands of other ranges, a stalled write.
+    pub apply_max: Micros,
+    /// Lengths of a tick, of which a node takes another one each time it starts: timings that are being
+    /// changed one node after the other.
+    pub ticks_us: Vec<u64>,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
     /// How long a node is down or stands still, at most.
@@ -123,6 +131,8 @@ impl Plan {
             retention_seconds: (rng.u32(0..100) < RETENTION_PERCENT).then_some(RETENTION_MIN),
             walk_pace: WalkPace::default(),
             stream_waits_max: 0,
+            apply_max: 0,
+            ticks_us: Vec::new(),
             faults,
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
@@ -139,6 +149,11 @@ impl Plan {
             plan.stream_waits_max = *choose(rng, &[20 * MILLISECOND, 2 * SECOND, 8 * SECOND]);
             plan.load.weights[Kind::ReadForLong as usize] +=
                 plan.load.weights.iter().sum::<u32>() / 10;
+        }
+        plan.apply_max =
+            *choose(rng, &[0, 0, 5 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND]);
+        if rng.u32(0..100) < UNEQUAL_TICKS_PERCENT {
+            plan.ticks_us = vec![plan.config.tick_us, 35_000, 60_000, 150_000];
         }
         plan
     }

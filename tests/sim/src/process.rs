@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
 use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
-use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store};
+use rangedb_raftstore::{
+    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store,
+};
 use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Node, NodeParts, WalkPace};
 use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
+
+use crate::applying::stored_range;
 
 use crate::ambush::{Ambush, Came, Moment};
 use crate::check::Watch;
@@ -30,6 +34,9 @@ use crate::snapshots::{self, Broken, Incoming, Outbound, Part, Transfer};
 /// A store looks at its mail within this time.
 const MAIL_DELAY_MAX: Micros = 60;
 
+/// An applier begins a round within this time after it was given something to do.
+const APPLY_DELAY_MAX: Micros = 200;
+
 /// A tick comes this late at most; never early.
 const TICK_LATE_MAX: Micros = 5_000;
 
@@ -42,6 +49,13 @@ const COMPACTION_MEAN_TICKS: u64 = 5;
 
 /// Between two flushes before which replicas are compared: each hashes everything there is.
 const COMPARE_EVERY: Micros = 250 * MILLISECOND;
+
+/// Who asked for a flush, with its name for it.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    Store { token: u64 },
+    Applier { flush: u64 },
+}
 
 /// Between two tries of a write that finds no room.
 const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
@@ -117,6 +131,8 @@ pub struct Site {
     pub walk_pace: WalkPace,
     /// How long a snapshot waits for its turn, at most.
     pub stream_waits_max: Micros,
+    /// How long an applier lets its work wait, at most.
+    pub apply_max: Micros,
     pub ambush: Ambush,
 }
 
@@ -148,6 +164,9 @@ pub struct Process {
     pub cluster_id: u64,
     pub node_id: u64,
     stores: Vec<Store>,
+    appliers: Vec<Applier>,
+    /// Whether a round of the applier is on its way, by shard.
+    applying: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
     pub handle: StoreHandle,
     pub board: Arc<Board>,
@@ -167,13 +186,16 @@ impl Process {
         let identity = disk.identity.as_mut().expect("a node without an identity joins first");
         let found = identity.formation.is_some() && !identity.opened;
         identity.opened = true;
+        let vote_embargo_us = identity.vote_embargo_us.max(site.config.vote_embargo_us());
+        identity.vote_embargo_us = vote_embargo_us;
         let identity = identity.clone();
-        let mut stores = Vec::new();
+        let (mut stores, mut appliers) = (Vec::new(), Vec::new());
         for index in 0..site.stores as u64 {
             let options = Options {
                 node: NodeId(identity.node_id),
                 shard: Shard { index, count: site.stores as u64 },
                 config: site.config.clone(),
+                vote_embargo_us: identity.vote_embargo_us,
                 seed: schedule.random(|rng| rng.u64(..)),
             };
             let (slot, watch, schedule) = (site.slot, site.watch.clone(), schedule.clone());
@@ -181,7 +203,8 @@ impl Process {
                 let (watch, schedule) = (watch.clone(), schedule.clone());
                 Box::new(WatchedMachine::new(range, slot, watch, schedule)) as Box<_>
             });
-            let mut store = Store::open(options, disk.log.clone(), disk.state.clone(), machines)?;
+            let (log, state) = (disk.log.clone(), disk.state.clone());
+            let (mut store, applier) = Store::open(options, log, state, machines)?;
             if found {
                 store.found();
             }
@@ -189,6 +212,7 @@ impl Process {
                 store.step(Event::DiskFull(true));
             }
             stores.push(store);
+            appliers.push(applier);
         }
         let mailboxes: Vec<_> = (0..site.stores)
             .map(|shard| {
@@ -219,7 +243,9 @@ impl Process {
             host,
             cluster_id: identity.cluster_id,
             node_id: identity.node_id,
+            applying: vec![false; stores.len()],
             stores,
+            appliers,
             mailboxes,
             handle,
             board,
@@ -243,14 +269,15 @@ impl Process {
     /// Compares every replica here with whatever stood at the same entry.
     pub fn compare(&self, disk: &Disk) -> rangedb_storage::Result<()> {
         for status in self.stores.iter().flat_map(Store::status) {
-            let descriptor = &status.descriptor;
-            if descriptor.replicas.is_empty() {
+            // The state may be ahead of what its store knows: it says itself where it stands.
+            let Some(stored) = stored_range(&*disk.state, status.descriptor.range_id)? else {
                 continue;
-            }
+            };
+            let descriptor = stored.descriptor.unwrap_or_default();
             let span = keys::data_span(&descriptor.start_key, &descriptor.end_key);
             let hash = hash_of_what_is_kept(&*disk.state, &span)?;
             self.site.schedule.trace_word(hash);
-            let (range, applied) = (RangeId(descriptor.range_id), status.applied_index);
+            let (range, applied) = (RangeId(descriptor.range_id), stored.applied_index);
             let slot = self.site.slot;
             self.site.watch.note(|checks| checks.replicas_equal.stands(range, slot, applied, hash));
         }
@@ -345,19 +372,11 @@ impl Process {
                         self.begin_sync(disk);
                     }
                 }
-                Effect::Flush { token } => {
-                    self.comes(Moment::FlushBegins);
-                    // After a crash, what is there now may come back, thinned out by compaction.
-                    let now = self.site.schedule.now();
-                    if now >= self.compare_from && may_compact(disk) {
-                        self.compare_from = now + COMPARE_EVERY;
-                        self.compare(disk)?;
-                    }
-                    let flush = disk.state.begin_flush();
-                    let delay = self.site.schedule.between(1, disk.speed.flush_max);
-                    let flushed = Occurrence::Flushed { shard, token, flush };
-                    self.site.schedule.after(delay, self.host, flushed);
+                Effect::Apply(task) => {
+                    self.appliers[shard].step(task);
+                    self.schedule_apply(shard);
                 }
+                Effect::Flush { token } => self.begin_flush(shard, Asked::Store { token }, disk)?,
                 Effect::SendSnapshot { envelope, index, reader, span } => {
                     let to = envelope.to.unwrap_or_default();
                     let Some(slot) = self.slot_of_node(to.node_id) else {
@@ -388,6 +407,61 @@ impl Process {
                 }
                 Effect::Reply { .. } | Effect::ReadReady { .. } => {
                     unreachable!("answers are given to whoever waits")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_flush(
+        &mut self,
+        shard: usize,
+        asked: Asked,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<()> {
+        self.comes(Moment::FlushBegins);
+        // After a crash, what is there now may come back, thinned out by compaction.
+        let now = self.site.schedule.now();
+        if now >= self.compare_from && may_compact(disk) {
+            self.compare_from = now + COMPARE_EVERY;
+            self.compare(disk)?;
+        }
+        let flush = disk.state.begin_flush();
+        let delay = self.site.schedule.between(1, disk.speed.flush_max);
+        let flushed = Occurrence::Flushed { shard, asked, flush };
+        self.site.schedule.after(delay, self.host, flushed);
+        Ok(())
+    }
+
+    fn schedule_apply(&mut self, shard: usize) {
+        if self.appliers[shard].has_work() && !std::mem::replace(&mut self.applying[shard], true) {
+            let most = APPLY_DELAY_MAX.max(self.site.apply_max);
+            let delay = self.site.schedule.between(1, most);
+            self.site.schedule.after(delay, self.host, Occurrence::Apply { shard });
+        }
+    }
+
+    /// One round of an applier.
+    pub fn apply(&mut self, shard: usize, disk: &mut Disk) -> rangedb_storage::Result<()> {
+        self.applying[shard] = false;
+        let effects = self.appliers[shard].run()?;
+        self.perform_applied(shard, effects, disk)?;
+        self.schedule_apply(shard);
+        Ok(())
+    }
+
+    fn perform_applied(
+        &mut self,
+        shard: usize,
+        effects: Vec<ApplyEffect>,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<()> {
+        for effect in effects {
+            match effect {
+                ApplyEffect::Reply { request, result } => self.handle.reply(request, result),
+                ApplyEffect::Event(event) => self.mailboxes[shard].put(event),
+                ApplyEffect::Flush { flush } => {
+                    self.begin_flush(shard, Asked::Applier { flush }, disk)?;
                 }
             }
         }
@@ -430,18 +504,25 @@ impl Process {
 
     /// A flush is finished; without room it is not, and waits.
     pub fn flushed(
-        &self,
-        (shard, token): (usize, u64),
+        &mut self,
+        (shard, asked): (usize, Asked),
         flush: FlushUnderWay,
-        disk: &Disk,
+        disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
         if disk.space == Space::None {
-            let flushed = Occurrence::Flushed { shard, token, flush };
+            let flushed = Occurrence::Flushed { shard, asked, flush };
             self.site.schedule.after(WITHOUT_ROOM_FOR, self.host, flushed);
             return Ok(());
         }
         disk.state.finish_flush(flush)?;
-        self.mailboxes[shard].put(Event::Flushed { token });
+        match asked {
+            Asked::Store { token } => self.mailboxes[shard].put(Event::Flushed { token }),
+            Asked::Applier { flush } => {
+                let effects = self.appliers[shard].on_flushed(flush);
+                self.perform_applied(shard, effects, disk)?;
+                self.schedule_apply(shard);
+            }
+        }
         Ok(())
     }
 

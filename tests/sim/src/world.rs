@@ -118,6 +118,7 @@ impl World {
                 stalls: plan.stalls,
                 walk_pace: plan.walk_pace,
                 stream_waits_max: plan.stream_waits_max,
+                apply_max: plan.apply_max,
                 ambush: ambush.clone(),
             },
             disk: Disk::new(directory, plan.disk),
@@ -190,6 +191,7 @@ impl World {
                 node_id,
                 formation: Some(formation.clone()),
                 opened: false,
+                vote_embargo_us: 0,
                 known_nodes: Vec::new(),
             });
         }
@@ -309,7 +311,14 @@ impl World {
         let slot = &mut self.slots[at];
         if let Occurrence::Joined { cluster_id, node_id } = occurrence {
             let (formation, known_nodes) = (None, Vec::new());
-            let identity = Identity { cluster_id, node_id, formation, opened: false, known_nodes };
+            let identity = Identity {
+                cluster_id,
+                node_id,
+                formation,
+                opened: false,
+                vote_embargo_us: 0,
+                known_nodes,
+            };
             slot.disk.identity = Some(identity);
             return self.open(at);
         }
@@ -338,8 +347,12 @@ impl World {
                 process.synced(disk)?;
                 None
             }
-            Occurrence::Flushed { shard, token, flush } => {
-                process.flushed((shard, token), flush, disk)?;
+            Occurrence::Apply { shard } => {
+                process.apply(shard, disk)?;
+                None
+            }
+            Occurrence::Flushed { shard, asked, flush } => {
+                process.flushed((shard, asked), flush, disk)?;
                 None
             }
             Occurrence::Raft { cluster_id, envelope } => {
@@ -443,6 +456,11 @@ impl World {
             let (after, written) =
                 self.schedule.random(|rng| (rng.usize(0..=self.plan.stores), rng.bool()));
             slot.disk.fail_append(FailedAppend { after, written });
+        }
+        if !self.plan.ticks_us.is_empty() {
+            let choices = &self.plan.ticks_us;
+            let place = self.schedule.random(|rng| rng.usize(0..choices.len()));
+            slot.site.config.tick_us = choices[place];
         }
         let host = slot.host();
         match Process::start(slot.site.clone(), host, &mut slot.disk) {

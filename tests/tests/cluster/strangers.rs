@@ -30,6 +30,7 @@ fn envelope() -> RaftEnvelope {
         to: Some(replica(1)),
         epoch: removed.epoch,
         body: Some(raft_envelope::Body::Removed(removed)),
+        vote_promise_us: 0,
     }
 }
 

@@ -117,7 +117,8 @@ proptest! {
         if let Ok(config) = loaded {
             prop_assert!(config.stores > 0);
             // Figures that the store calculates with.
-            config.raft.lease_us();
+            config.raft.vote_promise_us();
+            config.raft.vote_embargo_us();
         }
     }
 

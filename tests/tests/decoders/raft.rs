@@ -14,7 +14,7 @@ use rangedb_proto::v1::{
     Tombstone,
 };
 use rangedb_raftstore::{
-    Config, Event, Monotonic, Options, Shard, Store, bootstrap, decode_message,
+    ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store, decode_message,
 };
 use rangedb_storage::{
     ColumnFamily, LogBatch, LogChange, LogEngine as _, MemLog, MemState, StateEngine as _,
@@ -143,15 +143,26 @@ proptest! {
             node: NodeId(1),
             shard: Shard { index: 0, count: 1 },
             config: Config::default(),
+            vote_embargo_us: 0,
             seed: 1,
         };
         let machines = Box::new(|_| Box::new(TxnMachine::new()) as Box<_>);
-        if let Ok(mut store) = Store::open(options, log, state, machines) {
+        if let Ok((mut store, mut applier)) = Store::open(options, log, state, machines) {
             for _ in 0..ticks {
                 store.step(Event::Tick);
-                // An error ends the process, and is what a damaged entry comes to.
-                if store.flush(Monotonic(0)).is_err() {
-                    break;
+                let effects = store.flush(Monotonic(0)).expect("an entry ends no process");
+                for effect in effects {
+                    if let Effect::Apply(task) = effect {
+                        applier.step(task);
+                    }
+                }
+                // A damaged entry comes to a quarantine.
+                while applier.has_work() {
+                    for effect in applier.run().expect("an entry ends no process") {
+                        if let ApplyEffect::Event(event) = effect {
+                            store.step(event);
+                        }
+                    }
                 }
             }
         }
@@ -162,8 +173,8 @@ fn entries() -> Vec<Vec<u8>> {
     let epoch = Some(Epoch { version: 1, conf_ver: 3 });
     let commands = vec![Bytes::from_static(b"\x0a\x02\x08\x05"), Bytes::new()];
     vec![
-        LogEntry { feature_level: 1, epoch, fence: 9, commands }.encode_to_vec(),
-        LogEntry { feature_level: 1, epoch, fence: u64::MAX, commands: Vec::new() }.encode_to_vec(),
+        LogEntry { feature_level: 1, epoch, fence: 9, commands, cost: 2 }.encode_to_vec(),
+        LogEntry { feature_level: 1, epoch, fence: u64::MAX, ..Default::default() }.encode_to_vec(),
         MembershipChange { epoch, replicas: (1..4).map(replica).collect(), next_replica_id: 4 }
             .encode_to_vec(),
         SnapshotMeta { descriptor: Some(descriptor()), format_version: 1 }.encode_to_vec(),

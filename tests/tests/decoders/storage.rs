@@ -84,6 +84,9 @@ proptest! {
                 Ok(MetaKey::Tombstone { range_id }) => {
                     assert_eq!(keys::tombstone(range_id), stored);
                 }
+                Ok(MetaKey::SkippedEntry { range_id, index }) => {
+                    assert_eq!(keys::skipped_entry(range_id, index), stored);
+                }
                 Err(_) => {}
             }
         });

@@ -1,0 +1,216 @@
+//! The applier: evaluates committed entries beside the raft thread and writes the state.
+//!
+//! A store never evaluates a command. It hands committed entries out as [`Effect::Apply`]; the
+//! applier of the same shard runs them in order for each range, writes the state, answers whoever
+//! waits, and tells the store how far it is ([`ApplyEffect::Event`]). So ticks, heartbeats and votes
+//! never wait for a command, a stalled write or a flush.
+//!
+//! # Order
+//!
+//! 1. Tasks of one range are carried out in the order in which its store handed them out.
+//! 2. Ranges are served round robin, a slice of work each. A slice ends once its entries may have
+//!    touched [`SLICE_COST_MAX`] records.
+//! 3. Everything that a round of slices wrote goes to the engine in one batch, before any answer or
+//!    event of the round leaves.
+//! 4. After a change of structure (membership, snapshot, removal) the range stands still until the
+//!    state is flushed; its store hears of the change afterwards (design D3).
+//!
+//! # The state is ahead of the store
+//!
+//! The engine shows entries that the store has not heard to be applied. So whatever describes a view
+//! of the state (applied index, term, descriptor) is read from that view: see [`crate::view`].
+//!
+//! Anchors: TiKV's apply pool, and openraft's separation of engine and state machine.
+
+mod entry;
+mod replica;
+mod task;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::RangeState;
+use rangedb_storage::{Batch, Install, Result, StateEngine, WriteBatch};
+
+use crate::{Event, MachineFactory};
+use replica::Replica;
+
+pub use task::{
+    AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, ReplicaRef, SnapshotInstall,
+};
+
+/// Records that one slice of a range may touch, nearly: about ten milliseconds of work, which is what
+/// a range may wait for each of the others.
+const SLICE_COST_MAX: u64 = 4096;
+
+/// Records that one round of slices may touch, and bytes that it may write: its answers wait for all
+/// of it.
+const ROUND_COST_MAX: u64 = 4 * SLICE_COST_MAX;
+const ROUND_BYTES_MAX: usize = 4 << 20;
+
+/// The applied replicas of one shard. Driven like a store: tasks in, bounded rounds, effects out.
+///
+/// Invariants:
+/// - a range is in `runnable` exactly if it has tasks and does not wait for a flush;
+/// - what a replica's `applied` says is in the engine, in the same batch as what it describes.
+pub struct Applier {
+    state: Arc<dyn StateEngine>,
+    machines: MachineFactory,
+    replicas: BTreeMap<RangeId, Replica>,
+    runnable: VecDeque<RangeId>,
+    /// Ranges that stand still until a flush is finished, with what leaves then.
+    flushing: BTreeMap<u64, Vec<(RangeId, Event)>>,
+    last_flush: u64,
+}
+
+/// What a round of slices gathers.
+#[derive(Default)]
+struct Round {
+    writes: WriteBatch,
+    written_bytes: usize,
+    cost: u64,
+    effects: Vec<ApplyEffect>,
+    /// Changes of structure: told after a flush.
+    structural: Vec<(RangeId, Event)>,
+}
+
+impl Applier {
+    /// Loads the machine of every replica that has state.
+    pub(crate) fn open(
+        state: Arc<dyn StateEngine>,
+        machines: MachineFactory,
+        stored: Vec<RangeState>,
+    ) -> Result<Self> {
+        let mut applier = Applier {
+            state,
+            machines,
+            replicas: BTreeMap::new(),
+            runnable: VecDeque::new(),
+            flushing: BTreeMap::new(),
+            last_flush: 0,
+        };
+        for stored in stored {
+            let replica = Replica::open(stored, &*applier.state, &applier.machines)?;
+            applier.replicas.insert(replica.range, replica);
+        }
+        Ok(applier)
+    }
+
+    /// Takes a task in. Never blocks; it is carried out by [`Applier::run`].
+    pub fn step(&mut self, task: ApplyTask) {
+        let range = task.range();
+        let replica = self.replicas.entry(range).or_insert_with(|| Replica::without_state(range));
+        let was_idle = replica.tasks.is_empty() && !replica.waits_for_flush;
+        replica.queue(task);
+        if was_idle {
+            self.runnable.push_back(range);
+        }
+    }
+
+    /// The flush asked for by [`ApplyEffect::Flush`] is finished. Returns what was held back for it.
+    pub fn on_flushed(&mut self, flush: u64) -> Vec<ApplyEffect> {
+        let told = self.flushing.remove(&flush).unwrap_or_default();
+        let mut effects = Vec::new();
+        for (range, event) in told {
+            if let Some(replica) = self.replicas.get_mut(&range) {
+                replica.waits_for_flush = false;
+                if !replica.tasks.is_empty() {
+                    self.runnable.push_back(range);
+                } else if !replica.has_state() {
+                    self.replicas.remove(&range);
+                }
+            }
+            effects.push(ApplyEffect::Event(event));
+        }
+        effects
+    }
+
+    /// Whether [`Applier::run`] has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.runnable.is_empty()
+    }
+
+    /// One round of slices, bounded in work.
+    ///
+    /// # Errors
+    ///
+    /// The engine's: the process must end, because what is in memory may be ahead of what is stored.
+    pub fn run(&mut self) -> Result<Vec<ApplyEffect>> {
+        let mut round = Round::default();
+        for _ in 0..self.runnable.len() {
+            let Some(range) = self.runnable.pop_front() else { break };
+            self.run_slice(range, &mut round)?;
+            if round.cost >= ROUND_COST_MAX || round.written_bytes >= ROUND_BYTES_MAX {
+                break;
+            }
+        }
+        self.write(&mut round)?;
+        if !round.structural.is_empty() {
+            self.last_flush += 1;
+            self.flushing.insert(self.last_flush, std::mem::take(&mut round.structural));
+            round.effects.push(ApplyEffect::Flush { flush: self.last_flush });
+        }
+        Ok(round.effects)
+    }
+
+    fn run_slice(&mut self, range: RangeId, round: &mut Round) -> Result<()> {
+        let replica = self.replicas.get_mut(&range).expect("a range that is runnable");
+        let task = replica.tasks.pop_front().expect("a runnable range has a task");
+        match task {
+            ApplyTask::Entries { replica: of, entries } => {
+                let mut batch = Batch::new(&*self.state);
+                let rest = replica.apply(of, entries, &mut batch, round)?;
+                round.written_bytes += batch.bytes();
+                round.writes.writes.append(&mut batch.into_writes().writes);
+                if let Some(rest) = rest {
+                    replica.tasks.push_front(rest);
+                }
+            }
+            ApplyTask::SkipEntry { replica: of, index, request } => {
+                replica.skip(of, index, request, round);
+            }
+            ApplyTask::Install(install) => self.install(install, round)?,
+            ApplyTask::Destroy { replica: of } => {
+                replica.destroy(of, round);
+            }
+            ApplyTask::Discard { staged, .. } => self.state.discard(staged)?,
+        }
+        let replica = self.replicas.get_mut(&range).expect("still there");
+        if !replica.tasks.is_empty() && !replica.waits_for_flush {
+            self.runnable.push_back(range);
+        } else if replica.tasks.is_empty() && !replica.waits_for_flush && !replica.has_state() {
+            self.replicas.remove(&range);
+        }
+        Ok(())
+    }
+
+    /// Replaces a range's data by a staged snapshot, durably.
+    fn install(&mut self, install: SnapshotInstall, round: &mut Round) -> Result<()> {
+        // What was applied before must not be written over the snapshot afterwards.
+        self.write(round)?;
+        let range = install.replica.range;
+        let installed = install.installed();
+        let meta = install.range_state_write();
+        #[cfg(feature = "planted")]
+        let (meta, late) = match rangedb_planted::Bug::InstallNotAtomic.is_planted() {
+            true => (WriteBatch::default(), meta),
+            false => (meta, WriteBatch::default()),
+        };
+        let span = install.span();
+        let stored = install.range_state();
+        self.state.install(Install { staged: install.staged, span, meta })?;
+        #[cfg(feature = "planted")]
+        self.state.write(late)?;
+        let replica = self.replicas.get_mut(&range).expect("its task was taken");
+        replica.restore(stored, &*self.state, &self.machines)?;
+        round.effects.push(ApplyEffect::Event(installed));
+        Ok(())
+    }
+
+    fn write(&self, round: &mut Round) -> Result<()> {
+        round.written_bytes = 0;
+        let writes = std::mem::take(&mut round.writes);
+        if writes.is_empty() { Ok(()) } else { self.state.write(writes) }
+    }
+}

@@ -1,0 +1,14 @@
+//! The state of ranges as the engine shows it, which an applier may have moved on ahead of its store.
+
+use prost::Message as _;
+use rangedb_proto::v1::RangeState;
+use rangedb_storage::{ColumnFamily, Error, Reader, Result, keys};
+
+/// How far the state of a range is; `None` if no replica of it has state.
+pub fn stored_range(state: &dyn Reader, range: u64) -> Result<Option<RangeState>> {
+    let Some(stored) = state.get(ColumnFamily::Meta, &keys::range_state(range))? else {
+        return Ok(None);
+    };
+    let decoded = RangeState::decode(stored);
+    decoded.map(Some).map_err(|e| Error::corrupt(format!("state of range {range}: {e}")))
+}
