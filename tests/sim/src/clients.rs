@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rangedb_client::{Client, Config};
 
+use crate::attacker::Attacker;
 use crate::clock::Clock;
 use crate::net::client_address;
 use crate::occurrence::{Fault, Host, Occurrence};
@@ -40,9 +41,10 @@ impl World {
         let net = Site { clock, ..self.slots[0].site.clone() }.net(host);
         let mut addresses: Vec<String> = (0..self.slots.len()).map(client_address).collect();
         self.schedule.random(|rng| rng.shuffle(&mut addresses));
+        let attacker = Attacker::new(net.clone(), addresses.clone(), &self.schedule, me);
         let config = Config::new(addresses).timeout(TIMEOUT);
         let client = Client::with_net(net, config).expect("addresses are valid");
-        Worker { me, host, client, common: self.common.clone() }
+        Worker { me, host, client, common: self.common.clone(), attacker }
     }
 
     /// One in the middle of a transaction, if there is one.

@@ -25,6 +25,7 @@
 
 mod ambush;
 mod applying;
+mod attacker;
 pub mod check;
 mod clients;
 mod clock;

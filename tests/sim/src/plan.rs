@@ -18,6 +18,9 @@ pub(crate) const RETENTION_MIN: u64 = 5;
 /// Of 100 seeds without a story, how many keep old versions for no longer than that.
 const RETENTION_PERCENT: u32 = 15;
 
+/// Of 100 seeds, in how many a quarter of what clients send is hostile.
+const ATTACKED_PERCENT: u32 = 25;
+
 /// Of 100 seeds, in how many nodes run with other timings than each other.
 const UNEQUAL_TICKS_PERCENT: u32 = 15;
 
@@ -94,7 +97,7 @@ pub struct Load {
     /// Bytes that values are longer than they need to be, at most.
     pub padding_max: usize,
     /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
-    pub weights: [u32; 13],
+    pub weights: [u32; Kind::COUNT],
     /// Out of 100 operations on single keys and pairs, how many are asked of a node's gateway.
     pub gateway_percent: u32,
     /// Out of 100 transactions on lists, how many are under snapshot isolation.
@@ -149,6 +152,10 @@ impl Plan {
             plan.stream_waits_max = *choose(rng, &[20 * MILLISECOND, 2 * SECOND, 8 * SECOND]);
             plan.load.weights[Kind::ReadForLong as usize] +=
                 plan.load.weights.iter().sum::<u32>() / 10;
+        }
+        if rng.u32(0..100) < ATTACKED_PERCENT {
+            let others = plan.load.weights.iter().sum::<u32>();
+            plan.load.weights[Kind::Attack as usize] = others / 3;
         }
         plan.apply_max =
             *choose(rng, &[0, 0, 5 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND]);
@@ -260,7 +267,7 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
 }
 
 fn load(rng: &mut fastrand::Rng) -> Load {
-    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2, 10, 6, 4, 1];
+    let mut weights = [10, 10, 3, 5, 5, 5, 6, 2, 2, 10, 6, 4, 1, 0];
     for weight in &mut weights {
         if rng.u32(0..4) == 0 {
             *weight = 0;

@@ -144,18 +144,18 @@ impl Story {
             Story::Mixture => {}
             Story::LostLeader => {
                 config.lease_reads = rng.u32(0..5) != 0;
-                load.weights = [5, 20, 1, 1, 1, 1, 3, 4, 1, 1, 1, 1, 0];
+                load.weights = [5, 20, 1, 1, 1, 1, 3, 4, 1, 1, 1, 1, 0, 0];
                 load.timeout_max = SECOND;
             }
             Story::Elections => {
                 plan.weather.delay_max = *choose(rng, &[2 * MILLISECOND, 10 * MILLISECOND]);
-                load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0, 0];
+                load.weights = [4, 2, 1, 0, 1, 0, 8, 0, 8, 0, 0, 0, 0, 0];
                 load.timeout_max = 4 * SECOND;
             }
             Story::Handovers => {
                 plan.weather.delay_max = *choose(rng, &[2 * MILLISECOND, 20 * MILLISECOND]);
                 plan.disk.sync_max = MILLISECOND;
-                load.weights = [8, 1, 1, 1, 2, 1, 4, 0, 1, 0, 0, 0, 0];
+                load.weights = [8, 1, 1, 1, 2, 1, 4, 0, 1, 0, 0, 0, 0, 0];
                 load.timeout_max = 4 * SECOND;
             }
             Story::Snapshots => {
@@ -164,7 +164,7 @@ impl Story {
                 plan.disk.flush_max = *choose(rng, &[200 * MILLISECOND, SECOND]);
                 plan.disk.sync_max = MILLISECOND;
                 plan.weather.delay_max = 500;
-                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0];
+                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0, 0];
                 load.padding_max = 16 << 10;
                 load.timeout_max = SECOND;
             }
@@ -174,16 +174,16 @@ impl Story {
                 plan.disk.flush_max = *choose(rng, &[200 * MILLISECOND, 3 * SECOND]);
                 plan.disk.sync_max = MILLISECOND;
                 plan.weather.delay_max = 500;
-                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0];
+                load.weights = [10, 2, 2, 2, 6, 2, 1, 1, 0, 2, 1, 1, 0, 0];
                 load.padding_max = *choose(rng, &[4 << 10, 16 << 10]);
             }
             Story::LateClients => {
-                load.weights = [1, 1, 0, 0, 1, 0, 1, 1, 1, 12, 8, 3, 0];
+                load.weights = [1, 1, 0, 0, 1, 0, 1, 1, 1, 12, 8, 3, 0, 0];
                 load.snapshot_percent = *choose(rng, &[0, 50, 100]);
             }
             Story::OldVersions => {
                 plan.retention_seconds = Some(RETENTION_MIN);
-                load.weights = [10, 2, 4, 2, 4, 2, 6, 1, 3, 3, 2, 1, 2];
+                load.weights = [10, 2, 4, 2, 4, 2, 6, 1, 3, 3, 2, 1, 2, 0];
             }
         }
         load.clients = rng.usize(3..=5);

@@ -10,6 +10,7 @@ use rangedb_client::{
     Batch, Client, DeleteOptions, Error, KeyValue, PutOptions, RangeOptions, Test, Timestamp,
 };
 
+use crate::attacker::Attacker;
 use crate::check::Watch;
 use crate::executor::Sleep;
 use crate::gateway::Gateways;
@@ -41,10 +42,13 @@ pub enum Kind {
     UseBank,
     DrawTicket,
     ReadForLong,
+    /// A request that no client of this project sends.
+    Attack,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 13] = [
+    pub const COUNT: usize = 14;
+    pub const ALL: [Kind; Kind::COUNT] = [
         Kind::Put,
         Kind::Get,
         Kind::Delete,
@@ -58,6 +62,7 @@ impl Kind {
         Kind::UseBank,
         Kind::DrawTicket,
         Kind::ReadForLong,
+        Kind::Attack,
     ];
 }
 
@@ -112,6 +117,7 @@ pub struct Worker {
     pub host: Host,
     pub client: Client,
     pub common: Common,
+    pub attacker: Attacker,
 }
 
 impl Worker {
@@ -140,6 +146,7 @@ impl Worker {
             Kind::Scan => self.scan().await,
             Kind::SnapshotScan => self.scan_snapshot().await,
             Kind::ReadForLong => self.read_for_long().await,
+            Kind::Attack => self.attacker.attack(&self.common.schedule, self.draw_timeout()).await,
             kind @ (Kind::AppendToLists | Kind::UseBank | Kind::DrawTicket) => {
                 self.transact(kind).await
             }

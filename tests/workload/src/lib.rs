@@ -10,6 +10,8 @@
 //! * [`bank`]: transfers between accounts. Money is neither made nor lost, every transfer is there
 //!   whole, and once.
 //! * [`register`]: keys by themselves. Each is linearizable.
+//! * [`hostile`]: requests that no client of this project sends. There is no checker: all the others
+//!   must be content beside it.
 //!
 //! # What belongs to the caller
 //!
@@ -26,5 +28,6 @@
 
 pub mod bank;
 pub mod history;
+pub mod hostile;
 pub mod list_append;
 pub mod register;
