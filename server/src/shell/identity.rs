@@ -77,6 +77,9 @@ pub struct Identity {
     formation: Option<FormationRecord>,
     /// Stores have run on this directory: its founding replicas may have promised things since.
     pub opened: bool,
+    /// How often a process has opened the directory.
+    #[serde(default)]
+    pub starts: u64,
     nodes: Vec<NodeRecord>,
 }
 
@@ -90,6 +93,7 @@ impl Identity {
             accepted: None,
             formation: None,
             opened: false,
+            starts: 0,
             nodes: Vec::new(),
         }
     }
