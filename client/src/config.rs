@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rangedb_proto::v1::{NodeDescriptor, NotLeader};
+
 use crate::error::{Error, Result};
 
 /// How long a request may take unless the caller says otherwise. Longer than a leader election
@@ -12,7 +14,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// cluster that is well, but waiting for others.
 pub const SLOW_TRANSACTION_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Which address of a node requests go to. All services answer on both.
+/// Which address of a node requests go to. Requests that only nodes make are answered at the peer
+/// address alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressKind {
     /// The one that the node advertises to clients.
@@ -20,6 +23,23 @@ pub enum AddressKind {
     Client,
     /// The one that nodes reach each other by: for the client inside a node.
     Peer,
+}
+
+impl AddressKind {
+    pub(crate) fn of_node(self, node: &NodeDescriptor) -> &str {
+        match self {
+            AddressKind::Client => &node.client_address,
+            AddressKind::Peer => &node.peer_address,
+        }
+    }
+
+    /// Empty if it is not known.
+    pub(crate) fn of_leader(self, hint: &NotLeader) -> &str {
+        match self {
+            AddressKind::Client => &hint.leader_address,
+            AddressKind::Peer => &hint.leader_peer_address,
+        }
+    }
 }
 
 /// Where the cluster is and how long to try.

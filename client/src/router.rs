@@ -88,6 +88,10 @@ impl Router {
         Router { address_kind, state: Mutex::default() }
     }
 
+    pub fn address_kind(&self) -> AddressKind {
+        self.address_kind
+    }
+
     /// The cached range at a place, and the next of its nodes that is not in `asked`.
     pub fn route(&self, place: Place<'_>, asked: &BTreeSet<Arc<str>>) -> Option<Route> {
         let state = self.state.lock().unwrap();
@@ -114,11 +118,8 @@ impl Router {
     /// What the directory says. The range at the place that was asked for replaces a doubtful one.
     pub fn learn(&self, place: Place<'_>, reply: v1::LocateReply) {
         let mut state = self.state.lock().unwrap();
-        for node in reply.nodes {
-            let address = match self.address_kind {
-                AddressKind::Client => node.client_address,
-                AddressKind::Peer => node.peer_address,
-            };
+        for node in &reply.nodes {
+            let address = self.address_kind.of_node(node);
             if !address.is_empty() {
                 state.addresses.insert(node.node_id, Arc::from(address));
             }
@@ -154,9 +155,7 @@ impl Router {
     /// come first: they hear of its end later, and one of them leads next.
     pub fn hint(&self, descriptor: &RangeDescriptor, leader_node_id: u64, address: &str) {
         let mut state = self.state.lock().unwrap();
-        let known = state.addresses.contains_key(&leader_node_id);
-        // A node's own client reaches others by peer address, which a hint need not be.
-        if !address.is_empty() && (!known || self.address_kind == AddressKind::Client) {
+        if !address.is_empty() {
             state.addresses.insert(leader_node_id, Arc::from(address));
         }
         state.update(descriptor, |cached| {

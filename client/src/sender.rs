@@ -271,10 +271,11 @@ impl Sender {
         };
         match self.call(address, body, timeout).await {
             Ok(response::Body::Error(error)) => {
-                if let Some(Kind::NotLeader(not_leader)) = &error.kind
-                    && !not_leader.leader_address.is_empty()
-                {
-                    self.endpoints.prefer(&Arc::from(not_leader.leader_address.as_str()));
+                if let Some(Kind::NotLeader(not_leader)) = &error.kind {
+                    let address = self.router.address_kind().of_leader(not_leader);
+                    if !address.is_empty() {
+                        self.endpoints.prefer(&Arc::from(address));
+                    }
                 }
                 elsewhere_first(outcome_of(error))
             }
@@ -292,10 +293,11 @@ impl Sender {
     /// Takes from a node's error what it says about the range.
     fn learn(&self, used: &RangeDescriptor, asked: &Target, error: &v1::Error) {
         match &error.kind {
-            Some(Kind::NotLeader(v1::NotLeader {
-                leader: Some(leader), leader_address, ..
-            })) if leader.node_id != asked.node_id => {
-                self.router.hint(used, leader.node_id, leader_address);
+            Some(Kind::NotLeader(not_leader @ v1::NotLeader { leader: Some(leader), .. }))
+                if leader.node_id != asked.node_id =>
+            {
+                let address = self.router.address_kind().of_leader(not_leader);
+                self.router.hint(used, leader.node_id, address);
             }
             // Without a quorum behind it, a leader is none; nor is it one that does not get done what
             // it is asked, as a node does that cannot reach the oracle.

@@ -45,6 +45,7 @@ impl From<Error> for v1::Error {
                 range_id: range.0,
                 leader,
                 leader_address: String::new(),
+                leader_peer_address: String::new(),
             }),
             Error::StaleEpoch { descriptor } => {
                 Kind::StaleEpoch(v1::StaleEpoch { descriptors: vec![*descriptor] })

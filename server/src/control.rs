@@ -9,6 +9,7 @@
 //! One [`Control`] is one term of leadership: made by `takeover.rs`, dropped when the leadership ends.
 
 mod admin;
+mod balance;
 mod commit;
 mod deadlocks;
 pub mod directory;
@@ -39,6 +40,7 @@ use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
 
+pub use join::describes_a_node;
 pub use takeover::take_over;
 
 /// The control range.

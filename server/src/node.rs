@@ -5,6 +5,7 @@
 //! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives it with tokio and
 //! threads, the simulator from one seed.
 
+mod address_book;
 mod admission;
 mod counts;
 mod forward;
@@ -12,6 +13,7 @@ mod garbage;
 mod heartbeat;
 mod leading;
 mod lock_queue;
+mod readiness;
 mod reads;
 mod waiting;
 mod writes;
@@ -34,7 +36,9 @@ use counts::CommandCounts;
 use forward::ControlPlane;
 use garbage::Garbage;
 use lock_queue::LockQueues;
+use readiness::Readiness;
 
+pub use address_book::{AddressBook, Met};
 pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
 
@@ -76,7 +80,7 @@ pub struct Node {
     leading: Mutex<BTreeMap<RangeId, u64>>,
     /// The control plane, while this node is it.
     control: Mutex<Option<Arc<Control>>>,
-    book: Mutex<BTreeMap<u64, NodeDescriptor>>,
+    book: Mutex<AddressBook>,
     control_plane: Mutex<ControlPlane>,
     /// The highest timestamp known to have been handed out.
     highest_seen: AtomicU64,
@@ -84,6 +88,7 @@ pub struct Node {
     highest_named: AtomicU64,
     disk: Mutex<DiskSpace>,
     stopped: Mutex<Option<String>>,
+    readiness: Mutex<Readiness>,
     lock_queues: LockQueues,
     /// Somebody tells the control plane who waits here.
     telling_of_waits: AtomicBool,
@@ -134,12 +139,13 @@ impl Node {
             seeds: parts.seeds,
             leading: Mutex::default(),
             control: Mutex::new(None),
-            book: Mutex::new(known.map(|node| (node.node_id, node)).collect()),
+            book: Mutex::new(AddressBook::of(known)),
             control_plane: Mutex::default(),
             highest_seen: AtomicU64::new(0),
             highest_named: AtomicU64::new(0),
             disk: Mutex::default(),
             stopped: Mutex::new(None),
+            readiness: Mutex::default(),
             lock_queues: LockQueues::default(),
             telling_of_waits: AtomicBool::new(false),
             garbage: Mutex::default(),
@@ -212,12 +218,17 @@ impl Node {
     }
 
     pub fn address_of(&self, node_id: u64) -> Option<NodeDescriptor> {
-        self.book().get(&node_id).cloned()
+        self.book().get(node_id).cloned()
     }
 
     /// Every node heard of, to be kept for the next start.
     pub fn address_book(&self) -> Vec<NodeDescriptor> {
-        self.book().values().cloned().collect()
+        self.book().nodes().cloned().collect()
+    }
+
+    /// A node told this one where it is.
+    pub fn meet(&self, node: &NodeDescriptor) -> Result<Met, String> {
+        self.book().meet(node)
     }
 
     /// Command, outcome and how often.
@@ -235,6 +246,22 @@ impl Node {
         self.stopped.lock().expect("no panic holds it").clone()
     }
 
+    /// Why the node should get no requests, as far as the control plane's answers tell.
+    pub fn not_ready(&self) -> Option<String> {
+        self.readiness().reason(self.started, self.net.now())
+    }
+
+    /// Since the control plane last answered; since the start, before the first time.
+    pub fn unanswered_for(&self) -> Duration {
+        self.readiness().unanswered_for(self.started, self.net.now())
+    }
+
+    /// Tells the control plane whether leaderships may be moved here: not to a node that is stopping,
+    /// or that cannot write.
+    pub fn set_fit_to_lead(&self, fit: bool) {
+        self.readiness().unfit_to_lead = !fit;
+    }
+
     /// Whether this node is the control plane now.
     pub fn is_control_plane(&self) -> bool {
         self.control().is_some()
@@ -248,8 +275,12 @@ impl Node {
         self.control.lock().expect("no panic holds it").clone()
     }
 
-    fn book(&self) -> MutexGuard<'_, BTreeMap<u64, NodeDescriptor>> {
+    fn book(&self) -> MutexGuard<'_, AddressBook> {
         self.book.lock().expect("no panic holds it")
+    }
+
+    fn readiness(&self) -> MutexGuard<'_, Readiness> {
+        self.readiness.lock().expect("no panic holds it")
     }
 
     /// A timestamp that the oracle is known to have handed out.
@@ -264,6 +295,7 @@ impl Node {
             && let Some(node) = self.address_of(leader.node_id)
         {
             not_leader.leader_address = node.client_address;
+            not_leader.leader_peer_address = node.peer_address;
         }
         error
     }

@@ -29,6 +29,7 @@ mod listen;
 mod local_net;
 mod log_writer;
 pub mod logging;
+mod lookup;
 mod mailbox;
 mod metrics;
 mod open_files;

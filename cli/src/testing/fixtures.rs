@@ -13,6 +13,7 @@ pub fn nodes() -> Vec<v1::NodeDescriptor> {
         directory_id: node_id,
         state: state.into(),
         version: "0.1.0".to_owned(),
+        starts: 1,
     };
     vec![node(1, v1::NodeState::NodeUp), node(2, v1::NodeState::NodeDead)]
 }

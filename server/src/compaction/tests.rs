@@ -105,6 +105,7 @@ impl<'s> Applied<'s> {
             truncated_index: 0,
             log_entries: self.index,
             sends_snapshot: self.sends_snapshot,
+            quarantine: None,
         }
     }
 

@@ -151,11 +151,16 @@ impl Control {
     fn config_entry(&self, setting: &Setting) -> ConfigEntry {
         let state = self.state();
         let never_set = || ConfigValue { value: setting.default.to_owned(), ..Default::default() };
+        let mut description = setting.description.to_owned();
+        let mut unusable = state.unusable_settings().into_iter();
+        if let Some((_, why)) = unusable.find(|(name, _)| *name == setting.name) {
+            description.push_str(&format!(" (the default is in force: {why})"));
+        }
         ConfigEntry {
             name: setting.name.to_owned(),
             value: Some(state.config.get(setting.name).cloned().unwrap_or_else(never_set)),
             default_value: setting.default.to_owned(),
-            description: setting.description.to_owned(),
+            description,
             history: Vec::new(),
         }
     }

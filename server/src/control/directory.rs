@@ -19,6 +19,8 @@ pub struct Entry {
     pub stored: bool,
     /// What the scheduler last decided for it, in words; empty if nothing is to be done.
     pub operation: String,
+    /// When it was first reported with its leader, or when that one was last asked to hand over.
+    pub led_since: Option<Duration>,
 }
 
 /// An epoch counts splits, merges and changes of membership one by one. A report may be this far above
@@ -54,7 +56,8 @@ impl Directory {
     pub fn load(&mut self, descriptor: RangeDescriptor) {
         let report = RangeReport { descriptor: Some(descriptor), ..Default::default() };
         let operation = String::new();
-        self.insert(Entry { report, reported_at: None, stored: true, operation });
+        let stored = true;
+        self.insert(Entry { report, reported_at: None, stored, operation, led_since: None });
     }
 
     /// A leader's report. True if the range's shape has to be stored.
@@ -67,7 +70,11 @@ impl Directory {
         let same = known.filter(|known| *known.descriptor() == descriptor);
         let stored = same.is_some_and(|known| known.stored);
         let operation = same.map(|known| known.operation.clone()).unwrap_or_default();
-        self.insert(Entry { report, reported_at: Some(now), stored, operation }) && !stored
+        let same_leader =
+            known.filter(|known| known.report.leader_node_id == report.leader_node_id);
+        let led_since = same_leader.and_then(|known| known.led_since).or(Some(now));
+        let reported_at = Some(now);
+        self.insert(Entry { report, reported_at, stored, operation, led_since }) && !stored
     }
 
     fn is_made_up(&self, epoch: Epoch) -> bool {
@@ -88,6 +95,15 @@ impl Directory {
     pub fn set_operation(&mut self, start_key: &[u8], operation: String) {
         if let Some(entry) = self.by_start.get_mut(start_key) {
             entry.operation = operation;
+        }
+    }
+
+    /// The leader of the range was asked to hand over.
+    pub fn set_moved(&mut self, range_id: u64, now: Duration) {
+        let mut entries = self.by_start.values_mut();
+        if let Some(entry) = entries.find(|entry| entry.descriptor().range_id == range_id) {
+            entry.led_since = Some(now);
+            entry.operation = "moving leadership to a node that leads fewer ranges".to_owned();
         }
     }
 

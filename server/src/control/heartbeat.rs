@@ -11,14 +11,17 @@ use rangedb_proto::v1::{
 };
 
 use super::commit::put;
-use super::state::Heard;
 use super::{Control, join, keys, schedule, settings};
 
 /// How often silence is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Ranges that one reply says to be elsewhere at most. Who was told leaves, and makes room for more.
+/// Ranges that one reply says to be elsewhere at most: descriptors may be long. The next reply, half a
+/// second later, goes on behind them.
 const ELSEWHERE_MAX: usize = 16;
+
+/// Ranges that one reply names as reasons why the node is not ready at most: people read some.
+const UNREADY_MAX: usize = 16;
 
 /// Ranges in one answer to a lookup at most.
 const LOCATE_MAX: u32 = 64;
@@ -43,8 +46,9 @@ impl Control {
         };
         let now = self.around.net.now();
         let stats = beat.stats.unwrap_or_default();
-        let has_replicas_of = stats.replica_ranges.iter().copied().collect();
-        self.state().heard.insert(id, Heard { at: now, stats });
+        let ids = stats.replica_ids.iter().copied().chain(std::iter::repeat(0));
+        let has_replicas_of = stats.replica_ranges.iter().copied().zip(ids).collect();
+        self.state().hear(id, now, stats);
 
         let mut ranges = beat.ranges;
         ranges.retain(|report| is_of_leader(report, id));
@@ -71,10 +75,11 @@ impl Control {
             news.iter().for_each(|descriptor| state.directory.mark_stored(descriptor));
             state.nodes.insert(id, current);
         }
-        let operations = self.plan(&ranges, now);
+        let operations = self.plan(id, &ranges, now);
         let timestamp = self.timestamps(1).await?.last;
         let (floor_ts, collect_below_ts) = self.garbage_bounds();
-        let state = self.state();
+        let mut state = self.state();
+        let elsewhere = state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX);
         let config = settings::SETTINGS.iter();
         let config = config.map(|s| (s.name.to_owned(), state.setting(s.name)));
         Ok(HeartbeatReply {
@@ -85,7 +90,9 @@ impl Control {
             timestamp,
             floor_ts,
             collect_below_ts,
-            elsewhere: state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX),
+            elsewhere,
+            missing_ranges: state.missing(id, &has_replicas_of, UNREADY_MAX),
+            awaited_ranges: state.awaited(id, &state.view(now), UNREADY_MAX),
         })
     }
 
@@ -96,7 +103,8 @@ impl Control {
         reports.iter().filter(is_news).filter_map(|report| report.descriptor.clone()).collect()
     }
 
-    fn plan(&self, reports: &[RangeReport], now: Duration) -> Vec<RangeOperation> {
+    /// The next steps for the ranges that the node leads.
+    fn plan(&self, node_id: u64, reports: &[RangeReport], now: Duration) -> Vec<RangeOperation> {
         let mut state = self.state();
         let view = state.view(now);
         let mut operations = Vec::new();
@@ -107,6 +115,9 @@ impl Control {
             if let Some(descriptor) = &report.descriptor {
                 state.directory.set_operation(&descriptor.start_key, words);
             }
+        }
+        if operations.is_empty() {
+            operations.extend(state.balance(node_id, now));
         }
         operations
     }

@@ -4,11 +4,8 @@ use prost::Message;
 use rangedb_proto::v1::{self, JoinCluster, JoinClusterReply, NodeDescriptor, NodeState};
 
 use super::commit::{at_version, put};
+use super::settings::{self, NODE_REPLACE_AFTER};
 use super::{Control, keys};
-
-/// A node at the same address that was heard of this recently is alive, and no other may take its
-/// place.
-const ALIVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Bytes of an address at most: the longest host name of DNS, and a port.
 const ADDRESS_BYTES_MAX: usize = 253 + ":65535".len();
@@ -24,22 +21,14 @@ impl Control {
         }
         check_words(&asking)?;
         let _change = self.changing.lock().await;
-        let cluster_id = self.around.cluster_id;
         let known = self.known(&asking);
         if let Some(known) = known.same_directory {
             if known.state() == NodeState::NodeRemoved {
                 return Err(removed(known.node_id));
             }
-            return Ok(JoinClusterReply { cluster_id, node_id: known.node_id });
+            return Ok(self.joined(known.node_id));
         }
-        if let Some(other) = &known.same_address {
-            let silence = self.state().silence(other.node_id, self.around.net.now());
-            if silence < ALIVE_WITHIN {
-                let id = other.node_id;
-                let message = format!("node {id} is alive at {}", asking.peer_address);
-                return Err(v1::Error::unavailable(message));
-            }
-        }
+        self.refuse_taken_address(&asking, &known.same_address)?;
         let counter = self.around.get_control(keys::NEXT_NODE_ID).await?.ok_or_else(|| {
             crate::node::storage_error(rangedb_storage::Error::corrupt("the next node id is gone"))
         })?;
@@ -48,10 +37,9 @@ impl Control {
         })?;
         let node = NodeDescriptor { node_id, state: NodeState::NodeUp.into(), ..asking };
         let mut changed = vec![node];
-        // A wiped node comes back under a new id: the old one's replicas are gone with its directory.
-        if let Some(mut wiped) = known.same_address {
-            wiped.set_state(NodeState::NodeRemoved);
-            changed.push(wiped);
+        for mut silent in known.same_address {
+            silent.set_state(NodeState::NodeRemoved);
+            changed.push(silent);
         }
         let conditions = vec![at_version(keys::NEXT_NODE_ID.into(), counter.version)];
         let mut writes = vec![put(keys::NEXT_NODE_ID.into(), (node_id + 1).to_string())];
@@ -59,9 +47,30 @@ impl Control {
         writes.extend(nodes.map(|node| put(keys::node(node.node_id), node.encode_to_vec())));
         self.commit(conditions, writes).await?;
 
-        let mut state = self.state();
-        state.nodes.extend(changed.into_iter().map(|node| (node.node_id, node)));
-        Ok(JoinClusterReply { cluster_id, node_id })
+        self.state().nodes.extend(changed.into_iter().map(|node| (node.node_id, node)));
+        Ok(self.joined(node_id))
+    }
+
+    fn joined(&self, node_id: u64) -> JoinClusterReply {
+        let nodes = self.state().nodes.values().cloned().collect();
+        JoinClusterReply { cluster_id: self.around.cluster_id, node_id, nodes }
+    }
+
+    /// A data directory at the address of a member may be that member's own, on a disk that was
+    /// replaced, or somebody else's, started with the wrong address or beside a volume that is not
+    /// mounted. Only an operator knows, or time.
+    fn refuse_taken_address(
+        &self,
+        asking: &NodeDescriptor,
+        members: &[NodeDescriptor],
+    ) -> Result<(), v1::Error> {
+        let (state, now) = (self.state(), self.around.net.now());
+        let grace = state.node_replace_after();
+        let heard = members.iter().find(|member| state.silence(member.node_id, now) < grace);
+        heard.map_or(Ok(()), |member| {
+            let is_alive = state.silence(member.node_id, now) < settings::REPLACE_AFTER_MIN;
+            Err(address_taken(asking, member, is_alive, &state.setting(NODE_REPLACE_AFTER)))
+        })
     }
 
     fn known(&self, asking: &NodeDescriptor) -> Known {
@@ -70,16 +79,48 @@ impl Control {
             |test: &dyn Fn(&&NodeDescriptor) -> bool| state.nodes.values().find(test).cloned();
         Known {
             same_directory: find(&|node| node.directory_id == asking.directory_id),
-            same_address: find(&|node| {
-                node.peer_address == asking.peer_address && node.state() != NodeState::NodeRemoved
-            }),
+            same_address: state
+                .nodes
+                .values()
+                .filter(|node| node.peer_address == asking.peer_address)
+                .filter(|node| node.state() != NodeState::NodeRemoved)
+                .cloned()
+                .collect(),
         }
     }
 }
 
 struct Known {
     same_directory: Option<NodeDescriptor>,
-    same_address: Option<NodeDescriptor>,
+    /// More than one where nodes change places, and not all have reported yet.
+    same_address: Vec<NodeDescriptor>,
+}
+
+/// Why a data directory is not admitted at a member's address. The words stay the same while it waits.
+fn address_taken(
+    asking: &NodeDescriptor,
+    member: &NodeDescriptor,
+    is_alive: bool,
+    grace: &str,
+) -> v1::Error {
+    let (id, address) = (member.node_id, &asking.peer_address);
+    let directories = format!(
+        "node {id} with the data directory {:016x} is at {address}, and this is the data directory \
+         {:016x}",
+        member.directory_id, asking.directory_id
+    );
+    if is_alive {
+        return v1::Error::failed_precondition(format!(
+            "{directories}: node {id} was alive a moment ago. If it still runs, start this one with an \
+             address of its own; if its data are gone for good, give its place free with `rangedb admin \
+             node remove {id} --confirm`"
+        ));
+    }
+    v1::Error::failed_precondition(format!(
+        "{directories}: if a volume is not mounted, mount it and start again; if the data of node {id} \
+         are gone for good, give its place free with `rangedb admin node remove {id} --confirm`. After \
+         {grace} of silence (`node_replace_after`) that happens by itself"
+    ))
 }
 
 pub(super) fn removed(node_id: u64) -> v1::Error {
@@ -101,6 +142,11 @@ pub(super) fn check_words(node: &NodeDescriptor) -> Result<(), v1::Error> {
         return Err(v1::Error::invalid("node", "its version is not a version"));
     }
     Ok(())
+}
+
+/// Whether the words of a node that tells of itself can be kept and shown.
+pub fn describes_a_node(node: &NodeDescriptor) -> bool {
+    !node.peer_address.is_empty() && check_words(node).is_ok()
 }
 
 fn is_address(address: &str) -> bool {
@@ -140,6 +186,22 @@ mod tests {
         let refused = check_words(&at(&"\u{1b}".repeat(3 << 20))).unwrap_err();
         assert!(refused.message.len() < 2 * ADDRESS_BYTES_MAX, "{}", refused.message.len());
         assert!(!refused.message.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn who_waits_for_a_members_address_is_told_what_frees_it() {
+        let member = NodeDescriptor { node_id: 2, directory_id: 0xab, ..at("n2:1") };
+        let asking = NodeDescriptor { directory_id: 0xcd, ..at("n2:1") };
+        for (is_alive, way_out) in
+            [(true, "an address of its own"), (false, "After 10m of silence")]
+        {
+            let said = address_taken(&asking, &member, is_alive, "10m").message;
+            for part in
+                ["00000000000000ab", "00000000000000cd", "n2:1", "node remove 2 --confirm", way_out]
+            {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
     }
 
     #[test]

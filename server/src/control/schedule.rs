@@ -26,6 +26,20 @@ pub struct View {
     pub reachable: BTreeSet<u64>,
 }
 
+impl View {
+    /// Voters on living nodes that a range should have.
+    fn voters_wanted(&self) -> usize {
+        self.replication_factor.min(self.living.len()).max(1)
+    }
+
+    /// Whether the range has too few of them.
+    pub fn lacks_voters(&self, descriptor: &RangeDescriptor) -> bool {
+        let voters = descriptor.replicas.iter().filter(|r| r.role() == ReplicaRole::Voter);
+        let living = voters.filter(|voter| self.living.contains_key(&voter.node_id));
+        living.count() < self.voters_wanted()
+    }
+}
+
 /// The next step for a range that its leader reported, in words too.
 pub fn next_step(view: &View, report: &RangeReport) -> Option<(RangeOperation, String)> {
     let descriptor = report.descriptor.as_ref()?;
@@ -52,7 +66,7 @@ impl Planner<'_> {
             return Some(remove(lost));
         }
         let (good, lost): (Vec<_>, Vec<_>) = voters.iter().partition(|voter| self.lives(voter));
-        let target = self.view.replication_factor.min(self.view.living.len()).max(1);
+        let target = self.view.voters_wanted();
 
         if let Some(learner) = learners.first() {
             return self.plan_with_learner(learner, good.len(), &lost, target);

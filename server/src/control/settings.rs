@@ -22,15 +22,19 @@ const RETENTION_MIN: Duration = Duration::from_secs(5);
 /// all would if the control plane was.
 const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 
+/// A node that was heard of more recently is alive: it restarts, or was cut off for a moment.
+pub const REPLACE_AFTER_MIN: Duration = Duration::from_secs(3);
+
 /// Replicas more than this cost every write more than they protect.
 const REPLICATION_FACTOR_MAX: u32 = 7;
 
 pub const REPLICATION_FACTOR: &str = "replication_factor";
 pub const GC_RETENTION: &str = "gc_retention";
 pub const NODE_DEAD_AFTER: &str = "node_dead_after";
+pub const NODE_REPLACE_AFTER: &str = "node_replace_after";
 
 /// All there are, by name.
-pub const SETTINGS: [Setting; 3] = [
+pub const SETTINGS: [Setting; 4] = [
     Setting {
         name: GC_RETENTION,
         default: "10m",
@@ -42,6 +46,12 @@ pub const SETTINGS: [Setting; 3] = [
         default: "30m",
         description: "silence after which other nodes, if there are any, take over a node's replicas",
         check: |value| at_least(DEAD_AFTER_MIN, value).map(|_| value.to_owned()),
+    },
+    Setting {
+        name: NODE_REPLACE_AFTER,
+        default: "10m",
+        description: "silence after which a node is removed if a new one is started at its address",
+        check: |value| at_least(REPLACE_AFTER_MIN, value).map(|_| value.to_owned()),
     },
     Setting {
         name: REPLICATION_FACTOR,
@@ -58,6 +68,12 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 }
 
 impl Setting {
+    /// The stored value, or the default if this version cannot use what is stored: another version
+    /// may have stored it.
+    pub fn in_force<'a>(&self, stored: Option<&'a str>) -> &'a str {
+        stored.filter(|value| (self.check)(value).is_ok()).unwrap_or(self.default)
+    }
+
     pub fn check(&self, value: &str) -> Result<String, v1::Error> {
         (self.check)(value).map_err(|why| {
             v1::Error::invalid("value", format!("`{value}` is no {}: {why}", self.name))
@@ -108,6 +124,14 @@ mod tests {
         for setting in &SETTINGS {
             assert_eq!(setting.check(setting.default).as_deref(), Ok(setting.default));
         }
+    }
+
+    #[test]
+    fn a_stored_value_that_cannot_be_used_gives_way_to_the_default() {
+        let factor = find("replication_factor").unwrap();
+        assert_eq!(factor.in_force(Some("5")), "5");
+        assert_eq!(factor.in_force(Some("9 by zone")), "3");
+        assert_eq!(factor.in_force(None), "3");
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! What the control plane keeps in memory of its keys and of reports, while it leads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor};
+use rangedb_proto::v1::{
+    ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor, RangeOperation, ReplicaRole,
+};
 
+use super::balance;
 use super::directory::Directory;
 use super::garbage::Garbage;
 use super::schedule::View;
-use super::settings;
+use super::settings::{self, Setting};
 
 /// Silence after which no new replica is sent to a node: a few heartbeats.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
@@ -18,6 +22,8 @@ const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
 pub struct Heard {
     pub at: Duration,
     pub stats: NodeStats,
+    /// The start of the last range that the node was told to be elsewhere.
+    told_up_to: Bytes,
 }
 
 #[derive(Default)]
@@ -29,28 +35,48 @@ pub struct State {
     pub garbage: Garbage,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,
+    /// When a leadership was last moved to balance the nodes.
+    pub balanced_at: Option<Duration>,
 }
 
 impl State {
-    /// The value in force.
+    pub fn hear(&mut self, node_id: u64, at: Duration, stats: NodeStats) {
+        let before = self.heard.remove(&node_id);
+        let told_up_to = before.map(|heard| heard.told_up_to).unwrap_or_default();
+        self.heard.insert(node_id, Heard { at, stats, told_up_to });
+    }
+
+    /// The value in force: the stored one, or the default if there is none that can be used.
     pub fn setting(&self, name: &str) -> String {
-        let default = || settings::find(name).map_or("", |setting| setting.default).to_owned();
-        self.config.get(name).map_or_else(default, |stored| stored.value.clone())
+        let Some(setting) = settings::find(name) else { return String::new() };
+        let stored = self.config.get(setting.name).map(|stored| &stored.value[..]);
+        setting.in_force(stored).to_owned()
+    }
+
+    /// Why a stored value is not in force, with the name of its setting.
+    pub fn unusable_settings(&self) -> Vec<(&'static str, String)> {
+        let stored = |setting: &'static Setting| Some((setting, self.config.get(setting.name)?));
+        let stored = settings::SETTINGS.iter().filter_map(stored);
+        let wrong = stored.filter_map(|(setting, stored)| {
+            setting.check(&stored.value).err().map(|error| (setting.name, error.message))
+        });
+        wrong.collect()
     }
 
     pub fn replication_factor(&self) -> u32 {
-        let value = self.setting(settings::REPLICATION_FACTOR);
-        settings::replicas(&value).expect("stored values were checked")
+        in_force(settings::REPLICATION_FACTOR, self, settings::replicas)
     }
 
     pub fn node_dead_after(&self) -> Duration {
-        let value = self.setting(settings::NODE_DEAD_AFTER);
-        settings::duration(&value).expect("stored values were checked")
+        in_force(settings::NODE_DEAD_AFTER, self, settings::duration)
+    }
+
+    pub fn node_replace_after(&self) -> Duration {
+        in_force(settings::NODE_REPLACE_AFTER, self, settings::duration)
     }
 
     pub fn gc_retention(&self) -> Duration {
-        let value = self.setting(settings::GC_RETENTION);
-        settings::duration(&value).expect("stored values were checked")
+        in_force(settings::GC_RETENTION, self, settings::duration)
     }
 
     /// Time since the node was last heard of, as far as this control plane can know.
@@ -90,20 +116,84 @@ impl State {
         entries.filter(|d| d.replica_on(node_id).is_some()).map(|d| d.range_id).collect()
     }
 
-    /// Of these ranges, of which the node has a replica, those without a member on it.
+    /// Of these ranges, of which the node has a replica of that id, those without it among their
+    /// members: behind those that it was told of the last time, and from the first again.
     pub fn elsewhere(
-        &self,
+        &mut self,
         node_id: u64,
-        has_replicas_of: &BTreeSet<u64>,
+        has_replicas_of: &BTreeMap<u64, u64>,
         count: usize,
     ) -> Vec<RangeDescriptor> {
+        let told_up_to = self.heard.get(&node_id).map(|heard| heard.told_up_to.clone());
+        let told_up_to = told_up_to.unwrap_or_default();
+        let is_elsewhere = |descriptor: &&RangeDescriptor| {
+            let member = descriptor.replica_on(node_id).map(|replica| replica.replica_id);
+            has_replicas_of.get(&descriptor.range_id).is_some_and(|id| member != Some(*id))
+        };
         let entries = self.directory.entries().map(|entry| entry.descriptor());
-        let elsewhere = entries.filter(|descriptor| {
-            descriptor.replica_on(node_id).is_none()
-                && has_replicas_of.contains(&descriptor.range_id)
-        });
-        elsewhere.take(count).cloned().collect()
+        let (behind, before): (Vec<_>, Vec<_>) =
+            entries.filter(is_elsewhere).partition(|d| d.start_key > told_up_to);
+        let elsewhere: Vec<RangeDescriptor> =
+            behind.into_iter().chain(before).take(count).cloned().collect();
+        if let (Some(last), Some(heard)) = (elsewhere.last(), self.heard.get_mut(&node_id)) {
+            heard.told_up_to = last.start_key.clone();
+        }
+        elsewhere
     }
+
+    /// Ranges that the node is a voter of, without being among those that it has a replica of.
+    pub fn missing(
+        &self,
+        node_id: u64,
+        has_replicas_of: &BTreeMap<u64, u64>,
+        count: usize,
+    ) -> Vec<u64> {
+        let entries = self.directory.entries().map(|entry| entry.descriptor());
+        let missing = entries.filter(|descriptor| {
+            is_voter_of(node_id, descriptor) && !has_replicas_of.contains_key(&descriptor.range_id)
+        });
+        missing.take(count).map(|descriptor| descriptor.range_id).collect()
+    }
+
+    /// Ranges that need one more voter, where the node is none and could become one.
+    pub fn awaited(&self, node_id: u64, view: &View, count: usize) -> Vec<u64> {
+        if !view.living.contains_key(&node_id) {
+            return Vec::new();
+        }
+        let entries = self.directory.entries().map(|entry| entry.descriptor());
+        let awaited = entries.filter(|descriptor| {
+            !is_voter_of(node_id, descriptor) && view.lacks_voters(descriptor)
+        });
+        awaited.take(count).map(|descriptor| descriptor.range_id).collect()
+    }
+
+    /// A leadership that the node should hand to another one, so that all lead about as many ranges.
+    pub fn balance(&mut self, node_id: u64, now: Duration) -> Option<RangeOperation> {
+        if self.balanced_at.is_some_and(|at| now.saturating_sub(at) < balance::MOVE_EVERY) {
+            return None;
+        }
+        let fit = self
+            .view(now)
+            .reachable
+            .into_iter()
+            .filter(|id| self.heard.get(id).is_some_and(|heard| !heard.stats.unfit_to_lead));
+        let fit = fit.collect();
+        let (range_id, operation) =
+            balance::next_move(self.directory.entries(), fit, node_id, now)?;
+        self.balanced_at = Some(now);
+        self.directory.set_moved(range_id, now);
+        Some(operation)
+    }
+}
+
+/// Reads what is in force of a setting. A default can always be read, which a test holds.
+fn in_force<T: Default>(name: &str, state: &State, read: impl Fn(&str) -> Result<T, String>) -> T {
+    read(&state.setting(name)).unwrap_or_default()
+}
+
+fn is_voter_of(node_id: u64, descriptor: &RangeDescriptor) -> bool {
+    let replica = descriptor.replica_on(node_id);
+    replica.is_some_and(|r| matches!(r.role(), ReplicaRole::Voter | ReplicaRole::IncomingVoter))
 }
 
 #[cfg(test)]
@@ -111,6 +201,69 @@ mod tests {
     use rangedb_proto::v1::Replica;
 
     use super::*;
+
+    fn load(state: &mut State, range_id: u64, on: &[u64]) {
+        let replica = |&node_id: &u64| Replica { node_id, replica_id: node_id, role: 0 };
+        state.directory.load(RangeDescriptor {
+            range_id,
+            start_key: range_id.to_string().into(),
+            end_key: (range_id + 1).to_string().into(),
+            replicas: on.iter().map(replica).collect(),
+            ..Default::default()
+        });
+    }
+
+    #[test]
+    fn more_ranges_than_one_reply_names_are_all_told_in_turn() {
+        let mut state = State::default();
+        (1..=5).for_each(|range_id| load(&mut state, range_id, &[1]));
+        state.hear(4, Duration::ZERO, NodeStats::default());
+        let has = (1..=5).map(|range| (range, 4)).collect();
+        let mut told = || -> Vec<u64> {
+            state.hear(4, Duration::ZERO, NodeStats::default());
+            state.elsewhere(4, &has, 2).iter().map(|descriptor| descriptor.range_id).collect()
+        };
+        assert_eq!([told(), told(), told()], [[1, 2], [3, 4], [5, 1]]);
+    }
+
+    #[test]
+    fn a_voter_without_its_replica_is_missing_and_a_voter_too_few_is_awaited() {
+        let mut state = State::default();
+        for node_id in [1, 2, 3] {
+            state.nodes.insert(node_id, NodeDescriptor { node_id, ..Default::default() });
+        }
+        load(&mut state, 1, &[1, 2, 3]);
+        load(&mut state, 2, &[1, 2]);
+        let view = state.view(Duration::ZERO);
+        assert_eq!(state.missing(3, &[(1, 3), (2, 3)].into(), 9), [0; 0]);
+        assert_eq!(state.missing(3, &[(2, 3)].into(), 9), [1]);
+        assert_eq!(state.awaited(3, &view, 9), [2]);
+        assert_eq!(state.awaited(1, &view, 9), [0; 0], "it is a voter of both");
+        assert_eq!(state.awaited(4, &view, 9), [0; 0], "not of the cluster");
+
+        // A spare node, in a cluster that needs nothing from it.
+        load(&mut state, 2, &[1, 2, 3]);
+        state.nodes.insert(4, NodeDescriptor { node_id: 4, ..Default::default() });
+        assert_eq!(state.awaited(4, &state.view(Duration::ZERO), 9), [0; 0]);
+        // One of the others was wiped, and removed.
+        state.nodes.get_mut(&1).unwrap().set_state(NodeState::NodeRemoved);
+        assert_eq!(state.awaited(4, &state.view(Duration::ZERO), 9), [1, 2]);
+    }
+
+    #[test]
+    fn a_stored_setting_that_cannot_be_read_is_told_and_its_default_holds() {
+        let mut state = State::default();
+        let stored = |value: &str| ConfigValue { value: value.to_owned(), ..Default::default() };
+        state.config.insert(settings::REPLICATION_FACTOR.to_owned(), stored("three"));
+        state.config.insert(settings::NODE_DEAD_AFTER.to_owned(), stored("0s"));
+        state.config.insert(settings::GC_RETENTION.to_owned(), stored("1h"));
+        state.config.insert("of_another_version".to_owned(), stored("?"));
+        assert_eq!(state.replication_factor(), 3);
+        assert_eq!(state.node_dead_after(), Duration::from_secs(30 * 60));
+        assert_eq!(state.gc_retention(), Duration::from_secs(60 * 60));
+        let told: Vec<&str> = state.unusable_settings().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(told, [settings::NODE_DEAD_AFTER, settings::REPLICATION_FACTOR]);
+    }
 
     #[test]
     fn a_node_is_told_of_ranges_that_it_has_a_replica_of_without_being_a_member() {
@@ -125,8 +278,8 @@ mod tests {
                 ..Default::default()
             });
         }
-        let told = |node_id, has: &[u64], count| -> Vec<u64> {
-            let has = has.iter().copied().collect();
+        let mut told = |node_id, has: &[u64], count| -> Vec<u64> {
+            let has = has.iter().map(|range| (*range, node_id)).collect();
             let elsewhere = state.elsewhere(node_id, &has, count);
             elsewhere.iter().map(|descriptor| descriptor.range_id).collect()
         };
@@ -135,5 +288,8 @@ mod tests {
         assert_eq!(told(4, &[1, 2, 7], 9), [1, 2], "of range 7 nothing is known");
         assert_eq!(told(4, &[1, 2], 1), [1]);
         assert_eq!(told(4, &[], 9), [0; 0], "it has no replica");
+        let older = [(2, 1)].into();
+        let elsewhere = state.elsewhere(2, &older, 9);
+        assert_eq!(elsewhere.len(), 1, "replica 1 of range 2 is not the one that is a member");
     }
 }

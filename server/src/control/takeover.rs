@@ -94,6 +94,9 @@ impl Control {
             state.config.insert(name, value);
         }
         state.garbage = garbage;
+        for (name, why) in state.unusable_settings() {
+            tracing::error!(name, why, "a stored setting cannot be used: its default is in force");
+        }
         Ok(())
     }
 

@@ -126,7 +126,7 @@ impl Node {
     /// every request.
     fn next_to_ask(&self, asked: &BTreeSet<String>) -> Option<String> {
         let (book, control_plane) = (self.book(), self.control_plane());
-        let known = book.values().map(|node| &node.peer_address).chain(&self.seeds);
+        let known = book.nodes().map(|node| &node.peer_address).chain(&self.seeds);
         let left = known.filter(|address| !asked.contains(*address));
         let (silent, others): (Vec<_>, Vec<_>) =
             left.partition(|address| control_plane.silent.contains(*address));
@@ -144,8 +144,13 @@ impl Node {
         RangeError::NotLeader { range: CONTROL, leader }.into()
     }
 
+    /// Whoever was asked knows better than this node: it hears the leader, and a node that has just
+    /// joined knows nobody else.
     fn hinted_peer_address(&self, error: &v1::Error) -> Option<String> {
         let Some(Kind::NotLeader(not_leader)) = &error.kind else { return None };
+        if !not_leader.leader_peer_address.is_empty() {
+            return Some(not_leader.leader_peer_address.clone());
+        }
         let leader = not_leader.leader.as_ref()?;
         self.address_of(leader.node_id).map(|node| node.peer_address)
     }

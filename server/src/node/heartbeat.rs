@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{
-    Heartbeat, HeartbeatReply, NodeDescriptor, NodeStats, RangeOperation, RangeReport, error::Kind,
-    request, response,
+    Heartbeat, HeartbeatReply, NodeStats, RangeOperation, RangeReport, error::Kind, request,
+    response,
 };
 use rangedb_raftstore::Event;
 
@@ -56,7 +56,9 @@ impl Node {
     fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
         self.saw(reply.timestamp);
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
-        self.learn_nodes(reply.nodes);
+        self.book().learn(reply.nodes);
+        let now = self.net.now();
+        self.readiness().answered(now, reply.missing_ranges, reply.awaited_ranges);
         for descriptor in reply.elsewhere {
             // A store without room for it is told again with the next reply.
             self.stores.send(RangeId(descriptor.range_id), Event::Elsewhere(descriptor));
@@ -70,11 +72,6 @@ impl Node {
     /// A step that is refused is decided anew from the next report.
     async fn operate(&self, operation: RangeOperation) {
         let _ = self.stores.operate(operation).await;
-    }
-
-    fn learn_nodes(&self, nodes: Vec<NodeDescriptor>) {
-        let mut book = self.book();
-        book.extend(nodes.into_iter().map(|node| (node.node_id, node)));
     }
 
     fn reports(&self) -> Vec<RangeReport> {
@@ -96,6 +93,8 @@ impl Node {
             leaders: ranges.iter().filter(|status| status.leads).count() as u32,
             uptime_ms: self.net.now().saturating_sub(self.started).as_millis() as u64,
             replica_ranges: ranges.iter().map(|status| status.descriptor.range_id).collect(),
+            replica_ids: ranges.iter().map(|status| status.replica.replica_id).collect(),
+            unfit_to_lead: self.readiness().unfit_to_lead,
         }
     }
 }

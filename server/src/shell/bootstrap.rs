@@ -19,7 +19,7 @@
 mod acceptor;
 mod form;
 mod join;
-mod peers;
+pub(crate) mod peers;
 mod proposal;
 
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,7 @@ use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
 use tokio::sync::Notify;
 
+use crate::node::AddressBook;
 use crate::shell::identity::{DataDir, IdentityError, Membership};
 
 /// Replicas that a range has where the cluster is large enough, until an operator says otherwise.
@@ -155,7 +156,7 @@ impl Bootstrap {
                     "already part of a cluster, --cluster-init has no effect"
                 );
             }
-            self.refuse_other_cluster(membership).await?;
+            self.look_around(membership).await?;
             return Ok(membership);
         }
         self.form_or_join().await
@@ -173,18 +174,35 @@ impl Bootstrap {
         others
     }
 
-    /// A directory that was moved to, or pointed at, another cluster would do harm there.
-    async fn refuse_other_cluster(&self, own: Membership) -> Result<(), BootstrapError> {
+    /// Asks whoever the command line names, and keeps where members of the cluster are now. Refuses
+    /// a cluster that is another one: a directory that was moved to, or pointed at, it would do harm
+    /// there.
+    async fn look_around(self: &Arc<Self>, own: Membership) -> Result<(), BootstrapError> {
         let replies = peers::probe_all(&self.others()).await;
-        let cluster_of = |reply: &BootstrapReply| reply.cluster_id;
-        if replies.iter().any(|(_, reply)| cluster_of(reply) == own.cluster_id) {
-            return Ok(());
+        let members = peers::members(own, &replies);
+        if members.is_empty() {
+            let stranger = replies.into_iter().find(|(_, reply)| is_other(own, reply));
+            return stranger.map_or(Ok(()), |(peer, reply)| {
+                let (own, other) = (own.cluster_id, reply.cluster_id);
+                Err(BootstrapError::OtherCluster { own, other, peer })
+            });
         }
-        let stranger = replies.into_iter().find(|(_, reply)| cluster_of(reply) != 0);
-        stranger.map_or(Ok(()), |(peer, reply)| {
-            let (own, other) = (own.cluster_id, reply.cluster_id);
-            Err(BootstrapError::OtherCluster { own, other, peer })
+        let this = self.clone();
+        blocking(move || {
+            this.data.update(|identity| {
+                let founders = identity.formation().unwrap_or_default().nodes;
+                let mut book = AddressBook::of(founders.into_iter().chain(identity.nodes()));
+                for member in &members {
+                    if let Err(reason) = book.meet(member) {
+                        tracing::warn!("{reason}");
+                    }
+                }
+                let nodes: Vec<NodeDescriptor> = book.nodes().cloned().collect();
+                identity.set_nodes(&nodes);
+            })?;
+            Ok(())
         })
+        .await
     }
 
     /// Makes this directory the founding node that the formation names; false if it names none.
@@ -209,6 +227,10 @@ impl Bootstrap {
         );
         Ok(Some(membership))
     }
+}
+
+fn is_other(own: Membership, reply: &BootstrapReply) -> bool {
+    reply.cluster_id != 0 && reply.cluster_id != own.cluster_id
 }
 
 /// Runs what syncs files apart from the tasks that answer.

@@ -9,6 +9,7 @@ mod args;
 mod file;
 mod size;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rangedb_raftstore::Config as RaftConfig;
@@ -21,6 +22,9 @@ use crate::founding::check_split_keys;
 /// Stores of a node at most, whatever its cores: each has a thread, and ranges spread thin gain
 /// nothing from sharing a pass.
 const STORES_MAX: usize = 16;
+
+/// Where clients are served unless something else is said.
+const CLIENT_PORT: u16 = 8081;
 
 /// Ticks of an election timeout at most: with the longest tick, a week. Leases are calculated from it.
 const ELECTION_TICKS_MAX: usize = 10_000;
@@ -133,9 +137,13 @@ impl Config {
         let mut raft = file.raft.apply(RaftConfig::default());
         let read_mode = args.read_mode.or(file.read_mode).unwrap_or(ReadMode::Lease);
         raft.lease_reads = read_mode == ReadMode::Lease;
+        let peer_address = address(args.peer_address, file.peer_address, "localhost:8080");
+        // Whoever reaches the node at one address reaches it at the other.
+        let host = peer_address.rsplit_once(':').map_or("localhost", |(host, _)| host);
+        let by_default = format!("{host}:{CLIENT_PORT}");
         Config {
-            peer_address: address(args.peer_address, file.peer_address, "localhost:8080"),
-            client_address: address(args.client_address, file.client_address, "localhost:8081"),
+            client_address: address(args.client_address, file.client_address, &by_default),
+            peer_address,
             status_address: address(args.status_address, file.status_address, "localhost:8085"),
             listen_host: args.listen_host.or(file.listen_host),
             data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
@@ -163,6 +171,7 @@ impl Config {
                 return Err(ConfigError::invalid(name, address, reason));
             }
         }
+        self.check_client_host()?;
         check_address("--status-address", &self.status_address)?;
         for (name, list) in [("--peers", &self.peers), ("--join", &self.join)] {
             for address in list {
@@ -183,6 +192,21 @@ impl Config {
             return Err(ConfigError::invalid("stores", self.stores, reason));
         }
         self.check_raft()
+    }
+
+    /// Clients are told the client address, and connect to it from other hosts.
+    fn check_client_host(&self) -> Result<(), ConfigError> {
+        let (peer_host, _) = check_address("--peer-address", &self.peer_address)?;
+        let (client_host, port) = check_address("--client-address", &self.client_address)?;
+        if is_loopback(client_host) && !is_loopback(peer_host) {
+            let reason = format!(
+                "other hosts cannot reach it, but --peer-address {} says that they should: give \
+                 {peer_host}:{port}, or leave it out",
+                self.peer_address
+            );
+            return Err(ConfigError::invalid("--client-address", &self.client_address, reason));
+        }
+        Ok(())
     }
 
     fn check_raft(&self) -> Result<(), ConfigError> {
@@ -207,6 +231,17 @@ impl Config {
             return Err(ConfigError::invalid("raft.inflight_messages", 0, "must be at least 1"));
         }
         Ok(())
+    }
+}
+
+/// Whether the host stands for the machine itself, whichever machine that is.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) => v6.to_canonical().is_loopback(),
+        Ok(IpAddr::V4(v4)) => v4.is_loopback(),
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
     }
 }
 

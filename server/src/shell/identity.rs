@@ -81,6 +81,9 @@ pub struct Identity {
     /// microseconds: leaders of that time may still count on it.
     #[serde(default)]
     pub vote_embargo_us: u64,
+    /// How often a process has opened the directory.
+    #[serde(default)]
+    pub starts: u64,
     nodes: Vec<NodeRecord>,
 }
 
@@ -95,6 +98,7 @@ impl Identity {
             formation: None,
             opened: false,
             vote_embargo_us: 0,
+            starts: 0,
             nodes: Vec::new(),
         }
     }

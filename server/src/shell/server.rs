@@ -24,6 +24,7 @@ use crate::shell::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_
 use crate::shell::identity::{DataDir, IdentityError, Membership};
 use crate::shell::listen::{ListenError, listen};
 use crate::shell::local_net::LocalNet;
+use crate::shell::lookup::Lookup;
 use crate::shell::metrics::{Metrics, Sources};
 use crate::shell::open_files;
 use crate::shell::running::Running;
@@ -126,6 +127,7 @@ impl Server {
             directory_id: data.identity().directory_id,
             state: NodeState::NodeUp.into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            starts: count_start(data.clone()).await?,
         };
         let net = Arc::new(LocalNet::new(&descriptor));
         let intent = Intent {
@@ -144,7 +146,7 @@ impl Server {
         let metrics = Metrics::new();
         let requests = config.limits.stream_requests;
         let front = Arc::new(Front::new(bootstrap.clone(), metrics.grpc(), requests));
-        let (routes, health) = service::routes(&front);
+        let service::AllRoutes { of_peers, of_clients, health } = service::routes(&front);
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let status = Arc::new(Status {
             bootstrap: bootstrap.clone(),
@@ -155,11 +157,12 @@ impl Server {
 
         let (ending, ended) = watch::channel(false);
         let mut grpc = JoinSet::new();
-        for (listener, gate) in
-            [(peer, Gate::of_nodes(open_files_max)), (client, Gate::of_clients(open_files_max))]
+        let of_nodes = Gate::of_nodes(open_files_max);
+        let of_users = Gate::of_clients(open_files_max);
+        for (listener, gate, routes) in [(peer, of_nodes, of_peers), (client, of_users, of_clients)]
         {
             let door = Door::new(listener, gate, Patience::GRPC);
-            grpc.spawn(serve(door, routes.clone(), ended.clone()));
+            grpc.spawn(serve(door, routes, ended.clone()));
         }
         let mut background = JoinSet::new();
         let status_gate = Gate::of_status_pages(open_files_max);
@@ -222,7 +225,8 @@ impl Server {
             node_id,
         });
         let (board, pulses) = (running.board.clone(), running.pulses.clone());
-        let stores = Stores { board, pulses, cluster_id, node_id };
+        let node = running.node.clone();
+        let stores = Stores { node, board, pulses, cluster_id, node_id };
         assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
         let owed = running.owed();
         // Before anybody can write.
@@ -233,7 +237,17 @@ impl Server {
         let (disk, stores, node) =
             (self.disk.clone(), running.stores.clone(), running.node.clone());
         let watching = async move { disk.run(&stores, &node, owed).await };
-        self.background.lock().expect("no panic holds it").spawn(watching);
+        let lookup = Lookup {
+            own: membership,
+            node: running.node.clone(),
+            directory: running.directory.clone(),
+            seeds: self.config.peers.iter().chain(&self.config.join).cloned().collect(),
+        };
+        {
+            let mut background = self.background.lock().expect("no panic holds it");
+            background.spawn(watching);
+            background.spawn(lookup.run());
+        }
         tracing::info!(
             cluster_id = format!("{cluster_id:016x}"),
             node_id,
@@ -243,7 +257,8 @@ impl Server {
         Ok(running)
     }
 
-    /// Keeps addresses of nodes, and what its replicas promise, for the next start. Returns when the cluster no longer wants this
+    /// Keeps addresses of nodes, and what its replicas promise, for the next start, and says whether
+    /// this node can lead. Returns when the cluster no longer wants this
     /// node, with the reason.
     async fn look_after(&self, node: &Node) -> String {
         let mut every = tokio::time::interval(LOOK_EVERY);
@@ -254,6 +269,8 @@ impl Server {
             if let Some(reason) = node.stopped() {
                 return reason;
             }
+            let is_stuck = self.status.stores.get().is_some_and(|stores| stores.stuck().is_some());
+            node.set_fit_to_lead(!is_stuck && !self.disk.seen().full);
             let (data, book) = (self.data.clone(), node.address_book());
             let kept = data.identity();
             // The promises of the life before are over by then.
@@ -280,6 +297,7 @@ impl Server {
         tracing::info!("stopping");
         let begun = Instant::now();
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        running.node.set_fit_to_lead(false);
         if hand_over {
             let handing_over = running.node.hand_over(HAND_OVER_MAX);
             if tokio::time::timeout(HAND_OVER_MAX, handing_over).await.is_err() {
@@ -305,6 +323,18 @@ impl Server {
         tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "stopped");
         Ok(())
     }
+}
+
+/// Counts this start of the directory's node, durably: where it says to be now goes before what it
+/// said in earlier lives.
+async fn count_start(data: Arc<DataDir>) -> Result<u64, StartError> {
+    let count = move || {
+        data.update(|identity| {
+            identity.starts = identity.starts.saturating_add(1);
+            identity.starts
+        })
+    };
+    Ok(joined(tokio::task::spawn_blocking(count)).await?)
 }
 
 async fn serve(door: Door, routes: Routes, mut ended: watch::Receiver<bool>) {

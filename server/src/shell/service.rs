@@ -1,8 +1,9 @@
-//! The gRPC services. All of them answer on the peer and on the client address, from the moment the
+//! The gRPC services, and which address serves which ([`Listener`]). They answer from the moment the
 //! process listens; until the node is part of a cluster, all but formation, health and reflection
 //! answer Unavailable.
 
 mod kv;
+mod listener;
 mod node;
 mod peer;
 mod traced;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::node::Node;
 use crate::shell::bootstrap::Bootstrap;
@@ -27,6 +29,7 @@ use crate::shell::grpc_limits::MESSAGE_BYTES_MAX;
 use crate::shell::metrics::GrpcMetrics;
 use crate::shell::snapshots::SnapshotReceiver;
 use crate::shell::transport::Arrivals;
+use listener::Listener;
 
 /// What answers once the node is part of a cluster.
 pub(crate) struct Member {
@@ -94,31 +97,58 @@ impl Front {
     }
 }
 
-/// All services, counted.
-pub(crate) fn routes(front: &Arc<Front>) -> (Routes, HealthReporter) {
+/// The services of the peer address and of the client address.
+pub(crate) struct AllRoutes {
+    pub of_peers: Routes,
+    pub of_clients: Routes,
+    pub health: HealthReporter,
+}
+
+pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors are those that the services are made from");
-    let kv = KvServer::new(kv::KvService(front.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let node = NodeServer::new(node::NodeService(front.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peer = PeerServer::new(peer::PeerService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let routes = Routes::new(kv)
-        .add_service(node)
+    let of_peers = for_everyone(front, Listener::Peer)
         .add_service(peer)
+        .add_service(health.clone())
+        .add_service(reflection(Listener::Peer));
+    let of_clients = for_everyone(front, Listener::Client)
         .add_service(health)
-        .add_service(reflection)
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(front.clone(), count));
-    (Routes::from(routes), reporter)
+        .add_service(reflection(Listener::Client));
+    AllRoutes {
+        of_peers: counted(front, of_peers),
+        of_clients: counted(front, of_clients),
+        health: reporter,
+    }
+}
+
+/// What both addresses serve.
+fn for_everyone(front: &Arc<Front>, listener: Listener) -> Routes {
+    let kv = KvServer::new(kv::KvService(front.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let node = NodeServer::new(node::NodeService { front: front.clone(), listener })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(kv).add_service(node)
+}
+
+/// Tells of the services that the address serves.
+fn reflection(listener: Listener) -> ServerReflectionServer<impl ServerReflection> {
+    let served = listener.services().iter().chain(&["grpc.reflection.v1.ServerReflection"]);
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    served
+        .fold(builder, |builder, service| builder.with_service_name(*service))
+        .build_v1()
+        .expect("the descriptors are those that the services are made from")
+}
+
+fn counted(front: &Arc<Front>, routes: Routes) -> Routes {
+    let count = middleware::from_fn_with_state(front.clone(), count);
+    Routes::from(routes.into_axum_router().layer(count))
 }
 
 /// Counts a call by method and code, and takes the time until its head is answered: the whole of a

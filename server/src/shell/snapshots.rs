@@ -5,6 +5,7 @@
 //! a snapshot is visible before all of it has come, is checked and durable; one that breaks off
 //! leaves nothing behind.
 
+mod pace;
 mod receive;
 mod send;
 
@@ -13,9 +14,6 @@ use rangedb_storage::{Chunk, ColumnFamily, SnapshotTotals};
 
 pub(crate) use receive::SnapshotReceiver;
 pub(crate) use send::SnapshotSender;
-
-/// A stream on which nothing moves for this long is given up.
-const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Chunks on their way between disk and network: one is read while another is sent.
 const CHUNKS_AHEAD: usize = 2;

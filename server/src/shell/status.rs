@@ -12,6 +12,7 @@ use axum::routing::get;
 use rangedb_raftstore::RangeStatus;
 
 use crate::board::Board;
+use crate::node::Node;
 use crate::shell::bootstrap::Bootstrap;
 use crate::shell::driver::Pulse;
 use crate::shell::metrics::Metrics;
@@ -33,6 +34,7 @@ pub(crate) struct Status {
 
 /// Set once the node is part of a cluster.
 pub(crate) struct Stores {
+    pub node: Arc<Node>,
     pub board: Arc<Board>,
     pub pulses: Vec<Arc<Pulse>>,
     pub cluster_id: u64,
@@ -40,7 +42,7 @@ pub(crate) struct Stores {
 }
 
 impl Status {
-    /// Why the node should get no requests now.
+    /// Why the node should get no requests now: it does not answer, or does not hold what it should.
     pub fn not_ready(&self) -> Option<String> {
         if self.front.is_stopping() {
             return Some("the node is stopping".to_owned());
@@ -48,11 +50,16 @@ impl Status {
         let Some(stores) = self.stores.get() else {
             return Some(format!("not part of a cluster: {}", self.bootstrap.progress()));
         };
-        let stuck = stores.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER);
-        if let Some(shard) = stuck {
-            return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));
-        }
-        without_leader(&stores.board.ranges())
+        let reason = stores.stuck().or_else(|| without_leader(&stores.board.ranges()));
+        reason.or_else(|| stores.node.not_ready())
+    }
+}
+
+impl Stores {
+    /// Why the stores do not go on.
+    pub fn stuck(&self) -> Option<String> {
+        let shard = self.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER)?;
+        Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"))
     }
 }
 
@@ -129,6 +136,7 @@ mod tests {
             truncated_index: 0,
             log_entries: 0,
             sends_snapshot: false,
+            quarantine: None,
         }
     }
 

@@ -10,7 +10,7 @@ mod link;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use rangedb_proto::RangeId;
@@ -32,18 +32,32 @@ pub(crate) struct Identification {
 
 /// Where nodes are; known once the node runs.
 #[derive(Default)]
-pub(crate) struct Directory(OnceLock<Weak<Node>>);
+pub(crate) struct Directory {
+    node: OnceLock<Weak<Node>>,
+    /// Somebody else answered where a node should be.
+    misled: AtomicBool,
+}
 
 impl Directory {
     pub fn set(&self, node: &Arc<Node>) {
-        assert!(self.0.set(Arc::downgrade(node)).is_ok(), "a process is one node");
+        assert!(self.node.set(Arc::downgrade(node)).is_ok(), "a process is one node");
+    }
+
+    /// Another node than the one that was meant answered, so addresses have to be looked up.
+    pub fn was_misled(&self) {
+        self.misled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that happened since this was last asked.
+    pub fn take_misled(&self) -> bool {
+        self.misled.swap(false, Ordering::Relaxed)
     }
 
     /// None of a node that is not known, or that was removed and whose address another one has now.
     /// Without such a successor, a removed node is talked to: it still leads ranges until others
     /// have taken them over.
     pub fn find(&self, node_id: u64) -> Option<NodeDescriptor> {
-        let this = self.0.get()?.upgrade()?;
+        let this = self.node.get()?.upgrade()?;
         let node = this.address_of(node_id)?;
         let succeeds = |other: &NodeDescriptor| {
             other.peer_address == node.peer_address && other.node_id > node_id

@@ -213,7 +213,9 @@ impl World {
         let dead_after =
             self.plan.node_dead_after.map(|after| ("node_dead_after", after.to_owned()));
         let retention = self.plan.retention_seconds.map(|s| ("gc_retention", format!("{s}s")));
-        for (name, value) in dead_after.into_iter().chain(retention) {
+        // Runs are short, and nobody is there to say that a wiped node may be replaced.
+        let replace_after = [("node_replace_after", "3s".to_owned())];
+        for (name, value) in dead_after.into_iter().chain(retention).chain(replace_after) {
             let worker = self.worker(0);
             let setting = async move {
                 let admin = worker.client.admin();

@@ -86,33 +86,6 @@ async fn one_node_of_three_alone_never_forms_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_node_comes_back_into_its_cluster_and_gets_its_replicas_back() {
-    let mut cluster = Cluster::started(3).await;
-    let id = cluster_id(&mut cluster).await;
-    let client = cluster.client();
-    for number in 0..100 {
-        client.put(format!("/k/{number}"), format!("{number}")).await.unwrap();
-    }
-    cluster.nodes[0].kill();
-    cluster.nodes[0].wipe();
-    cluster.nodes[0].start();
-    assert_eq!(cluster_id(&mut cluster).await, id);
-    cluster.replicated(3, SOON * 2).await;
-    let place = cluster.nodes.iter().position(|node| node.name == "n1").unwrap();
-    until("the wiped node has a replica of every range", SOON, async || {
-        let replicas = cluster.nodes[place].metric("rangedb_range_replicas").await?;
-        check(replicas == 6.0, replicas)
-    })
-    .await;
-    // What it has now counts: another node can go.
-    cluster.nodes[1].kill();
-    for number in 0..100 {
-        let found = client.get(format!("/k/{number}")).await.unwrap().expect("it was written");
-        assert_eq!(found.value, number.to_string());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn split_keys_are_those_of_the_cluster_that_was_formed_and_of_no_later_start() {
     let mut cluster = Cluster::of(3).await.with_flags(["--split-keys", "z,/m"]).start().await;
     assert_eq!(cluster.ranges_of(&["/a", "/m", "/z", "a", "z"]).await.len(), 4);

@@ -14,7 +14,7 @@ use rangedb_proto::v1::{
     Tombstone,
 };
 use rangedb_raftstore::{
-    ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store, decode_message,
+    ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store, bootstrap, decode_message,
 };
 use rangedb_storage::{
     ColumnFamily, LogBatch, LogChange, LogEngine as _, MemLog, MemState, StateEngine as _,

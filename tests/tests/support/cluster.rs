@@ -89,9 +89,23 @@ impl Cluster {
     /// Adds a node that joins through the ones that are there. Not started.
     pub fn joining(&mut self, name: &str) -> usize {
         let known: Vec<String> = self.nodes.iter().map(|node| node.peer.clone()).collect();
-        let node = Node::new(self.path(), name).with_flags(["--join".to_owned(), known.join(",")]);
+        self.joining_through(name, &known.join(","))
+    }
+
+    /// Adds a node that is told these peer addresses and no others. Not started.
+    pub fn joining_through(&mut self, name: &str, peers: &str) -> usize {
+        let node = Node::new(self.path(), name).with_flags(["--join", peers]);
         self.nodes.push(node);
         self.nodes.len() - 1
+    }
+
+    /// Gives every node a peer list that holds where all of them are now.
+    pub fn tell_peers(&mut self) {
+        let peers: Vec<String> = self.nodes.iter().map(|node| node.peer.clone()).collect();
+        for node in &mut self.nodes {
+            let place = node.flags.iter().position(|flag| flag == "--peers").expect("it has peers");
+            node.flags[place + 1] = peers.join(",");
+        }
     }
 
     pub fn path(&self) -> &Path {

@@ -211,7 +211,9 @@ impl State {
         if node != range.leader {
             let leader = range.descriptor.replica_on(range.leader).filter(|_| self.hints).cloned();
             let leader_address = leader.as_ref().map(|l| address(l.node_id)).unwrap_or_default();
-            let kind = Kind::NotLeader(v1::NotLeader { range_id, leader, leader_address });
+            let leader_peer_address = String::new();
+            let hint = v1::NotLeader { range_id, leader, leader_address, leader_peer_address };
+            let kind = Kind::NotLeader(hint);
             return Err(v1::Error::new(kind, "not the leader"));
         }
         Ok(())

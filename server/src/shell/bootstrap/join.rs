@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rangedb_proto::v1::{BootstrapReply, JoinCluster, request, response};
+use rangedb_proto::v1::error::Kind;
+use rangedb_proto::v1::{BootstrapReply, JoinCluster, NodeDescriptor, request, response};
 
 use super::{Bootstrap, BootstrapError, blocking};
 use crate::shell::identity::Membership;
@@ -18,13 +19,15 @@ impl Bootstrap {
         self: &Arc<Self>,
         replies: &[(String, BootstrapReply)],
     ) -> Result<Option<Membership>, BootstrapError> {
+        let mut refused = None;
         for (address, reply) in replies.iter().filter(|(_, reply)| reply.cluster_id != 0) {
             match self.ask_to_join(address).await {
-                Ok(membership) if membership.cluster_id == reply.cluster_id => {
+                Ok((membership, nodes)) if membership.cluster_id == reply.cluster_id => {
                     let (this, formation) = (self.clone(), reply.accepted.clone());
                     blocking(move || {
                         this.data.update(|identity| {
                             identity.become_member(membership, formation.as_ref());
+                            identity.set_nodes(&nodes);
                         })?;
                         Ok(())
                     })
@@ -37,26 +40,47 @@ impl Bootstrap {
                     return Ok(Some(membership));
                 }
                 Ok(_) => {
-                    self.set_progress(format!("{address} admits to another cluster than its own"));
+                    let reason = format!("{address} admits to another cluster than its own");
+                    refused.get_or_insert(Refusal { by_the_cluster: false, reason });
                 }
-                Err(reason) => {
-                    self.set_progress(format!("not admitted to the cluster yet: {reason}"));
+                // What the cluster decided says more than that a node could not ask it.
+                Err(new) if refused.as_ref().is_none_or(|old: &Refusal| !old.by_the_cluster) => {
+                    refused = Some(new);
                 }
+                Err(_) => {}
             }
+        }
+        if let Some(Refusal { reason, .. }) = refused {
+            self.set_progress(format!("not admitted to the cluster yet: {reason}"));
         }
         tokio::time::sleep(self.random_below(Duration::from_secs(1))).await;
         Ok(None)
     }
 
-    async fn ask_to_join(&self, address: &str) -> Result<Membership, String> {
+    /// The place in the cluster, and the nodes that are there.
+    async fn ask_to_join(
+        &self,
+        address: &str,
+    ) -> Result<(Membership, Vec<NodeDescriptor>), Refusal> {
         let request = request::Body::Join(JoinCluster { node: Some(self.node.clone()) });
+        let failed = |reason| Err(Refusal { by_the_cluster: false, reason });
         match self.net.call(address, request, ADMISSION_MAX).await {
             Ok(response::Body::Join(reply)) if reply.node_id != 0 => {
-                Ok(Membership { cluster_id: reply.cluster_id, node_id: reply.node_id })
+                let (cluster_id, node_id) = (reply.cluster_id, reply.node_id);
+                Ok((Membership { cluster_id, node_id }, reply.nodes))
             }
-            Ok(response::Body::Error(error)) => Err(error.message),
-            Ok(_) => Err("it answered something else".to_owned()),
-            Err(error) => Err(format!("{error:?}")),
+            Ok(response::Body::Error(error)) => Err(Refusal {
+                by_the_cluster: matches!(error.kind, Some(Kind::FailedPrecondition(_))),
+                reason: error.message,
+            }),
+            Ok(_) => failed(format!("{address} answered something else")),
+            Err(error) => failed(format!("{address}: {error:?}")),
         }
     }
+}
+
+/// Why this node is not admitted.
+struct Refusal {
+    by_the_cluster: bool,
+    reason: String,
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::peer_client::PeerClient;
-use rangedb_proto::v1::{BootstrapProbe, BootstrapReply, BootstrapRequest};
+use rangedb_proto::v1::{BootstrapProbe, BootstrapReply, BootstrapRequest, NodeDescriptor};
 use tonic::transport::Endpoint;
+
+use crate::control::describes_a_node;
+use crate::shell::identity::Membership;
 
 /// How long one node may take to answer: a connection and two syncs. Whoever is slower counts as
 /// absent this time.
@@ -30,8 +33,19 @@ pub(super) async fn ask_all(addresses: &[String], body: &Body) -> Vec<(String, B
     join_all(calls).await.into_iter().flatten().collect()
 }
 
-pub(super) async fn probe_all(addresses: &[String]) -> Vec<(String, BootstrapReply)> {
+pub(crate) async fn probe_all(addresses: &[String]) -> Vec<(String, BootstrapReply)> {
     ask_all(addresses, &Body::Probe(BootstrapProbe {})).await
+}
+
+/// Other members of this node's cluster among those that answered, as they describe themselves.
+pub(crate) fn members(
+    own: Membership,
+    replies: &[(String, BootstrapReply)],
+) -> Vec<NodeDescriptor> {
+    let of_cluster = replies.iter().filter(|(_, reply)| reply.cluster_id == own.cluster_id);
+    let nodes = of_cluster.filter_map(|(_, reply)| reply.node.as_ref());
+    let others = nodes.filter(|node| node.node_id != 0 && node.node_id != own.node_id);
+    others.filter(|node| describes_a_node(node)).cloned().collect()
 }
 
 async fn ask(address: &str, body: Body) -> Result<BootstrapReply, String> {

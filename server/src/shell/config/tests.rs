@@ -44,6 +44,31 @@ fn without_any_source_the_defaults_hold() {
 }
 
 #[test]
+fn clients_find_the_node_at_the_host_where_other_nodes_do() {
+    for (peer, client) in
+        [("n1:8080", "n1:8081"), ("10.0.0.7:1", "10.0.0.7:8081"), ("[::1]:1", "[::1]:8081")]
+    {
+        let config = Config::load(args(&["--peer-address", peer])).unwrap();
+        assert_eq!(config.client_address, client);
+    }
+    let given = ["--peer-address", "n1:8080", "--client-address", "public.example:1"];
+    assert_eq!(Config::load(args(&given)).unwrap().client_address, "public.example:1");
+}
+
+#[test]
+fn a_client_address_that_other_hosts_cannot_reach_is_refused_where_the_peer_address_is_not_one() {
+    for local in
+        ["localhost", "127.0.0.1", "127.8.8.8", "[::1]", "LocalHost.", "[::ffff:127.0.0.1]"]
+    {
+        let client = format!("{local}:8081");
+        let said = refused(&["--peer-address", "n1:8080", "--client-address", &client]);
+        assert!(said.contains("n1:8081") && said.contains(local), "{said}");
+        let peer = format!("{local}:8080");
+        Config::load(args(&["--peer-address", &peer, "--client-address", &client])).unwrap();
+    }
+}
+
+#[test]
 fn the_command_line_goes_before_the_file_and_the_file_before_the_default() {
     let text = r#"
         peer_address = "a:1"

@@ -42,6 +42,8 @@ pub(super) struct NodeRecord {
     directory_id: u64,
     state: i32,
     version: String,
+    #[serde(default)]
+    starts: u64,
 }
 
 impl From<BootstrapBallot> for Ballot {
@@ -88,6 +90,7 @@ impl From<&NodeDescriptor> for NodeRecord {
             directory_id: node.directory_id,
             state: node.state,
             version: node.version.clone(),
+            starts: node.starts,
         }
     }
 }
@@ -102,6 +105,7 @@ impl From<&NodeRecord> for NodeDescriptor {
             directory_id: record.directory_id,
             state: record.state,
             version: record.version.clone(),
+            starts: record.starts,
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Front;
+use super::listener::Listener;
 use super::traced::{self, traced};
 use crate::node::Node;
 
@@ -49,7 +50,10 @@ const MESSAGES_AHEAD: usize = 2;
 /// Answers that wait to be gathered.
 const ANSWERS_AHEAD: usize = 1024;
 
-pub(super) struct NodeService(pub Arc<Front>);
+pub(super) struct NodeService {
+    pub front: Arc<Front>,
+    pub listener: Listener,
+}
 
 type Outbound = mpsc::Sender<Result<Responses, Status>>;
 
@@ -61,14 +65,15 @@ impl NodeRpc for NodeService {
         &self,
         request: Request<Streaming<Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let cluster_id = self.0.serving()?.node.cluster_id();
+        let cluster_id = self.front.serving()?.node.cluster_id();
         check_cluster(cluster_id, request.metadata())?;
         let (outbound, responses) = mpsc::channel(MESSAGES_AHEAD);
         let (answers, answered) = mpsc::channel(ANSWERS_AHEAD);
-        let front = self.0.clone();
+        let (front, listener) = (self.front.clone(), self.listener);
         tokio::spawn(async move {
             // Whichever ends first ends the stream, and with it the requests under way.
-            let reading = pin!(answer_all(&front, request.into_inner(), answers, outbound.clone()));
+            let inbound = (listener, request.into_inner());
+            let reading = pin!(answer_all(&front, inbound, answers, outbound.clone()));
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
         });
@@ -78,10 +83,10 @@ impl NodeRpc for NodeService {
     }
 
     async fn call(&self, request: Request<NodeRequest>) -> Result<Response<v1::Response>, Status> {
-        let node = self.0.serving()?.node.clone();
+        let node = self.front.serving()?.node.clone();
         check_cluster(node.cluster_id(), request.metadata())?;
         let trace = traced::of(request.metadata());
-        let answering = answer(&node, request.into_inner());
+        let answering = answer(&node, self.listener, request.into_inner());
         Ok(Response::new(traced(trace, "call", answering).await))
     }
 }
@@ -89,7 +94,7 @@ impl NodeRpc for NodeService {
 /// Reads requests and starts a task for each, until the stream ends. Returns only to break it off.
 async fn answer_all(
     front: &Arc<Front>,
-    mut batches: Streaming<Requests>,
+    (listener, mut batches): (Listener, Streaming<Requests>),
     answers: mpsc::Sender<v1::Response>,
     outbound: Outbound,
 ) {
@@ -118,7 +123,7 @@ async fn answer_all(
             let (front, answers) = (front.clone(), answers.clone());
             under_way.spawn(async move {
                 let response = match front.serving() {
-                    Ok(member) => answer(&member.node, request).await,
+                    Ok(member) => answer(&member.node, listener, request).await,
                     Err(status) => {
                         let error = rangedb_client::status::from_status(&status);
                         let body = Some(response::Body::Error(error));
@@ -173,13 +178,15 @@ async fn next_or_closed(
     }
 }
 
-async fn answer(node: &Arc<Node>, request: NodeRequest) -> v1::Response {
+async fn answer(node: &Arc<Node>, listener: Listener, request: NodeRequest) -> v1::Response {
     let timeout = match request.timeout_ms {
         0 => TIMEOUT_DEFAULT,
         ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX),
     };
-    let body = match request.body {
-        Some(body) => {
+    let admitted = request.body.map(|body| listener.admit(&body).map(|()| body));
+    let body = match admitted {
+        Some(Err(refused)) => response::Body::Error(refused),
+        Some(Ok(body)) => {
             let trace = TraceContext::parse(&request.traceparent);
             traced(trace, "node", node.handle(body, timeout)).await
         }

@@ -1,13 +1,14 @@
 //! The follower's side: check, stage, hand to the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use prost::Message as _;
 use rangedb_proto::v1::snapshot_chunk::Body;
 use rangedb_proto::v1::{
-    RaftEnvelope, SnapshotChunk, SnapshotHeader, SnapshotMeta, SnapshotReceipt, SnapshotTrailer,
-    raft_envelope,
+    RaftEnvelope, RangeDescriptor, SnapshotChunk, SnapshotHeader, SnapshotMeta, SnapshotReceipt,
+    SnapshotTrailer, raft_envelope,
 };
 use rangedb_proto::{RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{Event, decode_message};
@@ -15,10 +16,17 @@ use rangedb_storage::{ChunkReceiver, StateEngine, keys};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::{STALLED_AFTER, from_wire, totals_from_wire};
+use super::pace::{CREDIT_MAX, Pace, TooSlow};
+use super::{from_wire, totals_from_wire};
 use crate::handle::StoreHandle;
 use crate::shell::disk_watch::DiskWatch;
 use crate::shell::transport::{Identification, check};
+
+/// The header is the first that a sender sends, without being asked.
+const HEADER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Streams whose header has not come at most: many more than nodes that send at one moment.
+const UNKNOWN_MAX: usize = 64;
 
 /// See the module's head.
 pub(crate) struct SnapshotReceiver {
@@ -27,6 +35,10 @@ pub(crate) struct SnapshotReceiver {
     state: Arc<dyn StateEngine>,
     disk: Arc<DiskWatch>,
     places: Semaphore,
+    /// Streams whose header has not come.
+    unknown: Semaphore,
+    pub(super) header_within: Duration,
+    pub(super) silence_max: Duration,
 }
 
 impl SnapshotReceiver {
@@ -37,26 +49,55 @@ impl SnapshotReceiver {
         disk: Arc<DiskWatch>,
         at_once: usize,
     ) -> Self {
-        SnapshotReceiver { me, stores, state, disk, places: Semaphore::new(at_once) }
+        let unknown = Semaphore::new(UNKNOWN_MAX);
+        SnapshotReceiver {
+            me,
+            stores,
+            state,
+            disk,
+            places: Semaphore::new(at_once),
+            unknown,
+            header_within: HEADER_WITHIN,
+            silence_max: CREDIT_MAX,
+        }
     }
 
     /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind but what the store has
-    /// been given.
+    /// been given. A place is taken for what is meant for this node, not for who only opens a stream.
     pub async fn receive<S>(&self, mut chunks: S) -> Result<SnapshotReceipt, Status>
     where
         S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
     {
+        let header = self.header(&mut chunks).await?;
+        let envelope = self.check_header(header)?;
+        let meta = meta_of(&envelope)
+            .ok_or_else(|| Status::invalid_argument("a snapshot without a description"))?;
         let _place = self
             .places
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("as many snapshots as allowed come in"))?;
-        let Body::Header(header) = next(&mut chunks).await? else {
-            return Err(Status::invalid_argument("a snapshot without a header"));
-        };
-        let envelope = self.check_header(header)?;
-        let (receiver, trailer) = self.stage(&envelope, &mut chunks).await?;
+        let range = meta.descriptor.unwrap_or_default();
+        let (receiver, trailer) = self.stage(&range, &mut chunks).await?;
         let installed = self.hand_on(receiver, trailer, envelope).await?;
         Ok(SnapshotReceipt { installed })
+    }
+
+    async fn header<S>(&self, chunks: &mut S) -> Result<SnapshotHeader, Status>
+    where
+        S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
+    {
+        let _unknown = self
+            .unknown
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("too many streams without a header"))?;
+        let first = tokio::time::timeout(self.header_within, chunks.next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no header came"))?;
+        match body_of(first)? {
+            Body::Header(header) => Ok(header),
+            Body::Data(_) | Body::Trailer(_) => {
+                Err(Status::invalid_argument("a snapshot without a header"))
+            }
+        }
     }
 
     fn check_header(&self, header: SnapshotHeader) -> Result<RaftEnvelope, Status> {
@@ -70,22 +111,20 @@ impl SnapshotReceiver {
     /// Stages all that comes, up to the trailer.
     async fn stage<S>(
         &self,
-        envelope: &RaftEnvelope,
+        range: &RangeDescriptor,
         chunks: &mut S,
     ) -> Result<(ChunkReceiver, SnapshotTrailer), Status>
     where
         S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
     {
-        let meta = meta_of(envelope)
-            .ok_or_else(|| Status::invalid_argument("a snapshot without a description"))?;
-        let range = meta.descriptor.unwrap_or_default();
         let span = keys::data_span(&range.start_key, &range.end_key);
         let is_system = range.start_key.starts_with(SYSTEM_PREFIX);
         self.has_room(is_system)?;
         let state = self.state.clone();
         let mut receiver = blocking(move || Ok(ChunkReceiver::new(state.stage()?, span))).await?;
+        let mut pace = Pace::new(self.silence_max);
         loop {
-            match next(chunks).await? {
+            match next(chunks, &mut pace).await? {
                 Body::Data(data) => {
                     self.has_room(is_system)?;
                     let chunk = from_wire(data)
@@ -135,17 +174,22 @@ impl SnapshotReceiver {
     }
 }
 
-async fn next<S>(chunks: &mut S) -> Result<Body, Status>
+async fn next<S>(chunks: &mut S, pace: &mut Pace) -> Result<Body, Status>
 where
     S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
 {
-    match tokio::time::timeout(STALLED_AFTER, chunks.next()).await {
-        Ok(Some(chunk)) => {
-            chunk?.body.ok_or_else(|| Status::invalid_argument("a chunk of an unknown kind"))
-        }
-        Ok(None) => Err(Status::invalid_argument("the snapshot breaks off")),
-        Err(_) => Err(Status::deadline_exceeded("the snapshot stalled")),
+    let next = pace.wait(chunks.next()).await;
+    let next =
+        next.map_err(|TooSlow| Status::deadline_exceeded("the snapshot comes too slowly"))?;
+    if let Some(Ok(chunk)) = &next {
+        pace.moved(chunk.encoded_len());
     }
+    body_of(next)
+}
+
+fn body_of(chunk: Option<Result<SnapshotChunk, Status>>) -> Result<Body, Status> {
+    let chunk = chunk.ok_or_else(|| Status::invalid_argument("the snapshot breaks off"))??;
+    chunk.body.ok_or_else(|| Status::invalid_argument("a chunk of an unknown kind"))
 }
 
 /// What the leader says of the range, in the snapshot of its message.

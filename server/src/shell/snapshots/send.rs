@@ -3,9 +3,12 @@
 //! A stream whose view loses what the receiver goes on from is broken off, and raft asks for another:
 //! see [`crate::shell::compaction`].
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use prost::Message as _;
 use rangedb_proto::v1::peer_client::PeerClient;
 use rangedb_proto::v1::snapshot_chunk::Body;
 use rangedb_proto::v1::{RaftEnvelope, SnapshotChunk, SnapshotHeader};
@@ -14,10 +17,13 @@ use rangedb_raftstore::Event;
 use rangedb_storage::{ChunkReader, Reader, RocksState, Span};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Endpoint;
 
-use super::{CHUNKS_AHEAD, STALLED_AFTER, to_wire, totals_to_wire};
+use super::pace::{CREDIT_MAX, Pace, TooSlow};
+use super::{CHUNKS_AHEAD, to_wire, totals_to_wire};
 use crate::compaction::StreamedView;
 use crate::handle::StoreHandle;
 use crate::shell::grpc_limits::{
@@ -28,6 +34,10 @@ use crate::shell::transport::{Directory, Identification};
 /// Snapshots that wait for their turn at most. Each holds a view of the state, which keeps old files
 /// on the disk; raft asks again for those that are turned away.
 const WAITING_MAX: usize = 16;
+
+/// From the last chunk to the receiver's answer: it syncs the last of the files that it has staged, on
+/// a disk that may be slow.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(120);
 
 /// See the module's head.
 pub(crate) struct SnapshotSender {
@@ -110,7 +120,7 @@ impl SnapshotSender {
         let address = self.directory.find(to_node_id).ok_or("its address is not known")?;
         let endpoint = Endpoint::from_shared(format!("http://{}", address.peer_address))
             .map_err(|error| error.to_string())?
-            .connect_timeout(std::time::Duration::from_secs(1))
+            .connect_timeout(Duration::from_secs(1))
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
@@ -125,15 +135,37 @@ impl SnapshotSender {
         let reading =
             tokio::task::spawn_blocking(move || read_all(header, &state, reader, span, &chunks));
         let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let receipt = client.snapshot(ReceiverStream::new(outbound)).await;
-        let receipt =
-            receipt.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
-        let records = reading.await.map_err(|error| error.to_string())??;
+        let call = client.snapshot(ReceiverStream::new(outbound));
+        let (receipt, records) = receipt_of(call, reading).await?;
+        let receipt = receipt.map_err(|status| {
+            if status.code() == Code::FailedPrecondition {
+                self.directory.was_misled();
+            }
+            format!("{:?}: {}", status.code(), status.message())
+        })?;
+        let records = records?;
         if receipt.into_inner().installed {
             Ok(records)
         } else {
             Err("the receiver had no use for it".to_owned())
         }
+    }
+}
+
+/// What the receiver says in the end, and what was read. A receiver that hangs must not keep the turn
+/// of others.
+async fn receipt_of<R>(
+    call: impl Future<Output = R>,
+    mut reading: JoinHandle<Result<u64, String>>,
+) -> Result<(R, Result<u64, String>), String> {
+    let of_task = |read: Result<_, JoinError>| read.unwrap_or_else(|error| Err(error.to_string()));
+    tokio::pin!(call);
+    tokio::select! {
+        receipt = &mut call => Ok((receipt, of_task(reading.await))),
+        read = &mut reading => match tokio::time::timeout(RECEIPT_WITHIN, call).await {
+            Ok(receipt) => Ok((receipt, of_task(read))),
+            Err(_) => Err("the receiver does not say what became of it".to_owned()),
+        },
     }
 }
 
@@ -146,13 +178,17 @@ fn read_all(
     span: Span,
     chunks: &mpsc::Sender<SnapshotChunk>,
 ) -> Result<u64, String> {
-    let send = |body| {
+    let mut pace = Pace::new(CREDIT_MAX);
+    let mut send = |body| {
         let chunk = SnapshotChunk { body: Some(body) };
-        let sending = tokio::time::timeout(STALLED_AFTER, chunks.send(chunk));
-        match Handle::current().block_on(sending) {
-            Ok(Ok(())) => Ok(()),
+        let bytes = chunk.encoded_len();
+        match Handle::current().block_on(pace.wait(chunks.send(chunk))) {
+            Ok(Ok(())) => {
+                pace.moved(bytes);
+                Ok(())
+            }
             Ok(Err(_)) => Err("the receiver ended the stream".to_owned()),
-            Err(_) => Err("the receiver takes nothing".to_owned()),
+            Err(TooSlow) => Err("the receiver takes it too slowly".to_owned()),
         }
     };
     let failed = |error: rangedb_storage::Error| error.to_string();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use prost::Message as _;
 use protobuf::Message as _;
 use raft_proto::eraftpb;
@@ -109,6 +109,66 @@ async fn a_flipped_byte_is_found() {
 #[tokio::test]
 async fn a_snapshot_of_another_cluster_is_refused() {
     assert_eq!(receive(chunks(8)).await, (Err(Code::FailedPrecondition), 0));
+}
+
+/// Instead of what production waits.
+const SHORT: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Receives snapshots one at a time.
+fn receiver() -> SnapshotReceiver {
+    let stores = StoreHandle::new(vec![Arc::new(Store::default())]);
+    let disk = DiskWatch::new(&std::env::temp_dir(), None).into();
+    SnapshotReceiver::new(ME, stores, Arc::new(MemState::default()), disk, 1)
+}
+
+fn on_the_wire(bodies: Vec<Body>) -> Vec<Result<SnapshotChunk, Status>> {
+    bodies.into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) })).collect()
+}
+
+#[tokio::test]
+async fn streams_without_a_header_keep_no_place_from_a_snapshot() {
+    let receiver = receiver();
+    let mut silent: Vec<_> =
+        (0..2).map(|_| Box::pin(receiver.receive(stream::pending()))).collect();
+    for waiting in &mut silent {
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+    }
+    let whole = receiver.receive(stream::iter(on_the_wire(chunks(7)))).await;
+    assert!(whole.unwrap().installed);
+}
+
+#[tokio::test]
+async fn streams_without_a_header_are_few() {
+    let receiver = receiver();
+    let mut silent = Vec::new();
+    let refused = loop {
+        let mut waiting = Box::pin(receiver.receive(stream::pending()));
+        match futures::poll!(waiting.as_mut()) {
+            std::task::Poll::Pending => silent.push(waiting),
+            std::task::Poll::Ready(refused) => break refused,
+        }
+        assert!(silent.len() < 1000, "no end of streams");
+    };
+    assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_stream_that_sends_no_header_ends() {
+    let mut receiver = receiver();
+    receiver.header_within = SHORT;
+    let ended = receiver.receive(stream::pending()).await;
+    assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_stream_that_stands_still_gives_its_place_back() {
+    let mut receiver = receiver();
+    receiver.silence_max = SHORT;
+    let header = stream::iter(on_the_wire(chunks(7)[..1].to_vec()));
+    let ended = receiver.receive(header.chain(stream::pending())).await;
+    assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
+    let whole = receiver.receive(stream::iter(on_the_wire(chunks(7)))).await;
+    assert!(whole.unwrap().installed);
 }
 
 #[tokio::test]

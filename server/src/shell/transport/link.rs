@@ -12,6 +12,7 @@ use rangedb_proto::v1::peer_client::PeerClient;
 use rangedb_raftstore::Event;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Shared;
@@ -69,7 +70,12 @@ async fn carry(shared: &Shared, to: u64, queue: &Queue) -> Result<Infallible, St
             biased;
             ended = &mut call => return Err(match ended {
                 Ok(_) => "the node ended the stream".to_owned(),
-                Err(status) => format!("{:?}: {}", status.code(), status.message()),
+                Err(status) => {
+                    if status.code() == Code::FailedPrecondition {
+                        shared.directory.was_misled();
+                    }
+                    format!("{:?}: {}", status.code(), status.message())
+                }
             }),
             room = reserve(&batches, queue) => {
                 let Ok(room) = room else { return Err("the stream ended".to_owned()) };

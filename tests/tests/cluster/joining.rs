@@ -1,0 +1,66 @@
+//! A node that joins is told the address of any one member.
+
+use std::time::Duration;
+
+use crate::support::cluster::Cluster;
+use crate::support::wait::{SOON, check, until};
+
+/// Six ranges, each with several changes of membership.
+const MOVED: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_through_any_one_member() {
+    let mut cluster = Cluster::started(3).await;
+    cluster.client().put("/k", "v").await.unwrap();
+    for member in 0..3 {
+        let through = cluster.nodes[member].peer.clone();
+        let joined = cluster.joining_through(&format!("n{}", member + 4), &through);
+        cluster.nodes[joined].start();
+        cluster.nodes[joined].ready().await;
+        // Ready means that the control plane hears it, and that it answers.
+        let address = cluster.nodes[joined].peer.clone();
+        let status = cluster.client_of(joined).admin().cluster_status().await.unwrap();
+        let of_it = |node: &rangedb_proto::v1::NodeStatus| {
+            node.node.as_ref().is_some_and(|node| node.peer_address == address)
+        };
+        let listed = status.nodes.iter().find(|node| of_it(node)).expect("it is a member");
+        assert!(listed.silent_ms.is_some(), "it has never reported: {listed:?}");
+        let found = cluster.client_of(joined).get("/k").await.unwrap();
+        assert_eq!(found.expect("it was written").value, "v");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joined_through_a_follower_finds_the_cluster_again_and_takes_replicas() {
+    let mut cluster = Cluster::started(3).await;
+    let control = cluster.status().await.unwrap().control_leader_node_id;
+    let leader = cluster.place_of(control).await.unwrap();
+    let follower = (leader + 1) % 3;
+    let through = cluster.nodes[follower].peer.clone();
+    let joined = cluster.joining_through("n4", &through);
+    cluster.nodes[joined].start();
+    cluster.nodes[joined].ready().await;
+    // What it knows of the others it keeps: whom it was told to ask is gone when it starts again.
+    let kept = || std::fs::read_to_string(cluster.nodes[joined].data.join("IDENTITY"));
+    let addresses: Vec<String> = cluster.nodes[..3].iter().map(|node| node.peer.clone()).collect();
+    until("it keeps where the others are", SOON, async || {
+        let text = kept().map_err(|error| error.to_string())?;
+        check(addresses.iter().all(|address| text.contains(address)), text)
+    })
+    .await;
+    cluster.nodes[joined].kill();
+    cluster.nodes[follower].kill();
+    cluster.nodes[joined].start();
+    cluster.nodes[joined].ready().await;
+
+    let gone = cluster.nodes[follower].peer.clone();
+    let rest = (0..4).filter(|place| *place != follower);
+    let rest: Vec<String> = rest.map(|place| cluster.nodes[place].client.clone()).collect();
+    let remove = ["admin", "node", "remove", &gone, "--confirm"];
+    crate::support::cli::run(&rest.join(","), remove).await.success();
+    until("the node that joined has the replicas of the one that left", MOVED, async || {
+        let replicas = cluster.nodes[joined].metric("rangedb_range_replicas").await?;
+        check(replicas == 6.0, replicas)
+    })
+    .await;
+}
