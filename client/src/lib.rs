@@ -85,6 +85,7 @@ mod locks;
 mod metrics;
 pub mod net;
 mod one_range;
+mod patience;
 mod range;
 mod resolve;
 mod retry;
