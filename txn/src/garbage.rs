@@ -26,6 +26,8 @@
 //!
 //! # The walk
 //!
+//! A record that is damaged stays where it is, for somebody to find, and holds up nothing.
+//!
 //! It costs a few records for each key, however many versions from above a key has: of its versions
 //! a walk looks at the newest few and then seeks those from below.
 
@@ -150,7 +152,7 @@ impl<'a> Pass<'a> {
     fn walk_outcomes(&mut self) -> Result<()> {
         let mut records = self.records(ColumnFamily::Lock, &self.span.start)?;
         while let Some((stored_key, stored)) = records.next()? {
-            let (key, behind) = encoding::unescape(stored_key)?;
+            let Ok((key, behind)) = encoding::unescape(stored_key) else { continue };
             let key = Bytes::from(key);
             if !self.may_look_at(&key) {
                 break;
@@ -173,7 +175,7 @@ impl<'a> Pass<'a> {
         let mut records = self.records(ColumnFamily::History, &self.span.start)?;
         let mut newer = 0;
         while let Some((stored_key, stored)) = records.next()? {
-            let parsed = keys::parse_history_key(stored_key)?;
+            let Ok(parsed) = keys::parse_history_key(stored_key) else { continue };
             let (HistoryKey::Version { user_key: key, .. }
             | HistoryKey::ByStart { user_key: key, .. }) = &parsed;
             if self.key.as_ref() != Some(key) {
@@ -185,7 +187,8 @@ impl<'a> Pass<'a> {
             let (key, mod_ts) = match parsed {
                 HistoryKey::Version { user_key, mod_ts } => (user_key, mod_ts),
                 HistoryKey::ByStart { user_key, start_ts } => {
-                    if StartRecord::decode(stored)?.end_ts < self.collect_below {
+                    let found = StartRecord::decode(stored);
+                    if found.is_ok_and(|found| found.end_ts < self.collect_below) {
                         if !self.drop(ColumnFamily::History, stored_key, stored) {
                             break;
                         }
@@ -201,7 +204,7 @@ impl<'a> Pass<'a> {
                     continue;
                 }
             };
-            let version = HistoryRecord::decode_slice(stored)?;
+            let Ok(version) = HistoryRecord::decode_slice(stored) else { continue };
             if version.end_ts < self.collect_below {
                 if !self.drop(ColumnFamily::History, stored_key, stored) {
                     break;
@@ -224,12 +227,13 @@ impl<'a> Pass<'a> {
     fn walk_current(&mut self) -> Result<()> {
         let mut records = self.records(ColumnFamily::Current, &self.span.start)?;
         while let Some((stored_key, stored)) = records.next()? {
-            if !self.may_look_at(&keys::parse_user_key(stored_key)?) {
+            let Ok(key) = keys::parse_user_key(stored_key) else { continue };
+            if !self.may_look_at(&key) {
                 break;
             }
-            if is_spent(&Record::decode_slice(stored)?, self.collect_below)
-                && !self.drop(ColumnFamily::Current, stored_key, stored)
-            {
+            let is_spent = Record::decode_slice(stored)
+                .is_ok_and(|current| is_spent(&current, self.collect_below));
+            if is_spent && !self.drop(ColumnFamily::Current, stored_key, stored) {
                 break;
             }
         }
