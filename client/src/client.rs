@@ -202,16 +202,17 @@ impl Client {
     /// Deletes every key of `[start, end)`; an empty `end` is behind every key. Says how many there
     /// were.
     ///
-    /// A span in one range that holds no more than one command may delete (about a thousand keys) is
-    /// deleted at once. A larger one is deleted in steps, in key order, each of them a commit of its own:
-    /// readers may see it half done, and keys that others write in it meanwhile may be deleted or not. All
-    /// steps together have the client's timeout, so give it time: some ten thousand keys take a second.
-    /// What must happen at once is a [`Batch::delete_range`] or a transaction, which has limits.
+    /// A span in one range that holds no more than one command may delete (about a thousand keys)
+    /// is deleted at once. A larger one is deleted in steps, in key order, each of them a commit of
+    /// its own: readers may see it half done, and keys that others write in it meanwhile may be
+    /// deleted or not. All steps together have the client's timeout, so give it time: some ten
+    /// thousand keys take a second. What must happen at once is a [`Batch::delete_range`] or a
+    /// transaction, which has limits.
     ///
     /// # Errors
     ///
-    /// As of every write. If a step fails, what the steps before it deleted stays deleted, and the error
-    /// says how far they got; to go on, ask once more.
+    /// As of every write. If a step fails, what the steps before it deleted stays deleted, and the
+    /// error says how far they got; to go on, ask once more.
     pub async fn delete_range(
         &self,
         start: impl Into<Bytes>,

@@ -1,10 +1,10 @@
-//! Deleting every key of a span, however many there are: a sequence of bounded steps.
+//! Delete of a span of any size, as a sequence of bounded steps.
 //!
 //! A range takes commands of bounded cost only, because whatever it evaluates keeps all its other
 //! requests waiting. So a span that holds more than one command may delete is deleted page by page:
-//! the keys of a page are read, a page with none just moves on, and each page's keys are deleted by one
-//! commit in their range. A page is bounded in records that it walks over too, so that a span which holds
-//! nothing but what is left of deleted keys takes its steps as any other.
+//! the keys of a page are read, a page with none just moves on, and each page's keys are deleted by
+//! one commit in their range. A page is bounded in records that it walks over too, so that a span
+//! which holds nothing but what is left of deleted keys takes its steps as any other.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::range::{self, RangeOptions};
 /// Keys of one step: what a range takes in one command.
 const STEP_KEYS_MAX: u64 = 1024;
 
-/// What a delete of a span has done.
+/// Result of a delete of a span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeletedRange {
     /// Keys that had a value and now have none.

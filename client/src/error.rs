@@ -56,8 +56,8 @@ pub enum Error {
         /// Each waits for the next one's lock, the last for the first's. This transaction is the first.
         cycle: Vec<LockWait>,
     },
-    /// More than one request or transaction may do; nothing of it was written. It works in parts that
-    /// are each below the limit; [`crate::Client::delete_range`] does that for a span.
+    /// More than one request or transaction may do; nothing of it was written. It works in parts
+    /// that are each below the limit; [`crate::Client::delete_range`] does that for a span.
     #[error("too large: {what} over the limit of {limit}")]
     TooLarge { what: String, limit: u64 },
     /// Nobody could do it in time, and it certainly did not happen. May work later.

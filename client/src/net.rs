@@ -35,8 +35,8 @@ pub trait Net: Send + Sync {
     ) -> BoxFuture<'a, Result<v1::response::Body, CallError>>;
 
     /// As [`Net::call`], given up as soon as `given_up` says why: it may have happened, unless the
-    /// implementation knows that the request has not left yet. The callee is told of `timeout`, and the
-    /// caller sees to it that `given_up` is not later.
+    /// implementation knows that the request has not left yet. The callee is told of `timeout`, and
+    /// the caller sees to it that `given_up` is not later.
     fn call_unless<'a>(
         &'a self,
         address: &'a str,

@@ -22,8 +22,8 @@ use crate::turns::{self, Entered, Taker, Turn};
 const ITEMS_MAX: usize = 1024;
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
-/// None: it does not, or the command is too much for one, and certainly nothing was done. The command's
-/// timestamp is taken here, after all that it waited for.
+/// None: it does not, or the command is too much for one, and certainly nothing was done. The
+/// command's timestamp is taken here, after all that it waited for.
 ///
 /// A lock in the way is waited for until the deadline. The command holds none itself, so nobody can
 /// be waiting for it in turn.

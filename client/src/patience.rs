@@ -1,11 +1,11 @@
-//! Waiting for a node that may be working on a request, or be gone.
+//! Attempt timeouts with a probe: waiting for a node that may be working on a request, or be gone.
 //!
-//! A request that takes long looks from outside like one to a node that hangs. Sent again, it would be
-//! worked on twice, just where there is too much to do already; not sent again, a range whose leader
-//! hangs would be out of reach until the caller's time is up. So a node that has said nothing for half a
-//! second is asked something cheap about the same range: a scan for a single key. What the node did not
-//! lead any more, or could not reach a quorum for, it does not answer, and neither does one that stands
-//! still. Then it is left; else it is waited for.
+//! A request that takes long looks from outside like one to a node that hangs. Sent again, it would
+//! be worked on twice, just where there is too much to do already; not sent again, a range whose
+//! leader hangs would be out of reach until the caller's time is up. So a node that has said
+//! nothing for half a second is asked something cheap about the same range: a scan for a single
+//! key. A node that does not lead the range any more, or has no quorum, refuses it; one that stands
+//! still says nothing. Then it is left; else it is waited for.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
 use crate::client::header;
 use crate::net::{CallError, Net};
 
-/// How long a node is waited for.
+/// Times of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
     /// Before it is asked whether it is there, and each time before it is asked again.
@@ -72,8 +72,8 @@ fn probe(range: &RangeDescriptor) -> request::Body {
     })
 }
 
-/// Whether the answer to a probe is that of a node which leads the range. One that is too busy for it,
-/// or meets a lock, does.
+/// True if the answer to a probe is that of a node which leads the range. One that is too busy for
+/// it, or meets a lock, does.
 fn leads(answer: &Result<response::Body, CallError>) -> bool {
     match answer {
         Err(_) => false,

@@ -8,9 +8,9 @@
 //! * A node that says nothing is left after a second, and a node is asked once between two pauses. So a
 //!   node that hangs costs one attempt, and a cluster that is down costs little more than its pauses.
 //!
-//! And one that keeps load from feeding on itself: what a range is still working on is not sent once
-//! more. Whoever leads it is asked whether it still does (`patience.rs`), and is waited for as long as it
-//! says so and the caller has time.
+//! And one that keeps load from feeding on itself: what a range is still working on is not sent
+//! once more. Whoever leads it is asked whether it still does (`patience.rs`), and is waited for as
+//! long as it says so and the caller has time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 use crate::net::Net;
 use crate::patience::Patience;
 
-/// How long a node may say nothing. Well above a commit on a busy disk, well below an election, so that
-/// a node that went silent is left before its range has a new leader.
+/// How long a node may say nothing. Well above a commit on a busy disk, well below an election, so
+/// that a node that went silent is left before its range has a new leader.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An attempt takes half of what is left, so that there is time for another one; but never is cut
@@ -110,8 +110,8 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// How long an attempt that begins now may take at a node that does not say that it is there; none if
-    /// the time is up.
+    /// How long an attempt that begins now may take at a node that does not say that it is there;
+    /// none if the time is up.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         let left = self.left();
         let timeout = match self.effect {

@@ -1,9 +1,10 @@
 //! What garbage collection may drop by looking at one record alone.
 //!
-//! A record at or below a bound is out of every reader's sight: a superseded version whose `end_ts`,
-//! or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose value stands in
-//! the value family is not dropped here, because its value would stay behind: whoever walks the
-//! history deletes both. What tells of such a version goes: below the bound nobody asks for it. What cannot be decoded is kept, for somebody to find.
+//! A record at or below a bound is out of every reader's sight: a superseded version whose
+//! `end_ts`, or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose
+//! value stands in the value family is not dropped here, because its value would stay behind:
+//! whoever walks the history deletes both. What tells of such a version goes: below the bound
+//! nobody asks for it. What cannot be decoded is kept, for somebody to find.
 
 use crate::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord};
 

@@ -10,8 +10,8 @@ pub enum Error {
     #[error("corrupt data in {}: {reason}", file.as_deref().map_or("the engine".into(), |f| f.display().to_string()))]
     Corrupt { file: Option<PathBuf>, reason: String },
     /// The engine returned a record whole, as its checksums say, and it is none that this version
-    /// writes, or what it names is not there. The same bytes give the same error everywhere, so it may
-    /// be the answer of one request; the record stays as it is.
+    /// writes, or what it names is not there. The same bytes give the same error everywhere, so it
+    /// may be the answer of one request; the record stays as it is.
     #[error("damaged data: {0}")]
     Damaged(String),
     /// The disk is full. Reads go on; writes may be asked again once there is room.

@@ -30,8 +30,8 @@ use crate::lock::Lock;
 
 /// Why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {
-    /// The command breaks a rule, a condition does not hold, or what it needs is damaged: the same on
-    /// every replica that has the same bytes.
+    /// The command breaks a rule, a condition does not hold, or what it needs is damaged: the same
+    /// on every replica that has the same bytes.
     Reply(command_reply::Body),
     /// The engine could not answer: only this replica's trouble, so nothing may be replied.
     Engine(Error),

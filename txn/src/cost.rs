@@ -1,5 +1,5 @@
-//! A bound on what a command costs, from the command alone: for whoever admits commands, and for
-//! whoever packs them into log entries.
+//! Cost of a command, as an upper bound that follows from the command alone: for admission, and for
+//! packing commands into log entries.
 
 use rangedb_proto::v1::command::Body;
 use rangedb_proto::v1::{Command, CommitOneRange, Operation, Prewrite, ReadCheck, operation};
@@ -8,18 +8,18 @@ use crate::commands::resolve_locks::RESOLVE_WALK_MAX;
 use crate::garbage::GARBAGE_WALK_MAX;
 use crate::limits::COMMAND_WALK_MAX;
 
-/// What one command may cost where it is evaluated.
+/// Upper bound of one command's cost where it is evaluated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
-    /// Records that the command may touch at most: one for each condition, operation, key or read of a
-    /// key, and all that it may walk over if it names spans.
+    /// Records that the command may touch at most: one for each condition, operation, key or read
+    /// of a key, and all that it may walk over if it names spans.
     pub records: u32,
     /// The command writes no new values: it deletes, ends transactions or drops garbage. On a full
     /// disk such commands are what makes room.
     pub frees_space: bool,
 }
 
-/// What the command may cost. A command of an unknown kind is refused before it touches anything.
+/// The command's cost. A command of an unknown kind is refused before it touches anything.
 pub fn cost(command: &Command) -> Cost {
     let (records, frees_space) = match &command.body {
         None => (0, false),

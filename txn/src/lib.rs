@@ -47,17 +47,17 @@
 //!
 //! Whoever gets no answer may send the same command again, with its start_ts. The copy is known by
 //! the start_ts of the versions it would write, however late it comes, and is answered as the first
-//! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was nothing
-//! to delete, and beside a version in `history` stands what finds it by its start_ts. Another command
-//! of a start_ts that one of its keys knows is refused, see `commands/identity.rs`: nothing that is
-//! stored under a start_ts is ever written twice.
+//! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was
+//! nothing to delete, and beside a version in `history` stands what finds it by its start_ts.
+//! Another command of a start_ts that one of its keys knows is refused, see `commands/identity.rs`:
+//! nothing that is stored under a start_ts is ever written twice.
 //!
 //! # Bounds
 //!
 //! A range evaluates one command after the other, so each is bounded in records, keys and bytes
-//! (`limits.rs`, `cost.rs`), and reads go on in steps. What a client may send is refused with a reply
-//! if it asks for more, and so is a command that needs a record which is damaged: nothing that a command
-//! says or meets ends the machine.
+//! (`limits.rs`, `cost.rs`), and reads go on in steps. What a client may send is refused with a
+//! reply if it asks for more, and so is a command that needs a record which is damaged: nothing
+//! that a command says or meets ends the machine.
 //!
 //! # Transactions over ranges
 //!

@@ -15,18 +15,18 @@ use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, 
 pub const COMMAND_ITEMS_MAX: usize = 1024;
 
 /// Records, versions and locks, that all spans of one command may hold, those of delete-ranges and
-/// those that were read. Walking over one costs about a microsecond, so they add less than the items.
-/// What compaction may have dropped on one replica and not on another cannot count here; the leader
-/// counts it before it proposes ([`check_spans`](crate::check_spans)).
+/// those that were read. Walking over one costs about a microsecond, so they add less than the
+/// items. What compaction may have dropped on one replica and not on another cannot count here; the
+/// leader counts it before it proposes ([`check_spans`](crate::check_spans)).
 pub const COMMAND_WALK_MAX: usize = 4096;
 
 /// Keys with a value that the delete-ranges of one command may delete: as many as it could name. A
 /// larger span is deleted step by step.
 pub const DELETE_RANGE_KEYS_MAX: usize = COMMAND_ITEMS_MAX;
 
-/// Bytes of keys and records that the delete-ranges of one command may move to the history. They stand
-/// in memory until the batch is written; with keys and values inline of ordinary length the number of
-/// keys is reached first.
+/// Bytes of keys and records that the delete-ranges of one command may move to the history. They
+/// stand in memory until the batch is written; with keys and values inline of ordinary length the
+/// number of keys is reached first.
 pub const DELETE_RANGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Keys of an asynchronous commit beside its primary. Whoever finds such a transaction without its

@@ -1,8 +1,9 @@
 //! The locks of a range, and in memory how many there are.
 //!
 //! Most ranges have none most of the time: their commands are transactions of one range. The count
-//! spares these every look into the lock family, and so does whether an outcome record may be there. It says nothing that the state does not: it is made
-//! by walking over the locks, and follows every one that is written or removed.
+//! spares these every look into the lock family, and so does whether an outcome record may be
+//! there. It says nothing that the state does not: it is made by walking over the locks, and
+//! follows every one that is written or removed.
 
 use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, encoding, keys};
 

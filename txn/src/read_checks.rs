@@ -22,7 +22,7 @@ pub(crate) enum Finding {
     Locked(KeyLocked),
 }
 
-/// How far one look at reads came.
+/// Result of one look at reads.
 pub(crate) enum Looked {
     AtAll,
     /// This speaks against one of them.
@@ -31,7 +31,7 @@ pub(crate) enum Looked {
     UpTo(ResumeAt),
 }
 
-/// Where to go on with reads that have been looked at in part.
+/// Place to go on at, with reads that have been looked at in part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResumeAt {
     /// So many of the reads are done.
@@ -56,8 +56,8 @@ pub(crate) struct ReadChecks<'a> {
 }
 
 impl ReadChecks<'_> {
-    /// Looks for the first of the reads that something speaks against, and what that is. A key costs
-    /// one of the budget, a span what it holds. A budget that is not spent gets on.
+    /// Looks for the first of the reads that something speaks against, and what that is. A key
+    /// costs one of the budget, a span what it holds. A budget that is not spent gets on.
     pub(crate) fn look(&self, reads: &[ReadCheck], budget: &mut WalkBudget) -> Result<Looked> {
         for (place, read) in reads.iter().enumerate() {
             if place > 0 && budget.is_spent() {
@@ -144,13 +144,13 @@ impl ReadChecks<'_> {
     }
 }
 
-/// How far a look at one read came.
+/// Result of a look at one read.
 enum Part {
     All,
     Found(Finding),
     UpTo(Bytes),
 }
 
-/// Keys with a lock or the record of one that a span may hold beside its budget: a look that has spent
-/// its budget on versions has to see the locks among these, and must get on.
+/// Keys with a lock or the record of one that a span may hold beside its budget: a look that has
+/// spent its budget on versions has to see the locks among these, and must get on.
 const LOCKS_BESIDE_MAX: usize = 64;

@@ -1,9 +1,10 @@
-//! What the spans of a command hold, counted before the command is proposed.
+//! Limits of spans, checked by the leader before it proposes a command.
 //!
-//! At apply, deleted versions from below the bound of garbage count for nothing: one replica may have
-//! dropped them and another not, and all must come to the same answer. Walking over them takes time all
-//! the same. So the leader counts them in its own state, and refuses a command over more of them than
-//! [`COMMAND_WALK_MAX`]; a span that holds so many is walked step by step, or once they are dropped.
+//! At apply, deleted versions from below the bound of garbage count for nothing: one replica may
+//! have dropped them and another not, and all must come to the same answer. Walking over them takes
+//! time all the same. So the leader counts them in its own state, and refuses a command over more
+//! of them than [`COMMAND_WALK_MAX`]; a span that holds so many is walked step by step, or once
+//! they are dropped.
 
 use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
@@ -15,7 +16,7 @@ use rangedb_storage::{ColumnFamily, Direction, Reader, Result, keys};
 use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::walk_budget::WalkBudget;
 
-/// Whether the command names spans, which cost what they hold.
+/// True for a command that names spans: it costs what they hold.
 pub fn names_spans(command: &Command) -> bool {
     match &command.body {
         Some(command::Body::CommitOneRange(commit)) => spans(commit, b"").next().is_some(),
@@ -23,7 +24,8 @@ pub fn names_spans(command: &Command) -> bool {
     }
 }
 
-/// Counts the records, whatever they are, that the spans of a command hold in this range.
+/// Checks the command's spans against [`COMMAND_WALK_MAX`], by counting their records in this
+/// range, of whatever kind.
 ///
 /// # Errors
 ///

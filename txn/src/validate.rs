@@ -27,8 +27,8 @@ pub enum ValidateOutcome {
     Conflict(WriteConflict),
     /// Whether this transaction commits a version in between is not decided, or not known here.
     Locked(KeyLocked),
-    /// So far all is as it was read: one request looks at no more than [`VALIDATE_WALK_MAX`] records.
-    /// The next one goes on there.
+    /// So far all is as it was read: one request looks at no more than [`VALIDATE_WALK_MAX`]
+    /// records. The next one goes on there.
     Unfinished(ResumeAt),
     /// The transaction read below the range's floor: what came in between may be gone.
     TooOld { floor_ts: u64 },

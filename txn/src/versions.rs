@@ -59,9 +59,9 @@ fn visible_below(
     }
 }
 
-/// When the version was committed that the command of `start_ts` wrote to the key; `None` if it wrote
-/// none, or one that may be gone because it is of no use to reads from `collect_below` on. `current` is
-/// the key's newest. One lookup, however many versions the key has.
+/// When the version was committed that the command of `start_ts` wrote to the key; `None` if it
+/// wrote none, or one that may be gone because it is of no use to reads from `collect_below` on.
+/// `current` is the key's newest. One lookup, however many versions the key has.
 pub(crate) fn written_at(
     reader: &dyn Reader,
     key: &[u8],
@@ -103,8 +103,8 @@ pub(crate) fn committed_at(
 }
 
 /// The newest version of the key that was committed after `after`, at or below `until`, and by
-/// another transaction than that of `start_ts`; `current` is the key's newest at all. Looks at three
-/// versions at most, because a transaction wrote one of them at most.
+/// another transaction than that of `start_ts`; `current` is the key's newest at all. Looks at
+/// three versions at most, because a transaction wrote one of them at most.
 pub(crate) fn newest_between(
     reader: &dyn Reader,
     key: &[u8],

@@ -1,4 +1,4 @@
-//! A bound on the records that one command, or one step of a read, walks over.
+//! Walk budget: a bound on the records that one command, or one step of a read, walks over.
 //!
 //! Whoever evaluates commands of a range one after the other makes all later ones wait, so what a
 //! single one may cost is bounded by records, not by bytes or keys alone: records of keys that were

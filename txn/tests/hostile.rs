@@ -2,8 +2,9 @@
 //! reused, stale and future ones, foreign primaries, transactions and one-range commits of one
 //! start_ts, long values.
 //!
-//! Whatever they say, the machine answers each of them, replicas answer and write the same, and what is
-//! stored stays whole: where a version or a lock says that its value stands apart, it stands there.
+//! Whatever they say, the machine answers each of them, replicas answer and write the same, and
+//! what is stored stays whole: where a version or a lock says that its value stands apart, it
+//! stands there.
 
 mod support;
 

@@ -17,8 +17,8 @@ use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::range::RangeOptions;
 
-/// Keys that one delete of a span in a transaction may delete. Each is read, kept in memory and locked.
-/// [`Client::delete_range`] deletes more, in steps.
+/// Keys that one delete of a span in a transaction may delete. Each is read, kept in memory and
+/// locked. [`Client::delete_range`] deletes more, in steps.
 pub const DELETE_RANGE_KEYS_MAX: usize = 100_000;
 
 /// Commits a batch that lies in several ranges. Like one that lies in one range, it is not given up

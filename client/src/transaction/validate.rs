@@ -6,9 +6,9 @@
 //! pushed itself (its own commit timestamp turned out too low) pushes nobody any more: it waits, and
 //! gives way to an older one.
 //!
-//! A range looks at a bounded number of records for one request and says how far it came, so a span with
-//! millions of keys, or of what is left of them, is confirmed request by request. All of them read at the
-//! commit timestamp, so what one has confirmed stays so.
+//! A range looks at a bounded number of records for one request and says how far it came, so a span
+//! with millions of keys, or of what is left of them, is confirmed request by request. All of them
+//! read at the commit timestamp, so what one has confirmed stays so.
 
 use rangedb_proto::v1::{self, RangeDescriptor, RangeHeader, request, response};
 

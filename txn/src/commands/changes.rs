@@ -2,8 +2,8 @@
 //!
 //! For each key the version that stood in `current` moves to `history`, with the command's commit
 //! timestamp as its end, and the new version takes its place. A long value goes to `value`, under
-//! the command's start_ts, and stays there when its version moves. Nothing else stands there: no two
-//! versions of a key have one start_ts (`identity.rs`).
+//! the command's start_ts, and stays there when its version moves. Nothing else stands there: no
+//! two versions of a key have one start_ts (`identity.rs`).
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! A transaction whose keys lie in one range: check, then write, in one step of the log.
 //!
-//! In order: was it applied before, or another of its start_ts; is it too old to tell; are its keys free
-//! of locks; is what it read still so; do its conditions hold; what do its operations make of the
-//! state. Only then is anything written, so every earlier way out leaves the state untouched.
+//! In order: was it applied before, or another of its start_ts; is it too old to tell; are its keys
+//! free of locks; is what it read still so; do its conditions hold; what do its operations make of
+//! the state. Only then is anything written, so every earlier way out leaves the state untouched.
 
 #[cfg(feature = "planted")]
 use std::collections::BTreeMap;

@@ -1,16 +1,17 @@
-//! A start_ts names one command, at every key that it writes.
+//! Identity of commands: a start_ts names one command, at every key that it writes.
 //!
 //! A command is known by its start_ts: that is how a copy is told from a new command, where a long
-//! value stands, and what everybody who finds a lock asks about. Clients take it from the oracle and
-//! use it once. Nothing is built on their doing so: a command that names a start_ts which something at
-//! one of its keys has already, and is not that command once more, is refused and writes nothing.
+//! value stands, and what everybody who finds a lock asks about. Clients take it from the oracle
+//! and use it once. Nothing is built on their doing so: a command that names a start_ts which
+//! something at one of its keys has already, and is not that command once more, is refused and
+//! writes nothing.
 //!
 //! What is compared is what the command writes, key by key and value by value. Its conditions and
-//! reads are not kept anywhere, so a copy with others counts as a copy: what it would have written is
-//! there.
+//! reads are not kept anywhere, so a copy with others counts as a copy: what it would have written
+//! is there.
 //!
-//! What is out of sight at the bound of garbage may be gone, on one replica sooner than on another, and
-//! is not looked at. A command that started there is refused for its age, whatever it is.
+//! What is out of sight at the bound of garbage may be gone, on one replica sooner than on another,
+//! and is not looked at. A command that started there is refused for its age, whatever it is.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +25,9 @@ use crate::limits::first_key;
 use crate::memory::Memory;
 use crate::versions;
 
-/// What the keys of a command know of its start_ts.
+/// Identity of a command, as its keys tell it.
 pub(crate) enum Identity {
-    /// Nothing. Here is what stands at each of the keys.
+    /// No key knows its start_ts. Here is what stands at each of them.
     New(BTreeMap<Bytes, Option<Record>>),
     /// Each has a version of it, all of one commit: it is a copy, if its writes are the same.
     WrittenAt(u64),
@@ -66,8 +67,8 @@ pub(crate) fn of_commit(
     }
 }
 
-/// Refuses a new command that would write where a transaction of its start_ts ended without a version,
-/// or, by a delete-range, where a version of its start_ts stands or stood.
+/// Refuses a new command that would write where a transaction of its start_ts ended without a
+/// version, or, by a delete-range, where a version of its start_ts stands or stood.
 pub(crate) fn check_unused(
     reader: &dyn Reader,
     memory: &Memory,
@@ -107,7 +108,7 @@ pub(crate) fn check_copy(reader: &dyn Reader, changes: &Changes) -> std::result:
     Ok(())
 }
 
-/// Whether the value of a version or a lock of `start_ts` at the key is this one; none for a delete.
+/// True if the value of a version or a lock of `start_ts` at the key is this one; none is a delete.
 pub(crate) fn is_value(
     reader: &dyn Reader,
     key: &[u8],

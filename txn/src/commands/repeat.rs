@@ -1,9 +1,10 @@
 //! The same command twice: applied once, answered twice.
 //!
 //! A sender that got no answer sends its command again, and both copies may reach the log, the
-//! second long after the first. Every version carries the start_ts of the command that wrote it, and
-//! every operation leaves a version, also a delete of a key without a value. So the keys of a command
-//! tell (`identity.rs`): they have a version of its start_ts, or the command was not applied.
+//! second long after the first. Every version carries the start_ts of the command that wrote it,
+//! and every operation leaves a version, also a delete of a key without a value. So the keys of a
+//! command tell (`identity.rs`): they have a version of its start_ts, or the command was not
+//! applied.
 
 use rangedb_proto::v1::{CommitOneRange, Committed, command_reply};
 use rangedb_storage::{ApplyContext, Reader};
@@ -17,9 +18,10 @@ use crate::walk_budget::WalkBudget;
 /// its commit timestamp: the operations run as they did then, what they would have written is
 /// compared with what stands there, and dropped.
 ///
-/// Exact as long as those versions are kept, which is until garbage collection has passed the commit
-/// timestamp, with one exception: where a delete-range would have to walk over more records today than
-/// a command may, all results are empty, and the keys of its operations alone have been compared.
+/// Exact as long as those versions are kept, which is until garbage collection has passed the
+/// commit timestamp, with one exception: where a delete-range would have to walk over more records
+/// today than a command may, all results are empty, and the keys of its operations alone have been
+/// compared.
 ///
 /// # Errors
 ///

@@ -51,8 +51,8 @@ impl Draw {
         self.oracle
     }
 
-    /// A new command, one that was held up, one that comes again, or what no client should send: another
-    /// command of a start_ts that was used, or one from the future.
+    /// A new command, one that was held up, one that comes again, or what no client should send:
+    /// another command of a start_ts that was used, or one from the future.
     pub fn command(&mut self) -> CommitOneRange {
         if self.rng.u32(0..8) == 0 && !self.sent.is_empty() {
             return self.reused();

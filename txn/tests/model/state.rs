@@ -165,8 +165,8 @@ impl Model {
         Body::Committed(committed)
     }
 
-    /// When a command of the start_ts wrote the key, if that is remembered: not if reads from the bound
-    /// of garbage on do not see what it wrote, nor that it took something away.
+    /// When a command of the start_ts wrote the key, if that is remembered: not if reads from the
+    /// bound of garbage on do not see what it wrote, nor that it took something away.
     fn written_at(&self, key: &Bytes, start_ts: u64) -> Option<u64> {
         self.applied.get(&start_ts)?.iter().find_map(|applied| {
             let (value, end_ts) = applied.writes.get(key)?;
