@@ -40,17 +40,7 @@ impl Batch {
     }
 
     pub fn put(self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        self.put_leased(key, value, None)
-    }
-
-    /// A value that goes away with its lease.
-    pub fn put_leased(
-        self,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
-        lease: Option<u64>,
-    ) -> Self {
-        let (key, value, lease_id) = (key.into(), value.into(), lease.unwrap_or(0));
+        let (key, value, lease_id) = (key.into(), value.into(), 0);
         self.operation(operation::Body::Put(v1::Put { key, value, lease_id }))
     }
 
@@ -148,7 +138,6 @@ fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> 
 pub struct PutOptions {
     /// Tests of the key that is put; all must hold.
     pub conditions: Vec<Test>,
-    pub lease: Option<u64>,
     /// Ask for what was replaced.
     pub return_previous: bool,
 }

@@ -17,11 +17,12 @@ use crate::batch::{
 };
 use crate::condition::{Condition, Test};
 use crate::config::Config;
+use crate::delete_range::{self, DeletedRange};
 use crate::error::{Error, Result};
 use crate::grpc::GrpcNet;
 use crate::holds::Holds;
 use crate::key_value::KeyValue;
-use crate::keys::View;
+use crate::keys::{Span, View};
 use crate::metrics::{Metrics, Path};
 use crate::net::SharedNet;
 use crate::one_range;
@@ -174,7 +175,7 @@ impl Client {
         options: PutOptions,
     ) -> Result<Written> {
         let key = key.into();
-        let batch = Batch::new().put_leased(key.clone(), value, options.lease);
+        let batch = Batch::new().put(key.clone(), value);
         let batch = when_all(batch, &key, options.conditions);
         let batch = if options.return_previous { batch.return_previous() } else { batch };
         let (commit_ts, result) = self.commit_one(batch).await?;
@@ -196,6 +197,29 @@ impl Client {
         let batch = if options.return_previous { batch.return_previous() } else { batch };
         let (commit_ts, result) = self.commit_one(batch).await?;
         Ok(Deleted { commit_ts, existed: result.deleted > 0, previous: result.previous })
+    }
+
+    /// Deletes every key of `[start, end)`; an empty `end` is behind every key. Says how many there
+    /// were.
+    ///
+    /// A span in one range that holds no more than one command may delete (about a thousand keys)
+    /// is deleted at once. A larger one is deleted in steps, in key order, each of them a commit of
+    /// its own: readers may see it half done, and keys that others write in it meanwhile may be
+    /// deleted or not. All steps together have the client's timeout, so give it time: some ten
+    /// thousand keys take a second. What must happen at once is a [`Batch::delete_range`] or a
+    /// transaction, which has limits.
+    ///
+    /// # Errors
+    ///
+    /// As of every write. If a step fails, what the steps before it deleted stays deleted, and the
+    /// error says how far they got; to go on, ask once more.
+    pub async fn delete_range(
+        &self,
+        start: impl Into<Bytes>,
+        end: impl Into<Bytes>,
+    ) -> Result<DeletedRange> {
+        let deleting = delete_range::delete_range(self, Span::new(start, end));
+        traced(&*self.sender.net, "delete_range", deleting).await
     }
 
     /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise the answer

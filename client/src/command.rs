@@ -85,6 +85,13 @@ pub(crate) async fn send_held(
             Some(command_reply::Body::Invalid(reason)) => {
                 return Err(retry.end(Error::invalid("transaction", reason)));
             }
+            Some(command_reply::Body::Damaged(damaged)) => {
+                let (message, file) = (damaged.what, String::new());
+                return Err(retry.end(Error::Corruption { message, file }));
+            }
+            Some(command_reply::Body::TooLarge(v1::TooLarge { what, limit })) => {
+                return Err(retry.end(Error::TooLarge { what, limit }));
+            }
             Some(body) => return Ok(Reply::From(descriptor, body)),
             None => return Err(unexpected_reply(retry)),
         }

@@ -56,7 +56,8 @@ pub enum Error {
         /// Each waits for the next one's lock, the last for the first's. This transaction is the first.
         cycle: Vec<LockWait>,
     },
-    /// More than a transaction may hold. Never works in one; nothing of it was written.
+    /// More than one request or transaction may do; nothing of it was written. It works in parts
+    /// that are each below the limit; [`crate::Client::delete_range`] does that for a span.
     #[error("too large: {what} over the limit of {limit}")]
     TooLarge { what: String, limit: u64 },
     /// Nobody could do it in time, and it certainly did not happen. May work later.
@@ -202,6 +203,7 @@ impl From<v1::Error> for Error {
                 Error::Invalid { argument: invalid.argument, message }
             }
             Some(Kind::PermissionDenied(_)) => Error::PermissionDenied(message),
+            Some(Kind::TooLarge(v1::TooLarge { what, limit })) => Error::TooLarge { what, limit },
             Some(Kind::TooOld(old)) => Error::TooOld { message, floor_ts: old.floor_ts },
             Some(Kind::NotFound(_)) => Error::NotFound(message),
             Some(Kind::DiskFull(_)) => Error::DiskFull(message),
@@ -250,7 +252,9 @@ impl From<Error> for v1::Error {
                 let cycle = cycle.into_iter().map(v1::LockWait::from).collect();
                 v1::Error::new(Kind::Deadlock(v1::Deadlock { cycle }), display)
             }
-            Error::TooLarge { .. } => v1::Error::invalid("transaction", display),
+            Error::TooLarge { what, limit } => {
+                v1::Error::new(Kind::TooLarge(v1::TooLarge { what, limit }), display)
+            }
             Error::Unavailable(message) => v1::Error::unavailable(message),
             Error::TooBusy { message, retry_after } => {
                 let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
@@ -298,7 +302,7 @@ mod tests {
     fn what_is_too_large_names_the_limit_on_the_wire_too() {
         let error = Error::TooLarge { what: "12 keys".to_owned(), limit: 10 };
         let there = Error::from(v1::Error::from(error));
-        assert!(matches!(&there, Error::Invalid { .. }), "{there:?}");
+        assert!(matches!(&there, Error::TooLarge { limit: 10, .. }), "{there:?}");
         assert!(there.to_string().contains("12 keys over the limit of 10"), "{there}");
     }
 }

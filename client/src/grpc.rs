@@ -106,9 +106,23 @@ impl Net for GrpcNet {
         request: request::Body,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<response::Body, CallError>> {
-        let queue = self.queue(address);
         let _runtime = self.runtime.enter();
         let expiry = tokio::time::sleep(timeout);
+        let time_is_up = Box::pin(async move {
+            expiry.await;
+            format!("no answer within {timeout:?}")
+        });
+        self.call_unless(address, request, timeout, time_is_up)
+    }
+
+    fn call_unless<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+        given_up: BoxFuture<'a, String>,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        let queue = self.queue(address);
         Box::pin(async move {
             let (outgoing, pending) = Outgoing::new(request, timeout);
             queue.try_send(outgoing).map_err(|error| {
@@ -117,7 +131,7 @@ impl Net for GrpcNet {
                     TrySendError::Closed(()) => "the connection is closing".to_owned(),
                 })
             })?;
-            pending.answer_within(expiry, timeout).await
+            pending.answer_unless(given_up).await
         })
     }
 

@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | [`Error::WriteConflict`], [`Error::Aborted`], [`Error::Locked`], [`Error::Deadlock`] | another transaction was in the way, nothing was written | begin anew, as [`Client::transaction`] does |
 //! | [`Error::Conflict`] | the caller's own condition does not hold, nothing was written | read and decide again |
-//! | [`Error::TooLarge`] | more than one transaction may hold | split the work |
+//! | [`Error::TooLarge`] | more than one request or transaction may do | split the work |
 //! | [`Error::Unavailable`], [`Error::TooBusy`] | nobody could do it in time, it did not happen | try later |
 //! | [`Error::Undetermined`] | it may have happened, or happen still | read, then decide |
 //!
@@ -57,7 +57,7 @@
 //!
 //! # What is left out
 //!
-//! Watches and leases' lifetimes. TLS.
+//! Watches and leases. TLS.
 //!
 //! # The world outside
 //!
@@ -73,6 +73,7 @@ mod client;
 mod command;
 mod condition;
 mod config;
+mod delete_range;
 mod endpoints;
 mod error;
 pub mod grpc;
@@ -84,6 +85,7 @@ mod locks;
 mod metrics;
 pub mod net;
 mod one_range;
+mod patience;
 mod range;
 mod resolve;
 mod retry;
@@ -101,6 +103,7 @@ pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOp
 pub use client::Client;
 pub use condition::{Condition, Test};
 pub use config::{AddressKind, Config, SLOW_TRANSACTION_DEFAULT, TIMEOUT_DEFAULT};
+pub use delete_range::DeletedRange;
 pub use error::{Error, LockWait, Result};
 pub use key_value::KeyValue;
 pub use metrics::Metrics;

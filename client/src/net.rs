@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use rangedb_proto::v1;
 
 /// A future that a trait object returns.
@@ -32,6 +33,25 @@ pub trait Net: Send + Sync {
         request: v1::request::Body,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<v1::response::Body, CallError>>;
+
+    /// As [`Net::call`], given up as soon as `given_up` says why: it may have happened, unless the
+    /// implementation knows that the request has not left yet. The callee is told of `timeout`, and
+    /// the caller sees to it that `given_up` is not later.
+    fn call_unless<'a>(
+        &'a self,
+        address: &'a str,
+        request: v1::request::Body,
+        timeout: Duration,
+        given_up: BoxFuture<'a, String>,
+    ) -> BoxFuture<'a, Result<v1::response::Body, CallError>> {
+        let call = self.call(address, request, timeout);
+        Box::pin(async move {
+            match select(call, given_up).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((reason, _)) => Err(CallError::Lost(reason)),
+            }
+        })
+    }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 

@@ -19,11 +19,11 @@ use crate::turns::{self, Entered, Taker, Turn};
 
 /// Operations, conditions and checks that a range accepts in one command. With more it is done as if
 /// the keys lay in several ranges: in chunks.
-const ITEMS_MAX: usize = 16 * 1024;
+const ITEMS_MAX: usize = 1024;
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
-/// None: it does not, or the command is too long for one, and certainly nothing was done. The command's
-/// timestamp is taken here, after all that it waited for.
+/// None: it does not, or the command is too much for one, and certainly nothing was done. The
+/// command's timestamp is taken here, after all that it waited for.
 ///
 /// A lock in the way is waited for until the deadline. The command holds none itself, so nobody can
 /// be waiting for it in turn.
@@ -108,6 +108,8 @@ async fn send(
             Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
                 return Ok(None);
             }
+            // Spans that hold more than one command may look at: in steps it can be done.
+            Err(Error::TooLarge { .. }) if has_spans(&command) => return Ok(None),
             Err(error) => {
                 if let (Error::Conflict { actual, .. }, Some(turn)) = (&error, turn) {
                     let row = actual.as_deref().cloned().map(v1::KeyValue::from);
@@ -137,6 +139,13 @@ async fn send(
             waiting.blocked(lock, &mut retry).await;
         }
     }
+}
+
+fn has_spans(command: &v1::CommitOneRange) -> bool {
+    let deletes_span =
+        |operation: &v1::Operation| matches!(operation.body, Some(operation::Body::DeleteRange(_)));
+    command.operations.iter().any(deletes_span)
+        || command.reads.iter().any(|read| !read.end_key.is_empty())
 }
 
 /// Keys that may carry more locks of a transaction that one of them was locked by.

@@ -101,10 +101,10 @@ pub struct RangeStream {
     _hold: Option<Hold>,
 }
 
-struct Page {
-    rows: Vec<v1::KeyValue>,
+pub(crate) struct Page {
+    pub rows: Vec<v1::KeyValue>,
     /// What the page did not reach of its span.
-    rest: Option<Span>,
+    pub rest: Option<Span>,
 }
 
 impl RangeStream {
@@ -188,7 +188,12 @@ impl Stream for RangeStream {
 }
 
 /// One page of a span: from its start, or from its end if the scan goes backwards.
-async fn fetch(client: Client, options: RangeOptions, span: Span, limit: u64) -> Result<Page> {
+pub(crate) async fn fetch(
+    client: Client,
+    options: RangeOptions,
+    span: Span,
+    limit: u64,
+) -> Result<Page> {
     let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
         let part = part_in(descriptor, &span);
         Ok(request::Body::Scan(v1::Scan {

@@ -5,8 +5,12 @@
 //! * A write that may have happened is not reported as failed. Once the answer to an attempt was
 //!   lost, only success is an answer; a refusal of a later attempt says nothing about the lost one,
 //!   which may still be on its way. The end is then [`Error::Undetermined`].
-//! * Every attempt has its own time limit, and a node is asked once between two pauses. So a node
-//!   that hangs costs one attempt, and a cluster that is down costs little more than its pauses.
+//! * A node that says nothing is left after a second, and a node is asked once between two pauses. So a
+//!   node that hangs costs one attempt, and a cluster that is down costs little more than its pauses.
+//!
+//! And one that keeps load from feeding on itself: what a range is still working on is not sent
+//! once more. Whoever leads it is asked whether it still does (`patience.rs`), and is waited for as
+//! long as it says so and the caller has time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,9 +21,10 @@ use rangedb_proto::v1;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::net::Net;
+use crate::patience::Patience;
 
-/// Time for one attempt. Well above a commit on a busy disk, well below an election, so that a node
-/// that went silent is left before its range has a new leader.
+/// How long a node may say nothing. Well above a commit on a busy disk, well below an election, so
+/// that a node that went silent is left before its range has a new leader.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An attempt takes half of what is left, so that there is time for another one; but never is cut
@@ -105,7 +110,8 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// How long an attempt that begins now may take; none if the time is up.
+    /// How long an attempt that begins now may take at a node that does not say that it is there;
+    /// none if the time is up.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         let left = self.left();
         let timeout = match self.effect {
@@ -117,6 +123,14 @@ impl<'a> Retry<'a> {
             }
         };
         (!timeout.is_zero()).then_some(timeout)
+    }
+
+    /// How a node is waited for that is asked now; none if the time is up.
+    pub fn patience(&self) -> Option<Patience> {
+        let attempt = self.attempt_timeout()?;
+        // Half of the silence before the node is asked, half for its answer.
+        let answer = attempt.saturating_sub(self.hold) / 2;
+        Some(Patience { quiet: attempt - answer, answer, all: self.left() })
     }
 
     /// The node that is asked from now on may hold each attempt back for so long before it answers.

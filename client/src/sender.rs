@@ -130,11 +130,12 @@ impl Sender {
             Ok(body) => body,
             Err(error) => return Outcome::Refused(error),
         };
-        let Some(timeout) = retry.attempt_timeout() else {
+        let Some(patience) = retry.patience() else {
             return retry.round_over();
         };
         retry.asked.insert(target.address.clone());
-        match self.call(&target.address, body, timeout).await {
+        let call = patience.call(&*self.net, &target.address, &descriptor, body);
+        match traced(&*self.net, "call", call).await {
             Ok(response::Body::Error(v1::Error { kind: Some(Kind::KeyLocked(lock)), .. })) => {
                 self.router.leads(&descriptor, target.node_id);
                 Outcome::Answer((descriptor, Reached::Locked(lock)))
@@ -149,7 +150,7 @@ impl Sender {
             }
             Err(error) => {
                 // In less time than that nobody could have answered: the request came too late.
-                if timeout >= ATTEMPT_MIN || matches!(error, CallError::NotSent(_)) {
+                if patience.all >= ATTEMPT_MIN || matches!(error, CallError::NotSent(_)) {
                     self.router.turned_away(&descriptor, target.node_id);
                 }
                 outcome_of_call(error, &target.address)

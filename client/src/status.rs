@@ -93,7 +93,7 @@ fn without_payload(error: &v1::Error) -> v1::Error {
 
 fn code_of(error: &v1::Error) -> Code {
     match &error.kind {
-        Some(Kind::InvalidArgument(_)) => Code::InvalidArgument,
+        Some(Kind::InvalidArgument(_) | Kind::TooLarge(_)) => Code::InvalidArgument,
         Some(Kind::PermissionDenied(_)) => Code::PermissionDenied,
         Some(Kind::NotFound(_)) => Code::NotFound,
         Some(Kind::FailedPrecondition(_)) => Code::FailedPrecondition,

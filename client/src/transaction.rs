@@ -206,20 +206,9 @@ impl Transaction {
     /// [`Error::TooLarge`] beyond [`TRANSACTION_BYTES_MAX`] or [`TRANSACTION_KEYS_MAX`]. With
     /// pessimistic options, as [`Transaction::get_for_update`].
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
-        self.put_leased(key, value, None).await
-    }
-
-    /// As [`Transaction::put`], of a value that goes away with its lease.
-    pub async fn put_leased(
-        &self,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
-        lease: Option<u64>,
-    ) -> Result<()> {
         let value = value.into();
         check_value(&value)?;
-        let lease_id = lease.unwrap_or(0);
-        self.inner.write(key.into(), Write::Put { value, lease_id }).await
+        self.inner.write(key.into(), Write::Put { value }).await
     }
 
     /// Deletes a key when the transaction commits; it need not exist.

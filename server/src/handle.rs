@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use prost::Message as _;
 use rangedb_proto::RangeId;
-use rangedb_proto::v1::{RangeDescriptor, RangeOperation};
+use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
 use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
 use rangedb_storage::Reader;
 
@@ -59,16 +60,12 @@ impl StoreHandle {
         }))
     }
 
-    /// Replicates a command; returns the machine's reply once it is applied. `cost` is how many records
-    /// evaluating it may touch at the most.
+    /// Replicates a command; returns the machine's reply once it is applied.
     ///
     /// Dropping the future does not take the command back.
-    pub async fn propose(
-        &self,
-        range: RangeRef,
-        command: Bytes,
-        cost: u32,
-    ) -> Result<Bytes, Error> {
+    pub async fn propose(&self, range: RangeRef, command: &Command) -> Result<Bytes, Error> {
+        let cost = rangedb_txn::cost(command).records;
+        let command = command.encode_to_vec().into();
         let event = |request| Event::Propose { request, range, command, cost };
         match self.ask(range.id, event).await? {
             Answer::Reply(reply) => Ok(reply),

@@ -309,6 +309,7 @@ pub fn storage_error(error: rangedb_storage::Error) -> v1::Error {
         Error::Corrupt { file, .. } => Kind::Corruption(v1::Corruption {
             file: file.map(|file| file.display().to_string()).unwrap_or_default(),
         }),
+        Error::Damaged(_) => Kind::Corruption(v1::Corruption::default()),
         Error::Full(_) => Kind::DiskFull(v1::DiskFull {}),
         Error::Io(_) | Error::Refused(_) => Kind::Unavailable(v1::Unavailable {}),
     };

@@ -1,11 +1,12 @@
 //! What garbage collection may drop by looking at one record alone.
 //!
-//! A record at or below a bound is out of every reader's sight: a superseded version whose `end_ts`,
-//! or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose value stands in
-//! the value family is not dropped here, because its value would stay behind: whoever walks the
-//! history deletes both. What cannot be decoded is kept, for somebody to find.
+//! A record at or below a bound is out of every reader's sight: a superseded version whose
+//! `end_ts`, or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose
+//! value stands in the value family is not dropped here, because its value would stay behind:
+//! whoever walks the history deletes both. What tells of such a version goes: below the bound
+//! nobody asks for it. What cannot be decoded is kept, for somebody to find.
 
-use crate::{ColumnFamily, HistoryRecord, Record, RecordValue};
+use crate::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord};
 
 /// Whether the record is out of sight at this bound and nothing else hangs on it. At bound 0 nothing
 /// is.
@@ -18,8 +19,9 @@ pub fn is_collectable(cf: ColumnFamily, stored: &[u8], bound: u64) -> bool {
         }
         ColumnFamily::History if leading_timestamp(stored).is_some_and(|ts| ts <= bound) => {
             let by_reference = |value| matches!(value, RecordValue::Reference { .. });
-            HistoryRecord::decode_slice(stored)
-                .is_ok_and(|superseded| !by_reference(superseded.record.value))
+            StartRecord::decode(stored).is_ok()
+                || HistoryRecord::decode_slice(stored)
+                    .is_ok_and(|superseded| !by_reference(superseded.record.value))
         }
         _ => false,
     }
@@ -67,6 +69,10 @@ mod tests {
             assert_eq!(is_collectable(ColumnFamily::History, &inline, bound), gone, "{bound}");
             assert_eq!(is_collectable(ColumnFamily::History, &deleted, bound), gone, "{bound}");
             assert!(!is_collectable(ColumnFamily::History, &elsewhere, bound), "{bound}");
+        }
+        let by_start = StartRecord { end_ts: 20, mod_ts: 10 }.encode();
+        for (bound, gone) in [(0, false), (10, false), (19, false), (20, true)] {
+            assert_eq!(is_collectable(ColumnFamily::History, &by_start, bound), gone, "{bound}");
         }
         for cf in [ColumnFamily::Value, ColumnFamily::Lock, ColumnFamily::Meta] {
             assert!(!is_collectable(cf, &inline, u64::MAX), "{cf:?}");

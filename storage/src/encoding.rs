@@ -45,7 +45,7 @@ pub fn escaped_successor(raw: &[u8]) -> Vec<u8> {
 /// The raw key at the beginning of `stored`, and what stands behind its end.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if no escaped key stands there.
+/// [`Error::Damaged`] if no escaped key stands there.
 pub fn unescape(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
     let mut raw = Vec::with_capacity(stored.len());
     let mut rest = stored;
@@ -66,7 +66,7 @@ pub fn unescape(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
 
 /// For messages: the stored key as printable text, with what is wrong with it.
 pub(crate) fn malformed(stored: &[u8], reason: &str) -> Error {
-    Error::corrupt(format!("stored key \"{}\" {reason}", stored.escape_ascii()))
+    Error::damaged(format!("stored key \"{}\" {reason}", stored.escape_ascii()))
 }
 
 #[cfg(test)]

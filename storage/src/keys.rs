@@ -3,6 +3,7 @@
 //! ```text
 //! current   escaped user key
 //! history   escaped user key, !mod_ts as 8 big-endian bytes: the newest comes first
+//!           escaped user key, "s", start_ts as 8 big-endian bytes: who wrote a version of history
 //! value     escaped user key, start_ts as 8 big-endian bytes
 //! lock      escaped user key
 //! meta      "r/" range id as 8 big-endian bytes: the state of a range that has a replica here
@@ -16,6 +17,8 @@ use bytes::Bytes;
 use crate::encoding::{escape, escaped_successor, malformed, unescape};
 use crate::{Result, Span};
 
+/// Sorts below the first byte of every `!mod_ts`: a timestamp is a positive number of 63 bits.
+const BY_START: u8 = b's';
 const RANGE_STATE: &[u8; 2] = b"r/";
 const TOMBSTONE: &[u8; 2] = b"t/";
 const SKIPPED_ENTRY: &[u8; 2] = b"s/";
@@ -33,6 +36,15 @@ pub fn lock(user_key: &[u8]) -> Bytes {
 /// Where the version with this mod_ts stands in [`crate::ColumnFamily::History`].
 pub fn history(user_key: &[u8], mod_ts: u64) -> Bytes {
     with_number(user_key, !mod_ts)
+}
+
+/// Where it stands in [`crate::ColumnFamily::History`] that a version in history was written by the
+/// command of this start_ts: before all versions of the key, so that no walk over these meets it.
+pub fn by_start(user_key: &[u8], start_ts: u64) -> Bytes {
+    let mut key = escape(user_key, 1 + size_of::<u64>());
+    key.push(BY_START);
+    key.extend_from_slice(&start_ts.to_be_bytes());
+    key.into()
 }
 
 /// Where the value written at this start_ts stands in [`crate::ColumnFamily::Value`].
@@ -60,7 +72,7 @@ pub fn key_span(user_key: &[u8]) -> Span {
 /// The user key of a key in `current` or `lock`.
 ///
 /// # Errors
-/// [`crate::Error::Corrupt`] if it is not one, as for all that parse here.
+/// [`crate::Error::Damaged`] if it is not one, as for all that parse here.
 pub fn parse_user_key(stored: &[u8]) -> Result<Bytes> {
     match unescape(stored)? {
         (user_key, []) => Ok(user_key.into()),
@@ -71,6 +83,26 @@ pub fn parse_user_key(stored: &[u8]) -> Result<Bytes> {
 /// User key and mod_ts of a key in `history`.
 pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
     parse_with_number(stored).map(|(user_key, number)| (user_key, !number))
+}
+
+/// What a key in `history` stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HistoryKey {
+    /// A superseded version.
+    Version { user_key: Bytes, mod_ts: u64 },
+    /// Where a superseded version is found by the command that wrote it.
+    ByStart { user_key: Bytes, start_ts: u64 },
+}
+
+pub fn parse_history_key(stored: &[u8]) -> Result<HistoryKey> {
+    let (user_key, rest) = unescape(stored)?;
+    if let [BY_START, number @ ..] = rest
+        && let Ok(number) = number.try_into()
+    {
+        let start_ts = u64::from_be_bytes(number);
+        return Ok(HistoryKey::ByStart { user_key: user_key.into(), start_ts });
+    }
+    parse_history(stored).map(|(user_key, mod_ts)| HistoryKey::Version { user_key, mod_ts })
 }
 
 /// User key and start_ts of a key in `value`.
@@ -177,6 +209,27 @@ mod tests {
                         assert_eq!(inside, other == key && mod_ts <= ts, "{key:?}@{ts} {other:?}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn who_wrote_a_version_stands_within_its_key_and_before_all_versions() {
+        let timestamps = TIMES.map(|ts| ts >> 1);
+        for key in KEYS {
+            for start_ts in timestamps {
+                let by_start = by_start(key, start_ts);
+                assert!(key_span(key).contains(&by_start), "{key:?} {start_ts}");
+                assert!(data_span(key, b"").contains(&by_start), "{key:?} {start_ts}");
+                for mod_ts in timestamps {
+                    assert!(by_start < history(key, mod_ts), "{key:?} {start_ts} {mod_ts}");
+                    assert!(!history_until(key, mod_ts).contains(&by_start), "{key:?} {start_ts}");
+                }
+                let parsed = parse_history_key(&by_start).unwrap();
+                assert_eq!(parsed, HistoryKey::ByStart { user_key: key.into(), start_ts });
+                let parsed = parse_history_key(&history(key, start_ts)).unwrap();
+                assert_eq!(parsed, HistoryKey::Version { user_key: key.into(), mod_ts: start_ts });
+                assert!(parse_history(&by_start).is_err(), "{key:?} {start_ts}");
             }
         }
     }

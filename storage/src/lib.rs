@@ -58,7 +58,7 @@ pub use mem::{FlushUnderWay, MemState};
 pub use mem_log::{FailedAppend, MemLog};
 #[cfg(feature = "disk")]
 pub use raft_log::{LogOptions, RaftEngineLog};
-pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue};
+pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue, StartRecord};
 #[cfg(feature = "disk")]
 pub use rocks::{RocksState, StateOptions, StateStats};
 pub use snapshot_stream::{

@@ -3,6 +3,7 @@
 //! ```text
 //! current   01  mod_ts:8  kind:1  [body]
 //! history   01  end_ts:8  mod_ts:8  kind:1  [body]
+//!           02  end_ts:8  mod_ts:8                   which version a command wrote
 //!
 //! kind 0, deleted        body: mod_ts - start_ts
 //! kind 1, put inline     body: mod_ts - start_ts, mod_ts - create_ts, version, lease id, value
@@ -33,6 +34,7 @@ const VERSION_MAX: u64 = u64::MAX >> 1;
 const REFERENCE_BYTES_MAX: u64 = 1 << 40;
 
 const FORMAT: u8 = 1;
+const BY_START_FORMAT: u8 = 2;
 const DELETED: u8 = 0;
 const INLINE: u8 = 1;
 const REFERENCE: u8 = 2;
@@ -97,7 +99,7 @@ impl Record {
     /// Reads what stands in the current family. An inline value shares the stored bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if it is not what [`Record::encode`] made.
+    /// [`Error::Damaged`] if it is not what [`Record::encode`] made.
     pub fn decode(stored: &Bytes) -> Result<Self> {
         Self::decode_with(stored, |value| stored.slice_ref(value))
     }
@@ -179,7 +181,7 @@ impl HistoryRecord {
     /// Reads what stands in the history family. An inline value shares the stored bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if it is not what [`HistoryRecord::encode`] made.
+    /// [`Error::Damaged`] if it is not what [`HistoryRecord::encode`] made.
     pub fn decode(stored: &Bytes) -> Result<Self> {
         Self::decode_with(stored, |value| stored.slice_ref(value))
     }
@@ -197,6 +199,38 @@ impl HistoryRecord {
                 (record.mod_ts < end_ts).then_some(Self { record, end_ts })
             })
             .ok_or_else(|| malformed("history", stored))
+    }
+}
+
+/// What stands beside a superseded version, under the start_ts of the command that wrote it: so
+/// that one lookup tells whether a command wrote the key, however often it was written since.
+///
+/// Invariant: `end_ts > mod_ts`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StartRecord {
+    /// As that of the version: the record goes when the version may go.
+    pub end_ts: u64,
+    /// The version's commit timestamp.
+    pub mod_ts: u64,
+}
+
+impl StartRecord {
+    pub fn encode(&self) -> Bytes {
+        let Self { end_ts, mod_ts } = *self;
+        assert!(mod_ts < end_ts, "a version of {mod_ts} superseded at {end_ts}");
+        [&[BY_START_FORMAT][..], &end_ts.to_be_bytes(), &mod_ts.to_be_bytes()].concat().into()
+    }
+
+    /// # Errors
+    /// [`Error::Damaged`] if it is not what [`StartRecord::encode`] made.
+    pub fn decode(stored: &[u8]) -> Result<Self> {
+        let numbers = || {
+            let (format, mut rest) = stored.split_first()?;
+            let (end_ts, mod_ts) = (take_timestamp(&mut rest)?, take_timestamp(&mut rest)?);
+            let is_sound = *format == BY_START_FORMAT && rest.is_empty() && mod_ts < end_ts;
+            is_sound.then_some(Self { end_ts, mod_ts })
+        };
+        numbers().ok_or_else(|| malformed("start", stored))
     }
 }
 
@@ -228,9 +262,9 @@ fn take_format(stored: &[u8]) -> Result<&[u8]> {
     match stored.split_first() {
         Some((&FORMAT, body)) => Ok(body),
         Some((format, _)) => {
-            Err(Error::corrupt(format!("a record of format {format}; this version knows {FORMAT}")))
+            Err(Error::damaged(format!("a record of format {format}; this version knows {FORMAT}")))
         }
-        None => Err(Error::corrupt("an empty record")),
+        None => Err(Error::damaged("an empty record")),
     }
 }
 
@@ -243,7 +277,7 @@ fn take_timestamp(body: &mut &[u8]) -> Option<u64> {
 fn malformed(family: &str, stored: &[u8]) -> Error {
     let head = &stored[..stored.len().min(OVERHEAD_BYTES)];
     let length = stored.len();
-    Error::corrupt(format!("a malformed {family} record of {length} bytes: {head:02x?}"))
+    Error::damaged(format!("a malformed {family} record of {length} bytes: {head:02x?}"))
 }
 
 #[cfg(test)]
@@ -301,6 +335,21 @@ mod tests {
         let end_ts = record.mod_ts + 1;
         let history = HistoryRecord { record, end_ts };
         assert_eq!(history.encode(), [&[1, 1, 2, 3, 4, 5, 6, 7, 9][..], &body].concat());
+    }
+
+    #[test]
+    fn a_start_record_has_exactly_these_bytes_and_no_others() {
+        let record = StartRecord { end_ts: 0x0102, mod_ts: 0x0101 };
+        let stored = record.encode();
+        assert_eq!(stored, [2, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 1, 1][..]);
+        assert_eq!(StartRecord::decode(&stored).unwrap(), record);
+        assert!(HistoryRecord::decode(&stored).is_err());
+        for cut in 0..stored.len() {
+            assert!(StartRecord::decode(&stored[..cut]).is_err(), "{cut}");
+        }
+        assert!(StartRecord::decode(&[&stored[..], b"x"].concat()).is_err());
+        let backwards = [&[2][..], &5u64.to_be_bytes(), &5u64.to_be_bytes()].concat();
+        assert!(StartRecord::decode(&backwards).is_err());
     }
 
     #[test]

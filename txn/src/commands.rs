@@ -11,6 +11,7 @@ pub(crate) mod commit_one_range;
 mod conditions;
 mod fate;
 pub(crate) mod heartbeat_lock;
+mod identity;
 mod operations;
 pub(crate) mod prewrite;
 mod repeat;
@@ -20,7 +21,8 @@ mod undecided;
 
 use bytes::Bytes;
 use rangedb_proto::v1::{
-    CommandReply, Committed, TransactionAborted, WriteConflict, command_reply,
+    CommandReply, Committed, DamagedData, TooLarge, TransactionAborted, WriteConflict,
+    command_reply,
 };
 use rangedb_storage::Error;
 
@@ -28,7 +30,8 @@ use crate::lock::Lock;
 
 /// Why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {
-    /// The command breaks a rule, or a condition does not hold: the same on every replica.
+    /// The command breaks a rule, a condition does not hold, or what it needs is damaged: the same
+    /// on every replica that has the same bytes.
     Reply(command_reply::Body),
     /// The engine could not answer: only this replica's trouble, so nothing may be replied.
     Engine(Error),
@@ -37,6 +40,12 @@ pub(crate) enum Stop {
 impl Stop {
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {
         Stop::Reply(command_reply::Body::Invalid(reason.into()))
+    }
+
+    /// What there is too much of, and how much one command may have of it.
+    pub(crate) fn too_large(what: impl Into<String>, limit: usize) -> Self {
+        let (what, limit) = (what.into(), limit as u64);
+        Stop::Reply(command_reply::Body::TooLarge(TooLarge { what, limit }))
     }
 
     fn locked(key: &[u8], lock: &Lock) -> Self {
@@ -60,7 +69,10 @@ impl Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Stop::Engine(error)
+        match error {
+            Error::Damaged(what) => Stop::Reply(command_reply::Body::Damaged(DamagedData { what })),
+            error => Stop::Engine(error),
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! from below it could ask for:
 //!
 //! ```text
-//! history   a version that ended below, with its value if that stands apart
+//! history   a version that ended below, with its value if that stands apart, and what tells
+//!           which command wrote it
 //! current   a deleted version from below; its older versions ended below too
 //! lock      an outcome record of a transaction that started below
 //! ```
@@ -25,23 +26,28 @@
 //!
 //! # The walk
 //!
+//! A record that is damaged stays where it is, for somebody to find, and holds up nothing.
+//!
 //! It costs a few records for each key, however many versions from above a key has: of its versions
 //! a walk looks at the newest few and then seeks those from below.
 
 use bytes::Bytes;
+use rangedb_proto::Timestamp;
+use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{
-    ColumnFamily, Direction, HistoryRecord, Reader, Record, RecordValue, Records, Result, encoding,
-    keys,
+    ColumnFamily, Direction, HistoryRecord, Reader, Record, RecordValue, Records, Result,
+    StartRecord, encoding,
 };
 
 use crate::outcome_record::Outcome;
 
-/// Records of one family that one command may walk over: some ten milliseconds of apply.
-pub const GARBAGE_WALK_MAX: usize = 16 * 1024;
+/// Records of one family that one command may walk over: with three families, some milliseconds of
+/// apply.
+pub const GARBAGE_WALK_MAX: usize = 1024;
 
 /// Bytes of the records that one command may drop from one family: each is read before it goes, and
 /// its key stands in the write batch.
-pub const GARBAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const GARBAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Versions of a key that a walk looks at before it seeks those that may be dropped: few enough to
 /// make a hot key cheap, enough to spare most keys the seek.
@@ -146,7 +152,7 @@ impl<'a> Pass<'a> {
     fn walk_outcomes(&mut self) -> Result<()> {
         let mut records = self.records(ColumnFamily::Lock, &self.span.start)?;
         while let Some((stored_key, stored)) = records.next()? {
-            let (key, behind) = encoding::unescape(stored_key)?;
+            let Ok((key, behind)) = encoding::unescape(stored_key) else { continue };
             let key = Bytes::from(key);
             if !self.may_look_at(&key) {
                 break;
@@ -169,14 +175,36 @@ impl<'a> Pass<'a> {
         let mut records = self.records(ColumnFamily::History, &self.span.start)?;
         let mut newer = 0;
         while let Some((stored_key, stored)) = records.next()? {
-            let (key, mod_ts) = keys::parse_history(stored_key)?;
-            if self.key.as_ref() != Some(&key) {
+            let Ok(parsed) = keys::parse_history_key(stored_key) else { continue };
+            let (HistoryKey::Version { user_key: key, .. }
+            | HistoryKey::ByStart { user_key: key, .. }) = &parsed;
+            if self.key.as_ref() != Some(key) {
                 newer = 0;
             }
-            if !self.may_look_at(&key) {
+            if !self.may_look_at(key) {
                 break;
             }
-            let version = HistoryRecord::decode_slice(stored)?;
+            let (key, mod_ts) = match parsed {
+                HistoryKey::Version { user_key, mod_ts } => (user_key, mod_ts),
+                HistoryKey::ByStart { user_key, start_ts } => {
+                    let found = StartRecord::decode(stored);
+                    if found.is_ok_and(|found| found.end_ts < self.collect_below) {
+                        if !self.drop(ColumnFamily::History, stored_key, stored) {
+                            break;
+                        }
+                        continue;
+                    }
+                    // Most others started later still; those that did not go with the next walk.
+                    newer += 1;
+                    if newer == NEWER_VERSIONS_MAX || start_ts >= self.collect_below {
+                        newer = 0;
+                        let versions = keys::history(&user_key, Timestamp::MAX.0);
+                        records = self.records(ColumnFamily::History, &versions)?;
+                    }
+                    continue;
+                }
+            };
+            let Ok(version) = HistoryRecord::decode_slice(stored) else { continue };
             if version.end_ts < self.collect_below {
                 if !self.drop(ColumnFamily::History, stored_key, stored) {
                     break;
@@ -199,12 +227,13 @@ impl<'a> Pass<'a> {
     fn walk_current(&mut self) -> Result<()> {
         let mut records = self.records(ColumnFamily::Current, &self.span.start)?;
         while let Some((stored_key, stored)) = records.next()? {
-            if !self.may_look_at(&keys::parse_user_key(stored_key)?) {
+            let Ok(key) = keys::parse_user_key(stored_key) else { continue };
+            if !self.may_look_at(&key) {
                 break;
             }
-            if is_spent(&Record::decode_slice(stored)?, self.collect_below)
-                && !self.drop(ColumnFamily::Current, stored_key, stored)
-            {
+            let is_spent = Record::decode_slice(stored)
+                .is_ok_and(|current| is_spent(&current, self.collect_below));
+            if is_spent && !self.drop(ColumnFamily::Current, stored_key, stored) {
                 break;
             }
         }

@@ -17,6 +17,8 @@
 //!
 //! history   a 5  put "1"  end 8  start 5  version 1  create 5
 //!           b 5  put "1"  end 9  start 5  version 1  create 5
+//!           a start 5  was committed at 5, end 8
+//!           b start 5  was committed at 5, end 9
 //! ```
 //!
 //! The newest version of a key stands alone in `current`, so that a latest read, a condition and the
@@ -45,8 +47,17 @@
 //!
 //! Whoever gets no answer may send the same command again, with its start_ts. The copy is known by
 //! the start_ts of the versions it would write, however late it comes, and is answered as the first
-//! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was nothing
-//! to delete.
+//! one was, see `commands/repeat.rs`. A deleted version therefore stays also where there was
+//! nothing to delete, and beside a version in `history` stands what finds it by its start_ts.
+//! Another command of a start_ts that one of its keys knows is refused, see `commands/identity.rs`:
+//! nothing that is stored under a start_ts is ever written twice.
+//!
+//! # Bounds
+//!
+//! A range evaluates one command after the other, so each is bounded in records, keys and bytes
+//! (`limits.rs`, `cost.rs`), and reads go on in steps. What a client may send is refused with a
+//! reply if it asks for more, and so is a command that needs a record which is damaged: nothing
+//! that a command says or meets ends the machine.
 //!
 //! # Transactions over ranges
 //!
@@ -112,6 +123,7 @@
 
 mod check;
 mod commands;
+mod cost;
 mod floors;
 mod garbage;
 mod limits;
@@ -126,20 +138,23 @@ mod range_record;
 mod read;
 mod read_checks;
 mod scan;
+mod spans;
 mod validate;
 mod versions;
-mod window;
+mod walk_budget;
 
 pub use check::{check_command, check_commit, check_validate};
+pub use cost::{Cost, cost};
 pub use floors::{Floors, floors};
 pub use garbage::{GARBAGE_BYTES_MAX, GARBAGE_WALK_MAX, GarbageAhead, garbage_ahead};
 pub use limits::{
-    ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX,
-    DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, PREVIOUS_BYTES_MAX, READ_CHECK_WALK_MAX,
-    check_key, is_system_key,
+    ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, COMMAND_WALK_MAX,
+    DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, PREVIOUS_BYTES_MAX, check_key, is_system_key,
 };
 pub use list_locks::locks;
 pub use machine::TxnMachine;
 pub use read::{Locks, ReadAt, ReadOutcome, get};
+pub use read_checks::ResumeAt;
 pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};
-pub use validate::{ValidateOutcome, validate};
+pub use spans::{check_spans, names_spans};
+pub use validate::{VALIDATE_WALK_MAX, ValidateOutcome, validate};

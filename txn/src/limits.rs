@@ -9,26 +9,25 @@
 use rangedb_proto::v1::{Condition, Error, Operation, ReadCheck, condition, operation};
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
 
-/// Conditions, operations, reads and keys of one command at most. Each costs a read at apply, which
-/// nothing interrupts: this many keep the other ranges of the store waiting for some tenths of a
-/// second.
-pub const COMMAND_ITEMS_MAX: usize = 16 * 1024;
+/// Conditions, operations, reads and keys of one command at most. Each costs some lookups and up to
+/// four writes, about ten microseconds: so many take some ten milliseconds, during which the range
+/// evaluates nothing else. Larger transactions come in several commands.
+pub const COMMAND_ITEMS_MAX: usize = 1024;
 
-/// Keys with a value that the delete-ranges of one command may delete. Each becomes two records of
-/// one write batch, held in memory until it is written.
-pub const DELETE_RANGE_KEYS_MAX: usize = 100_000;
+/// Records, versions and locks, that all spans of one command may hold, those of delete-ranges and
+/// those that were read. Walking over one costs about a microsecond, so they add less than the
+/// items. What compaction may have dropped on one replica and not on another cannot count here; the
+/// leader counts it before it proposes ([`check_spans`](crate::check_spans)).
+pub const COMMAND_WALK_MAX: usize = 4096;
 
-/// Bytes of keys and records that the delete-ranges of one command may move to the history, for the
-/// same reason.
-pub const DELETE_RANGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys with a value that the delete-ranges of one command may delete: as many as it could name. A
+/// larger span is deleted step by step.
+pub const DELETE_RANGE_KEYS_MAX: usize = COMMAND_ITEMS_MAX;
 
-/// Records, with or without a value, that the delete-ranges of one command may walk over: about half a
-/// second of apply.
-pub const DELETE_RANGE_WALK_MAX: usize = 500_000;
-
-/// Records that the read spans of one command or validation may hold, versions and locks: about half
-/// a second too.
-pub const READ_CHECK_WALK_MAX: usize = 500_000;
+/// Bytes of keys and records that the delete-ranges of one command may move to the history. They
+/// stand in memory until the batch is written; with keys and values inline of ordinary length the
+/// number of keys is reached first.
+pub const DELETE_RANGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Keys of an asynchronous commit beside its primary. Whoever finds such a transaction without its
 /// coordinator asks for all of them.
@@ -118,6 +117,11 @@ pub(crate) fn check_operation(operation: &Operation) -> Result<usize, Error> {
         None => Err(Error::invalid("operations", "an operation of an unknown kind")),
         Some(operation::Body::Put(put)) => {
             check_key(&put.key)?;
+            if put.lease_id != 0 {
+                let message =
+                    format!("there are no leases yet, so none is called {}", put.lease_id);
+                return Err(Error::invalid("lease_id", message));
+            }
             check_length("value", "value", put.value.len(), VALUE_BYTES_MAX)?;
             Ok(put.key.len() + put.value.len())
         }

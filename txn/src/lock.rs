@@ -24,6 +24,7 @@ use rangedb_proto::v1::KeyLocked;
 use rangedb_storage::{ColumnFamily, Error, Reader, RecordValue, Result, keys};
 
 use crate::read::ReadAt;
+use crate::versions::at_key;
 
 const PLAIN: u8 = 1;
 const ASYNC: u8 = 2;
@@ -67,7 +68,7 @@ impl Lock {
     pub(crate) fn read(reader: &dyn Reader, key: &[u8]) -> Result<Option<Self>> {
         match reader.get(ColumnFamily::Lock, &keys::lock(key))? {
             None => Ok(None),
-            Some(stored) => Self::decode(&stored).map(Some),
+            Some(stored) => at_key(key, Self::decode(&stored)).map(Some),
         }
     }
 
@@ -142,10 +143,10 @@ impl Lock {
 
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if it is not what [`Lock::encode`] made.
+    /// [`Error::Damaged`] if it is not what [`Lock::encode`] made.
     pub(crate) fn decode(stored: &[u8]) -> Result<Self> {
         decode(stored)
-            .ok_or_else(|| Error::corrupt(format!("lock record \"{}\"", stored.escape_ascii())))
+            .ok_or_else(|| Error::damaged(format!("lock record \"{}\"", stored.escape_ascii())))
     }
 }
 

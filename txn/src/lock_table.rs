@@ -1,29 +1,38 @@
 //! The locks of a range, and in memory how many there are.
 //!
 //! Most ranges have none most of the time: their commands are transactions of one range. The count
-//! spares these every look into the lock family. It says nothing that the state does not: it is made
-//! by walking over the locks, and follows every one that is written or removed.
+//! spares these every look into the lock family, and so does whether an outcome record may be
+//! there. It says nothing that the state does not: it is made by walking over the locks, and
+//! follows every one that is written or removed.
 
-use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, keys};
+use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, encoding, keys};
 
 use crate::lock::Lock;
-use crate::lock_walk::LockWalk;
+use crate::outcome_record::Outcome;
 
-/// Invariant: `count` is the number of locks of the range in the state that commands see.
+/// Invariants:
+/// - `count` is the number of locks of the range in the state that commands see;
+/// - if the state has an outcome record of the range, `may_have_outcomes` is true.
 #[derive(Debug)]
 pub(crate) struct LockTable {
     count: u64,
+    may_have_outcomes: bool,
 }
 
 impl LockTable {
     /// Of the range `[start, end)`; an empty end has no end.
     pub(crate) fn load(state: &dyn Reader, start: &[u8], end: &[u8]) -> Result<Self> {
-        let mut walk = LockWalk::new(state, (start, end), Direction::Forward)?;
-        let mut count = 0;
-        while let Some((_, lock)) = walk.next()? {
-            count += u64::from(lock.is_some());
+        let span = keys::data_span(start, end);
+        let mut records =
+            state.scan(ColumnFamily::Lock, &span.start, &span.end, Direction::Forward)?;
+        let mut table = LockTable { count: 0, may_have_outcomes: false };
+        // By the keys alone: a damaged record is for those to find who need it.
+        while let Some((stored_key, _)) = records.next()? {
+            let Ok((_, behind)) = encoding::unescape(stored_key) else { continue };
+            table.count += u64::from(behind.is_empty());
+            table.may_have_outcomes |= Outcome::parse_start_ts(behind).is_some();
         }
-        Ok(LockTable { count })
+        Ok(table)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -33,6 +42,27 @@ impl LockTable {
     /// The lock at the key, whoever holds it.
     pub(crate) fn get(&self, reader: &dyn Reader, key: &[u8]) -> Result<Option<Lock>> {
         if self.is_empty() { Ok(None) } else { Lock::read(reader, key) }
+    }
+
+    /// How the transaction ended at the key, where no version says so.
+    pub(crate) fn outcome(
+        &self,
+        reader: &dyn Reader,
+        key: &[u8],
+        start_ts: u64,
+    ) -> Result<Option<Outcome>> {
+        if self.may_have_outcomes { Outcome::read(reader, key, start_ts) } else { Ok(None) }
+    }
+
+    pub(crate) fn leave_outcome(
+        &mut self,
+        batch: &mut Batch<'_>,
+        key: &[u8],
+        start_ts: u64,
+        outcome: Outcome,
+    ) {
+        self.may_have_outcomes = true;
+        outcome.write(batch, key, start_ts);
     }
 
     /// A lock where none stands.

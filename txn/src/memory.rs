@@ -7,12 +7,10 @@ use rangedb_storage::{ApplyContext, Batch, Reader, Result};
 use crate::commands::Stop;
 use crate::lock_table::LockTable;
 use crate::range_record::RangeRecord;
-use crate::window::AppliedWindow;
 
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) range: RangeRecord,
-    pub(crate) applied: AppliedWindow,
     pub(crate) locks: LockTable,
 }
 
@@ -20,9 +18,8 @@ impl Memory {
     /// Of the range `[start, end)`; an empty end has no end.
     pub(crate) fn load(state: &dyn Reader, start: &[u8], end: &[u8]) -> Result<Self> {
         let range = RangeRecord::read(state, start)?;
-        let applied = AppliedWindow::new(range.last_commit_ts);
         let locks = LockTable::load(state, start, end)?;
-        Ok(Memory { range, applied, locks })
+        Ok(Memory { range, locks })
     }
 
     /// The least timestamp, from `least` on, that is above every read that was served and above
@@ -48,11 +45,10 @@ impl Memory {
         &mut self,
         context: &ApplyContext<'_>,
         batch: &mut Batch<'_>,
-        (start_ts, commit_ts): (u64, u64),
+        commit_ts: u64,
     ) {
         let last_commit_ts = self.range.last_commit_ts.max(commit_ts);
         self.set_range(context, batch, RangeRecord { last_commit_ts, ..self.range });
-        self.applied.insert(start_ts);
     }
 
     pub(crate) fn set_range(

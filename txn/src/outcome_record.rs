@@ -15,6 +15,8 @@
 use bytes::Bytes;
 use rangedb_storage::{Batch, ColumnFamily, Error, Reader, Result, keys};
 
+use crate::versions::at_key;
+
 const SUFFIX: &[u8] = b"r";
 const FORMAT: u8 = 1;
 
@@ -41,7 +43,7 @@ impl Outcome {
     pub(crate) fn read(reader: &dyn Reader, key: &[u8], start_ts: u64) -> Result<Option<Self>> {
         match reader.get(ColumnFamily::Lock, &Self::position(key, start_ts))? {
             None => Ok(None),
-            Some(stored) => Self::decode(&stored).map(Some),
+            Some(stored) => at_key(key, Self::decode(&stored)).map(Some),
         }
     }
 
@@ -69,7 +71,7 @@ impl Outcome {
         match commit_ts {
             Some(0) => Ok(Outcome::RolledBack),
             Some(commit_ts) => Ok(Outcome::Committed { commit_ts }),
-            None => Err(Error::corrupt(format!("outcome record \"{}\"", stored.escape_ascii()))),
+            None => Err(Error::damaged(format!("outcome record \"{}\"", stored.escape_ascii()))),
         }
     }
 }

@@ -81,7 +81,7 @@ impl RangeRecord {
             {
                 Ok(RangeRecord { last_commit_ts, floor_ts, collected_below_ts })
             }
-            _ => Err(Error::corrupt(format!("range record \"{}\"", stored.escape_ascii()))),
+            _ => Err(Error::damaged(format!("range record \"{}\"", stored.escape_ascii()))),
         }
     }
 }

@@ -5,21 +5,39 @@
 //! committed in the spans, at keys that had no value when they were read as at others. A write that
 //! is prewritten and may still be committed up to that moment is in the way of the answer.
 
+use bytes::Bytes;
 use rangedb_proto::v1::{KeyLocked, ReadCheck, WriteConflict};
 use rangedb_storage::{Direction, Reader, Record, Result};
 
-use crate::limits::{READ_CHECK_WALK_MAX, first_key};
+use crate::limits::first_key;
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::read::ReadAt;
 use crate::versions::{self, Walk};
+use crate::walk_budget::WalkBudget;
 
 /// Why reads cannot be confirmed.
 pub(crate) enum Finding {
     Newer(WriteConflict),
     Locked(KeyLocked),
-    /// The spans hold more than [`READ_CHECK_WALK_MAX`] records.
-    TooLong,
+}
+
+/// Result of one look at reads.
+pub(crate) enum Looked {
+    AtAll,
+    /// This speaks against one of them.
+    Found(Finding),
+    /// The budget is spent. Nothing speaks against what stands in front of this place.
+    UpTo(ResumeAt),
+}
+
+/// Place to go on at, with reads that have been looked at in part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResumeAt {
+    /// So many of the reads are done.
+    pub read: usize,
+    /// Where the next begins; empty: where it did.
+    pub key: Bytes,
 }
 
 /// One look at what a transaction read.
@@ -38,19 +56,31 @@ pub(crate) struct ReadChecks<'a> {
 }
 
 impl ReadChecks<'_> {
-    /// What speaks against the first of the reads that something speaks against.
-    pub(crate) fn first_finding(&self, reads: &[ReadCheck]) -> Result<Option<Finding>> {
-        let mut walked = 0;
-        for read in reads {
-            let finding = match read.end_key.is_empty() {
-                true => self.check_key(read)?,
-                false => self.check_span(read, &mut walked)?,
+    /// Looks for the first of the reads that something speaks against, and what that is. A key
+    /// costs one of the budget, a span what it holds. A budget that is not spent gets on.
+    pub(crate) fn look(&self, reads: &[ReadCheck], budget: &mut WalkBudget) -> Result<Looked> {
+        for (place, read) in reads.iter().enumerate() {
+            if place > 0 && budget.is_spent() {
+                return Ok(Looked::UpTo(ResumeAt { read: place, key: Bytes::new() }));
+            }
+            let looked = match read.end_key.is_empty() {
+                true => self.look_at_key(read, budget)?,
+                false => self.look_at_span(read, budget)?,
             };
-            if finding.is_some() {
-                return Ok(finding);
+            match looked {
+                Part::All => {}
+                Part::Found(finding) => return Ok(Looked::Found(finding)),
+                Part::UpTo(key) => {
+                    return Ok(Looked::UpTo(ResumeAt { read: place, key }));
+                }
             }
         }
-        Ok(None)
+        Ok(Looked::AtAll)
+    }
+
+    fn look_at_key(&self, read: &ReadCheck, budget: &mut WalkBudget) -> Result<Part> {
+        budget.take();
+        Ok(self.check_key(read)?.map_or(Part::All, Part::Found))
     }
 
     fn check_key(&self, read: &ReadCheck) -> Result<Option<Finding>> {
@@ -66,32 +96,38 @@ impl ReadChecks<'_> {
         Ok(Lock::read(self.reader, key)?.and_then(|lock| self.in_the_way(key, &lock)))
     }
 
-    fn check_span(&self, read: &ReadCheck, walked: &mut usize) -> Result<Option<Finding>> {
-        let span = (first_key(&read.start_key), &read.end_key[..]);
-        let mut walk = Walk::new(self.reader, span, Direction::Forward, ReadAt::Latest)?
-            .without_spent(self.collect_below);
+    /// The versions of the span first, as far as the budget goes; then the locks up to there.
+    fn look_at_span(&self, read: &ReadCheck, budget: &mut WalkBudget) -> Result<Part> {
+        let (start, mut end) = (first_key(&read.start_key), read.end_key.clone());
+        let mut stopped = None;
+        let mut walk =
+            Walk::new(self.reader, (start, &end[..]), Direction::Forward, ReadAt::Latest)?
+                .without_spent(self.collect_below);
         while let Some((key, current)) = walk.next_newest()? {
-            if !count(walked) {
-                return Ok(Some(Finding::TooLong));
+            if !budget.take() {
+                stopped = Some(key.clone());
+                end = key;
+                break;
             }
             if let Some(newer) = self.newer(&key, current, read.read_ts)? {
-                return Ok(Some(newer));
+                return Ok(Part::Found(newer));
             }
         }
-        if !self.with_locks {
-            return Ok(None);
-        }
-        let mut locks = LockWalk::new(self.reader, span, Direction::Forward)?;
-        while let Some((key, lock)) = locks.next()? {
-            if !count(walked) {
-                return Ok(Some(Finding::TooLong));
+        drop(walk);
+        if self.with_locks {
+            let mut locks = LockWalk::new(self.reader, (start, &end[..]), Direction::Forward)?;
+            let mut walked = LOCKS_BESIDE_MAX;
+            while let Some((key, lock)) = locks.next()? {
+                if walked == 0 && !budget.take() {
+                    return Ok(Part::UpTo(key));
+                }
+                walked = walked.saturating_sub(1);
+                if let Some(locked) = lock.and_then(|lock| self.in_the_way(&key, &lock)) {
+                    return Ok(Part::Found(locked));
+                }
             }
-            let locked = lock.and_then(|lock| self.in_the_way(&key, &lock));
-            if locked.is_some() {
-                return Ok(locked);
-            }
         }
-        Ok(None)
+        Ok(stopped.map_or(Part::All, Part::UpTo))
     }
 
     fn newer(&self, key: &[u8], current: Record, read_ts: u64) -> Result<Option<Finding>> {
@@ -108,8 +144,13 @@ impl ReadChecks<'_> {
     }
 }
 
-/// Whether one more record may be walked over.
-fn count(walked: &mut usize) -> bool {
-    *walked += 1;
-    *walked <= READ_CHECK_WALK_MAX
+/// Result of a look at one read.
+enum Part {
+    All,
+    Found(Finding),
+    UpTo(Bytes),
 }
+
+/// Keys with a lock or the record of one that a span may hold beside its budget: a look that has
+/// spent its budget on versions has to see the locks among these, and must get on.
+const LOCKS_BESIDE_MAX: usize = 64;

@@ -22,8 +22,9 @@ use crate::versions::{self, Walk};
 /// larger makes a page of its own.
 pub const PAGE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Records that one page walks over at most, those of locks too: some ten milliseconds.
-pub const PAGE_WALK_MAX: usize = 16 * 1024;
+/// Records that one page walks over at most, those of locks and of deleted keys too: some
+/// milliseconds.
+pub const PAGE_WALK_MAX: usize = 4096;
 
 /// Which rows of a span a page is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,16 +2,21 @@
 //!
 //! It is itself a read at that timestamp, and must be served as one: the range's fence rises to it
 //! first, so that whatever is committed or prewritten there afterwards goes above it. What the
-//! answer confirms then stays so.
+//! answer confirms then stays so, and long reads may be confirmed part by part.
 
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{self, KeyLocked, Validate, WriteConflict, error::Kind};
+use rangedb_proto::v1::{self, KeyLocked, Validate, ValidateReply, WriteConflict, error::Kind};
 use rangedb_storage::{Reader, Result};
 
 use crate::floors::{floor_above, too_old_error};
-use crate::limits::READ_CHECK_WALK_MAX;
 use crate::read::ReadAt;
-use crate::read_checks::{Finding, ReadChecks};
+use crate::read_checks::{Finding, Looked, ReadChecks, ResumeAt};
+use crate::walk_budget::WalkBudget;
+
+/// Records that one request looks at, versions and locks, those of deleted keys too: some
+/// milliseconds. A span of any length is confirmed request by request, which all read at one
+/// timestamp.
+pub const VALIDATE_WALK_MAX: usize = 4096;
 
 /// What came of a validation.
 #[derive(Clone, PartialEq, Debug)]
@@ -22,29 +27,32 @@ pub enum ValidateOutcome {
     Conflict(WriteConflict),
     /// Whether this transaction commits a version in between is not decided, or not known here.
     Locked(KeyLocked),
-    /// The spans hold more than this many records. A smaller transaction is needed.
-    TooLong { records_max: usize },
+    /// So far all is as it was read: one request looks at no more than [`VALIDATE_WALK_MAX`]
+    /// records. The next one goes on there.
+    Unfinished(ResumeAt),
     /// The transaction read below the range's floor: what came in between may be gone.
     TooOld { floor_ts: u64 },
 }
 
 impl ValidateOutcome {
-    /// Nothing, or the conflict; or what a client is told that stopped the validation.
+    /// What a client is answered, or told that stopped the validation.
     ///
     /// # Errors
     ///
-    /// `KeyLocked`, `TooOld`, and `InvalidArgument` for too much to look at.
-    pub fn unlocked(self) -> std::result::Result<Option<WriteConflict>, v1::Error> {
+    /// `KeyLocked` and `TooOld`.
+    pub fn unlocked(self) -> std::result::Result<ValidateReply, v1::Error> {
         match self {
-            ValidateOutcome::Unchanged => Ok(None),
-            ValidateOutcome::Conflict(conflict) => Ok(Some(conflict)),
+            ValidateOutcome::Unchanged => Ok(ValidateReply::default()),
+            ValidateOutcome::Conflict(conflict) => {
+                Ok(ValidateReply { conflict: Some(conflict), ..Default::default() })
+            }
+            ValidateOutcome::Unfinished(ResumeAt { read, key }) => {
+                let resume_read = u32::try_from(read).expect("a request has few reads");
+                Ok(ValidateReply { conflict: None, more: true, resume_read, resume_key: key })
+            }
             ValidateOutcome::Locked(lock) => {
                 let message = format!("key {} is locked", lock.key.escape_ascii());
                 Err(v1::Error::new(Kind::KeyLocked(lock), message))
-            }
-            ValidateOutcome::TooLong { records_max } => {
-                let message = format!("what was read holds more than {records_max} records");
-                Err(v1::Error::invalid("reads", message))
             }
             ValidateOutcome::TooOld { floor_ts } => Err(too_old_error(floor_ts)),
         }
@@ -76,10 +84,10 @@ pub fn validate(
         passed: &request.pass_locks_of,
         collect_below: 0,
     };
-    Ok(match checks.first_finding(&request.reads)? {
-        None => ValidateOutcome::Unchanged,
-        Some(Finding::Newer(conflict)) => ValidateOutcome::Conflict(conflict),
-        Some(Finding::Locked(locked)) => ValidateOutcome::Locked(locked),
-        Some(Finding::TooLong) => ValidateOutcome::TooLong { records_max: READ_CHECK_WALK_MAX },
+    Ok(match checks.look(&request.reads, &mut WalkBudget::new(VALIDATE_WALK_MAX))? {
+        Looked::AtAll => ValidateOutcome::Unchanged,
+        Looked::UpTo(resume_at) => ValidateOutcome::Unfinished(resume_at),
+        Looked::Found(Finding::Newer(conflict)) => ValidateOutcome::Conflict(conflict),
+        Looked::Found(Finding::Locked(locked)) => ValidateOutcome::Locked(locked),
     })
 }

@@ -5,10 +5,11 @@
 //! too; the functions here return them.
 
 use bytes::Bytes;
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{KeyValue, WriteConflict};
 use rangedb_storage::{
     Batch, ColumnFamily, Direction, Error, HistoryRecord, Reader, Record, RecordValue, Records,
-    Result, keys,
+    Result, StartRecord, keys,
 };
 
 use crate::garbage::is_spent;
@@ -18,8 +19,16 @@ use crate::read::ReadAt;
 pub(crate) fn current(reader: &dyn Reader, key: &[u8]) -> Result<Option<Record>> {
     match reader.get(ColumnFamily::Current, &keys::current(key))? {
         None => Ok(None),
-        Some(stored) => Record::decode(&stored).map(Some),
+        Some(stored) => at_key(key, Record::decode(&stored)).map(Some),
     }
+}
+
+/// Says at which key a record is damaged.
+pub(crate) fn at_key<T>(key: &[u8], decoded: Result<T>) -> Result<T> {
+    decoded.map_err(|error| match error {
+        Error::Damaged(what) => Error::Damaged(format!("key \"{}\": {what}", key.escape_ascii())),
+        error => error,
+    })
 }
 
 /// The version of the key that a read at `at` sees.
@@ -43,35 +52,59 @@ fn visible_below(
             let mut records =
                 reader.scan(ColumnFamily::History, &span.start, &span.end, Direction::Forward)?;
             let Some((_, stored)) = records.next()? else { return Ok(None) };
-            let superseded = HistoryRecord::decode_slice(stored)?;
+            let superseded = at_key(key, HistoryRecord::decode_slice(stored))?;
             Ok((superseded.end_ts > ts.0).then_some(superseded.record))
         }
         ReadAt::Latest | ReadAt::Timestamp(_) => Ok(Some(current)),
     }
 }
 
-/// When the superseded version that the command of `start_ts` wrote to the key was committed;
-/// `None` if there is none.
-pub(crate) fn superseded_by_start_ts(
+/// When the version was committed that the command of `start_ts` wrote to the key; `None` if it
+/// wrote none, or one that may be gone because it is of no use to reads from `collect_below` on.
+/// `current` is the key's newest. One lookup, however many versions the key has.
+pub(crate) fn written_at(
     reader: &dyn Reader,
     key: &[u8],
+    current: Option<&Record>,
     start_ts: u64,
+    collect_below: u64,
 ) -> Result<Option<u64>> {
-    let newest = keys::key_span(key).start;
-    // Nothing is committed before it starts. Timestamps descend, so this ends behind start_ts.
-    let end = keys::history(key, start_ts - 1);
-    let mut records = reader.scan(ColumnFamily::History, &newest, &end, Direction::Forward)?;
-    while let Some((_, stored)) = records.next()? {
-        let record = HistoryRecord::decode_slice(stored)?.record;
-        if record.start_ts == start_ts {
-            return Ok(Some(record.mod_ts));
+    match current {
+        Some(current) if current.start_ts == start_ts => {
+            Ok((!is_spent(current, collect_below)).then_some(current.mod_ts))
         }
+        // A commit is never older than its start.
+        Some(current) if current.mod_ts >= start_ts => {
+            let stored = reader.get(ColumnFamily::History, &keys::by_start(key, start_ts))?;
+            let found =
+                stored.map(|stored| at_key(key, StartRecord::decode(&stored))).transpose()?;
+            Ok(found.filter(|found| found.end_ts >= collect_below).map(|found| found.mod_ts))
+        }
+        _ => Ok(None),
     }
-    Ok(None)
+}
+
+/// The version of the key that was committed at this timestamp.
+pub(crate) fn committed_at(
+    reader: &dyn Reader,
+    key: &[u8],
+    commit_ts: u64,
+) -> Result<Option<Record>> {
+    match current(reader, key)? {
+        Some(current) if current.mod_ts == commit_ts => Ok(Some(current)),
+        Some(current) if current.mod_ts > commit_ts => {
+            let stored = reader.get(ColumnFamily::History, &keys::history(key, commit_ts))?;
+            let superseded = stored.map(|stored| at_key(key, HistoryRecord::decode(&stored)));
+            let superseded = superseded.transpose()?;
+            Ok(superseded.map(|superseded| superseded.record))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The newest version of the key that was committed after `after`, at or below `until`, and by
-/// another transaction than that of `start_ts`; `current` is the key's newest at all.
+/// another transaction than that of `start_ts`; `current` is the key's newest at all. Looks at
+/// three versions at most, because a transaction wrote one of them at most.
 pub(crate) fn newest_between(
     reader: &dyn Reader,
     key: &[u8],
@@ -86,11 +119,11 @@ pub(crate) fn newest_between(
     if is_sought(&current) {
         return Ok(Some(current));
     }
-    let newest = keys::history_until(key, until).start;
+    let newest = keys::history(key, until.min(Timestamp::MAX.0));
     let end = keys::history(key, after);
     let mut records = reader.scan(ColumnFamily::History, &newest, &end, Direction::Forward)?;
     while let Some((_, stored)) = records.next()? {
-        let record = HistoryRecord::decode_slice(stored)?.record;
+        let record = at_key(key, HistoryRecord::decode_slice(stored))?.record;
         if is_sought(&record) {
             return Ok(Some(record));
         }
@@ -98,32 +131,40 @@ pub(crate) fn newest_between(
     Ok(None)
 }
 
-/// Puts a version in `current`, and what stood there into the history, unless it is as good as
-/// nothing. A value that stands apart is the caller's part.
+/// Whether a commit at this timestamp may take the place of what stands at the key.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] if what stands there is not older: commits of a range only go up, so the
-/// range's record of the last one, or the version, is damaged.
+/// [`Error::Damaged`] if that is not older: commits of a range only go up, so the range's record of
+/// the last one, or the version, is damaged.
+pub(crate) fn check_order(key: &[u8], before: Option<&Record>, commit_ts: u64) -> Result<()> {
+    match before {
+        Some(Record { mod_ts, .. }) if *mod_ts >= commit_ts => {
+            let key = key.escape_ascii();
+            let reason = format!("a commit at {commit_ts} over \"{key}\" of {mod_ts}");
+            Err(Error::damaged(reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a version in `current`, and what stood there into the history, unless it is as good as
+/// nothing. A value that stands apart is the caller's part, and so is [`check_order`].
 pub(crate) fn supersede(
     batch: &mut Batch<'_>,
     key: &[u8],
     before: Option<Record>,
     after: &Record,
     collect_below: u64,
-) -> Result<()> {
+) {
     if let Some(before) = before.filter(|before| !is_spent(before, collect_below)) {
-        let (mod_ts, end_ts) = (before.mod_ts, after.mod_ts);
-        if mod_ts >= end_ts {
-            let key = key.escape_ascii();
-            let reason = format!("a commit at {end_ts} over \"{key}\" of {mod_ts}");
-            return Err(Error::corrupt(reason));
-        }
+        let (mod_ts, start_ts, end_ts) = (before.mod_ts, before.start_ts, after.mod_ts);
         let superseded = HistoryRecord { record: before, end_ts };
         batch.put(ColumnFamily::History, keys::history(key, mod_ts), superseded.encode());
+        let by_start = StartRecord { end_ts, mod_ts };
+        batch.put(ColumnFamily::History, keys::by_start(key, start_ts), by_start.encode());
     }
     batch.put(ColumnFamily::Current, keys::current(key), after.encode());
-    Ok(())
 }
 
 /// The version with its value, which may stand apart from it.
@@ -134,7 +175,7 @@ pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Res
             let stored = reader.get(ColumnFamily::Value, &keys::value(&key, record.start_ts))?;
             stored.filter(|value| value.len() as u64 == *bytes).ok_or_else(|| {
                 let key = key.escape_ascii();
-                Error::corrupt(format!("the value of \"{key}\" at {} is not there", record.mod_ts))
+                Error::damaged(format!("the value of \"{key}\" at {} is not there", record.mod_ts))
             })?
         }
         RecordValue::Deleted => panic!("a deleted version has no value"),
@@ -220,7 +261,10 @@ impl<'a> Walk<'a> {
     /// The next key and its newest version, whatever the walk's timestamp.
     pub(crate) fn next_newest(&mut self) -> Result<Option<(Bytes, Record)>> {
         while let Some((stored_key, stored)) = self.records.next()? {
-            let record = Record::decode_slice(stored)?;
+            let record = match Record::decode_slice(stored) {
+                Ok(record) => record,
+                damaged => at_key(&keys::parse_user_key(stored_key)?, damaged)?,
+            };
             if !is_spent(&record, self.collect_below) {
                 return Ok(Some((keys::parse_user_key(stored_key)?, record)));
             }
@@ -231,7 +275,6 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
-    use rangedb_proto::Timestamp;
     use rangedb_storage::{MemState, StateEngine, WriteBatch};
 
     use super::*;
@@ -259,11 +302,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_where_its_record_says_is_corrupt() {
+    fn a_value_that_is_not_where_its_record_says_is_damage() {
         let state = MemState::new();
         let apart = Record { value: RecordValue::Reference { bytes: 600 }, ..record(5) };
         let read = || key_value(&state, "a".into(), &apart).map(|kv| kv.value.len());
-        assert!(matches!(read(), Err(Error::Corrupt { .. })), "nothing is there");
+        assert!(matches!(read(), Err(Error::Damaged(_))), "nothing is there");
         for (bytes, sound) in [(599, false), (600, true)] {
             let mut batch = WriteBatch::default();
             batch.put(ColumnFamily::Value, keys::value(b"a", 5), vec![b'x'; bytes]);

@@ -4,18 +4,20 @@ mod support;
 
 use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
+use rangedb_proto::v1::error::Kind;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{
-    Command, CommandReply, CommitOneRange, DeleteRange, Operation, Prewrite, Put, ResolveLocks,
-    command,
+    CollectGarbage, Command, CommandReply, CommitOneRange, DeleteRange, Operation, Prewrite, Put,
+    RangeDescriptor, ReadCheck, ResolveLocks, RollbackKeys, Validate, command,
 };
 use rangedb_storage::{
     ColumnFamily, Direction, Record, RecordValue, StateEngine, WriteBatch, keys,
 };
 use rangedb_txn::{
-    ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX,
-    DELETE_RANGE_WALK_MAX, Locks, PAGE_WALK_MAX, ReadAt, ScanRequest, check_command, check_commit,
-    is_system_key, locks,
+    ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, COMMAND_WALK_MAX, DELETE_RANGE_BYTES_MAX,
+    DELETE_RANGE_KEYS_MAX, Locks, PAGE_WALK_MAX, ReadAt, ResumeAt, ScanRequest, VALIDATE_WALK_MAX,
+    ValidateOutcome, check_command, check_commit, check_spans, is_system_key, locks, names_spans,
+    validate,
 };
 use support::{Entry, Replica, operation, scan_unlocked};
 
@@ -64,9 +66,7 @@ fn assert_refused(replica: &Replica, reply: &Body, limit: usize) {
     let history = replica.records().iter().any(|(cf, ..)| *cf == ColumnFamily::History);
     assert!(!history, "a refused command writes nothing");
     match reply {
-        Body::Invalid(reason) => {
-            assert!(reason.contains(&format!("limit of {limit} ")), "{reason}")
-        }
+        Body::TooLarge(large) => assert_eq!(large.limit, limit as u64, "{large:?}"),
         other => panic!("{other:?}"),
     }
 }
@@ -92,10 +92,123 @@ fn a_delete_range_over_too_many_bytes_is_refused_whole() {
 
 #[test]
 fn a_delete_range_over_too_many_deleted_keys_is_refused() {
-    let mut replica = replica_with(DELETE_RANGE_WALK_MAX + 1, RecordValue::Deleted, 8);
+    let mut replica = replica_with(COMMAND_WALK_MAX + 1, RecordValue::Deleted, 8);
     let reply = delete_all(&mut replica, 5, Bytes::new());
-    assert_refused(&replica, &reply, DELETE_RANGE_WALK_MAX);
-    assert_deleted(&delete_all(&mut replica, 6, key(DELETE_RANGE_WALK_MAX, 8)), 0);
+    assert_refused(&replica, &reply, COMMAND_WALK_MAX);
+    assert_deleted(&delete_all(&mut replica, 6, key(COMMAND_WALK_MAX, 8)), 0);
+}
+
+#[test]
+fn all_spans_of_a_command_share_one_budget() {
+    let replica = || replica_with(COMMAND_WALK_MAX, RecordValue::Deleted, 8);
+    let half = key(COMMAND_WALK_MAX / 2, 8);
+    let delete = |start_key: &Bytes, end_key: &Bytes| {
+        let (start_key, end_key) = (start_key.clone(), end_key.clone());
+        operation(Op::DeleteRange(DeleteRange { start_key, end_key }))
+    };
+    let first = delete(&Bytes::new(), &half);
+    let all = vec![first.clone(), delete(&half, &Bytes::new())];
+    let body = commit(&mut replica(), 5, all.clone()).body.unwrap();
+    assert!(matches!(body, Body::Committed(_)), "{body:?}");
+    let mut with_read = CommitOneRange { start_ts: 5, operations: all, ..Default::default() };
+    with_read.reads = vec![ReadCheck { end_key: key(1, 8), read_ts: 4, start_key: Bytes::new() }];
+    let mut replica = replica();
+    let body = replica.apply(&[Entry::new(&with_read, 0)]).remove(0).body.unwrap();
+    assert_refused(&replica, &body, COMMAND_WALK_MAX);
+    with_read.operations = vec![first];
+    let body = replica.apply(&[Entry::new(&with_read, 0)]).remove(0).body.unwrap();
+    assert!(matches!(body, Body::Committed(_)), "{body:?}");
+}
+
+/// What compaction may have dropped elsewhere decides nothing at apply, and costs time all the
+/// same.
+#[test]
+fn spent_markers_count_before_a_command_is_proposed_and_not_when_it_is_applied() {
+    let mut replica = replica_with(COMMAND_WALK_MAX + 1, RecordValue::Deleted, 8);
+    let floor = CollectGarbage { floor_ts: 4, collect_below_ts: 4, ..Default::default() };
+    let floor = CollectGarbage { start_key: "2".into(), end_key: "3".into(), ..floor };
+    replica.apply(&[Entry::of(command::Body::CollectGarbage(floor), 0)]);
+    let range = RangeDescriptor::default();
+    let checked = |operations: Vec<Operation>, reads: Vec<ReadCheck>| {
+        let commit = CommitOneRange { start_ts: 5, operations, reads, ..Default::default() };
+        let command = Command { body: Some(command::Body::CommitOneRange(commit)) };
+        let refused = check_spans(&replica.state, &range, &command).unwrap().err();
+        (names_spans(&command), refused.and_then(|error| error.kind))
+    };
+    let all = operation(Op::DeleteRange(DeleteRange::default()));
+    let end_key = key(COMMAND_WALK_MAX, 8);
+    let most = operation(Op::DeleteRange(DeleteRange { end_key, ..Default::default() }));
+    let read = ReadCheck { end_key: "1".into(), ..Default::default() };
+    assert!(matches!(checked(vec![all.clone()], vec![]), (true, Some(Kind::TooLarge(_)))));
+    assert!(matches!(checked(vec![], vec![read]), (true, Some(Kind::TooLarge(_)))));
+    assert_eq!(checked(vec![most], vec![]), (true, None));
+    assert_eq!(checked(vec![put(0)], vec![]), (false, None));
+    let body = commit(&mut replica, 5, vec![all]).body.unwrap();
+    assert_deleted(&body, 0);
+}
+
+/// A span that holds nothing but what is left of deleted keys is confirmed step by step.
+#[test]
+fn a_validation_over_many_records_goes_on_where_it_stopped() {
+    let parts = 3;
+    let count = parts * VALIDATE_WALK_MAX;
+    let mut replica = replica_with(count, RecordValue::Deleted, 8);
+    let span = ReadCheck { start_key: Bytes::new(), end_key: "1".into(), read_ts: 5 };
+    let point = ReadCheck { start_key: "2".into(), end_key: Bytes::new(), read_ts: 5 };
+    let all = [point.clone(), span, point];
+    let run = |replica: &Replica| {
+        let mut reads = all.to_vec();
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            let request =
+                Validate { start_ts: 5, commit_ts: 9, reads: reads.clone(), ..Default::default() };
+            let outcome = validate(&replica.state, b"", &request).unwrap();
+            let ValidateOutcome::Unfinished(ResumeAt { read, key }) = outcome else {
+                return (steps, outcome);
+            };
+            assert!(read > 0 || key > reads[0].start_key, "a step that gets nowhere");
+            reads.drain(..read);
+            if !key.is_empty() {
+                reads[0].start_key = key;
+            }
+        }
+    };
+    assert_eq!(run(&replica), (parts + 1, ValidateOutcome::Unchanged));
+    // A version, and a lock, at the very end.
+    commit(&mut replica, 7, vec![put(count - 1)]);
+    assert!(matches!(run(&replica), (_, ValidateOutcome::Conflict(_))));
+    let mut replica = replica_with(count, RecordValue::Deleted, 8);
+    let prewrite = Prewrite {
+        start_ts: 7,
+        primary: key(0, 8),
+        operations: vec![put(count - 1)],
+        ..Default::default()
+    };
+    replica.apply(&[Entry::of(command::Body::Prewrite(prewrite), 0)]);
+    assert!(matches!(run(&replica), (_, ValidateOutcome::Locked(_))));
+}
+
+/// Locks are looked at apart from versions, and have to be seen where the budget ends among them.
+#[test]
+fn a_validation_over_many_locks_goes_on_where_it_stopped() {
+    let mut replica = Replica::new(b"", b"");
+    let (count, chunk) = (VALIDATE_WALK_MAX + 200, COMMAND_ITEMS_MAX);
+    for first in (0..count).step_by(chunk) {
+        let rollback = RollbackKeys {
+            start_ts: 3,
+            keys: (first..count.min(first + chunk)).map(|place| key(place, 8)).collect(),
+        };
+        replica.apply(&[Entry::of(command::Body::RollbackKeys(rollback), 0)]);
+    }
+    let read = ReadCheck { start_key: Bytes::new(), end_key: "1".into(), read_ts: 5 };
+    let mut request =
+        Validate { start_ts: 5, commit_ts: 9, reads: vec![read], ..Default::default() };
+    let first = validate(&replica.state, b"", &request).unwrap();
+    let ValidateOutcome::Unfinished(ResumeAt { read: 0, key }) = first else { panic!("{first:?}") };
+    request.reads[0].start_key = key;
+    let second = validate(&replica.state, b"", &request).unwrap();
+    assert_eq!(second, ValidateOutcome::Unchanged);
 }
 
 #[test]

@@ -29,6 +29,8 @@
 //! > locks START END [limit N] [below TS]
 //! > garbage START END below TS [walk N]
 //! > floors
+//! > lose FAMILY K [start TS]     damage: the record is not there any more
+//! > spoil FAMILY K [start TS]    damage: the record is none that anybody wrote
 //! > dump                         every stored record
 //! ```
 //!
@@ -45,7 +47,7 @@ mod words;
 use std::fmt::Write;
 use std::path::Path;
 
-use rangedb_storage::Direction;
+use rangedb_storage::{ColumnFamily, Direction, Reader, StateEngine, WriteBatch, keys};
 use rangedb_txn::{ScanRequest, floors, garbage_ahead, get, locks, scan, validate};
 use show::{dump, show, show_ahead, show_locks, show_page, show_read, show_reply, show_validated};
 use support::{Entry, Replica};
@@ -159,6 +161,12 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
             let floors = floors(&replica.state, replica.start_key()).unwrap();
             format!("reads from {}, collected below {}", floors.floor_ts, floors.collect_below_ts)
         }
+        kind @ ("lose" | "spoil") => {
+            let start_ts = words.named("start");
+            let (family, key) = (words.take(), words.bytes());
+            damage(replica, kind, family, (&key, start_ts));
+            String::new()
+        }
         "dump" => dump(replica),
         name => {
             let fence = words.named("fence");
@@ -167,4 +175,22 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
             show_reply(&replica.apply(&[Entry::of(command, fence)])[0])
         }
     }
+}
+
+/// What an engine does whose disk or memory lies in spite of its checksums.
+fn damage(replica: &Replica, kind: &str, family: &str, (key, start_ts): (&[u8], u64)) {
+    let (cf, position) = match family {
+        "current" => (ColumnFamily::Current, keys::current(key)),
+        "value" => (ColumnFamily::Value, keys::value(key, start_ts)),
+        "lock" => (ColumnFamily::Lock, keys::lock(key)),
+        "by_start" => (ColumnFamily::History, keys::by_start(key, start_ts)),
+        other => panic!("no family is called {other:?}"),
+    };
+    assert!(replica.state.get(cf, &position).unwrap().is_some(), "there is nothing to damage");
+    let mut batch = WriteBatch::default();
+    match kind {
+        "lose" => batch.delete(cf, position),
+        _ => batch.put(cf, position, &b"spoilt"[..]),
+    }
+    replica.state.write(batch).unwrap();
 }

@@ -18,7 +18,7 @@ use draw::Draw;
 use rangedb_proto::v1::{KeyValue, TooOld, command, command_reply};
 use rangedb_storage::Direction;
 use rangedb_txn::{ReadAt, ScanRequest};
-use state::Model;
+use state::{Model, REUSED};
 use support::logged::Logged;
 use support::{Replica, get_unlocked, scan_unlocked};
 
@@ -27,7 +27,10 @@ const END_KEY: &[u8] = b"y";
 
 #[test]
 fn every_reply_and_read_is_what_the_model_says() {
-    let dropped: u64 = (0..80).map(|seed| Run::new(seed).steps(500)).sum();
+    let (dropped, reused) = (0..80)
+        .map(|seed| Run::new(seed).steps(500))
+        .fold((0, 0), |(dropped, reused), run| (dropped + run.dropped, reused + run.reused));
+    assert!(reused > 300, "only {reused} commands with the start_ts of another");
     assert!(
         dropped > 1_000,
         "{dropped} records dropped: a run without garbage proves nothing of it"
@@ -40,6 +43,8 @@ struct Run {
     model: Model,
     range: Logged,
     dropped: u64,
+    /// Commands that were refused because their start_ts was another's.
+    reused: u64,
 }
 
 impl Run {
@@ -50,11 +55,11 @@ impl Run {
             model: Model::new(START_KEY, END_KEY),
             range: Logged::new(seed, START_KEY, END_KEY),
             dropped: 0,
+            reused: 0,
         }
     }
 
-    /// How many records were dropped.
-    fn steps(mut self, count: usize) -> u64 {
+    fn steps(mut self, count: usize) -> Self {
         for _ in 0..count {
             match self.draw.rng.u32(0..100) {
                 0..60 => self.commit(),
@@ -66,7 +71,7 @@ impl Run {
             }
         }
         self.range.check_second_replica(&mut self.draw.rng);
-        self.dropped
+        self
     }
 
     fn collect(&mut self) {
@@ -85,7 +90,13 @@ impl Run {
 
     fn commit(&mut self) {
         let commit = self.draw.command();
-        let reply = self.range.apply(command::Body::CommitOneRange(commit.clone()));
+        let mut reply = self.range.apply(command::Body::CommitOneRange(commit.clone()));
+        if let Some(command_reply::Body::Invalid(reason)) = &mut reply.body
+            && reason.contains(REUSED)
+        {
+            *reason = REUSED.into();
+            self.reused += 1;
+        }
         let expected = self.model.commit(&commit, self.range.fence);
         assert_eq!(reply, expected, "seed {}: {commit:?}", self.seed);
     }

@@ -10,7 +10,6 @@ use futures::future::{Either, select};
 use rangedb_proto::v1::{self, request, response};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Sleep;
 
 use crate::net::CallError;
 use crate::trace::TraceContext;
@@ -76,11 +75,12 @@ impl Outgoing {
 }
 
 impl Pending {
-    pub async fn answer_within(mut self, expiry: Sleep, timeout: Duration) -> Answer {
-        let reason = match select(&mut self.answer, pin!(expiry)).await {
+    /// `given_up` says why it is no longer waited for.
+    pub async fn answer_unless(mut self, given_up: impl Future<Output = String>) -> Answer {
+        let reason = match select(&mut self.answer, pin!(given_up)).await {
             Either::Left((Ok(answer), _)) => return answer,
             Either::Left((Err(_), _)) => "the client is stopping".to_owned(),
-            Either::Right(_) => format!("no answer within {timeout:?}"),
+            Either::Right((reason, _)) => reason,
         };
         Err(if self.take_back() { CallError::NotSent(reason) } else { CallError::Lost(reason) })
     }

@@ -23,7 +23,7 @@ pub const TRANSACTION_KEYS_MAX: usize = 1_000_000;
 /// The last word of a transaction about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
-    Put { value: Bytes, lease_id: u64 },
+    Put { value: Bytes },
     Delete,
 }
 
@@ -38,8 +38,8 @@ impl Write {
     fn operation(&self, key: &Bytes) -> v1::Operation {
         let key = key.clone();
         let body = match self {
-            Write::Put { value, lease_id } => {
-                operation::Body::Put(v1::Put { key, value: value.clone(), lease_id: *lease_id })
+            Write::Put { value } => {
+                operation::Body::Put(v1::Put { key, value: value.clone(), lease_id: 0 })
             }
             Write::Delete => operation::Body::Delete(v1::Delete { key }),
         };
@@ -50,13 +50,13 @@ impl Write {
     pub fn row(&self, key: &Bytes) -> Option<KeyValue> {
         match self {
             Write::Delete => None,
-            Write::Put { value, lease_id } => Some(KeyValue {
+            Write::Put { value } => Some(KeyValue {
                 key: key.clone(),
                 value: value.clone(),
                 version: 0,
                 create_ts: Timestamp::ZERO,
                 mod_ts: Timestamp::ZERO,
-                lease: (*lease_id != 0).then_some(*lease_id),
+                lease: None,
             }),
         }
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn put(bytes: usize) -> Write {
-        Write::Put { value: vec![b'v'; bytes].into(), lease_id: 0 }
+        Write::Put { value: vec![b'v'; bytes].into() }
     }
 
     #[test]

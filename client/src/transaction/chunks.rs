@@ -23,8 +23,8 @@ use crate::sender::Sender;
 /// a chunk of its own.
 const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
-/// Items of one chunk: a quarter of what a range takes in a command, for the same reason.
-const CHUNK_ITEMS_MAX: usize = 4096;
+/// Items of one chunk: what a range takes in a command.
+const CHUNK_ITEMS_MAX: usize = 1024;
 
 /// Chunks of one transaction that are under way at once; with their bytes, the window of a large one.
 const CHUNKS_IN_FLIGHT: usize = 8;

@@ -17,8 +17,8 @@ use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::range::RangeOptions;
 
-/// Keys that one delete of a span in a transaction may delete: as many as a range deletes in one
-/// command. Each is read, kept and locked.
+/// Keys that one delete of a span in a transaction may delete. Each is read, kept in memory and
+/// locked. [`Client::delete_range`] deletes more, in steps.
 pub const DELETE_RANGE_KEYS_MAX: usize = 100_000;
 
 /// Commits a batch that lies in several ranges. Like one that lies in one range, it is not given up
@@ -86,9 +86,8 @@ impl Rows {
     ) -> Result<OperationResult> {
         match operation {
             operation::Body::Put(put) => {
-                let lease = (put.lease_id != 0).then_some(put.lease_id);
-                transaction.put_leased(put.key.clone(), put.value.clone(), lease).await?;
-                let previous = self.put(put, lease);
+                transaction.put(put.key.clone(), put.value.clone()).await?;
+                let previous = self.put(put);
                 Ok(OperationResult { deleted: 0, previous: previous.filter(|_| return_previous) })
             }
             operation::Body::Delete(delete) => {
@@ -111,7 +110,7 @@ impl Rows {
     }
 
     /// Returns what stood there. The new row gets its timestamps when they are known.
-    fn put(&mut self, put: &v1::Put, lease: Option<u64>) -> Option<KeyValue> {
+    fn put(&mut self, put: &v1::Put) -> Option<KeyValue> {
         // A row that nobody asked about counts from nothing: it is never shown.
         let row = self.rows.entry(put.key.clone()).or_default();
         let new = KeyValue {
@@ -120,7 +119,7 @@ impl Rows {
             version: row.as_ref().map_or(0, |row| row.version) + 1,
             create_ts: row.as_ref().map_or(Timestamp::ZERO, |row| row.create_ts),
             mod_ts: Timestamp::ZERO,
-            lease,
+            lease: None,
         };
         row.replace(new)
     }

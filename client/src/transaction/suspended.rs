@@ -297,12 +297,14 @@ impl Saved {
         let mut buffer = Buffer::default();
         for write in self.writes {
             let (key, write) = match write.body {
-                Some(operation::Body::Put(put)) => {
+                Some(operation::Body::Put(put)) if put.lease_id == 0 => {
                     check_value(&put.value)?;
-                    (put.key, Write::Put { value: put.value, lease_id: put.lease_id })
+                    (put.key, Write::Put { value: put.value })
                 }
                 Some(operation::Body::Delete(delete)) => (delete.key, Write::Delete),
-                Some(operation::Body::DeleteRange(_)) | None => return Err(refused("malformed")),
+                Some(operation::Body::Put(_) | operation::Body::DeleteRange(_)) | None => {
+                    return Err(refused("malformed"));
+                }
             };
             View::System.check_key(&key)?;
             buffer.set(key, write)?;
@@ -347,7 +349,7 @@ mod tests {
 
     fn suspended() -> SuspendedTransaction {
         let mut buffer = Buffer::default();
-        buffer.set("a".into(), Write::Put { value: "1".into(), lease_id: 7 }).unwrap();
+        buffer.set("a".into(), Write::Put { value: "1".into() }).unwrap();
         buffer.set("z".into(), Write::Delete).unwrap();
         let mut reads = ReadSet::default();
         reads.add(Span::new("", "c")).unwrap();

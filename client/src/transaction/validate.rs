@@ -5,6 +5,10 @@
 //! is passed by. Two that validate each other's keys could push each other up for ever, so who was
 //! pushed itself (its own commit timestamp turned out too low) pushes nobody any more: it waits, and
 //! gives way to an older one.
+//!
+//! A range looks at a bounded number of records for one request and says how far it came, so a span
+//! with millions of keys, or of what is left of them, is confirmed request by request. All of them
+//! read at the commit timestamp, so what one has confirmed stays so.
 
 use rangedb_proto::v1::{self, RangeDescriptor, RangeHeader, request, response};
 
@@ -30,35 +34,38 @@ impl TwoPhase {
 
     async fn validate_chunk(
         &self,
-        chunk: Vec<Check>,
+        mut chunk: Vec<Check>,
         commit_ts: u64,
         may_push: bool,
     ) -> Result<Sent<Check, ()>> {
         let sender = &*self.client.sender;
-        let reads: Vec<v1::ReadCheck> = chunk.iter().map(Check::to_wire).collect();
-        let of_range = |range: Option<RangeHeader>, pass_locks_of: &[u64]| v1::Validate {
-            range,
-            start_ts: self.start_ts,
-            commit_ts,
-            reads: reads.clone(),
-            pass_locks_of: pass_locks_of.to_vec(),
-        };
-        let fits = |range: &RangeDescriptor| chunk.iter().all(|check| check.is_in(range));
         let mut passed = Vec::new();
         let mut retry = Retry::new(&*sender.net, Effect::Read, self.deadline);
         let mut waiting = Waiting::new(sender, self.clock);
-        let place = Place::Key(chunk[0].key());
         loop {
+            let reads: Vec<v1::ReadCheck> = chunk.iter().map(Check::to_wire).collect();
+            let of_range = |range: Option<RangeHeader>, pass_locks_of: &[u64]| v1::Validate {
+                range,
+                start_ts: self.start_ts,
+                commit_ts,
+                reads: reads.clone(),
+                pass_locks_of: pass_locks_of.to_vec(),
+            };
+            let fits = |range: &RangeDescriptor| chunk.iter().all(|check| check.is_in(range));
+            let first = chunk[0].key().clone();
+            let place = Place::Key(&first);
             let build = |range: &RangeDescriptor| match fits(range) {
                 true => Ok(request::Body::Validate(of_range(Some(header(range)), &passed))),
                 false => Err(Error::Unavailable("the range split on the way".to_owned())),
             };
             match sender.to_range(place, &build, &mut retry).await {
                 Ok((_, Reached::Answer(response::Body::Validate(reply)))) => {
-                    return match reply.conflict {
-                        None => Ok(Sent::Done(())),
-                        Some(conflict) => Err(conflict.into()),
-                    };
+                    match reply.conflict {
+                        Some(conflict) => return Err(conflict.into()),
+                        None if !reply.more => return Ok(Sent::Done(())),
+                        None => chunk = rest_of(chunk, &reply)?,
+                    }
+                    retry.unblocked();
                 }
                 Ok((_, Reached::Locked(lock))) => {
                     let resolver = &self.client.resolver;
@@ -83,6 +90,49 @@ impl TwoPhase {
                     return Ok(Sent::Regroup(chunk));
                 }
             }
+        }
+    }
+}
+
+/// What is left of a chunk whose range has confirmed a part of it.
+fn rest_of(mut chunk: Vec<Check>, reply: &v1::ValidateReply) -> Result<Vec<Check>> {
+    let done = reply.resume_read as usize;
+    let no_progress = || Error::protocol("a part of a validation ended where it began");
+    let span = &chunk.get(done).ok_or_else(no_progress)?.span;
+    let moves = reply.resume_key > span.start;
+    let is_inside = moves && (span.end.is_empty() || reply.resume_key < span.end);
+    if !(is_inside || done > 0 && reply.resume_key.is_empty()) {
+        return Err(no_progress());
+    }
+    let mut rest = chunk.split_off(done);
+    if is_inside {
+        rest[0].span.start = reply.resume_key.clone();
+    }
+    Ok(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Span;
+
+    #[test]
+    fn what_is_left_begins_where_the_range_stopped_and_nowhere_before() {
+        let check = |start: &'static str, end: &'static str| Check {
+            span: Span::new(start, end),
+            read_ts: 1,
+        };
+        let chunk = vec![check("a", "c"), check("d", "f")];
+        let rest = |resume_read: u32, resume_key: &'static str| {
+            let resume_key = resume_key.into();
+            let reply = v1::ValidateReply { conflict: None, more: true, resume_read, resume_key };
+            rest_of(chunk.clone(), &reply).ok()
+        };
+        assert_eq!(rest(0, "b"), Some(vec![check("b", "c"), check("d", "f")]));
+        assert_eq!(rest(1, "e"), Some(vec![check("e", "f")]));
+        assert_eq!(rest(1, ""), Some(vec![check("d", "f")]));
+        for (read, key) in [(0, ""), (0, "a"), (0, "c"), (1, "d"), (1, "f"), (2, ""), (9, "x")] {
+            assert_eq!(rest(read, key), None, "{read} {key}");
         }
     }
 }

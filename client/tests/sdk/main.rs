@@ -5,6 +5,7 @@ mod async_commit;
 mod batches;
 mod contention;
 mod crashes;
+mod delete_ranges;
 mod fake;
 mod floor;
 mod lock_waits;

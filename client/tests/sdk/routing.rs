@@ -227,6 +227,62 @@ fn a_hanging_leader_costs_one_attempt_and_is_left_alone_afterwards() {
 }
 
 #[test]
+fn what_a_range_is_still_working_on_is_waited_for_and_not_sent_again() {
+    for kind in ["write", "read"] {
+        let cluster = Cluster::new();
+        let client = cluster.client();
+        cluster.run(client.get("k")).unwrap();
+        cluster.take_log("");
+        cluster.change(|state| state.slow = Some((kind, 4 * SECOND)));
+        let before = cluster.clock.now();
+        cluster.run(async {
+            match kind {
+                "write" => _ = client.put("k", "v").await.unwrap(),
+                _ => _ = client.get("k").await.unwrap(),
+            }
+        });
+        assert!(cluster.clock.now() - before >= 4 * SECOND, "{kind}");
+        assert_eq!(cluster.take_log(kind), [1], "{kind}");
+    }
+}
+
+#[test]
+fn work_that_takes_longer_than_the_caller_has_time_ends_with_the_time() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+    cluster.take_log("");
+    cluster.change(|state| state.slow = Some(("write", 60 * SECOND)));
+    let before = cluster.clock.now();
+    let error = cluster.run(client.put("k", "v")).unwrap_err();
+    assert!(matches!(error, Error::Undetermined(_)), "{error}");
+    assert!(cluster.clock.now() - before <= 5 * SECOND + SECOND / 100);
+    assert_eq!(cluster.take_log("write"), [1]);
+}
+
+#[test]
+fn a_leader_that_lost_its_range_while_it_worked_is_left_for_the_next() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.get("k")).unwrap();
+    cluster.take_log("");
+    cluster.change(|state| state.slow = Some(("write", 60 * SECOND)));
+    let before = cluster.clock.now();
+    cluster.run(async {
+        let elect = async {
+            cluster.sleep(2 * SECOND).await;
+            cluster.change(|state| {
+                state.slow = None;
+                state.ranges.iter_mut().for_each(|range| range.leader = 2);
+            });
+        };
+        join(client.put("k", "v"), elect).await.0.unwrap();
+    });
+    assert!(cluster.clock.now() - before < 3 * SECOND);
+    assert_eq!(cluster.take_log("write"), [1, 2]);
+}
+
+#[test]
 fn followers_that_still_name_a_hanging_leader_do_not_hold_up_the_way_to_the_next() {
     let cluster = Cluster::new();
     let client = cluster.client();

@@ -628,3 +628,39 @@ fn locks_that_a_client_left_behind_a_decision_are_cleared_by_the_range() {
     assert_eq!(locks(&cluster), 0);
     assert_eq!(client.metrics().resolved_locks, 1000);
 }
+
+/// A range looks at so much for one request, and says where to go on.
+#[test]
+fn what_was_read_is_validated_step_by_step_to_its_end() {
+    for key in ["b", "d", "f", "x"] {
+        let cluster = Cluster::with_seed(1);
+        let client = cluster.client();
+        cluster.fill(["b", "d", "f", "x"].map(str::to_owned));
+        cluster.change(|state| state.bounded = true);
+        let commit = |disturbed: bool| {
+            let (cluster, client) = (cluster.clone(), client.clone());
+            cluster.clone().run(async move {
+                let txn = client.begin(TransactionOptions::default()).await.unwrap();
+                for read in ["b", "d", "f", "x"] {
+                    txn.get(read).await.unwrap();
+                }
+                for write in ["c", "z"] {
+                    txn.put(write, "1").await.unwrap();
+                }
+                if disturbed {
+                    client.put(key, "changed").await.unwrap();
+                }
+                txn.commit().await
+            })
+        };
+        cluster.take_log("");
+        commit(false).unwrap();
+        assert_eq!(
+            cluster.take_log("validate").len(),
+            4,
+            "three keys in one range, one in another"
+        );
+        let error = commit(true).unwrap_err();
+        assert!(matches!(error, Error::WriteConflict { .. }), "{key}: {error}");
+    }
+}

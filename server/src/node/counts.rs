@@ -87,7 +87,8 @@ fn outcome(answer: &Result<CommandReply, v1::Error>) -> usize {
         Some(Body::Aborted(_)) => 4,
         Some(Body::TooOld(_)) => 5,
         Some(Body::CommitTooLow(_)) => 6,
-        Some(Body::EpochChanged(_) | Body::Invalid(_)) | None => 7,
+        Some(Body::EpochChanged(_) | Body::Invalid(_) | Body::TooLarge(_)) | None => 7,
+        Some(Body::Damaged(_)) => 8,
     }
 }
 

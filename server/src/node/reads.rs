@@ -65,8 +65,7 @@ impl Node {
             return Err(outside(&view));
         }
         let outcome = rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask);
-        let conflict = outcome.map_err(storage_error)?.unlocked()?;
-        Ok(ValidateReply { conflict })
+        outcome.map_err(storage_error)?.unlocked()
     }
 
     /// Locks as they stand now, whoever asks.

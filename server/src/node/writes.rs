@@ -10,10 +10,11 @@ use rangedb_proto::v1::{
     self, Command, CommandReply, Committed, Conflict, RangeHeader, TransactionCommand,
     TransactionCommandReply, Write, WriteReply, command, command_reply, error::Kind,
 };
-use rangedb_txn::check_command;
+use rangedb_raftstore::ReadAt;
+use rangedb_txn::{check_command, check_spans, names_spans};
 
-use super::Node;
 use super::reads::range_ref;
+use super::{Node, storage_error};
 
 impl Node {
     pub(super) async fn write(
@@ -49,8 +50,12 @@ impl Node {
         let command = Command { body: Some(body) };
         check_command(&command)?;
         let command = self.admit(command).await?;
-        let reply =
-            self.stores.propose(range_ref(range)?, command.encode_to_vec().into(), 1).await?;
+        if names_spans(&command) {
+            let view = self.stores.read(range_ref(range)?, ReadAt::Latest).await?;
+            let spans = check_spans(&*view.reader, &view.descriptor, &command);
+            spans.map_err(storage_error)??;
+        }
+        let reply = self.stores.propose(range_ref(range)?, &command).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
         match &reply.body {
@@ -122,6 +127,14 @@ fn committed(reply: CommandReply) -> Result<Committed, v1::Error> {
         }
         Some(Body::EpochChanged(_)) => {
             return Err(v1::Error::too_busy(1, "the range changed its shape"));
+        }
+        Some(Body::Damaged(damaged)) => {
+            (Kind::Corruption(v1::Corruption::default()), format!("damaged data: {}", damaged.what))
+        }
+        Some(Body::TooLarge(large)) => {
+            let message =
+                format!("{} are over the limit of {} in one command", large.what, large.limit);
+            (Kind::TooLarge(large), message)
         }
         Some(Body::Invalid(why)) => return Err(v1::Error::invalid("commit", why)),
         other => {

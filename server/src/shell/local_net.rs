@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use rangedb_client::grpc::GrpcNet;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{NodeDescriptor, request, response};
@@ -51,6 +52,25 @@ impl Net for LocalNet {
             let node = self.node.get().and_then(Weak::upgrade);
             let node = node.ok_or_else(|| CallError::NotSent("this node is not ready".into()))?;
             Ok(node.handle(request, timeout).await)
+        })
+    }
+
+    fn call_unless<'a>(
+        &'a self,
+        address: &'a str,
+        request: request::Body,
+        timeout: Duration,
+        given_up: BoxFuture<'a, String>,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        if !self.own_addresses.iter().any(|own| own == address) {
+            return self.remote.call_unless(address, request, timeout, given_up);
+        }
+        let call = self.call(address, request, timeout);
+        Box::pin(async move {
+            match select(call, given_up).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((reason, _)) => Err(CallError::Lost(reason)),
+            }
         })
     }
 

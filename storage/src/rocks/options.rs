@@ -112,13 +112,12 @@ impl StateOptions {
             }
             ColumnFamily::History | ColumnFamily::Value => table.set_block_size(RUN_BLOCK_BYTES),
         }
-        // Read by whole keys, mostly; history is sought and walked, where a filter does not help.
-        if cf != ColumnFamily::History {
-            table.set_bloom_filter(BLOOM_BITS, false);
-            table.set_whole_key_filtering(true);
-            options.set_memtable_whole_key_filtering(true);
-            options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
-        }
+        // Read by whole keys, mostly. History is walked for its versions, and asked by whole keys
+        // which command wrote one, mostly in vain.
+        table.set_bloom_filter(BLOOM_BITS, false);
+        table.set_whole_key_filtering(true);
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
         options.set_block_based_table_factory(&table);
         options
     }

@@ -91,9 +91,9 @@ pub struct Responder {
 impl Responder {
     /// Sends an answer, which may be lost.
     pub fn answer(mut self, body: response::Body) {
-        self.answered = true;
         let answer = Occurrence::Return { call: self.call.clone(), result: Ok(body) };
-        self.schedule.send(self.link.0, self.link.1, self.caller, answer);
+        // A connection that has lost an answer is broken: dropped unanswered, it says so.
+        self.answered = self.schedule.send(self.link.0, self.link.1, self.caller, answer);
     }
 
     /// The request was refused before it was read; the caller may learn it.

@@ -48,6 +48,11 @@ async fn keys_and_values_out_of_bounds_are_refused_with_the_bound() {
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     let nothing = kv.batch(BatchRequest::default()).await.unwrap_err();
     assert_eq!(nothing.code(), Code::InvalidArgument, "{nothing}");
+    let mut leased = put("k", "v");
+    leased.get_mut().lease_id = 7;
+    let refused = kv.put(leased).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("no leases"), "{refused}");
     assert!(rows(&cluster).await.is_empty());
     // What is just within the bounds is taken.
     kv.put(put(longest.clone(), vec![b'v'; VALUE_BYTES_MAX])).await.unwrap();

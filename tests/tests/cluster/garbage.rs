@@ -88,7 +88,11 @@ fn records(node: &Node, prefix: &str) -> [usize; 2] {
     let span = keys::data_span(prefix.as_bytes(), &end);
     [ColumnFamily::History, ColumnFamily::Current].map(|cf| {
         let mut records = state.scan(cf, &span.start, &span.end, Direction::Forward).unwrap();
-        std::iter::from_fn(|| records.next().unwrap().map(|_| ())).count()
+        // Beside a superseded version stands what finds it by the command that wrote it.
+        let is_version =
+            |key: &[u8]| cf == ColumnFamily::Current || keys::parse_history(key).is_ok();
+        std::iter::from_fn(|| records.next().unwrap().map(|(key, _)| usize::from(is_version(key))))
+            .sum()
     })
 }
 

@@ -305,7 +305,7 @@ proptest! {
 fn stored_records() -> Vec<(ColumnFamily, Bytes, Bytes)> {
     let mut replica = Replica::new();
     let put = |key: &'static [u8], length: usize| {
-        let put = Put { key: key.into(), value: vec![5; length].into(), lease_id: 2 };
+        let put = Put { key: key.into(), value: vec![5; length].into(), lease_id: 0 };
         Operation { body: Some(operation::Body::Put(put)) }
     };
     let delete = |key: &'static [u8]| Operation {

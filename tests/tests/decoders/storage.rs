@@ -5,11 +5,12 @@ use std::path::Path;
 use bytes::Bytes;
 use proptest::prelude::*;
 use raft_proto::eraftpb::{Entry, HardState};
-use rangedb_storage::keys::{self, MetaKey};
+use rangedb_storage::keys::{self, HistoryKey, MetaKey};
 use rangedb_storage::{
     Chunk, ChunkReceiver, ColumnFamily, HistoryRecord, Install, LogBatch, LogChange,
     LogEngine as _, LogOptions, MemState, RaftEngineLog, Reader as _, Record, RecordValue,
-    SnapshotTotals, StateEngine as _, WriteBatch, chunk_crc32, encoding, is_collectable,
+    SnapshotTotals, StartRecord, StateEngine as _, WriteBatch, chunk_crc32, encoding,
+    is_collectable,
 };
 
 use crate::allocation::{bounded, bounded_with};
@@ -28,6 +29,7 @@ fn stored_keys() -> Vec<Vec<u8>> {
         for timestamp in [0, 1, 1 << 40, u64::MAX] {
             samples.push(keys::history(key, timestamp).to_vec());
             samples.push(keys::value(key, timestamp).to_vec());
+            samples.push(keys::by_start(key, timestamp).to_vec());
             samples.push(keys::range_state(timestamp).to_vec());
             samples.push(keys::tombstone(timestamp).to_vec());
         }
@@ -54,6 +56,7 @@ fn records() -> Vec<Vec<u8>> {
             let record = a_record(mod_ts, value.clone());
             samples.push(record.encode().to_vec());
             samples.push(HistoryRecord { record, end_ts: mod_ts + 9 }.encode().to_vec());
+            samples.push(StartRecord { mod_ts, end_ts: mod_ts + 9 }.encode().to_vec());
         }
     }
     samples
@@ -73,6 +76,15 @@ proptest! {
             }
             if let Ok((user_key, mod_ts)) = keys::parse_history(&stored) {
                 assert_eq!(keys::history(&user_key, mod_ts), stored);
+            }
+            match keys::parse_history_key(&stored) {
+                Ok(HistoryKey::ByStart { user_key, start_ts }) => {
+                    assert_eq!(keys::by_start(&user_key, start_ts), stored);
+                }
+                Ok(HistoryKey::Version { user_key, mod_ts }) => {
+                    assert_eq!(keys::history(&user_key, mod_ts), stored);
+                }
+                Err(_) => {}
             }
             if let Ok((user_key, start_ts)) = keys::parse_value(&stored) {
                 assert_eq!(keys::value(&user_key, start_ts), stored);
@@ -106,6 +118,11 @@ proptest! {
                 assert_eq!(superseded.encode(), shared);
                 assert_eq!(HistoryRecord::decode_slice(&stored).unwrap(), superseded);
                 let below = superseded.end_ts - 1;
+                assert!(!is_collectable(ColumnFamily::History, &stored, below));
+            }
+            if let Ok(by_start) = StartRecord::decode(&stored) {
+                assert_eq!(by_start.encode(), shared);
+                let below = by_start.end_ts - 1;
                 assert!(!is_collectable(ColumnFamily::History, &stored, below));
             }
         });

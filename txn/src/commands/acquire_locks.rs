@@ -32,10 +32,7 @@ pub(crate) fn apply(
         own_locks.push(own_lock);
         value_bytes += record.as_ref().map_or(0, versions::value_bytes);
         if value_bytes > PREVIOUS_BYTES_MAX {
-            let reason = format!(
-                "the locked values are over the limit of {PREVIOUS_BYTES_MAX} bytes in one reply"
-            );
-            return Err(Stop::invalid(reason));
+            return Err(Stop::too_large("bytes of locked values", PREVIOUS_BYTES_MAX));
         }
         current.push(value(batch, key, record)?);
     }

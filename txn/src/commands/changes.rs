@@ -2,7 +2,8 @@
 //!
 //! For each key the version that stood in `current` moves to `history`, with the command's commit
 //! timestamp as its end, and the new version takes its place. A long value goes to `value`, under
-//! the command's start_ts, and stays there when its version moves.
+//! the command's start_ts, and stays there when its version moves. Nothing else stands there: no
+//! two versions of a key have one start_ts (`identity.rs`).
 
 use std::collections::BTreeMap;
 
@@ -78,7 +79,18 @@ impl Changes {
         self.keys.iter().filter(|(_, change)| change.after.is_some()).map(|(key, _)| key)
     }
 
-    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`rangedb_storage::Error::Damaged`] if what stands at a key is not older than the command.
+    pub(crate) fn check_order(&self) -> Result<()> {
+        let mut written = self.keys.iter().filter(|(_, change)| change.after.is_some());
+        written.try_for_each(|(key, change)| {
+            versions::check_order(key, change.before.as_ref(), self.commit_ts)
+        })
+    }
+
+    /// After [`Changes::check_order`].
+    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
             let Some(after) = change.after else { continue };
@@ -86,14 +98,14 @@ impl Changes {
             if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
                 batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
             }
-            versions::supersede(batch, &key, change.before, &record, collect_below)?;
+            versions::supersede(batch, &key, change.before, &record, collect_below);
         }
-        Ok(())
     }
 }
 
 impl After {
-    fn record(&self, start_ts: u64, mod_ts: u64) -> Record {
+    /// As a command leaves it that started and committed at these timestamps.
+    pub(crate) fn record(&self, start_ts: u64, mod_ts: u64) -> Record {
         match self {
             After::Put(put) => Record {
                 mod_ts,

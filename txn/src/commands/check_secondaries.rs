@@ -61,7 +61,7 @@ pub(crate) fn apply(
         match lock {
             Some(lock) => undecided::roll_back(memory, batch, key, &lock),
             None if memory.may_lock(check.start_ts) => {
-                Outcome::RolledBack.write(batch, key, check.start_ts);
+                memory.locks.leave_outcome(batch, key, check.start_ts, Outcome::RolledBack);
             }
             None => {}
         }

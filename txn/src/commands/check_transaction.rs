@@ -72,7 +72,7 @@ pub(crate) fn apply(
             if Timestamp(check.now_ts).millis() <= check.met_alive_until_ms {
                 return Ok(on_its_way(check.met_alive_until_ms));
             }
-            Outcome::RolledBack.write(batch, key, check.start_ts);
+            memory.locks.leave_outcome(batch, key, check.start_ts, Outcome::RolledBack);
             rolled_back()
         }
     })

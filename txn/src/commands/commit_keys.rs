@@ -37,7 +37,7 @@ pub(crate) fn apply(
                 // Whoever is told so takes it for final: a lock that comes late must not stand here
                 // when a copy of this comes later still.
                 if memory.may_lock(commit.start_ts) {
-                    Outcome::RolledBack.write(batch, key, commit.start_ts);
+                    memory.locks.leave_outcome(batch, key, commit.start_ts, Outcome::RolledBack);
                 }
                 return Ok(aborted(key));
             }

@@ -1,22 +1,28 @@
 //! A transaction whose keys lie in one range: check, then write, in one step of the log.
 //!
-//! In order: was it applied before; is it too old to tell; are its keys free of locks; is what it
-//! read still so; do its conditions hold; what do its operations make of the state. Only then is
-//! anything written, so every earlier way out leaves the state untouched.
+//! In order: was it applied before, or another of its start_ts; is it too old to tell; are its keys
+//! free of locks; is what it read still so; do its conditions hold; what do its operations make of
+//! the state. Only then is anything written, so every earlier way out leaves the state untouched.
 
+#[cfg(feature = "planted")]
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use rangedb_proto::v1::{CommitOneRange, Committed, Operation, command_reply, operation};
 use rangedb_storage::{ApplyContext, Batch, Direction, Reader};
 
 use super::bounds::Bounds;
 use super::changes::Changes;
+use super::identity::{self, Identity};
 use super::{Stop, conditions, operations::Execution, repeat};
 use crate::check::written_key;
-use crate::limits::{DELETE_RANGE_WALK_MAX, READ_CHECK_WALK_MAX, first_key, span_end};
+use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
 use crate::read::ReadAt;
-use crate::read_checks::{Finding, ReadChecks};
+use crate::read_checks::{Finding, Looked, ReadChecks};
+use crate::walk_budget::WalkBudget;
 
 /// Evaluates the command against the batch and puts its writes there.
 ///
@@ -33,35 +39,48 @@ pub(crate) fn apply(
     bounds.check_items(&commit.conditions, &commit.operations)?;
     bounds.check_reads(&commit.reads)?;
     let collect_below = memory.range.collected_below_ts;
-    let applied_at = repeat::applied_at(&*batch, &memory.applied, commit)?;
-    #[cfg(feature = "planted")]
-    let applied_at = applied_at.filter(|_| !rangedb_planted::Bug::RetryAppliedTwice.is_planted());
-    if let Some(commit_ts) = applied_at {
-        // What it replaced may be gone, and itself on another replica.
-        memory.check_remembered(commit_ts)?;
-        return repeat::answer(&*batch, context, commit, commit_ts, collect_below)
-            .map(command_reply::Body::Committed);
-    }
+    let known = match identity::of_commit(&*batch, memory, commit) {
+        #[cfg(feature = "planted")]
+        _ if rangedb_planted::Bug::RetryAppliedTwice.is_planted() => BTreeMap::new(),
+        Err(stop) => return Err(stop),
+        Ok(Identity::WrittenAt(commit_ts)) => {
+            // What it replaced may be gone.
+            memory.check_remembered(commit_ts)?;
+            return repeat::answer(&*batch, context, commit, commit_ts, collect_below)
+                .map(command_reply::Body::Committed);
+        }
+        Ok(Identity::New(known)) => known,
+    };
     memory.check_floor(commit.start_ts)?;
     commit.reads.iter().try_for_each(|read| memory.check_floor(read.read_ts))?;
+    let mut budget = WalkBudget::new(COMMAND_WALK_MAX);
     if !memory.locks.is_empty() {
-        check_locks(context, commit, &*batch)?;
+        check_locks(context, commit, &*batch, &mut budget)?;
     }
-    check_reads(memory, commit, &*batch)?;
+    check_reads(memory, commit, &*batch, &mut budget)?;
     conditions::check(&*batch, &memory.locks, commit.start_ts, &commit.conditions)?;
 
     let commit_ts = memory.next_ts(context, commit.start_ts)?;
     let mut execution =
-        Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts, collect_below);
-    let results = execution.run(&commit.operations)?;
+        Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts, collect_below)
+            .with_known(known);
+    let results = execution.run(&commit.operations, &mut budget)?;
     let changes = execution.into_changes();
-    if !memory.locks.is_empty() {
-        release_own(memory, &changes, batch)?;
+    #[cfg(feature = "planted")]
+    let is_checked = !rangedb_planted::Bug::RetryAppliedTwice.is_planted();
+    #[cfg(not(feature = "planted"))]
+    let is_checked = true;
+    if is_checked {
+        identity::check_unused(&*batch, memory, &changes)?;
     }
-    changes.write_to(batch, collect_below)?;
+    changes.check_order()?;
+    let own_locks = own_locks(memory, &changes, &*batch)?;
+    // Nothing fails from here on.
+    own_locks.iter().for_each(|key| memory.locks.remove(batch, key));
+    changes.write_to(batch, collect_below);
     // Also without an operation: a commit that only checked must not share its timestamp with a
     // later one that writes, or a snapshot at that timestamp would show what the check did not see.
-    memory.committed(context, batch, (commit.start_ts, commit_ts));
+    memory.committed(context, batch, commit_ts);
     Ok(command_reply::Body::Committed(Committed { commit_ts, results, repeated_command: false }))
 }
 
@@ -70,8 +89,8 @@ fn check_locks(
     context: &ApplyContext<'_>,
     commit: &CommitOneRange,
     reader: &dyn Reader,
+    budget: &mut WalkBudget,
 ) -> Result<(), Stop> {
-    let mut walked = 0;
     for operation in &commit.operations {
         if let Some(key) = written_key(operation) {
             if let Some(lock) = Lock::read(reader, key)? {
@@ -82,12 +101,8 @@ fn check_locks(
         let (start, end) = deleted_span(operation, context.end_key);
         let mut locks = LockWalk::new(reader, (start, end), Direction::Forward)?;
         while let Some((key, lock)) = locks.next()? {
-            walked += 1;
-            if walked > DELETE_RANGE_WALK_MAX {
-                return Err(Stop::invalid(format!(
-                    "the delete-range is over the limit of {DELETE_RANGE_WALK_MAX} records walked \
-                     over in one command"
-                )));
+            if !budget.take() {
+                return Err(Stop::too_large("records in its spans", COMMAND_WALK_MAX));
             }
             if let Some(lock) = lock {
                 check_lock(commit, &key, &lock)?;
@@ -98,8 +113,9 @@ fn check_locks(
 }
 
 fn check_lock(commit: &CommitOneRange, key: &[u8], lock: &Lock) -> Result<(), Stop> {
-    match lock.start_ts == commit.start_ts && lock.is_pessimistic() {
-        true => Ok(()),
+    match lock.start_ts == commit.start_ts {
+        true if lock.is_pessimistic() => Ok(()),
+        true => Err(identity::reused(key, commit.start_ts)),
         false => Err(Stop::locked(key, lock)),
     }
 }
@@ -113,7 +129,12 @@ fn deleted_span<'a>(operation: &'a Operation, range_end: &'a [u8]) -> (&'a [u8],
     }
 }
 
-fn check_reads(memory: &Memory, commit: &CommitOneRange, reader: &dyn Reader) -> Result<(), Stop> {
+fn check_reads(
+    memory: &Memory,
+    commit: &CommitOneRange,
+    reader: &dyn Reader,
+    budget: &mut WalkBudget,
+) -> Result<(), Stop> {
     let checks = ReadChecks {
         reader,
         start_ts: commit.start_ts,
@@ -123,22 +144,26 @@ fn check_reads(memory: &Memory, commit: &CommitOneRange, reader: &dyn Reader) ->
         passed: &[],
         collect_below: memory.range.collected_below_ts,
     };
-    match checks.first_finding(&commit.reads)? {
-        None => Ok(()),
-        Some(Finding::Newer(conflict)) => Err(Stop::conflict(conflict)),
-        Some(Finding::Locked(locked)) => Err(Stop::Reply(command_reply::Body::Locked(locked))),
-        Some(Finding::TooLong) => Err(Stop::invalid(format!(
-            "the reads are over the limit of {READ_CHECK_WALK_MAX} records in one command"
-        ))),
+    match checks.look(&commit.reads, budget)? {
+        Looked::AtAll => Ok(()),
+        Looked::UpTo(_) => Err(Stop::too_large("records in its spans", COMMAND_WALK_MAX)),
+        Looked::Found(Finding::Newer(conflict)) => Err(Stop::conflict(conflict)),
+        Looked::Found(Finding::Locked(locked)) => {
+            Err(Stop::Reply(command_reply::Body::Locked(locked)))
+        }
     }
 }
 
-/// The transaction's pessimistic locks on keys that it writes have served their purpose.
-fn release_own(memory: &mut Memory, changes: &Changes, batch: &mut Batch<'_>) -> Result<(), Stop> {
+/// The transaction's pessimistic locks on keys that it writes: they have served their purpose.
+fn own_locks(memory: &Memory, changes: &Changes, reader: &dyn Reader) -> Result<Vec<Bytes>, Stop> {
+    let mut locked = Vec::new();
+    if memory.locks.is_empty() {
+        return Ok(locked);
+    }
     for key in changes.written() {
-        if memory.locks.get(&*batch, key)?.is_some() {
-            memory.locks.remove(batch, key);
+        if memory.locks.get(reader, key)?.is_some() {
+            locked.push(key.clone());
         }
     }
-    Ok(())
+    Ok(locked)
 }

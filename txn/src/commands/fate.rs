@@ -9,7 +9,6 @@ use crate::lock::Lock;
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 use crate::versions;
-use crate::window::AppliedWindow;
 
 /// A key as a transaction finds it.
 pub(crate) struct Found {
@@ -60,36 +59,14 @@ fn ended(
     current: Option<&Record>,
     start_ts: u64,
 ) -> Result<Fate> {
-    if let Some(commit_ts) = committed_at(reader, &memory.applied, key, current, start_ts)? {
+    let collect_below = memory.range.collected_below_ts;
+    let written_at = versions::written_at(reader, key, current, start_ts, collect_below)?;
+    if let Some(commit_ts) = written_at {
         return Ok(Fate::Committed { commit_ts });
     }
-    Ok(match Outcome::read(reader, key, start_ts)? {
+    Ok(match memory.locks.outcome(reader, key, start_ts)? {
         Some(Outcome::Committed { commit_ts }) => Fate::Committed { commit_ts },
         Some(Outcome::RolledBack) => Fate::RolledBack,
         None => Fate::Unknown,
     })
-}
-
-/// When the version that the transaction wrote to the key was committed; `None` if there is none.
-/// `current` is the key's newest version.
-pub(crate) fn committed_at(
-    reader: &dyn Reader,
-    applied: &AppliedWindow,
-    key: &[u8],
-    current: Option<&Record>,
-    start_ts: u64,
-) -> Result<Option<u64>> {
-    match current {
-        // A commit is never older than its start.
-        Some(current) if current.mod_ts >= start_ts => {
-            if current.start_ts == start_ts {
-                return Ok(Some(current.mod_ts));
-            }
-        }
-        _ => return Ok(None),
-    }
-    if applied.contains(start_ts) == Some(false) {
-        return Ok(None);
-    }
-    versions::superseded_by_start_ts(reader, key, start_ts)
 }

@@ -16,11 +16,12 @@ use rangedb_storage::{Direction, Reader, Record};
 use super::Stop;
 use super::changes::{After, Change, Changes, Value};
 use crate::limits::{
-    DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, DELETE_RANGE_WALK_MAX, PREVIOUS_BYTES_MAX,
-    first_key, span_end,
+    COMMAND_WALK_MAX, DELETE_RANGE_BYTES_MAX, DELETE_RANGE_KEYS_MAX, PREVIOUS_BYTES_MAX, first_key,
+    span_end,
 };
 use crate::read::ReadAt;
 use crate::versions::{self, Walk};
+use crate::walk_budget::WalkBudget;
 
 /// One run of a command's operations.
 pub(crate) struct Execution<'a> {
@@ -58,8 +59,19 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// What stands at some of the keys, so that it is not read once more.
+    pub(crate) fn with_known(mut self, known: BTreeMap<Bytes, Option<Record>>) -> Self {
+        let unwritten = |(key, before)| (key, Change { before, after: None });
+        self.changes.keys.extend(known.into_iter().map(unwritten));
+        self
+    }
+
     /// Runs the operations in order. Answers one result for each.
-    pub(crate) fn run(&mut self, operations: &[Operation]) -> Result<Vec<OperationResult>, Stop> {
+    pub(crate) fn run(
+        &mut self,
+        operations: &[Operation],
+        budget: &mut WalkBudget,
+    ) -> Result<Vec<OperationResult>, Stop> {
         let run_one = |operation: &Operation| match operation
             .body
             .as_ref()
@@ -67,7 +79,7 @@ impl<'a> Execution<'a> {
         {
             operation::Body::Put(put) => self.put(put),
             operation::Body::Delete(delete) => self.delete(delete),
-            operation::Body::DeleteRange(span) => self.delete_range(span),
+            operation::Body::DeleteRange(span) => self.delete_range(span, budget),
         };
         operations.iter().map(run_one).collect()
     }
@@ -101,7 +113,11 @@ impl<'a> Execution<'a> {
         Ok(OperationResult { deleted, previous })
     }
 
-    fn delete_range(&mut self, span: &DeleteRange) -> Result<OperationResult, Stop> {
+    fn delete_range(
+        &mut self,
+        span: &DeleteRange,
+        budget: &mut WalkBudget,
+    ) -> Result<OperationResult, Stop> {
         let start = first_key(&span.start_key);
         let end = span_end(&span.end_key, self.range_end);
         let mut deleted = 0;
@@ -115,7 +131,9 @@ impl<'a> Execution<'a> {
         let mut walk = Walk::new(self.reader, (start, end), Direction::Forward, self.at)?
             .without_spent(self.collect_below);
         while let Some((key, record)) = walk.next()? {
-            self.delete_ranges.count_walked()?;
+            if !budget.take() {
+                return Err(Stop::too_large("records in its spans", COMMAND_WALK_MAX));
+            }
             let Some(record) = record else { continue };
             if self.changes.keys.contains_key(&key) {
                 continue;
@@ -149,10 +167,7 @@ impl<'a> Execution<'a> {
         let bytes = change.value_bytes();
         self.previous_bytes += bytes;
         if self.previous_bytes > PREVIOUS_BYTES_MAX {
-            let reason = format!(
-                "the replaced values are over the limit of {PREVIOUS_BYTES_MAX} bytes in one reply"
-            );
-            return Err(Stop::invalid(reason));
+            return Err(Stop::too_large("bytes of replaced values", PREVIOUS_BYTES_MAX));
         }
         let change = &self.changes.keys[key];
         Ok(match (&change.after, &change.before) {
@@ -168,30 +183,21 @@ impl<'a> Execution<'a> {
 /// What the delete-ranges of the command have taken of their limits.
 #[derive(Default)]
 struct DeleteRanges {
-    walked: usize,
     deleted: usize,
     deleted_bytes: usize,
 }
 
 impl DeleteRanges {
-    fn count_walked(&mut self) -> Result<(), Stop> {
-        self.walked += 1;
-        Self::check("records walked over", self.walked, DELETE_RANGE_WALK_MAX)
-    }
-
     fn count_deleted(&mut self, key: &[u8], record: &Record) -> Result<(), Stop> {
         self.deleted += 1;
         // Twice the key: for the deleted version and for the superseded one.
         self.deleted_bytes += 2 * key.len() + versions::inline_bytes(record);
-        Self::check("keys", self.deleted, DELETE_RANGE_KEYS_MAX)?;
-        Self::check("bytes of keys and records", self.deleted_bytes, DELETE_RANGE_BYTES_MAX)
-    }
-
-    fn check(what: &str, used: usize, limit: usize) -> Result<(), Stop> {
-        if used > limit {
-            let reason =
-                format!("the delete-range is over the limit of {limit} {what} in one command");
-            return Err(Stop::invalid(reason));
+        if self.deleted > DELETE_RANGE_KEYS_MAX {
+            return Err(Stop::too_large("keys in its delete-ranges", DELETE_RANGE_KEYS_MAX));
+        }
+        if self.deleted_bytes > DELETE_RANGE_BYTES_MAX {
+            let what = "bytes of keys and records in its delete-ranges";
+            return Err(Stop::too_large(what, DELETE_RANGE_BYTES_MAX));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, RecordValue, ke
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
-use super::{Stop, conditions};
+use super::{Stop, conditions, identity};
 use crate::check::written_key;
 use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
@@ -44,7 +44,7 @@ pub(crate) fn apply(
     Bounds::of(context).check_items(&prewrite.conditions, &prewrite.operations)?;
     let mut places = Vec::new();
     for operation in &prewrite.operations {
-        places.push(place(memory, prewrite, key_of(operation), batch)?);
+        places.push(place(memory, prewrite, operation, batch)?);
     }
     if let Some(min_commit_ts) = promised_to_all(&places) {
         // A copy. What its conditions would find now says nothing of what the first one's found.
@@ -93,9 +93,10 @@ fn promised_to_all(places: &[Place]) -> Option<u64> {
 fn place(
     memory: &Memory,
     prewrite: &Prewrite,
-    key: &[u8],
+    operation: &Operation,
     reader: &dyn Reader,
 ) -> Result<Place, Stop> {
+    let key = &key_of(operation)[..];
     let found = Found::at(reader, memory, key, prewrite.start_ts)?;
     match found.fate {
         Fate::Locked(lock) if lock.primary != prewrite.primary => {
@@ -112,7 +113,10 @@ fn place(
             let reason = format!("the lock at \"{key}\" is committed in another way");
             return Err(Stop::invalid(reason));
         }
-        Fate::Locked(lock) => return Ok(Place::Written(lock)),
+        Fate::Locked(lock) => {
+            check_copy(reader, operation, &lock)?;
+            return Ok(Place::Written(lock));
+        }
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
         Fate::Unknown => memory.check_floor(prewrite.start_ts)?,
@@ -125,6 +129,26 @@ fn place(
             Err(Stop::conflict(versions::conflict(key, &current)))
         }
         _ => Ok(Place::Free),
+    }
+}
+
+/// A write that stands is never replaced by another of the same start_ts: its transaction may be
+/// committed by now.
+fn check_copy(reader: &dyn Reader, operation: &Operation, lock: &Lock) -> Result<(), Stop> {
+    let key = key_of(operation);
+    let put = match &operation.body {
+        Some(operation::Body::Put(put)) => Some(&put.value),
+        _ => None,
+    };
+    let is_same = match &lock.kind {
+        LockKind::Pessimistic => false,
+        LockKind::Write { value, .. } => {
+            identity::is_value(reader, key, lock.start_ts, value, put)?
+        }
+    };
+    match is_same {
+        true => Ok(()),
+        false => Err(identity::reused(key, lock.start_ts)),
     }
 }
 

@@ -7,15 +7,16 @@ use rangedb_storage::{ApplyContext, Batch, Direction, Record};
 use super::bounds::Bounds;
 use super::commit_keys::check_high_enough;
 use super::{Stop, undecided};
-use crate::limits::{COMMAND_ITEMS_MAX, span_end};
+use crate::limits::{COMMAND_ITEMS_MAX, COMMAND_WALK_MAX, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
 use crate::versions;
 
 /// Keys with a record in the lock family that a command walks over in a span: most are not the
-/// transaction's, and cost less than one that is finished.
-pub const RESOLVE_WALK_MAX: usize = 4 * COMMAND_ITEMS_MAX;
+/// transaction's, and cost less than one that is finished. The family's records are dropped by
+/// commands alone, so every replica walks over the same.
+pub(crate) const RESOLVE_WALK_MAX: usize = COMMAND_WALK_MAX;
 
 /// The transaction's locks that a command finishes.
 #[derive(Default)]

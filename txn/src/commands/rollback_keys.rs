@@ -34,7 +34,9 @@ pub(crate) fn apply(
     for (key, lock) in open {
         match lock {
             Some(lock) => undecided::roll_back(memory, batch, key, &lock),
-            None if memory.may_lock(start_ts) => Outcome::RolledBack.write(batch, key, start_ts),
+            None if memory.may_lock(start_ts) => {
+                memory.locks.leave_outcome(batch, key, start_ts, Outcome::RolledBack)
+            }
             None => {}
         }
     }

@@ -13,7 +13,12 @@ use crate::outcome_record::Outcome;
 use crate::versions;
 
 /// Makes versions of a transaction's locks. `locked` holds each with its key and the newest version
-/// there, which must be older than `commit_ts`.
+/// there.
+///
+/// # Errors
+///
+/// [`rangedb_storage::Error::Damaged`], and nothing was written: such a version is not older than
+/// `commit_ts`.
 pub(crate) fn commit(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -24,6 +29,9 @@ pub(crate) fn commit(
     if locked.is_empty() {
         return Ok(());
     }
+    for (key, _, before) in &locked {
+        versions::check_order(key, before.as_ref(), commit_ts)?;
+    }
     let collect_below = memory.range.collected_below_ts;
     for (key, lock, before) in locked {
         let key = &key[..];
@@ -31,16 +39,17 @@ pub(crate) fn commit(
         match lock.kind {
             LockKind::Write { value, lease_id } => {
                 let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
-                versions::supersede(batch, key, before, &after, collect_below)?;
+                versions::supersede(batch, key, before, &after, collect_below);
             }
             // A primary without a version must still say that the transaction was committed.
             LockKind::Pessimistic if lock.primary == key => {
-                Outcome::Committed { commit_ts }.write(batch, key, start_ts);
+                let outcome = Outcome::Committed { commit_ts };
+                memory.locks.leave_outcome(batch, key, start_ts, outcome);
             }
             LockKind::Pessimistic => {}
         }
     }
-    memory.committed(context, batch, (start_ts, commit_ts));
+    memory.committed(context, batch, commit_ts);
     Ok(())
 }
 
@@ -64,5 +73,5 @@ pub(crate) fn roll_back(memory: &mut Memory, batch: &mut Batch<'_>, key: &[u8], 
     if let LockKind::Write { value: RecordValue::Reference { .. }, .. } = lock.kind {
         batch.delete(ColumnFamily::Value, keys::value(key, lock.start_ts));
     }
-    Outcome::RolledBack.write(batch, key, lock.start_ts);
+    memory.locks.leave_outcome(batch, key, lock.start_ts, Outcome::RolledBack);
 }

@@ -8,8 +8,9 @@ use rangedb_proto::v1::{
     CommandReply, GarbageCollected, KeyLocked, KeyValue, LockInfo, TransactionStatus,
     WriteConflict, command_reply::Body,
 };
-use rangedb_storage::{ColumnFamily, HistoryRecord, Record, RecordValue, encoding, keys};
-use rangedb_txn::{GarbageAhead, Page, ReadOutcome, ValidateOutcome};
+use rangedb_storage::keys::{self, HistoryKey};
+use rangedb_storage::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord, encoding};
+use rangedb_txn::{GarbageAhead, Page, ReadOutcome, ResumeAt, ValidateOutcome};
 
 use super::support::Replica;
 
@@ -50,6 +51,8 @@ pub fn show_reply(reply: &CommandReply) -> String {
             format!("floor {floor_ts}, dropped {dropped}{}", show_resume(resume_key))
         }
         Body::TooOld(old) => show_too_old(old.floor_ts),
+        Body::TooLarge(large) => format!("too large: {} over {}", large.what, large.limit),
+        Body::Damaged(damaged) => format!("damaged: {}", damaged.what),
         Body::LocksAcquired(acquired) => {
             let mut out = format!("locked as of {}\n", acquired.for_update_ts);
             for kv in &acquired.current {
@@ -141,7 +144,9 @@ pub fn show_validated(outcome: &ValidateOutcome) -> String {
         ValidateOutcome::Unchanged => "as it was read".into(),
         ValidateOutcome::Conflict(conflict) => show_conflict(conflict),
         ValidateOutcome::Locked(locked) => show_locked(locked),
-        ValidateOutcome::TooLong { records_max } => format!("more than {records_max} records"),
+        ValidateOutcome::Unfinished(ResumeAt { read, key }) => {
+            format!("as it was read{}, in read {read}", show_resume(key))
+        }
         ValidateOutcome::TooOld { floor_ts } => show_too_old(*floor_ts),
     }
 }
@@ -192,11 +197,17 @@ pub fn dump(replica: &Replica) -> String {
                 let key = keys::parse_user_key(&key).unwrap();
                 format!("{} {}", show_bytes(&key), show_record(&Record::decode(&value).unwrap()))
             }
-            ColumnFamily::History => {
-                let (key, _) = keys::parse_history(&key).unwrap();
-                let HistoryRecord { record, end_ts } = HistoryRecord::decode(&value).unwrap();
-                format!("{} {}, until {end_ts}", show_bytes(&key), show_record(&record))
-            }
+            ColumnFamily::History => match keys::parse_history_key(&key).unwrap() {
+                HistoryKey::Version { user_key, .. } => {
+                    let HistoryRecord { record, end_ts } = HistoryRecord::decode(&value).unwrap();
+                    format!("{} {}, until {end_ts}", show_bytes(&user_key), show_record(&record))
+                }
+                HistoryKey::ByStart { user_key, start_ts } => {
+                    let StartRecord { end_ts, mod_ts } = StartRecord::decode(&value).unwrap();
+                    let key = show_bytes(&user_key);
+                    format!("{key} start {start_ts} wrote that of {mod_ts}, until {end_ts}")
+                }
+            },
             ColumnFamily::Value => {
                 let (key, start_ts) = keys::parse_value(&key).unwrap();
                 format!("{} start {start_ts}: {}", show_bytes(&key), show_bytes(&value))

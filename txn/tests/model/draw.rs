@@ -51,8 +51,12 @@ impl Draw {
         self.oracle
     }
 
-    /// A new command, one that was held up, or one that comes again.
+    /// A new command, one that was held up, one that comes again, or what no client should send:
+    /// another command of a start_ts that was used, or one from the future.
     pub fn command(&mut self) -> CommitOneRange {
+        if self.rng.u32(0..8) == 0 && !self.sent.is_empty() {
+            return self.reused();
+        }
         let command = match self.rng.u32(0..10) {
             0..2 if !self.sent.is_empty() => {
                 return self.sent[self.rng.usize(0..self.sent.len())].clone();
@@ -74,6 +78,18 @@ impl Draw {
             self.sent[place] = command.clone();
         }
         command
+    }
+
+    fn reused(&mut self) -> CommitOneRange {
+        let mut sent = self.sent[self.rng.usize(0..self.sent.len())].clone();
+        match self.rng.u32(0..5) {
+            0 => sent.operations.push(self.operation()),
+            1 => _ = sent.operations.pop(),
+            2 => sent.operations = vec![self.operation()],
+            3 => sent.return_previous = !sent.return_previous,
+            _ => sent.start_ts = self.oracle + self.rng.u64(0..30),
+        }
+        sent
     }
 
     fn new_command(&mut self) -> CommitOneRange {
@@ -119,7 +135,7 @@ impl Draw {
     /// Few different ones, so that conditions hold now and then; some stand apart from records.
     fn value(&mut self) -> Bytes {
         let length = [0, 1, 1, 1, 512, 513][self.rng.usize(0..6)];
-        vec![b'x'; length].into()
+        vec![if self.rng.bool() { b'x' } else { b'y' }; length].into()
     }
 
     fn condition(&mut self) -> Condition {
@@ -135,7 +151,7 @@ impl Draw {
     fn operation(&mut self) -> Operation {
         let key = self.key();
         operation(match self.rng.u32(0..10) {
-            0..6 => Body::Put(Put { key, value: self.value(), lease_id: self.rng.u64(0..3) }),
+            0..6 => Body::Put(Put { key, value: self.value(), lease_id: 0 }),
             6..9 => Body::Delete(Delete { key }),
             _ => Body::DeleteRange(DeleteRange { start_key: key, end_key: self.end_key() }),
         })

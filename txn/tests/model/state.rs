@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{
@@ -21,9 +22,18 @@ pub struct Model {
     pub floor_ts: u64,
     /// Commands that committed below are forgotten.
     collect_below_ts: u64,
-    /// What the commands with operations were answered.
-    applied: BTreeMap<u64, Committed>,
+    /// The commands with operations by start_ts; of one there are several if their keys are apart.
+    applied: BTreeMap<u64, Vec<Applied>>,
 }
+
+struct Applied {
+    committed: Committed,
+    /// What they left at each key that they wrote, and when something else took its place there.
+    writes: BTreeMap<Bytes, (Option<Bytes>, u64)>,
+}
+
+/// For what stands in place of the machine's words about a start_ts that is used twice.
+pub const REUSED: &str = "is that of another command";
 
 /// What the keys hold while a command runs.
 type Values = BTreeMap<Bytes, KeyValue>;
@@ -78,11 +88,30 @@ impl Model {
             return Body::Invalid(reason);
         }
         let too_old = Body::TooOld(TooOld { floor_ts: self.floor_ts });
-        if let Some(committed) = self.applied.get(&commit.start_ts) {
-            if committed.commit_ts < self.collect_below_ts {
+        let reused = || Body::Invalid(REUSED.into());
+        let known = |key: &Bytes| self.written_at(key, commit.start_ts);
+        let found: Vec<Option<u64>> =
+            commit.operations.iter().map(|op| known(key_of(op))).collect();
+        if let Some(commit_ts) = found.iter().flatten().next().copied() {
+            if found.iter().any(|found| *found != Some(commit_ts)) {
+                return reused();
+            }
+            if commit_ts < self.collect_below_ts {
                 return too_old;
             }
-            return Body::Committed(Committed { repeated_command: true, ..committed.clone() });
+            let at = ReadAt::Timestamp(Timestamp(commit_ts - 1));
+            let mut values = self.values(at);
+            let (results, writes) = self.run_all(commit, &mut values, commit_ts);
+            let all = &self.applied[&commit.start_ts];
+            let first =
+                all.iter().find(|applied| applied.committed.commit_ts == commit_ts).unwrap();
+            let is_copy = writes.iter().all(|(key, value)| {
+                first.writes.get(key).is_some_and(|(written, _)| written == value)
+            });
+            if !is_copy {
+                return reused();
+            }
+            return Body::Committed(Committed { commit_ts, results, repeated_command: true });
         }
         if commit.start_ts < self.floor_ts {
             return too_old;
@@ -102,16 +131,13 @@ impl Model {
             }
         }
         let commit_ts = commit.start_ts.max(fence + 1).max(self.last_commit_ts + 1);
-        self.last_commit_ts = commit_ts;
-        let all = self.scan(b"", b"", ReadAt::Latest);
-        let mut values: Values = all.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        let mut values = self.values(ReadAt::Latest);
         let before = values.clone();
-        let mut results = Vec::new();
-        for operation in &commit.operations {
-            let mut result = self.run(operation, &mut values, commit_ts);
-            result.previous = result.previous.filter(|_| commit.return_previous);
-            results.push(result);
+        let (results, writes) = self.run_all(commit, &mut values, commit_ts);
+        if writes.keys().any(|key| self.written_at(key, commit.start_ts).is_some()) {
+            return reused();
         }
+        self.last_commit_ts = commit_ts;
         for key in before.keys().chain(values.keys()) {
             if before.get(key) != values.get(key) {
                 let versions = self.versions.entry(key.clone()).or_default();
@@ -122,9 +148,63 @@ impl Model {
         }
         let committed = Committed { commit_ts, results, repeated_command: false };
         if !commit.operations.is_empty() {
-            self.applied.insert(commit.start_ts, committed.clone());
+            for applied in self.applied.values_mut().flatten() {
+                let was_committed_at = applied.committed.commit_ts;
+                for (key, (value, end_ts)) in &mut applied.writes {
+                    if *end_ts == u64::MAX && writes.contains_key(key) {
+                        // What is as good as nothing leaves no trace in the history.
+                        let is_spent = value.is_none() && was_committed_at < self.collect_below_ts;
+                        *end_ts = if is_spent { 0 } else { commit_ts };
+                    }
+                }
+            }
+            let writes = writes.into_iter().map(|(key, value)| (key, (value, u64::MAX))).collect();
+            let applied = Applied { committed: committed.clone(), writes };
+            self.applied.entry(commit.start_ts).or_default().push(applied);
         }
         Body::Committed(committed)
+    }
+
+    /// When a command of the start_ts wrote the key, if that is remembered: not if reads from the
+    /// bound of garbage on do not see what it wrote, nor that it took something away.
+    fn written_at(&self, key: &Bytes, start_ts: u64) -> Option<u64> {
+        self.applied.get(&start_ts)?.iter().find_map(|applied| {
+            let (value, end_ts) = applied.writes.get(key)?;
+            let commit_ts = applied.committed.commit_ts;
+            let is_newest = *end_ts == u64::MAX;
+            let is_kept = match value {
+                None if is_newest => commit_ts >= self.collect_below_ts,
+                _ => *end_ts >= self.collect_below_ts,
+            };
+            is_kept.then_some(commit_ts)
+        })
+    }
+
+    fn values(&self, at: ReadAt) -> Values {
+        self.scan(b"", b"", at).into_iter().map(|kv| (kv.key.clone(), kv)).collect()
+    }
+
+    /// The results, and what is left at each key that got a version.
+    fn run_all(
+        &self,
+        commit: &CommitOneRange,
+        values: &mut Values,
+        commit_ts: u64,
+    ) -> (Vec<OperationResult>, BTreeMap<Bytes, Option<Bytes>>) {
+        let before = values.clone();
+        let mut results = Vec::new();
+        for operation in &commit.operations {
+            let mut result = self.run(operation, values, commit_ts);
+            result.previous = result.previous.filter(|_| commit.return_previous);
+            results.push(result);
+        }
+        let changed = before.keys().chain(values.keys());
+        let changed = changed.filter(|key| before.get(*key) != values.get(*key));
+        // Also where there was nothing to delete, and where it was put and deleted again.
+        let named = commit.operations.iter().map(key_of);
+        let written = changed.chain(named);
+        let value = |key: &Bytes| values.get(key).map(|kv| kv.value.clone());
+        (results, written.map(|key| (key.clone(), value(key))).collect())
     }
 
     fn run(&self, operation: &Operation, values: &mut Values, commit_ts: u64) -> OperationResult {
@@ -186,5 +266,14 @@ impl Model {
                 }),
             })
         })
+    }
+}
+
+/// The key that an operation always leaves a version at.
+fn key_of(operation: &Operation) -> &Bytes {
+    match operation.body.as_ref().unwrap() {
+        operation::Body::Put(put) => &put.key,
+        operation::Body::Delete(delete) => &delete.key,
+        operation::Body::DeleteRange(span) => &span.start_key,
     }
 }

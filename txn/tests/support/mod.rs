@@ -12,9 +12,10 @@ use rangedb_proto::v1::{
     Command, CommandReply, CommitOneRange, KeyValue, Operation, TooOld, command, command_reply,
     operation,
 };
+use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{
     ApplyContext, Batch, ColumnFamily, Direction, HistoryRecord, MemState, Reader, RecordValue,
-    StateEngine, StateMachine, WriteBatch, is_collectable, keys,
+    StateEngine, StateMachine, WriteBatch, is_collectable,
 };
 use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine, floors};
 
@@ -123,11 +124,12 @@ impl Replica {
         let mut records = self.records();
         let mut values = BTreeSet::new();
         records.retain(|(cf, key, stored)| {
-            if *cf == ColumnFamily::History {
+            if *cf == ColumnFamily::History
+                && let HistoryKey::Version { user_key, .. } = keys::parse_history_key(key).unwrap()
+            {
                 let HistoryRecord { record, end_ts } = HistoryRecord::decode(stored).unwrap();
                 if end_ts <= unread && matches!(record.value, RecordValue::Reference { .. }) {
-                    let (key, _) = keys::parse_history(key).unwrap();
-                    values.insert(keys::value(&key, record.start_ts));
+                    values.insert(keys::value(&user_key, record.start_ts));
                     return false;
                 }
             }

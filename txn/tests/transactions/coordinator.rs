@@ -294,7 +294,7 @@ impl Coordinator {
                 self.again_or_not(cluster, Stage::Validate { todo, commit_ts })
             }
             ValidateOutcome::TooOld { .. } => self.rolling_back(),
-            ValidateOutcome::TooLong { .. } => panic!("there are few keys"),
+            ValidateOutcome::Unfinished(_) => panic!("there are few keys"),
         }
     }
 

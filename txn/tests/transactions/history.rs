@@ -78,7 +78,8 @@ pub fn stored_versions(ranges: &[Logged]) -> BTreeMap<(Bytes, u64), Version> {
                     (keys::parse_user_key(&key).unwrap(), Stored::decode(&stored).unwrap())
                 }
                 ColumnFamily::History => {
-                    let (key, _) = keys::parse_history(&key).unwrap();
+                    // Beside it stands what finds it by the command that wrote it.
+                    let Ok((key, _)) = keys::parse_history(&key) else { continue };
                     (key, HistoryRecord::decode(&stored).unwrap().record)
                 }
                 _ => continue,

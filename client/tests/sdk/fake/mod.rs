@@ -25,6 +25,9 @@ pub use ranges::Range;
 /// One way over the network.
 const LATENCY: Duration = Duration::from_millis(1);
 
+/// In less than that a connection that has lost something is noticed to be broken.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// The oracle's time when the clock begins.
 const START_MS: u64 = 1_000_000;
 
@@ -82,6 +85,10 @@ pub struct State {
     oracle_least: u64,
     /// Kinds of requests, as in the log, whose answers are lost.
     pub kinds_lost: BTreeSet<&'static str>,
+    /// A command may not delete spans, and a validation looks at one read.
+    pub bounded: bool,
+    /// Requests of a kind, as in the log, take that long to be served.
+    pub slow: Option<(&'static str, Duration)>,
     /// What happens as soon as a request of this kind was served.
     pub after: Option<(&'static str, Event)>,
     /// A message takes up to so many microseconds longer than the least.
@@ -132,6 +139,8 @@ impl Cluster {
             oracle_keeps_time: false,
             oracle_least: 0,
             kinds_lost: BTreeSet::new(),
+            bounded: false,
+            slow: None,
             after: None,
             jitter: 0,
             config_sets: 0,
@@ -230,10 +239,17 @@ impl Net for Cluster {
                 let millis = START_MS + self.now().as_millis() as u64;
                 self.state.lock().unwrap().oracle_least = Timestamp::from_millis(millis).0;
             }
+            let slow = self.state.lock().unwrap().slow;
+            let work = slow.filter(|(kind, _)| *kind == ranges::kind(&request));
             let (answer, lost) = self.serve_or_wait(node, mode, request).await;
+            if let Some((_, work)) = work {
+                self.sleep(work).await;
+            }
             if lost {
                 let breaks = self.state.lock().unwrap().connections_break;
-                let silence = if breaks { LATENCY } else { timeout.saturating_sub(LATENCY) };
+                // A connection that goes on carrying others has lost nothing: it breaks in the end.
+                let silence = timeout.min(SILENCE_MAX).saturating_sub(LATENCY);
+                let silence = if breaks { LATENCY } else { silence };
                 self.sleep(silence).await;
                 return Err(CallError::Lost("no answer".to_owned()));
             }

@@ -86,7 +86,12 @@ impl State {
             }
             request::Body::Write(write) => {
                 self.check(node, write.range)?;
-                let committed = Some(self.commit(write.commit.unwrap())?);
+                let commit = write.commit.unwrap();
+                if self.bounded && commit.operations.iter().any(deletes_span) {
+                    let kind = Kind::TooLarge(v1::TooLarge { what: "keys".into(), limit: 0 });
+                    return Err(v1::Error::new(kind, "more than one command may delete"));
+                }
+                let committed = Some(self.commit(commit)?);
                 Ok(response::Body::Write(v1::WriteReply { committed }))
             }
             request::Body::TransactionCommand(transaction) => {
@@ -106,11 +111,17 @@ impl State {
             }
             request::Body::Validate(validate) => {
                 self.check(node, validate.range)?;
-                let v1::Validate { reads, start_ts, commit_ts, pass_locks_of, .. } = validate;
+                let v1::Validate { mut reads, start_ts, commit_ts, pass_locks_of, .. } = validate;
+                let more = self.bounded && reads.len() > 1;
+                if more {
+                    reads.truncate(1);
+                }
                 self.store.fence = self.store.fence.max(commit_ts);
                 let conflict =
                     self.store.validate(&reads, (start_ts, commit_ts), &pass_locks_of)?;
-                Ok(response::Body::Validate(v1::ValidateReply { conflict }))
+                let (resume_read, resume_key) = (more.into(), Bytes::new());
+                let reply = v1::ValidateReply { conflict, more, resume_read, resume_key };
+                Ok(response::Body::Validate(reply))
             }
             request::Body::Timestamps(v1::Timestamps { count }) => {
                 self.oracle += u64::from(count);
@@ -329,7 +340,7 @@ pub fn holds(condition: &v1::Condition, actual: Option<&v1::KeyValue>) -> bool {
     }
 }
 
-fn kind(body: &request::Body) -> &'static str {
+pub(super) fn kind(body: &request::Body) -> &'static str {
     match body {
         request::Body::PointRead(_) => "read",
         request::Body::Scan(_) => "scan",
@@ -354,4 +365,8 @@ fn kind(body: &request::Body) -> &'static str {
         request::Body::HoldFloor(_) => "hold",
         _ => "other",
     }
+}
+
+fn deletes_span(operation: &v1::Operation) -> bool {
+    matches!(operation.body, Some(operation::Body::DeleteRange(_)))
 }

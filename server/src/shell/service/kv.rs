@@ -66,9 +66,9 @@ impl Kv for KvService {
     ) -> Result<Response<v1::PutResponse>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
         let put = request.into_inner();
+        convert::without_lease(put.lease_id)?;
         let options = PutOptions {
             conditions: convert::tests(put.conditions)?,
-            lease: (put.lease_id != 0).then_some(put.lease_id),
             return_previous: put.return_previous,
         };
         let writing = client.put_with(put.key, put.value, options);
@@ -95,6 +95,21 @@ impl Kv for KvService {
             commit_ts: deleted.commit_ts.0,
             deleted: deleted.existed.into(),
             previous: deleted.previous.map(v1::KeyValue::from),
+        }))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<v1::DeleteRangeRequest>,
+    ) -> Result<Response<v1::DeleteRangeResponse>, Status> {
+        let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let v1::DeleteRangeRequest { start_key, end_key } = request.into_inner();
+        let deleting = client.delete_range(start_key, end_key);
+        let deleted = traced(trace, "delete_range", deleting).await.map_err(status)?;
+        Ok(Response::new(v1::DeleteRangeResponse {
+            deleted: deleted.deleted,
+            commit_ts: deleted.commit_ts.0,
+            commits: deleted.commits,
         }))
     }
 

@@ -211,7 +211,7 @@ fn to_status(error: rangedb_storage::Error) -> Status {
     use rangedb_storage::Error;
     let message = error.to_string();
     match error {
-        Error::Corrupt { .. } => Status::data_loss(message),
+        Error::Corrupt { .. } | Error::Damaged(_) => Status::data_loss(message),
         Error::Full(_) => Status::resource_exhausted(message),
         Error::Io(_) | Error::Refused(_) => Status::internal(message),
     }

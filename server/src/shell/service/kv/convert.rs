@@ -19,8 +19,8 @@ pub(super) fn batch(request: v1::BatchRequest) -> Result<Batch, Status> {
     for operation in request.operations {
         batch = match operation.body {
             Some(operation::Body::Put(put)) => {
-                let lease = (put.lease_id != 0).then_some(put.lease_id);
-                batch.put_leased(put.key, put.value, lease)
+                without_lease(put.lease_id)?;
+                batch.put(put.key, put.value)
             }
             Some(operation::Body::Delete(delete)) => batch.delete(delete.key),
             Some(operation::Body::DeleteRange(delete)) => {
@@ -30,6 +30,14 @@ pub(super) fn batch(request: v1::BatchRequest) -> Result<Batch, Status> {
         };
     }
     Ok(if request.return_previous { batch.return_previous() } else { batch })
+}
+
+/// There are no leases yet: what is put under one would stay for ever.
+pub(super) fn without_lease(lease_id: u64) -> Result<(), Status> {
+    match lease_id {
+        0 => Ok(()),
+        _ => Err(invalid("lease_id", "there are no leases yet; put without one")),
+    }
 }
 
 fn test(test: Option<condition::Test>) -> Result<Test, Status> {
@@ -59,6 +67,17 @@ mod tests {
         assert_eq!(super::tests(conditions.clone()).unwrap_err().code(), Code::InvalidArgument);
         let request = v1::BatchRequest { conditions, ..Default::default() };
         assert_eq!(batch(request).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_put_under_a_lease_is_refused() {
+        let put = v1::Put { key: "k".into(), value: "v".into(), lease_id: 7 };
+        let operations = vec![v1::Operation { body: Some(operation::Body::Put(put)) }];
+        let request = v1::BatchRequest { operations, ..Default::default() };
+        let status = batch(request).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("no leases"), "{status}");
+        assert!(without_lease(0).is_ok());
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! Delete of a span of any size, as a sequence of bounded steps.
+//!
+//! A range takes commands of bounded cost only, because whatever it evaluates keeps all its other
+//! requests waiting. So a span that holds more than one command may delete is deleted page by page:
+//! the keys of a page are read, a page with none just moves on, and each page's keys are deleted by
+//! one commit in their range. A page is bounded in records that it walks over too, so that a span
+//! which holds nothing but what is left of deleted keys takes its steps as any other.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{self, operation};
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::keys::Span;
+use crate::one_range;
+use crate::range::{self, RangeOptions};
+
+/// Keys of one step: what a range takes in one command.
+const STEP_KEYS_MAX: u64 = 1024;
+
+/// Result of a delete of a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeletedRange {
+    /// Keys that had a value and now have none.
+    pub deleted: u64,
+    /// When the last of them were deleted; of a span that held nothing, when that was so.
+    pub commit_ts: Timestamp,
+    /// Commits that it took. With one, all of it happened at once.
+    pub commits: u64,
+}
+
+pub(crate) async fn delete_range(client: &Client, span: Span) -> Result<DeletedRange> {
+    client.view.check_delete_range(&span)?;
+    let deadline = client.deadline();
+    let whole = vec![operation::Body::DeleteRange(v1::DeleteRange {
+        start_key: span.start.clone(),
+        end_key: span.end.clone(),
+    })];
+    let mut done = DeletedRange::default();
+    if done.commit(client, whole, &span, deadline).await? {
+        return Ok(done);
+    }
+    let mut left = Some(span);
+    while let Some(span) = left {
+        match done.step(client, &span, deadline).await {
+            Ok(rest) => left = rest,
+            Err(error) => return Err(done.so_far(error, &span.start)),
+        }
+    }
+    if done.commits == 0 {
+        done.commit_ts = client.timestamps.next(deadline).await?;
+    }
+    Ok(done)
+}
+
+impl DeletedRange {
+    /// Deletes what one page of the span shows. Returns what is left of the span.
+    async fn step(
+        &mut self,
+        client: &Client,
+        span: &Span,
+        deadline: Duration,
+    ) -> Result<Option<Span>> {
+        loop {
+            let left = deadline.saturating_sub(client.sender.net.now());
+            let options = RangeOptions::new(span.start.clone(), span.end.clone()).keys_only();
+            let page =
+                range::fetch(client.with_timeout(left), options, span.clone(), STEP_KEYS_MAX);
+            let page = page.await?;
+            let keys: Vec<Bytes> = page.rows.into_iter().map(|row| row.key).collect();
+            let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+                return Ok(page.rest);
+            };
+            let hull = Span::of_key(first).hull(Span::of_key(last));
+            let delete = |key| operation::Body::Delete(v1::Delete { key });
+            let deletes = keys.into_iter().map(delete).collect();
+            if self.commit(client, deletes, &hull, deadline).await? {
+                return Ok(page.rest);
+            }
+            // The range split behind the page: the next one is of a smaller range.
+        }
+    }
+
+    /// False if the keys do not lie in one range, or are too many for one command; then nothing was
+    /// done.
+    async fn commit(
+        &mut self,
+        client: &Client,
+        operations: Vec<operation::Body>,
+        hull: &Span,
+        deadline: Duration,
+    ) -> Result<bool> {
+        let operation = |body| v1::Operation { body: Some(body) };
+        let operations = operations.into_iter().map(operation).collect();
+        let command = v1::CommitOneRange { operations, ..Default::default() };
+        let Some(committed) = one_range::commit(client, command, hull, deadline).await? else {
+            return Ok(false);
+        };
+        self.deleted += committed.results.iter().map(|result| result.deleted).sum::<u64>();
+        self.commit_ts = Timestamp(committed.commit_ts);
+        self.commits += 1;
+        Ok(true)
+    }
+
+    /// The error of a step, with how far it got: from there on the same request goes on.
+    fn so_far(&self, error: Error, next: &Bytes) -> Error {
+        let told = |message: String| {
+            let (deleted, next) = (self.deleted, next.escape_ascii());
+            format!("{deleted} keys are deleted, all in front of \"{next}\"; then: {message}")
+        };
+        match error {
+            _ if self.commits == 0 => error,
+            Error::Unavailable(message) => Error::Unavailable(told(message)),
+            Error::Undetermined(message) => Error::Undetermined(told(message)),
+            Error::DiskFull(message) => Error::DiskFull(told(message)),
+            Error::TooBusy { message, retry_after } => {
+                Error::TooBusy { message: told(message), retry_after }
+            }
+            Error::Corruption { message, file } => {
+                Error::Corruption { message: told(message), file }
+            }
+            error => error,
+        }
+    }
+}
