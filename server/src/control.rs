@@ -9,6 +9,8 @@
 //! One [`Control`] is one term of leadership: made by `takeover.rs`, dropped when the leadership ends.
 
 mod admin;
+mod clock_watch;
+mod clocks;
 mod commit;
 mod deadlocks;
 pub mod directory;
@@ -22,6 +24,7 @@ pub mod schedule;
 pub mod settings;
 mod state;
 mod takeover;
+mod time;
 mod timestamps;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,6 +43,7 @@ use oracle::Oracle;
 use state::State;
 
 pub use takeover::take_over;
+pub use time::Seen;
 
 /// The control range.
 pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);

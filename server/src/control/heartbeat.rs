@@ -45,6 +45,7 @@ impl Control {
         let stats = beat.stats.unwrap_or_default();
         let has_replicas_of = stats.replica_ranges.iter().copied().collect();
         self.state().heard.insert(id, Heard { at: now, stats });
+        let clock_offset_ms = self.hear_clock(id, beat.clock_unix_ms, now);
 
         let mut ranges = beat.ranges;
         ranges.retain(|report| is_of_leader(report, id));
@@ -86,6 +87,7 @@ impl Control {
             floor_ts,
             collect_below_ts,
             elsewhere: state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX),
+            clock_offset_ms,
         })
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor};
 
+use super::clock_watch::Said;
+use super::clocks::Clocks;
 use super::directory::Directory;
 use super::garbage::Garbage;
 use super::schedule::View;
@@ -27,6 +29,8 @@ pub struct State {
     pub directory: Directory,
     pub config: BTreeMap<String, ConfigValue>,
     pub garbage: Garbage,
+    pub clocks: Clocks,
+    pub said_of_time: Said,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,
 }
