@@ -50,6 +50,7 @@ mod outgoing;
 mod pass;
 mod peer;
 mod raft_log;
+mod room;
 mod status;
 mod store;
 
@@ -58,6 +59,7 @@ pub use config::Config;
 pub use eraft::decode_message;
 pub use error::Error;
 pub use event::{Effect, Event, Monotonic, RangeRef, ReadAt, RequestId};
+pub use room::Room;
 pub use status::{Counters, RangeStatus};
 pub use store::{MachineFactory, Options, Shard, Store};
 

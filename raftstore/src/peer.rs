@@ -11,6 +11,7 @@ mod propose;
 mod read;
 mod ready;
 mod report;
+mod stalled_log;
 mod step;
 mod tick;
 mod truncate;
@@ -28,12 +29,13 @@ use rangedb_storage::{
 
 use crate::lease::Lease;
 use crate::raft_log::{Position, RaftLog};
-use crate::{Config, Error, RequestId};
+use crate::{Config, Error, RequestId, Room};
 
 pub(crate) use credible::INDEX_MAX;
 pub(crate) use install::StagedIn;
 use operate::PendingOperation;
 use propose::Proposals;
+pub(crate) use propose::Waiting;
 use read::Reads;
 
 /// What a replica knows only while it leads.
@@ -79,7 +81,8 @@ pub(crate) struct Peer {
     vote_embargo_ticks: usize,
     /// Ticks since a leader was last heard of.
     leaderless_ticks: usize,
-    disk_full: bool,
+    room: Room,
+    log_stalled: bool,
     /// Where the newest applied membership change stands in the log, at the latest.
     membership_index: u64,
     /// Replicas that left and have not been told yet.
@@ -155,7 +158,8 @@ impl Peer {
             persisting: VecDeque::new(),
             staged: None,
             leaderless_ticks: 0,
-            disk_full: false,
+            room: Room::Enough,
+            log_stalled: false,
             membership_index: applied_index,
             departing: Vec::new(),
             ticks: 0,
@@ -252,15 +256,13 @@ impl Peer {
         self.vote_embargo_ticks = 0;
     }
 
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.disk_full = full;
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
     }
 
-    /// Whether nothing may be taken in for want of room. Ranges of the cluster's own keys go on, out
-    /// of the reserve: what they write is little, and without it nobody would find a range to read or
-    /// get a timestamp to read at.
-    fn is_short_of_room(&self) -> bool {
-        self.disk_full && !self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
+    /// Whether there is room to take in what frees space itself, or does not.
+    fn has_room_for(&self, frees_space: bool) -> bool {
+        self.room.is_for(frees_space) || self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
     }
 
     /// Replaces the election timeout that raft-rs drew from the thread's generator by one from the

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use prost::Message;
 use rangedb_proto::RangeId;
-use rangedb_proto::v1::{RangeDescriptor, RangeOperation};
+use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
 use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
 use rangedb_storage::Reader;
 
@@ -62,8 +63,10 @@ impl StoreHandle {
     /// Replicates a command; returns the machine's reply once it is applied.
     ///
     /// Dropping the future does not take the command back.
-    pub async fn propose(&self, range: RangeRef, command: Bytes) -> Result<Bytes, Error> {
-        let event = |request| Event::Propose { request, range, command };
+    pub async fn propose(&self, range: RangeRef, command: &Command) -> Result<Bytes, Error> {
+        let frees_space = rangedb_txn::frees_space(command);
+        let command = command.encode_to_vec().into();
+        let event = |request| Event::Propose { request, range, command, frees_space };
         match self.ask(range.id, event).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Read(_) | Answer::LeaseExpired => unreachable!("a proposal is not read"),

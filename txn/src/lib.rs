@@ -113,6 +113,7 @@
 mod check;
 mod commands;
 mod floors;
+mod frees_space;
 mod garbage;
 mod limits;
 mod list_locks;
@@ -132,6 +133,7 @@ mod window;
 
 pub use check::{check_command, check_commit, check_validate};
 pub use floors::{Floors, floors};
+pub use frees_space::frees_space;
 pub use garbage::{GARBAGE_BYTES_MAX, GARBAGE_WALK_MAX, GarbageAhead, garbage_ahead};
 pub use limits::{
     ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX, DELETE_RANGE_BYTES_MAX,

@@ -10,7 +10,14 @@ use rangedb_proto::v1::LogEntry;
 
 use super::{Answer, Peer};
 use crate::pass::Pass;
-use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
+use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId, Room};
+
+/// A command that waits for the next entry.
+pub(crate) struct Waiting {
+    pub request: RequestId,
+    pub command: Bytes,
+    pub frees_space: bool,
+}
 
 /// An entry that this replica proposed.
 pub(super) struct Proposed {
@@ -21,7 +28,7 @@ pub(super) struct Proposed {
 #[derive(Default)]
 pub(super) struct Proposals {
     /// Wait for the next entry.
-    queue: VecDeque<(RequestId, Bytes)>,
+    queue: VecDeque<Waiting>,
     queue_bytes: usize,
     /// By index and term. They outlive leadership, because their entries may still commit; so a replica
     /// that leads again, with a log that others have cut, proposes below what it proposed before.
@@ -29,34 +36,29 @@ pub(super) struct Proposals {
 }
 
 impl Peer {
-    pub fn propose(
-        &mut self,
-        request: RequestId,
-        range: RangeRef,
-        command: Bytes,
-        pass: &mut Pass<'_>,
-    ) {
+    pub fn propose(&mut self, range: RangeRef, waiting: Waiting, pass: &mut Pass<'_>) {
+        let bytes = waiting.command.len();
         let refused = if self.leading.is_none() {
             Some(self.not_leader())
         } else if range.epoch.version != self.descriptor().epoch().version {
             Some(self.stale_epoch())
-        } else if self.is_short_of_room() {
+        } else if !self.has_room_for(waiting.frees_space) {
             Some(Error::DiskFull(self.range))
         } else if self.raw.raft.lead_transferee.is_some() {
             Some(Error::TooBusy {
                 range: self.range,
                 reason: "its leadership is being handed over",
             })
-        } else if self.proposals.queue_bytes + command.len() > self.config.queue_bytes_max {
+        } else if self.proposals.queue_bytes + bytes > self.config.queue_bytes_max {
             Some(Error::TooBusy { range: self.range, reason: "too many commands wait" })
         } else {
             None
         };
         match refused {
-            Some(error) => pass.answer((request, Err(error))),
+            Some(error) => pass.answer((waiting.request, Err(error))),
             None => {
-                self.proposals.queue_bytes += command.len();
-                self.proposals.queue.push_back((request, command));
+                self.proposals.queue_bytes += bytes;
+                self.proposals.queue.push_back(waiting);
             }
         }
     }
@@ -64,25 +66,31 @@ impl Peer {
     /// Puts waiting commands into the log, once the fence is known.
     pub fn propose_waiting(&mut self, now: Monotonic) {
         let Some(fence) = self.fence() else { return };
-        while !self.proposals.queue.is_empty() {
+        while let Some(first) = self.proposals.queue.front() {
             let mut commands = Vec::new();
             let mut bytes = 0;
-            for (_, command) in &self.proposals.queue {
-                if !commands.is_empty() && bytes + command.len() > self.config.entry_bytes_max {
+            let mut frees_space = true;
+            // Where room is short, what frees some is not held up by an entry that does not.
+            let apart = |kind| self.room != Room::Enough && first.frees_space != kind;
+            for Waiting { command, frees_space: frees, .. } in &self.proposals.queue {
+                let full = bytes + command.len() > self.config.entry_bytes_max || apart(*frees);
+                if !commands.is_empty() && full {
                     break;
                 }
+                frees_space &= frees;
                 bytes += command.len();
                 commands.push(command.clone());
             }
             let count = commands.len();
             let epoch = self.descriptor().epoch;
-            let entry = LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands };
+            let entry =
+                LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands, frees_space };
             // Refused while too much is uncommitted: the commands wait for their turn.
             if self.raw.propose(Vec::new(), entry.encode_to_vec()).is_err() {
                 return;
             }
             let requests =
-                self.proposals.queue.drain(..count).map(|(request, _)| request).collect();
+                self.proposals.queue.drain(..count).map(|waiting| waiting.request).collect();
             self.proposals.queue_bytes -= bytes;
             self.note_proposed(now, requests);
         }
@@ -115,7 +123,7 @@ impl Peer {
     /// Answers for commands that wait and were not proposed: they certainly do not happen.
     pub(super) fn refuse_waiting(&mut self, error: &Error) -> Vec<Answer> {
         self.proposals.queue_bytes = 0;
-        self.proposals.queue.drain(..).map(|(request, _)| (request, Err(error.clone()))).collect()
+        self.proposals.queue.drain(..).map(|w| (w.request, Err(error.clone()))).collect()
     }
 
     /// Answers for proposals whose entries this replica will not see applied.

@@ -114,7 +114,8 @@ impl Store {
             let machine = (self.machines)(range);
             let mut peer = Peer::create(&self.shared, range, to, machine, rng)?;
             peer.lift_vote_embargo();
-            peer.set_disk_full(self.disk_full);
+            peer.set_room(self.room);
+            peer.set_log_stalled(self.log_stalled);
             self.peers.insert(range, peer);
             self.counters.replicas_created += 1;
         }

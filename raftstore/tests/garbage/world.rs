@@ -221,7 +221,7 @@ impl World {
         let request = self.requests;
         let range = RangeRef { id: RangeId(RANGE), epoch: Epoch { version: 1, conf_ver: 1 } };
         let command = format!("command {request}").into();
-        self.event(id, Event::Propose { request, range, command });
+        self.event(id, Event::Propose { request, range, command, frees_space: false });
     }
 
     /// Hands over the first of the messages that are on their way.

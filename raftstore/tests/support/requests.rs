@@ -33,10 +33,11 @@ impl Cluster {
     pub fn propose(&mut self, words: &mut Words<'_>) {
         let id = words.number();
         let range = range(words.named_number("epoch").unwrap_or(1));
+        let frees_space = words.flag("freeing");
         for command in words.list() {
             let command = written_out(&command).into();
             let request = self.next_request();
-            self.node(id).step(Event::Propose { request, range, command });
+            self.node(id).step(Event::Propose { request, range, command, frees_space });
         }
         self.flush(id);
     }
@@ -151,8 +152,8 @@ impl Cluster {
         let log_entry = LogEntry {
             feature_level: FEATURE_LEVEL,
             epoch: Some(Epoch { version: epoch, conf_ver: 1 }),
-            fence: 0,
             commands,
+            ..Default::default()
         };
         let entry = raft::eraftpb::Entry {
             index: receiver.last_index + 1,

@@ -241,7 +241,7 @@ impl Node {
             end_key: Bytes::copy_from_slice(end_key),
         };
         let command = Command { body: Some(command::Body::CollectGarbage(collect)) };
-        let reply = self.stores.propose(range, command.encode_to_vec().into()).await?;
+        let reply = self.stores.propose(range, &command).await?;
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::GarbageCollected(collected)) => Ok(collected),
             Some(command_reply::Body::EpochChanged(_)) => {

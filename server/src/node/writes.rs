@@ -49,7 +49,7 @@ impl Node {
         let command = Command { body: Some(body) };
         check_command(&command)?;
         let command = self.admit(command).await?;
-        let reply = self.stores.propose(range_ref(range)?, command.encode_to_vec().into()).await?;
+        let reply = self.stores.propose(range_ref(range)?, &command).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
         match &reply.body {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
 use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
-use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Shard, Store};
+use rangedb_raftstore::{Config, Effect, Event, Monotonic, Options, Room, Shard, Store};
 use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
@@ -186,7 +186,7 @@ impl Process {
                 store.found();
             }
             if disk.space != Space::Enough {
-                store.step(Event::DiskFull(true));
+                store.step(Event::DiskRoom(Room::None));
             }
             stores.push(store);
         }
@@ -515,8 +515,8 @@ impl Process {
 
     /// The watch of the disk has looked.
     pub fn tell_of_space(&self, space: Space) {
-        let full = space != Space::Enough;
-        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskFull(full)));
+        let room = if space == Space::Enough { Room::Enough } else { Room::None };
+        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskRoom(room)));
     }
 
     /// A request over the network.
