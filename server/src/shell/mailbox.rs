@@ -154,7 +154,8 @@ fn refusable_bytes(event: &Event) -> Option<usize> {
         | Event::Fenced { .. }
         | Event::Elsewhere(_)
         | Event::Unreachable(_)
-        | Event::DiskFull(_) => None,
+        | Event::DiskRoom(_)
+        | Event::LogStalled(_) => None,
     }
 }
 
@@ -168,7 +169,8 @@ mod tests {
 
     fn propose(bytes: usize) -> Event {
         let range = RangeRef { id: RangeId(1), epoch: Default::default() };
-        Event::Propose { request: 1, range, command: Bytes::from(vec![0; bytes]) }
+        let command = Bytes::from(vec![0; bytes]);
+        Event::Propose { request: 1, range, command, frees_space: false }
     }
 
     #[test]

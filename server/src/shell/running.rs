@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rangedb_client::net::SharedNet;
 use rangedb_proto::NodeId;
@@ -23,6 +24,7 @@ use crate::shell::identity::{DataDir, Identity, Membership};
 use crate::shell::log_writer::{Backlog, LogWriter};
 use crate::shell::mailbox::{self, Inbox, Mailbox};
 use crate::shell::patient_state::PatientState;
+use crate::shell::reclaimer::Reclaimer;
 use crate::shell::server::StartError;
 use crate::shell::service::Member;
 use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
@@ -38,11 +40,12 @@ pub(crate) struct Running {
     pub transport: Arc<Counts>,
     me: Identification,
     engines: Engines,
-    log_backlog: Backlog,
+    pub log_backlog: Backlog,
     snapshots: usize,
     drivers: Vec<JoinHandle<()>>,
-    /// Log writer and flusher: they end after the drivers, which are all that calls them.
+    /// Log writer and flusher, which end after the drivers, as all that call them, and the reclaimer.
     writers: Vec<JoinHandle<()>>,
+    reclaimer: Reclaimer,
 }
 
 impl Running {
@@ -86,10 +89,11 @@ impl Running {
         let transport = Arc::new(Counts::default());
         let (log, state) = (engines.log.clone(), engines.state.clone());
         let (log_writer, log_thread) =
-            LogWriter::start(log.clone(), mailboxes.clone(), disk.clone())?;
-        let log_backlog = log_writer.backlog();
+            LogWriter::start(log.clone(), mailboxes.clone(), disk.clone(), stalled_after(config))?;
+        let log_backlog = log_writer.backlog().clone();
         let (flusher, flush_thread) =
             Flusher::start(state, log, board.clone(), mailboxes.clone(), disk.clone())?;
+        let (reclaimer, reclaim_thread) = Reclaimer::start(engines.state.clone(), disk.clone())?;
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),
@@ -130,7 +134,8 @@ impl Running {
             log_backlog,
             snapshots: config.limits.snapshots,
             drivers,
-            writers: vec![log_thread, flush_thread],
+            writers: vec![log_thread, flush_thread, reclaim_thread],
+            reclaimer,
         })
     }
 
@@ -159,6 +164,7 @@ impl Running {
     /// Ends the threads and flushes the state, so that the next start has no log to replay. Blocks.
     pub fn stop(self) -> rangedb_storage::Result<()> {
         self.mailboxes.iter().for_each(Mailbox::stop);
+        drop(self.reclaimer);
         for thread in self.drivers.into_iter().chain(self.writers) {
             // A thread that panicked has ended the process.
             let _ = thread.join();
@@ -171,6 +177,12 @@ impl Running {
             flushed => flushed,
         }
     }
+}
+
+/// A log write that takes longer hangs: half the time after which others would stand for election, so
+/// that within the whole of it they lead.
+fn stalled_after(config: &Config) -> Duration {
+    Duration::from_micros(config.raft.election_ticks as u64 * config.raft.tick_us / 2)
 }
 
 /// Whether the directory is one of those that the cluster was founded on.

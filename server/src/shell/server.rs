@@ -218,11 +218,13 @@ impl Server {
             state: self.engines.state.clone(),
             log: self.engines.log.clone(),
             disk: self.disk.clone(),
+            log_backlog: running.log_backlog.clone(),
             cluster_id,
             node_id,
         });
         let (board, pulses) = (running.board.clone(), running.pulses.clone());
-        let stores = Stores { board, pulses, cluster_id, node_id };
+        let log_backlog = running.log_backlog.clone();
+        let stores = Stores { board, pulses, log_backlog, cluster_id, node_id };
         assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
         let owed = running.owed();
         // Before anybody can write.

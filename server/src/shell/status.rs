@@ -14,6 +14,7 @@ use rangedb_raftstore::RangeStatus;
 use crate::board::Board;
 use crate::shell::bootstrap::Bootstrap;
 use crate::shell::driver::Pulse;
+use crate::shell::log_writer::Backlog;
 use crate::shell::metrics::Metrics;
 use crate::shell::service::Front;
 
@@ -35,6 +36,7 @@ pub(crate) struct Status {
 pub(crate) struct Stores {
     pub board: Arc<Board>,
     pub pulses: Vec<Arc<Pulse>>,
+    pub log_backlog: Backlog,
     pub cluster_id: u64,
     pub node_id: u64,
 }
@@ -51,6 +53,10 @@ impl Status {
         let stuck = stores.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER);
         if let Some(shard) = stuck {
             return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));
+        }
+        if stores.log_backlog.is_stalled() {
+            let stalled_for = stores.log_backlog.stalled_for();
+            return Some(format!("log writes have not completed for {stalled_for:.1?}"));
         }
         without_leader(&stores.board.ranges())
     }
