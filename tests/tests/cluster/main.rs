@@ -17,8 +17,10 @@ mod failover;
 mod formation;
 mod full_disk;
 mod garbage;
+mod hung_disk;
 mod large_transactions;
 mod lock_waits;
+mod lost_logs;
 mod membership;
 mod observing;
 mod quickstart;
@@ -31,6 +33,7 @@ mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod transactions;
+mod wrong_clocks;
 
 /// How often to repeat what depends on timing.
 fn repeats(usually: usize, long: usize) -> usize {
