@@ -24,6 +24,8 @@ pub fn init(globals: &Globals) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false)
+        // They would be printed by a macro that panics where standard error is gone.
+        .log_internal_errors(false)
         .with_span_events(FmtSpan::CLOSE);
     // Ours alone: the libraries below gRPC speak of every frame.
     let ours = Targets::new().with_target("rangedb_client", LevelFilter::from_level(level));

@@ -36,29 +36,27 @@ use std::process::ExitCode;
 
 use rangedb_client::Client;
 
-use args::{Cli, Globals};
+use args::Globals;
 use commands::{ClientCommand, Command};
 use failure::Failure;
 use session::{Session, Streams};
 
 fn main() -> ExitCode {
     let cli = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    // Not locked: the threads of a server log to it.
     let mut out = BufWriter::new(io::stdout());
-    let result = run(cli, &mut out);
+    let result = match cli.command {
+        Some(Command::Server(server)) => match server.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(failure) => Err(failure),
+        },
+        None => writeln!(out, "{}", args::help().trim_end()).map_err(Failure::Output),
+        Some(Command::Version) => commands::version::run(&mut out),
+        Some(Command::Completions(completions)) => completions.run(&mut out),
+        Some(Command::Client(command)) => ask_cluster(cli.globals, command, &mut out),
+    };
     // What was printed before a failure is true, and comes before it.
     let flushed = out.flush().map_err(Failure::Output);
     ExitCode::from(failure::report(result.and(flushed), &mut io::stderr()))
-}
-
-fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
-    match cli.command {
-        None => Ok(writeln!(out, "{}", args::help().trim_end())?),
-        Some(Command::Server(server)) => server.run(),
-        Some(Command::Version) => commands::version::run(out),
-        Some(Command::Completions(completions)) => completions.run(out),
-        Some(Command::Client(command)) => ask_cluster(cli.globals, command, out),
-    }
 }
 
 /// One request or scan after the other needs no more than this thread.

@@ -1,5 +1,5 @@
 //! Timestamps of the oracle: 46 bits of milliseconds since 1970, 18 bits of counter, so that they
-//! order by time, fit a positive i64 until the year 4199, and 262,144 exist in each millisecond.
+//! order by time, fit a positive i64 until the year 3084, and 262,144 exist in each millisecond.
 //! The same split as TiKV's.
 
 use std::fmt;
@@ -16,9 +16,14 @@ impl Timestamp {
     /// Fits an i64, which is what other systems keep revisions in.
     pub const MAX: Timestamp = Timestamp(i64::MAX as u64);
 
-    /// The first timestamp of a millisecond since 1970.
-    pub fn from_millis(millis: u64) -> Self {
-        Timestamp(millis << LOGICAL_BITS)
+    /// The last millisecond that a timestamp can be of.
+    pub const MILLIS_MAX: u64 = Self::MAX.0 >> LOGICAL_BITS;
+
+    /// The first timestamp of a millisecond since 1970. Of a later one than [`Self::MILLIS_MAX`]
+    /// there is none: it stands for that one, and never for an earlier moment.
+    pub const fn from_millis(millis: u64) -> Self {
+        let last = Self::MILLIS_MAX;
+        Timestamp(if millis < last { millis } else { last } << LOGICAL_BITS)
     }
 
     /// Milliseconds since 1970.
@@ -40,5 +45,20 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_beyond_the_last_millisecond_do_not_become_early_ones() {
+        let last = Timestamp::from_millis(Timestamp::MILLIS_MAX);
+        assert!(last <= Timestamp::MAX && last.millis() == Timestamp::MILLIS_MAX);
+        for millis in [Timestamp::MILLIS_MAX + 1, 1 << 46, 1 << 60, u64::MAX] {
+            assert_eq!(Timestamp::from_millis(millis), last);
+        }
+        assert_eq!(Timestamp::from_millis(5).next().millis(), 5);
     }
 }

@@ -7,8 +7,8 @@ use rangedb_proto::v1::{Epoch, RaftEnvelope, RangeDescriptor, RangeOperation};
 use rangedb_proto::{NodeId, RangeId, ReplicaId, Timestamp};
 use rangedb_storage::{LogBatch, Reader, Span, StagedSnapshot};
 
-use crate::Error;
 use crate::apply::{AppliedMembership, ApplyTask, Quarantine, ReplicaRef};
+use crate::{Error, Room};
 
 /// Microseconds on the node's monotonic clock since some fixed moment. Only leases look at it, and
 /// only ever compare moments of one node.
@@ -50,6 +50,8 @@ pub enum Event {
         command: Bytes,
         /// Records that evaluating the command may touch, at the most.
         cost: u32,
+        /// The command gives up what is stored: it is taken while the disk has no room for others.
+        frees_space: bool,
     },
     /// Answered by [`Effect::ReadReady`], or [`Effect::Reply`] with an error.
     Read {
@@ -90,9 +92,12 @@ pub enum Event {
     Elsewhere(RangeDescriptor),
     /// Messages to that node could not be delivered.
     Unreachable(NodeId),
-    /// The disk has no room, or has room again. While full, nothing is proposed, and entries of
-    /// other leaders are not taken in, but for ranges of the cluster's own keys; reads go on.
-    DiskFull(bool),
+    /// How much room the disk has now. What it has no room for is not proposed, and not taken in
+    /// from other leaders.
+    DiskRoom(Room),
+    /// Appends that were handed out long ago are not durable, or are again. Meanwhile a leader hands
+    /// over what others can do without it, and nobody here stands for election.
+    LogStalled(bool),
 }
 
 pub enum Effect {

@@ -54,6 +54,7 @@ mod pass;
 mod peer;
 mod position;
 mod raft_log;
+mod room;
 mod status;
 mod store;
 mod view;
@@ -67,6 +68,7 @@ pub use config::Config;
 pub use eraft::decode_message;
 pub use error::Error;
 pub use event::{Effect, Event, Monotonic, RangeRef, ReadAt, RequestId};
+pub use room::Room;
 pub use status::{Counters, RangeStatus};
 pub use store::{MachineFactory, Options, Shard, Store};
 

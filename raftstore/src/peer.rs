@@ -13,6 +13,7 @@ mod quarantine;
 mod read;
 mod ready;
 mod report;
+mod stalled_log;
 mod step;
 mod tick;
 mod truncate;
@@ -30,7 +31,7 @@ use crate::apply::{Quarantine, ReplicaRef};
 use crate::lease::Lease;
 use crate::position::Position;
 use crate::raft_log::RaftLog;
-use crate::{Config, Error, RequestId};
+use crate::{Config, Error, RequestId, Room};
 
 use apply::InApply;
 pub(crate) use credible::INDEX_MAX;
@@ -38,6 +39,7 @@ use install::Installing;
 pub(crate) use install::StagedIn;
 use operate::PendingOperation;
 use propose::Proposals;
+pub(crate) use propose::Waiting;
 use read::Reads;
 
 /// What a replica knows only while it leads.
@@ -88,7 +90,8 @@ pub(crate) struct Peer {
     vote_embargo_ticks: usize,
     /// Ticks since a leader was last heard of.
     leaderless_ticks: usize,
-    disk_full: bool,
+    room: Room,
+    log_stalled: bool,
     /// Where the newest applied membership change stands in the log, at the latest.
     membership_index: u64,
     /// Replicas that left and have not been told yet.
@@ -171,7 +174,8 @@ impl Peer {
             quarantine: None,
             removal_claimed: false,
             leaderless_ticks: 0,
-            disk_full: false,
+            room: Room::Enough,
+            log_stalled: false,
             membership_index: applied_index,
             departing: Vec::new(),
             ticks: 0,
@@ -263,15 +267,13 @@ impl Peer {
         self.vote_embargo_ticks = 0;
     }
 
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.disk_full = full;
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
     }
 
-    /// Whether nothing may be taken in for want of room. Ranges of the cluster's own keys go on, out
-    /// of the reserve: what they write is little, and without it nobody would find a range to read or
-    /// get a timestamp to read at.
-    fn is_short_of_room(&self) -> bool {
-        self.disk_full && !self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
+    /// Whether there is room to take in what frees space itself, or does not.
+    fn has_room_for(&self, frees_space: bool) -> bool {
+        self.room.is_for(frees_space) || self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
     }
 
     /// Replaces the election timeout that raft-rs drew from the thread's generator by one from the

@@ -49,4 +49,5 @@ pub struct Counters {
     pub replicas_created: u64,
     pub replicas_destroyed: u64,
     pub leaderships_won: u64,
+    pub stalled_hand_overs: u64,
 }

@@ -22,9 +22,9 @@ use rangedb_storage::{
 use crate::apply::{Applier, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
-use crate::peer::{INDEX_MAX, Peer, Shared};
+use crate::peer::{INDEX_MAX, Peer, Shared, Waiting};
 use crate::position::Position;
-use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus};
+use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus, Room};
 use flushing::Flushing;
 
 /// Makes the machine of a range that is opened or created.
@@ -55,6 +55,10 @@ pub struct Options {
     /// Of all that is drawn at random: election timeouts.
     pub seed: u64,
 }
+
+/// Bytes of log written since the last flush before a store that is short of room wants one, so that
+/// the log behind it can be dropped: the least that is worth a file.
+const SHORT_OF_ROOM_LOG_BYTES: u64 = 64 << 10;
 
 /// Readies that a pass's append makes durable.
 struct Appending {
@@ -91,7 +95,8 @@ pub struct Store {
     flushing: Flushing,
     /// Log changes that wait for the next append and for nothing else.
     log_changes: Vec<LogChange>,
-    disk_full: bool,
+    room: Room,
+    log_stalled: bool,
     counters: Counters,
 }
 
@@ -121,7 +126,8 @@ impl Store {
             destroying: BTreeMap::new(),
             flushing: Flushing::default(),
             log_changes: Vec::new(),
-            disk_full: false,
+            room: Room::Enough,
+            log_stalled: false,
             counters: Counters::default(),
         };
         let mut changes = LogBatch::default();
@@ -273,9 +279,10 @@ impl Store {
                 Some(peer) => peer.skip_entry(request, index, pass),
                 None => pass.answer((request, Err(Error::RangeNotFound(range)))),
             },
-            Event::Propose { request, range, command, cost } => {
+            Event::Propose { request, range, command, cost, frees_space } => {
+                let command = Waiting { request, command, cost, frees_space };
                 match self.touch(range.id) {
-                    Some(peer) => peer.propose(request, range, command, cost, pass),
+                    Some(peer) => peer.propose(range, command, pass),
                     None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
                 };
             }
@@ -310,9 +317,13 @@ impl Store {
             Event::Unreachable(node) => {
                 self.peers.values_mut().for_each(|peer| peer.on_unreachable(node));
             }
-            Event::DiskFull(full) => {
-                self.disk_full = full;
-                self.peers.values_mut().for_each(|peer| peer.set_disk_full(full));
+            Event::DiskRoom(room) => {
+                self.room = room;
+                self.peers.values_mut().for_each(|peer| peer.set_room(room));
+            }
+            Event::LogStalled(stalled) => {
+                self.log_stalled = stalled;
+                self.peers.values_mut().for_each(|peer| peer.set_log_stalled(stalled));
             }
         }
         Ok(())
@@ -321,9 +332,15 @@ impl Store {
     fn on_tick(&mut self, pass: &mut Pass) {
         for peer in self.peers.values_mut() {
             peer.tick(pass);
+            if peer.hand_over_stalled() {
+                self.counters.stalled_hand_overs += 1;
+            }
         }
         self.touch_all();
-        let log_bytes = self.shared.config.flush_log_bytes;
+        let log_bytes = match self.room {
+            Room::Enough => self.shared.config.flush_log_bytes,
+            Room::Reserve | Room::None => SHORT_OF_ROOM_LOG_BYTES,
+        };
         if let Some(effect) = self.flushing.begin_if_wanted(log_bytes, self.peers.values_mut()) {
             pass.effects.push(effect);
         }

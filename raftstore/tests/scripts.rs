@@ -24,7 +24,7 @@
 //! > advance-clock N MS
 //! > crash N · restart N
 //! > fence N TS [term=T]            the oracle's answer
-//! > propose N [epoch=V] [cost=C] put K=V [, put K=V ...]    commands that arrive together
+//! > propose N [epoch=V] [cost=C] [freeing] put K=V [, put K=V ...]     commands that arrive together
 //! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]
 //! > pause reads N · resume reads N             a process that stands still before it reads
 //! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
@@ -33,7 +33,7 @@
 //!                                  behind: its end is heard in one pass with what is on that link
 //! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
 //!                                  learns it together with what comes next
-//! > disk N full|free · unreachable N NODE
+//! > disk N full|reserve|free · log N stalled|flows · unreachable N NODE
 //! > elsewhere N M [behind-messages]         the control plane tells node N of the range as node M
 //!                                  knows it; in one pass with what is on its way to N
 //! > forge LINK [epoch=V] [level=L] put K=V      a leader's entry with an epoch or a feature level

@@ -10,6 +10,8 @@
 
 mod admin;
 mod balance;
+mod clock_watch;
+mod clocks;
 mod commit;
 mod deadlocks;
 pub mod directory;
@@ -23,6 +25,7 @@ pub mod schedule;
 pub mod settings;
 mod state;
 mod takeover;
+mod time;
 mod timestamps;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,6 +45,7 @@ use state::State;
 
 pub use join::describes_a_node;
 pub use takeover::take_over;
+pub use time::Seen;
 
 /// The control range.
 pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
-use prost::Message as _;
+use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
 use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
@@ -64,9 +64,15 @@ impl StoreHandle {
     ///
     /// Dropping the future does not take the command back.
     pub async fn propose(&self, range: RangeRef, command: &Command) -> Result<Bytes, Error> {
-        let cost = rangedb_txn::cost(command).records;
+        let cost = rangedb_txn::cost(command);
         let command = command.encode_to_vec().into();
-        let event = |request| Event::Propose { request, range, command, cost };
+        let event = |request| Event::Propose {
+            request,
+            range,
+            command,
+            cost: cost.records,
+            frees_space: cost.frees_space,
+        };
         match self.ask(range.id, event).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Read(_) | Answer::LeaseExpired => unreachable!("a proposal is not read"),

@@ -30,11 +30,12 @@ use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 
 use crate::board::Board;
-use crate::control::{Control, Surroundings};
+use crate::control::{Control, Seen, Surroundings};
 use crate::handle::StoreHandle;
 use counts::CommandCounts;
 use forward::ControlPlane;
 use garbage::Garbage;
+use heartbeat::ClockNews;
 use lock_queue::LockQueues;
 use readiness::Readiness;
 
@@ -42,7 +43,7 @@ pub use address_book::{AddressBook, Met};
 pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
 
-/// The time of day. Only the oracle looks at it, and it may jump.
+/// The time of day. The oracle alone goes by it, and it may jump.
 pub trait WallClock: Send + Sync {
     fn unix_millis(&self) -> u64;
 }
@@ -87,6 +88,7 @@ pub struct Node {
     /// The highest timestamp that a command brought along: the oracle handed it to a client.
     highest_named: AtomicU64,
     disk: Mutex<DiskSpace>,
+    clock_news: Mutex<ClockNews>,
     stopped: Mutex<Option<String>>,
     readiness: Mutex<Readiness>,
     lock_queues: LockQueues,
@@ -144,6 +146,7 @@ impl Node {
             highest_seen: AtomicU64::new(0),
             highest_named: AtomicU64::new(0),
             disk: Mutex::default(),
+            clock_news: Mutex::default(),
             stopped: Mutex::new(None),
             readiness: Mutex::default(),
             lock_queues: LockQueues::default(),
@@ -265,6 +268,22 @@ impl Node {
     /// Whether this node is the control plane now.
     pub fn is_control_plane(&self) -> bool {
         self.control().is_some()
+    }
+
+    /// How far this node's clock is ahead of what a majority of the nodes' clocks shows, in
+    /// milliseconds, as the control plane last said.
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clock_news.lock().expect("no panic holds it").offset_ms
+    }
+
+    /// How far timestamps are ahead of the nodes' clocks, in milliseconds, if this node is the control
+    /// plane and knows.
+    pub fn timestamps_ahead_ms(&self) -> Option<i64> {
+        self.control()?.timestamps_ahead_ms()
+    }
+
+    fn oracle_seen(&self) -> Option<Seen> {
+        self.clock_news.lock().expect("no panic holds it").oracle
     }
 
     pub fn set_disk_space(&self, space: DiskSpace) {

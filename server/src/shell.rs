@@ -34,6 +34,7 @@ mod mailbox;
 mod metrics;
 mod open_files;
 mod patient_state;
+mod reclaimer;
 mod running;
 pub mod server;
 mod service;

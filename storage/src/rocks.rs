@@ -15,6 +15,7 @@ mod errors;
 mod install;
 mod options;
 mod read;
+mod reclaim;
 mod staging;
 mod stats;
 

@@ -6,7 +6,7 @@ use clap::Args;
 use rangedb_server::config::{Config, ServerArgs};
 use rangedb_server::{logging, server, signals};
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// Threads that do not end with the server, as one that waits for room on a full disk, are not waited
 /// for longer.
@@ -23,9 +23,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn run(self) -> Result<(), Failure> {
+    /// Reports by itself how it ended, and returns the exit code.
+    ///
+    /// # Errors
+    /// Before the log is open.
+    pub fn run(self) -> Result<u8, Failure> {
         let config = Config::load(self.args).map_err(|error| Failure::Usage(error.to_string()))?;
-        logging::init(config.log_level, config.log_format);
+        logging::init(config.log_level, config.log_format).map_err(Failure::Runtime)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(Failure::Runtime)?;
         let outcome = runtime.block_on(async {
@@ -33,7 +37,10 @@ impl Server {
             server::run(config, stop).await.map_err(|error| Failure::Server(Box::new(error)))
         });
         runtime.shutdown_timeout(THREADS_MAX);
-        outcome
+        // Behind the last lines, and not past them: whoever reads both may have stopped to.
+        let code = failure::report(outcome, &mut logging::standard_error());
+        logging::drain();
+        Ok(code)
     }
 }
 

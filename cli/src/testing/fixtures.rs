@@ -40,8 +40,19 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
         ..Default::default()
     };
     let [first, second] = nodes().try_into().unwrap();
-    let first = v1::NodeStatus { node: Some(first), silent_ms: Some(40), stats: Some(stats) };
-    let second = v1::NodeStatus { node: Some(second), silent_ms: None, stats: None };
+    let first = v1::NodeStatus {
+        node: Some(first),
+        silent_ms: Some(40),
+        stats: Some(stats),
+        clock_offset_ms: Some(3),
+        clock_differs: false,
+    };
+    let second = v1::NodeStatus {
+        node: Some(second),
+        clock_offset_ms: Some(-172_800_000),
+        clock_differs: true,
+        ..Default::default()
+    };
     v1::ClusterStatus {
         cluster_id,
         nodes: vec![first, second],
@@ -50,6 +61,8 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
         ranges_under_replicated: 6,
         ranges_without_leader: 1,
         control_leader_node_id: 1,
+        timestamps_ahead_ms: Some(12_000),
+        clock_doubt: "why".to_owned(),
     }
 }
 

@@ -137,7 +137,7 @@ impl Peer {
         change: Change,
         pass: &mut Pass,
     ) -> Result<(), Error> {
-        if self.is_short_of_room() {
+        if !self.has_room_for(!matches!(change, Change::AddLearner(_))) {
             return Err(Error::DiskFull(self.range));
         }
         if self.raw.raft.has_pending_conf() || self.descriptor().in_joint_change() {
@@ -160,7 +160,7 @@ impl Peer {
     }
 
     /// Hands leadership to a voter; 0 picks the one whose log is longest.
-    fn transfer_leader(&mut self, to: u64) -> Result<(), Error> {
+    pub(super) fn transfer_leader(&mut self, to: u64) -> Result<(), Error> {
         let descriptor = self.descriptor().clone();
         let prs = self.raw.raft.prs();
         let best = || {

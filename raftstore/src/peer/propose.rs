@@ -11,7 +11,15 @@ use rangedb_proto::v1::LogEntry;
 use super::apply::UNANSWERED_COST_MAX;
 use super::{Answer, Peer};
 use crate::pass::Pass;
-use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
+use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId, Room};
+
+/// A command that waits for the next entry.
+pub(crate) struct Waiting {
+    pub request: RequestId,
+    pub command: Bytes,
+    pub cost: u32,
+    pub frees_space: bool,
+}
 
 /// An entry that this replica proposed.
 pub(super) struct Proposed {
@@ -21,19 +29,13 @@ pub(super) struct Proposed {
     pub cost: u64,
 }
 
-/// A command that waits for the next entry.
-struct Waiting {
-    request: RequestId,
-    command: Bytes,
-    cost: u32,
-}
-
 /// Records that the commands of one entry may touch. An entry is applied without a pause, and a
 /// round of the applier, which other ranges wait for, is as long as its longest entry.
 const ENTRY_COST_MAX: u64 = 4096;
 
 #[derive(Default)]
 pub(super) struct Proposals {
+    /// Wait for the next entry.
     queue: VecDeque<Waiting>,
     queue_bytes: usize,
     /// Of commands in the queue and in entries that are not committed yet.
@@ -44,14 +46,8 @@ pub(super) struct Proposals {
 }
 
 impl Peer {
-    pub fn propose(
-        &mut self,
-        request: RequestId,
-        range: RangeRef,
-        command: Bytes,
-        cost: u32,
-        pass: &mut Pass,
-    ) {
+    pub fn propose(&mut self, range: RangeRef, waiting: Waiting, pass: &mut Pass) {
+        let bytes = waiting.command.len();
         let refused = if let Some(quarantine) = &self.quarantine {
             let reason = quarantine.reason.clone();
             Some(Error::Quarantined { range: self.range, reason })
@@ -59,14 +55,14 @@ impl Peer {
             Some(self.not_leader())
         } else if range.epoch.version != self.descriptor().epoch().version {
             Some(self.stale_epoch())
-        } else if self.is_short_of_room() {
+        } else if !self.has_room_for(waiting.frees_space) {
             Some(Error::DiskFull(self.range))
         } else if self.raw.raft.lead_transferee.is_some() {
             Some(Error::TooBusy {
                 range: self.range,
                 reason: "its leadership is being handed over",
             })
-        } else if self.proposals.queue_bytes + command.len() > self.config.queue_bytes_max {
+        } else if self.proposals.queue_bytes + bytes > self.config.queue_bytes_max {
             Some(Error::TooBusy { range: self.range, reason: "too many commands wait" })
         } else if self.unanswered_cost() >= UNANSWERED_COST_MAX || self.in_apply.is_full() {
             Some(Error::TooBusy { range: self.range, reason: "what waits is too much work" })
@@ -74,11 +70,11 @@ impl Peer {
             None
         };
         match refused {
-            Some(error) => pass.answer((request, Err(error))),
+            Some(error) => pass.answer((waiting.request, Err(error))),
             None => {
-                self.proposals.queue_bytes += command.len();
-                self.proposals.cost += u64::from(cost);
-                self.proposals.queue.push_back(Waiting { request, command, cost });
+                self.proposals.queue_bytes += bytes;
+                self.proposals.cost += u64::from(waiting.cost);
+                self.proposals.queue.push_back(waiting);
             }
         }
     }
@@ -86,15 +82,19 @@ impl Peer {
     /// Puts waiting commands into the log, once the fence is known.
     pub fn propose_waiting(&mut self, now: Monotonic) {
         let Some(fence) = self.fence() else { return };
-        while !self.proposals.queue.is_empty() {
+        while let Some(first) = self.proposals.queue.front() {
             let mut commands = Vec::new();
-            let (mut bytes, mut cost) = (0, 0);
-            for Waiting { command, cost: more, .. } in &self.proposals.queue {
+            let (mut bytes, mut cost, mut frees_space) = (0, 0, true);
+            // Where room is short, what frees some is not held up by an entry that does not.
+            let apart = |kind| self.room != Room::Enough && first.frees_space != kind;
+            for Waiting { command, cost: more, frees_space: frees, .. } in &self.proposals.queue {
                 let is_full = bytes + command.len() > self.config.entry_bytes_max
-                    || cost + u64::from(*more) > ENTRY_COST_MAX;
+                    || cost + u64::from(*more) > ENTRY_COST_MAX
+                    || apart(*frees);
                 if !commands.is_empty() && is_full {
                     break;
                 }
+                frees_space &= frees;
                 bytes += command.len();
                 cost += u64::from(*more);
                 commands.push(command.clone());
@@ -102,8 +102,14 @@ impl Peer {
             let fits = u32::try_from(cost).unwrap_or(u32::MAX);
             let count = commands.len();
             let epoch = self.descriptor().epoch;
-            let entry =
-                LogEntry { feature_level: FEATURE_LEVEL, epoch, fence, commands, cost: fits };
+            let entry = LogEntry {
+                feature_level: FEATURE_LEVEL,
+                epoch,
+                fence,
+                commands,
+                cost: fits,
+                frees_space,
+            };
             // Refused while too much is uncommitted: the commands wait for their turn.
             if self.raw.propose(Vec::new(), entry.encode_to_vec()).is_err() {
                 return;

@@ -1,8 +1,9 @@
 //! Messages of other replicas, on their way into raft.
 
+use prost::Message as _;
 use raft::StateRole;
-use raft::eraftpb::{Message, MessageType};
-use rangedb_proto::v1::Replica;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use rangedb_proto::v1::{LogEntry, Replica};
 
 use super::{Heard, Peer};
 use crate::pass::Pass;
@@ -79,12 +80,12 @@ impl Peer {
         if is_vote && self.vote_embargo_ticks > 0 && !transfer {
             return;
         }
-        if kind == MessageType::MsgTimeoutNow && self.is_installing() {
+        if kind == MessageType::MsgTimeoutNow && (self.is_installing() || self.log_stalled) {
             return;
         }
         // Taking entries in would need room, on the disk or in memory. To the leader it looks like a
         // lost message.
-        let is_short = self.is_short_of_room() || self.in_apply.is_full();
+        let is_short = !self.has_room_for_all(&message.entries) || self.in_apply.is_full();
         if kind == MessageType::MsgAppend && !message.entries.is_empty() && is_short {
             return;
         }
@@ -95,6 +96,18 @@ impl Peer {
         }
         self.hear(from, vote_promise_us);
         self.step_raft(message);
+    }
+
+    /// Whether there is room to take in these entries. An election and a membership change take next
+    /// to none, and are needed to get some.
+    fn has_room_for_all(&self, entries: &[Entry]) -> bool {
+        let is_small = |entry: &Entry| {
+            entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty()
+        };
+        let frees_space = |entry: &Entry| {
+            is_small(entry) || LogEntry::decode(&entry.data[..]).is_ok_and(|log| log.frees_space)
+        };
+        self.has_room_for(false) || (self.has_room_for(true) && entries.iter().all(frees_space))
     }
 
     pub(super) fn hear(&mut self, from: Replica, vote_promise_us: u64) {

@@ -13,6 +13,7 @@ impl Peer {
     pub fn tick(&mut self, pass: &mut Pass) {
         self.ticks += 1;
         if !self.is_installing() && !self.is_quarantined() {
+            self.hold_campaign();
             self.raw.tick();
         }
         self.rejitter();

@@ -6,6 +6,7 @@ use raft::ProgressState;
 use rangedb_storage::{LogChange, Result};
 
 use super::Peer;
+use crate::Room;
 
 /// Bytes of log that a leader keeps for followers that answer but have not got them yet; those that
 /// are further back begin again with a snapshot. As much as a busy range writes while a large
@@ -27,7 +28,8 @@ impl Peer {
 
     /// A flush that covers entries up to `flushed` is finished.
     pub fn truncate(&mut self, flushed: u64) -> Result<Option<LogChange>> {
-        let keep = self.config.log_keep_bytes;
+        // Short of room, a follower that stumbles may get a snapshot.
+        let keep = if self.room == Room::Enough { self.config.log_keep_bytes } else { 0 };
         let needed = self.followers_need();
         let log = self.log();
         let Some(index) = log.size().index_keeping(keep) else { return Ok(None) };

@@ -117,7 +117,8 @@ impl Store {
             let rng = self.peer_rng();
             let mut peer = Peer::create(&self.shared, range, to, rng)?;
             peer.lift_vote_embargo();
-            peer.set_disk_full(self.disk_full);
+            peer.set_room(self.room);
+            peer.set_log_stalled(self.log_stalled);
             self.peers.insert(range, peer);
             self.counters.replicas_created += 1;
         }

@@ -226,7 +226,8 @@ impl World {
         let request = self.requests;
         let range = RangeRef { id: RangeId(RANGE), epoch: Epoch { version: 1, conf_ver: 1 } };
         let command = format!("command {request}").into();
-        self.event(id, Event::Propose { request, range, command, cost: 1 });
+        let frees_space = false;
+        self.event(id, Event::Propose { request, range, command, cost: 1, frees_space });
     }
 
     /// Hands over the first of the messages that are on their way.

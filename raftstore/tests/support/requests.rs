@@ -34,10 +34,11 @@ impl Cluster {
         let id = words.number();
         let range = range(words.named_number("epoch").unwrap_or(1));
         let cost = words.named_number("cost").unwrap_or(1) as u32;
+        let frees_space = words.flag("freeing");
         for command in words.list() {
             let command = written_out(&command).into();
             let request = self.next_request();
-            self.node(id).step(Event::Propose { request, range, command, cost });
+            self.node(id).step(Event::Propose { request, range, command, cost, frees_space });
         }
         self.flush(id);
     }
@@ -153,9 +154,9 @@ impl Cluster {
         let log_entry = LogEntry {
             feature_level,
             epoch: Some(Epoch { version: epoch, conf_ver: 1 }),
-            fence: 0,
             commands,
             cost: 1,
+            ..Default::default()
         };
         let entry = raft::eraftpb::Entry {
             index: receiver.last_index + 1,

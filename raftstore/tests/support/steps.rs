@@ -1,7 +1,7 @@
 //! The steps by name, and those about time, the network and disks.
 
 use rangedb_proto::{NodeId, RangeId, ReplicaId};
-use rangedb_raftstore::Event;
+use rangedb_raftstore::{Event, Room};
 use rangedb_storage::{ColumnFamily, Direction, Reader, Span, StagedSnapshot, StateEngine};
 
 use super::network::{Stream, ends};
@@ -87,8 +87,17 @@ impl Cluster {
             }
             "disk" => {
                 let id = words.number();
-                let full = words.take() == "full";
-                self.event(id, Event::DiskFull(full));
+                let room = match words.take() {
+                    "full" => Room::None,
+                    "reserve" => Room::Reserve,
+                    _ => Room::Enough,
+                };
+                self.event(id, Event::DiskRoom(room));
+            }
+            "log" => {
+                let id = words.number();
+                let stalled = words.take() == "stalled";
+                self.event(id, Event::LogStalled(stalled));
             }
             "elsewhere" => {
                 let id = words.number();

@@ -11,6 +11,7 @@ use super::commit::{absent, at_version, put};
 use super::directory::Entry;
 use super::settings::{SETTINGS, Setting, find};
 use super::takeover::decode;
+use super::time::Doubt;
 use super::{Control, keys};
 
 /// Partitions in one page at most.
@@ -25,6 +26,7 @@ const ACTOR: &str = "operator";
 impl Control {
     pub(super) fn cluster_status(&self) -> ClusterStatus {
         let now = self.around.net.now();
+        let (timestamps_ahead_ms, doubt) = self.oracle_state();
         let state = self.state();
         let view = state.view(now);
         let wanted = view.replication_factor.min(view.living.len() + view.dead.len());
@@ -42,6 +44,8 @@ impl Control {
                 node: Some(node.clone()),
                 silent_ms: heard.map(|heard| millis(now.saturating_sub(heard.at))),
                 stats: heard.map(|heard| heard.stats.clone()),
+                clock_offset_ms: Self::clock_offset(&state, node.node_id, now),
+                clock_differs: state.clocks.differs(node.node_id),
             }
         });
         ClusterStatus {
@@ -52,6 +56,8 @@ impl Control {
             ranges_under_replicated: entries().filter(|e| living_voters(e) < wanted).count() as u32,
             ranges_without_leader: entries().filter(leaderless).count() as u32,
             control_leader_node_id: self.around.node_id,
+            timestamps_ahead_ms,
+            clock_doubt: doubt.map_or("", Doubt::reason).to_owned(),
         }
     }
 

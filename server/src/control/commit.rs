@@ -107,9 +107,8 @@ impl Surroundings {
         let commit =
             CommitOneRange { start_ts: start_ts.0, conditions, operations, ..Default::default() };
         let body = Some(command::Body::CommitOneRange(commit));
-        let command = v1::Command { body };
         let range = self.control_range().map_err(CommitError::Other)?;
-        let reply = self.stores.propose(range, &command).await;
+        let reply = self.stores.propose(range, &v1::Command { body }).await;
         let reply = reply.map_err(|error| CommitError::Other(error.into()))?;
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::Committed(committed)) => Ok(committed),

@@ -6,7 +6,8 @@
 //! - the timestamps of holds: of transactions that are open for long, told by their clients and kept
 //!   in memory for as long as they say, and of durable ones, kept under `_/cluster/gc-holds/`.
 //!
-//! It is stored before anybody is told of it, and only rises. A hold below it is refused.
+//! It is stored before anybody is told of it, and only rises, no faster than time passes
+//! (`garbage/pace.rs`). A hold below it is refused.
 //!
 //! A commit that fails may take place all the same, now or later. So while one is under way, and for
 //! good if it fails, memory has what is right either way: of a hold that is moved the earlier
@@ -30,6 +31,8 @@
 //! A new control plane knows nothing of the holds in its predecessor's memory. It leaves the floor
 //! where it is until all of them have been told again or are over.
 
+mod pace;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -41,6 +44,7 @@ use rangedb_proto::v1::{
 
 use super::commit::put;
 use super::{Control, keys};
+use pace::Pace;
 
 /// How long a hold in memory may last without being told again, and so how long a new control plane
 /// waits: as long as a lock lives.
@@ -67,6 +71,7 @@ pub struct Garbage {
     perhaps_stored: Timestamp,
     /// Every durable hold that may be stored, at that timestamp or an earlier one.
     holds: BTreeMap<String, Hold>,
+    pace: Pace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +83,14 @@ struct Hold {
 
 impl Garbage {
     /// Of what is stored.
-    pub fn load(floor: Timestamp, durable: impl Iterator<Item = (String, Timestamp)>) -> Self {
+    pub fn load(
+        floor: Timestamp,
+        durable: impl Iterator<Item = (String, Timestamp)>,
+        now: Duration,
+    ) -> Self {
         let hold = |(name, timestamp)| (name, Hold { timestamp, until: None });
-        Garbage { floor, perhaps_stored: floor, holds: durable.map(hold).collect() }
+        let holds = durable.map(hold).collect();
+        Garbage { floor, perhaps_stored: floor, holds, pace: Pace::from(floor, now) }
     }
 
     /// Takes a hold into force. A durable one is still to be stored, and until it is, so is what it
@@ -104,11 +114,12 @@ impl Garbage {
         Ok(())
     }
 
-    /// Where the floor would be now: below `newest` by the retention and at or below every hold.
+    /// Where the floor would be now: below `newest` by the retention, no further than real time
+    /// allows, and at or below every hold.
     fn wanted(&mut self, newest: Timestamp, retention: Duration, now: Duration) -> Timestamp {
         self.holds.retain(|_, hold| hold.until.is_none_or(|until| until > now));
         let millis = newest.millis().saturating_sub(retention.as_millis() as u64);
-        let kept = Timestamp::from_millis(millis);
+        let kept = Timestamp::from_millis(millis).min(self.pace.most(retention, now));
         let held = self.holds.values().map(|hold| hold.timestamp).min();
         #[cfg(feature = "planted")]
         let held = held.filter(|_| !rangedb_planted::Bug::CollectAboveReader.is_planted());
@@ -196,9 +207,14 @@ impl Control {
 
     /// Raises the floor by a step, if it is time for one.
     pub(super) async fn raise_floor(&self) -> Result<(), v1::Error> {
-        let now = self.around.net.now();
-        if now < self.state().since + HOLD_TTL_MAX {
-            return Ok(());
+        let (now, time) = (self.around.net.now(), Timestamp::from_millis(self.now_ms()));
+        {
+            let mut state = self.state();
+            let retention = state.gc_retention();
+            state.garbage.pace.note(time, retention, now);
+            if now < state.since + HOLD_TTL_MAX {
+                return Ok(());
+            }
         }
         let newest = self.fresh_timestamp().await?;
         let _change = self.changing.lock().await;

@@ -49,6 +49,7 @@ impl Control {
         let ids = stats.replica_ids.iter().copied().chain(std::iter::repeat(0));
         let has_replicas_of = stats.replica_ranges.iter().copied().zip(ids).collect();
         self.state().hear(id, now, stats);
+        let clock_offset_ms = self.hear_clock(id, beat.clock_unix_ms, now);
 
         let mut ranges = beat.ranges;
         ranges.retain(|report| is_of_leader(report, id));
@@ -93,6 +94,7 @@ impl Control {
             elsewhere,
             missing_ranges: state.missing(id, &has_replicas_of, UNREADY_MAX),
             awaited_ranges: state.awaited(id, &state.view(now), UNREADY_MAX),
+            clock_offset_ms,
         })
     }
 

@@ -4,47 +4,84 @@
 //! Invariants:
 //! - every timestamp handed out is above all before it and below a bound that was committed first;
 //! - a new oracle begins at the committed bound of the one before it, so the two never hand out the
-//!   same, whatever the clock does.
+//!   same, whatever the clock does;
+//! - timestamps run ahead of the oracle's time (`time.rs`) by no more than [`AHEAD_MS_MAX`], however
+//!   many are asked for.
 //!
-//! While the clock is behind, because it jumped forward and back again or because an earlier oracle's
-//! was ahead, time goes on at half its speed until the clock has caught up. If it stood still, so
-//! would everything that ends by it, such as the locks of a dead client.
-//!
-//! The same scheme as TiKV's placement driver, but for that.
+//! The same scheme as TiKV's placement driver, but for what time is.
 
 use std::time::Duration;
 
 use rangedb_proto::Timestamp;
 
+use super::clocks::{AGE_MAX, difference_ms};
+use super::time::{Doubt, Seen, Time};
+
 /// How far ahead of the clock a bound is committed. Long enough that committing one every half of it
 /// is no load, short enough that a new oracle, which begins at the bound, is soon at the clock's time.
 const WINDOW_MS: u64 = 3_000;
+
+/// How far timestamps may run ahead of time for being asked for in greater numbers than a millisecond
+/// has. Twenty-six millions at once, and little against the life of a lock, which ends by them.
+pub const AHEAD_MS_MAX: u64 = 100;
+
+/// For so few at once twice as much: whoever asks for very many keeps nobody else from theirs.
+const FEW: u32 = 256;
+
+/// Why no timestamps can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoneNow {
+    /// A further bound is to be committed first.
+    BoundReached,
+    /// More were asked for than time has; there are some again in so many milliseconds.
+    TooMany { for_ms: u32 },
+}
 
 pub struct Oracle {
     /// The newest one handed out, or that may have been handed out before this oracle.
     last: Timestamp,
     /// Exclusive.
     bound: Timestamp,
-    /// The time when the clock was last seen not to be behind, and what a monotonic clock showed.
-    in_step: Option<(u64, Duration)>,
+    time: Time,
+    /// What a majority of the nodes' clocks showed, since 1970, and what a monotonic clock showed then.
+    agreed: Option<(Duration, Duration)>,
 }
 
 impl Oracle {
-    /// Continues behind an earlier oracle's committed bound. Hands out nothing until
-    /// [`Oracle::extend`].
-    pub fn behind(bound: Timestamp) -> Self {
-        Oracle { last: bound, bound, in_step: None }
+    /// Continues behind an earlier oracle's committed bound, of which this was last seen. Hands out
+    /// nothing until [`Oracle::extend`].
+    pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
+        Oracle { last: bound, bound, time: Time::behind(bound, seen), agreed: None }
     }
 
     /// Milliseconds by which to allocate, given the time of day and a monotonic clock. Never goes
     /// back.
     pub fn time_ms(&mut self, clock_ms: u64, monotonic: Duration) -> u64 {
-        let (then_ms, then) = *self.in_step.get_or_insert((self.last.millis(), monotonic));
-        let at_half_speed = then_ms + monotonic.saturating_sub(then).as_millis() as u64 / 2;
-        if clock_ms >= at_half_speed {
-            self.in_step = Some((clock_ms, monotonic));
-        }
-        clock_ms.max(at_half_speed)
+        let agreed = self.agreed(monotonic);
+        self.time.read(clock_ms, monotonic, agreed)
+    }
+
+    /// A majority of the nodes' clocks shows this, or has passed it.
+    pub fn agree(&mut self, shown: Duration, monotonic: Duration) {
+        self.agreed = Some((shown, monotonic));
+    }
+
+    /// Why time does not go by the clock of this node, as of the last reading.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.time.doubt()
+    }
+
+    /// How far the next timestamp is ahead of what a majority of the nodes' clocks shows, in
+    /// milliseconds; None if that is not known.
+    pub fn ahead_ms(&self, now_ms: u64, monotonic: Duration) -> Option<i64> {
+        let next = Duration::from_millis(now_ms.max(self.last.millis()));
+        Some(difference_ms(next, self.agreed(monotonic)?))
+    }
+
+    fn agreed(&self, monotonic: Duration) -> Option<Duration> {
+        let (shown, at) = self.agreed?;
+        let age = monotonic.saturating_sub(at);
+        (age <= AGE_MAX).then_some(shown + age)
     }
 
     /// No timestamp at or above this has been handed out.
@@ -64,18 +101,24 @@ impl Oracle {
         (self.bound.millis() < at_ms + WINDOW_MS / 2).then_some(wanted)
     }
 
-    /// The last of `count` fresh consecutive timestamps; `None` if the bound is in the way.
+    /// The last of `count` fresh consecutive timestamps.
     ///
     /// The counter carries into the milliseconds when a clock stands still or goes back.
-    pub fn allocate(&mut self, now_ms: u64, count: u32) -> Option<Timestamp> {
+    pub fn allocate(&mut self, now_ms: u64, count: u32) -> Result<Timestamp, NoneNow> {
         assert!(count > 0, "nobody asks for no timestamps");
         let first = self.last.next().max(Timestamp::from_millis(now_ms));
-        let last = Timestamp(first.0 + u64::from(count) - 1);
+        let last = Timestamp(first.0.saturating_add(u64::from(count) - 1));
+        let ahead_ms = if count > FEW { AHEAD_MS_MAX } else { 2 * AHEAD_MS_MAX };
+        let newest_ms = now_ms.saturating_add(ahead_ms);
+        if last.millis() > newest_ms {
+            let for_ms = u32::try_from(last.millis() - newest_ms).unwrap_or(u32::MAX);
+            return Err(NoneNow::TooMany { for_ms });
+        }
         if last >= self.bound {
-            return None;
+            return Err(NoneNow::BoundReached);
         }
         self.last = last;
-        Some(last)
+        Ok(last)
     }
 }
 
@@ -89,49 +132,64 @@ mod tests {
 
     #[test]
     fn hands_out_nothing_before_a_bound_is_committed() {
-        let mut oracle = Oracle::behind(Timestamp::ZERO);
-        assert_eq!(oracle.allocate(1000, 1), None);
+        let mut oracle = Oracle::behind(Timestamp::ZERO, None);
+        assert_eq!(oracle.allocate(1000, 1), Err(NoneNow::BoundReached));
         assert_eq!(oracle.wanted_bound(1000), Some(ms(4000)));
         oracle.extend(ms(4000));
-        assert_eq!(oracle.allocate(1000, 1), Some(ms(1000)));
+        assert_eq!(oracle.allocate(1000, 1), Ok(ms(1000)));
         assert_eq!(oracle.wanted_bound(1000), None);
         assert_eq!(oracle.wanted_bound(2501), Some(ms(5501)));
     }
 
     #[test]
     fn a_clock_that_jumps_back_repeats_nothing() {
-        let mut oracle = Oracle::behind(Timestamp::ZERO);
+        let mut oracle = Oracle::behind(Timestamp::ZERO, None);
         oracle.extend(ms(10_000));
         let before = oracle.allocate(5000, 10).unwrap();
-        let after = oracle.allocate(10, 10).unwrap();
+        let after = oracle.allocate(4950, 10).unwrap();
         assert_eq!(after.0, before.0 + 10);
     }
 
     #[test]
-    fn while_the_clock_is_behind_time_goes_on_at_half_speed() {
-        let mut oracle = Oracle::behind(ms(1000));
-        let mut time =
-            |clock_ms, monotonic| oracle.time_ms(clock_ms, Duration::from_millis(monotonic));
-        assert_eq!(time(900, 50_000), 1000);
-        assert_eq!(time(1000, 50_100), 1050);
-        assert_eq!(time(1100, 50_200), 1100);
-        assert_eq!(time(61_000, 50_300), 61_000);
-        assert_eq!(time(1300, 50_400), 61_050);
-        assert_eq!(time(2300, 51_400), 61_550);
-        assert_eq!(time(121_300, 170_400), 121_300);
-        assert_eq!(time(121_400, 170_500), 121_400);
+    fn asking_for_very_many_does_not_drive_timestamps_ahead_of_time() {
+        let mut oracle = Oracle::behind(Timestamp::ZERO, None);
+        oracle.extend(ms(10_000));
+        let mut had = 0;
+        let refused = loop {
+            match oracle.allocate(1000, 1 << 16) {
+                Ok(last) => had = last.millis(),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!((had, refused), (1000 + AHEAD_MS_MAX, NoneNow::TooMany { for_ms: 1 }));
+        // Others get theirs all the same, up to a bound, too.
+        assert_eq!(oracle.allocate(1000, FEW).unwrap().millis(), 1001 + AHEAD_MS_MAX);
+        while oracle.allocate(1000, FEW).is_ok() {}
+        assert_eq!(oracle.last.millis(), 1000 + 2 * AHEAD_MS_MAX);
+        // As time passes, there are more.
+        assert!(oracle.allocate(1001 + AHEAD_MS_MAX, 1 << 16).is_ok());
+    }
+
+    #[test]
+    fn what_the_nodes_agreed_on_counts_for_some_seconds() {
+        let mut oracle = Oracle::behind(ms(1_000_000), None);
+        assert_eq!(oracle.ahead_ms(1_000_000, AGE_MAX), None);
+        oracle.agree(Duration::from_millis(400_000), AGE_MAX);
+        assert_eq!(oracle.ahead_ms(1_000_000, AGE_MAX), Some(600_000));
+        assert_eq!(oracle.ahead_ms(1_000_000, 2 * AGE_MAX), Some(595_000));
+        assert_eq!(oracle.ahead_ms(1_000_000, 3 * AGE_MAX), None);
     }
 
     #[test]
     fn a_successor_begins_above_everything_that_was_handed_out() {
-        let mut old = Oracle::behind(Timestamp::ZERO);
+        let mut old = Oracle::behind(Timestamp::ZERO, None);
         old.extend(ms(4000));
         let mut highest = Timestamp::ZERO;
-        while let Some(last) = old.allocate(3999, 100_000) {
+        while let Ok(last) = old.allocate(3999, 100_000) {
             highest = last;
         }
-        let mut new = Oracle::behind(ms(4000));
+        let mut new = Oracle::behind(ms(4000), None);
         new.extend(ms(7000));
-        assert!(new.allocate(1, 1).unwrap() > highest);
+        assert!(new.allocate(4000, 1).unwrap() > highest);
     }
 }

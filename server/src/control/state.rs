@@ -10,6 +10,8 @@ use rangedb_proto::v1::{
 };
 
 use super::balance;
+use super::clock_watch::Said;
+use super::clocks::Clocks;
 use super::directory::Directory;
 use super::garbage::Garbage;
 use super::schedule::View;
@@ -33,6 +35,8 @@ pub struct State {
     pub directory: Directory,
     pub config: BTreeMap<String, ConfigValue>,
     pub garbage: Garbage,
+    pub clocks: Clocks,
+    pub said_of_time: Said,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,
     /// When a leadership was last moved to balance the nodes.

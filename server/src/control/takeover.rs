@@ -19,18 +19,25 @@ use rangedb_raftstore::Event;
 use super::commit::{absent, at_version, put};
 use super::garbage::Garbage;
 use super::state::State;
+use super::time::Seen;
 use super::timestamps::{commit_bound, stored_bound, timestamp};
 use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
 use crate::founding::founding_ranges;
 
 /// Makes this node, which leads the control range in `term`, the control plane.
-pub async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::Error> {
+///
+/// `seen` is what this node last saw of the oracle before.
+pub async fn take_over(
+    around: Surroundings,
+    term: u64,
+    seen: Option<Seen>,
+) -> Result<Arc<Control>, v1::Error> {
     let (old_bound, version) = stored_bound(&around).await?;
     let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };
     if !around.stores.send(CONTROL, fence) {
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
     }
-    let mut oracle = Oracle::behind(old_bound);
+    let mut oracle = Oracle::behind(old_bound, seen);
     let now_ms = oracle.time_ms(around.clock.unix_millis(), around.net.now());
     let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);
     // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
@@ -108,7 +115,7 @@ impl Control {
             let name = String::from_utf8_lossy(&kv.key[keys::GC_HOLDS.len()..]).into_owned();
             holds.push((name, timestamp(&kv)?));
         }
-        Ok(Garbage::load(floor, holds.into_iter()))
+        Ok(Garbage::load(floor, holds.into_iter(), self.around.net.now()))
     }
 }
 

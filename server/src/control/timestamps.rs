@@ -4,6 +4,7 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
 
 use super::commit::{get_in, in_term, no_longer, put};
+use super::oracle::NoneNow;
 use super::{Control, Surroundings, keys};
 
 /// Timestamps in one call at most: what a node gathers in a few milliseconds.
@@ -41,7 +42,7 @@ pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1:
 /// A timestamp that is stored in decimal.
 pub fn timestamp(kv: &KeyValue) -> Result<Timestamp, v1::Error> {
     let stored = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-    stored.map(Timestamp).ok_or_else(|| {
+    stored.map(Timestamp).filter(|stored| *stored <= Timestamp::MAX).ok_or_else(|| {
         let what = format!("the timestamp at {}", kv.key.escape_ascii());
         crate::node::storage_error(rangedb_storage::Error::corrupt(what))
     })
@@ -71,14 +72,20 @@ impl Control {
     async fn allocate(&self, count: u32) -> Result<Timestamp, v1::Error> {
         loop {
             let now_ms = self.now_ms();
-            if let Some(last) = self.oracle().allocate(now_ms, count) {
-                return Ok(last);
+            let allocated = self.oracle().allocate(now_ms, count);
+            match allocated {
+                Ok(last) => return Ok(last),
+                Err(NoneNow::BoundReached) => self.extend().await?,
+                Err(NoneNow::TooMany { for_ms }) => {
+                    let message = "more timestamps were asked for than time has";
+                    return Err(v1::Error::too_busy(for_ms, message));
+                }
             }
-            self.extend().await?;
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    /// The oracle's time.
+    pub(super) fn now_ms(&self) -> u64 {
         let (clock_ms, monotonic) = (self.around.clock.unix_millis(), self.around.net.now());
         self.oracle().time_ms(clock_ms, monotonic)
     }
@@ -92,7 +99,7 @@ impl Control {
             let Some(bound) = oracle.wanted_bound(now_ms) else { return Ok(()) };
             // From what is left of the window; at its very end, the bound itself, which nobody gets.
             let fresh = oracle.allocate(now_ms, 1);
-            (fresh.unwrap_or_else(|| oracle.bound()), bound)
+            (fresh.unwrap_or(oracle.bound()), bound)
         };
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::BoundNotPersisted.is_planted() {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rangedb_proto::RangeId;
 use rangedb_proto::v1::{
     Heartbeat, HeartbeatReply, NodeStats, RangeOperation, RangeReport, error::Kind, request,
     response,
 };
+use rangedb_proto::{RangeId, Timestamp};
 use rangedb_raftstore::Event;
 
 use super::Node;
+use crate::control::Seen;
 
 /// Between two heartbeats. Every step of the scheduler takes at least one, so growing a cluster
 /// takes a few times this.
@@ -18,6 +19,14 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a heartbeat may take before the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the last answer said of time.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ClockNews {
+    pub oracle: Option<Seen>,
+    /// How far this node's clock is ahead of what a majority shows.
+    pub offset_ms: Option<i64>,
+}
 
 impl Node {
     pub(super) fn start_heartbeats(self: &Arc<Self>) {
@@ -39,6 +48,7 @@ impl Node {
             cluster_id: self.cluster_id,
             ranges: self.reports(),
             stats: Some(self.stats()),
+            clock_unix_ms: Some(self.around.clock.unix_millis()),
         };
         match self.to_control(request::Body::Heartbeat(beat), TIMEOUT).await {
             Ok(response::Body::Heartbeat(reply)) => self.on_reply(reply),
@@ -55,6 +65,10 @@ impl Node {
 
     fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
         self.saw(reply.timestamp);
+        *self.clock_news.lock().expect("no panic holds it") = ClockNews {
+            oracle: Some(Seen { timestamp: Timestamp(reply.timestamp), at: self.net.now() }),
+            offset_ms: reply.clock_offset_ms,
+        };
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
         self.book().learn(reply.nodes);
         let now = self.net.now();

@@ -68,7 +68,7 @@ impl Node {
 
     async fn become_control_plane(&self, term: u64) {
         while self.leads(CONTROL, term) {
-            let attempt = Box::pin(take_over(self.around.clone(), term));
+            let attempt = Box::pin(take_over(self.around.clone(), term, self.oracle_seen()));
             // An attempt can hang in a range that lost its quorum.
             let first = future::select(attempt, self.net.sleep(TAKE_OVER_TIMEOUT)).await;
             if let Either::Left((Ok(control), _)) = first {

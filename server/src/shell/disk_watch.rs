@@ -3,9 +3,9 @@
 //! Without room the log cannot be appended to and the state cannot be flushed or compacted, not even
 //! to make room. What was taken in is owed to the disk once more: commands that wait go to the log
 //! and to memtables, and memtables to files. So room is kept for all of that, and a reserve for what
-//! cannot be counted, compaction above all. Below it, stores propose nothing and take no entries in,
-//! and reads go on; above it again, with some distance so that the node does not flap, all is as
-//! before.
+//! cannot be counted, compaction above all. Where the reserve begins, stores take in only what frees
+//! space, so that a full disk can be emptied; from its middle on they take in nothing at all. Reads
+//! go on. Above it again, with some distance so that the node does not flap, all is as before.
 //!
 //! Others may fill the disk faster than anybody looks, and a compaction may. Then a write waits until
 //! there is room ([`DiskWatch::insist`]), and the disk counts as full meanwhile. Nothing is lost by
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rangedb_raftstore::Event;
+use rangedb_raftstore::{Event, Room};
 use rangedb_storage::{Error, Result};
 use tokio::sync::Notify;
 
@@ -37,6 +37,10 @@ const RESERVE_SHARE: u64 = 20;
 const RESERVE_BYTES_MIN: u64 = 32 << 20;
 const RESERVE_BYTES_MAX: u64 = 512 << 20;
 const RESERVE_SHARE_MAX: u64 = 4;
+
+/// The part of the reserve that is for compaction and flushes alone, and not for commands that free
+/// space.
+const ENGINES_SHARE: u64 = 2;
 
 /// Between two looks for room by a write that waits.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(200);
@@ -60,7 +64,9 @@ pub(crate) struct Seen {
     pub space: DiskSpace,
     /// What must be free for writes to be taken.
     pub needed_bytes: u64,
-    pub full: bool,
+    /// What must be free for those to be taken that free space.
+    pub needed_to_free_bytes: u64,
+    pub room: Room,
 }
 
 impl DiskWatch {
@@ -96,9 +102,9 @@ impl DiskWatch {
         match space_of(&self.data_dir) {
             Ok(space) => {
                 node.set_disk_space(space);
-                if let Some(full) = self.judge(space, owed) {
-                    say(full, self.seen(), &self.data_dir);
-                    stores.send_to_all(&Event::DiskFull(full));
+                if let Some(room) = self.judge(space, owed) {
+                    say(self.seen(), &self.data_dir);
+                    stores.send_to_all(&Event::DiskRoom(room));
                 }
             }
             Err(error) => tracing::warn!("cannot look at the disk's free space: {error}"),
@@ -148,16 +154,25 @@ impl DiskWatch {
     }
 
     /// Takes note; returns what changed.
-    pub fn judge(&self, space: DiskSpace, owed: u64) -> Option<bool> {
+    pub fn judge(&self, space: DiskSpace, owed: u64) -> Option<Room> {
         let mut seen = self.seen.lock().expect("no panic holds it");
-        let before = seen.full;
+        let before = seen.room;
         let reserve = self.reserve_bytes.unwrap_or_else(|| default_reserve(space.total_bytes));
-        // Once full, it takes half as much again to be no longer so.
-        let reserve = if before { reserve.saturating_add(reserve / 2) } else { reserve };
-        let needed_bytes = reserve.saturating_add(owed);
+        // Once short of room, it takes half as much again to be no longer so.
+        let above = |bytes: u64, is_short| {
+            let distance = if is_short { bytes / 2 } else { 0 };
+            bytes.saturating_add(distance).saturating_add(owed)
+        };
+        let needed_bytes = above(reserve, before != Room::Enough);
+        let needed_to_free_bytes = above(reserve / ENGINES_SHARE, before == Room::None);
         let stuck = self.waiting.load(Ordering::Acquire) > 0;
-        *seen = Seen { space, needed_bytes, full: stuck || space.available_bytes < needed_bytes };
-        (seen.full != before).then_some(seen.full)
+        let room = match space.available_bytes {
+            available if stuck || available < needed_to_free_bytes => Room::None,
+            available if available < needed_bytes => Room::Reserve,
+            _ => Room::Enough,
+        };
+        *seen = Seen { space, needed_bytes, needed_to_free_bytes, room };
+        (room != before).then_some(room)
     }
 }
 
@@ -178,11 +193,13 @@ fn default_reserve(total_bytes: u64) -> u64 {
 
 /// The time in which the room above what is needed may go away.
 fn pause_after(seen: Seen) -> Duration {
-    if seen.full {
+    let needed_bytes = match seen.room {
+        Room::Enough => seen.needed_bytes,
+        Room::Reserve => seen.needed_to_free_bytes,
         // Nothing is taken in that could use more of it up.
-        return LOOK_EVERY_MAX;
-    }
-    let left = seen.space.available_bytes.saturating_sub(seen.needed_bytes);
+        Room::None => return LOOK_EVERY_MAX,
+    };
+    let left = seen.space.available_bytes.saturating_sub(needed_bytes);
     let time = Duration::from_millis(left / (USED_PER_SECOND / 1000));
     time.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
 }
@@ -196,21 +213,27 @@ pub(crate) fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
     })
 }
 
-fn say(full: bool, Seen { space, needed_bytes, .. }: Seen, data_dir: &Path) {
-    let available_bytes = space.available_bytes;
+fn say(seen: Seen, data_dir: &Path) {
+    let Seen { space: DiskSpace { available_bytes, .. }, needed_bytes, needed_to_free_bytes, room } =
+        seen;
     let dir = data_dir.display();
-    if full {
-        tracing::error!(
+    match room {
+        Room::None => tracing::error!(
             available_bytes,
             needed_bytes,
-            "the disk of {dir} is full: writes are refused"
-        );
-    } else {
-        tracing::info!(
+            needed_to_free_bytes,
+            "the disk of {dir} is full: all writes are refused"
+        ),
+        Room::Reserve => tracing::error!(
+            available_bytes,
+            needed_bytes,
+            "the disk of {dir} is full: writes are refused, but for those that free space"
+        ),
+        Room::Enough => tracing::info!(
             available_bytes,
             needed_bytes,
             "the disk of {dir} has room again: writes are taken"
-        );
+        ),
     }
 }
 
@@ -230,34 +253,49 @@ mod tests {
     fn writing_stops_below_the_reserve_and_begins_again_well_above_it() {
         let watch = watch(100);
         assert_eq!(watch.judge(available(100), 0), None);
-        assert_eq!(watch.judge(available(99), 0), Some(true));
+        assert_eq!(watch.judge(available(99), 0), Some(Room::Reserve));
         assert_eq!(watch.judge(available(120), 0), None);
-        assert!(watch.seen().full);
-        assert_eq!(watch.judge(available(150), 0), Some(false));
+        assert_eq!(watch.seen().room, Room::Reserve);
+        assert_eq!(watch.judge(available(150), 0), Some(Room::Enough));
+    }
+
+    #[test]
+    fn what_frees_space_is_taken_down_to_the_middle_of_the_reserve() {
+        let watch = watch(100);
+        assert_eq!(watch.judge(available(50), 0), Some(Room::Reserve));
+        assert_eq!(watch.judge(available(49), 0), Some(Room::None));
+        assert_eq!(watch.judge(available(74), 0), None);
+        assert_eq!(watch.judge(available(75), 0), Some(Room::Reserve));
+        assert_eq!(watch.judge(available(149), 0), None);
+        assert_eq!(watch.judge(available(150), 0), Some(Room::Enough));
+        assert_eq!(watch.judge(available(10), 0), Some(Room::None));
+        assert_eq!(watch.judge(available(150), 0), Some(Room::Enough));
     }
 
     #[test]
     fn room_is_kept_for_what_was_taken_in_and_is_not_yet_written() {
         let watch = watch(100);
         assert_eq!(watch.judge(available(500), 400), None);
-        assert_eq!(watch.judge(available(500), 401), Some(true));
+        assert_eq!(watch.judge(available(500), 401), Some(Room::Reserve));
         // Written, it takes the room that was kept for it.
         assert_eq!(watch.judge(available(99), 0), None);
-        assert_eq!(watch.judge(available(150), 0), Some(false));
+        assert_eq!(watch.judge(available(150), 0), Some(Room::Enough));
     }
 
     #[test]
     fn the_less_room_is_left_the_sooner_comes_the_next_look() {
-        let seen = |available_bytes, full| Seen {
+        let seen = |available_bytes, room| Seen {
             space: available(available_bytes),
             needed_bytes: 1 << 20,
-            full,
+            needed_to_free_bytes: 1 << 19,
+            room,
         };
-        assert_eq!(pause_after(seen(1 << 40, false)), LOOK_EVERY_MAX);
-        let half = pause_after(seen((1 << 20) + USED_PER_SECOND / 2, false));
+        assert_eq!(pause_after(seen(1 << 40, Room::Enough)), LOOK_EVERY_MAX);
+        let half = pause_after(seen((1 << 20) + USED_PER_SECOND / 2, Room::Enough));
         assert!(half > LOOK_EVERY_MAX / 3 && half < LOOK_EVERY_MAX, "{half:?}");
-        assert_eq!(pause_after(seen(1 << 20, false)), LOOK_EVERY_MIN);
-        assert_eq!(pause_after(seen(0, true)), LOOK_EVERY_MAX);
+        assert_eq!(pause_after(seen(1 << 20, Room::Enough)), LOOK_EVERY_MIN);
+        assert_eq!(pause_after(seen(1 << 19, Room::Reserve)), LOOK_EVERY_MIN);
+        assert_eq!(pause_after(seen(0, Room::None)), LOOK_EVERY_MAX);
     }
 
     #[test]
@@ -269,8 +307,8 @@ mod tests {
             if found.len() < 3 { Err(Error::Full("nothing left".into())) } else { Ok(7) }
         });
         assert_eq!(written.unwrap(), 7);
-        assert_eq!(found, [None, Some(true), None]);
-        assert_eq!(watch.judge(available(1000), 0), Some(false));
+        assert_eq!(found, [None, Some(Room::None), None]);
+        assert_eq!(watch.judge(available(1000), 0), Some(Room::Enough));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     apply: ApplyQueue,
     performers: Performers,
     pulse: Arc<Pulse>,
+    /// As the store was told.
+    log_stalled: bool,
 }
 
 impl Driver {
@@ -82,7 +84,8 @@ impl Driver {
         pulse: Arc<Pulse>,
     ) -> std::io::Result<JoinHandle<()>> {
         pulse.beat(monotonic());
-        let driver = Driver { shard, store, inbox, tick_us, apply, performers, pulse };
+        let log_stalled = false;
+        let driver = Driver { shard, store, inbox, tick_us, apply, performers, pulse, log_stalled };
         end::thread(format!("store-{shard}"), move || driver.run())
     }
 
@@ -97,6 +100,7 @@ impl Driver {
             let ticked = now >= next_tick;
             if ticked {
                 next_tick = Monotonic(now.0 + self.tick_us);
+                self.look_at_log();
                 self.store.step(Event::Tick);
             }
             self.pass();
@@ -104,6 +108,14 @@ impl Driver {
                 self.performers.board.publish(self.shard, &self.store);
                 self.pulse.beat(now);
             }
+        }
+    }
+
+    /// Tells the store when log writes begin to hang, and when they complete again.
+    fn look_at_log(&mut self) {
+        let stalled = self.performers.log_writer.backlog().is_stalled();
+        if std::mem::replace(&mut self.log_stalled, stalled) != stalled {
+            self.store.step(Event::LogStalled(stalled));
         }
     }
 

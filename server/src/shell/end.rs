@@ -7,9 +7,12 @@
 use std::fmt::Display;
 use std::thread::JoinHandle;
 
+use crate::shell::logging;
+
 /// Logs why, and ends the process at once. Nothing is flushed and no destructor runs.
 pub(crate) fn process(thread: &str, reason: impl Display) -> ! {
     tracing::error!(thread, "the process ends: {reason}");
+    logging::drain();
     std::process::abort()
 }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use rangedb_raftstore::Event;
+use rangedb_raftstore::{Event, Room};
 use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 
 use crate::board::Board;
@@ -20,6 +20,9 @@ use crate::shell::mailbox::Mailbox;
 /// Between two purges of the log, which grows by no more than some gigabytes in that time, and
 /// between two looks at how far replicas collect: far longer than a read of one page takes.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two purges while the disk is short of room.
+const PURGE_SHORT_EVERY: Duration = Duration::from_secs(2);
 
 /// Time between two looks at the clock counts up to this. A process that stood still for long would
 /// otherwise let compaction drop, as soon as it goes on, what reads that began before still look for.
@@ -94,6 +97,7 @@ fn flush_all(
     disk: &DiskWatch,
 ) {
     let mut purging = Interval::new(PURGE_EVERY, Instant::now());
+    let mut purging_short = Interval::new(PURGE_SHORT_EVERY, Instant::now());
     let mut bounds = CompactionBounds::default();
     let mut flushes = Vec::new();
     let mut waiting = None;
@@ -118,12 +122,16 @@ fn flush_all(
                 }
             }
         }
-        if purging.is_over(Instant::now()) {
+        let now = Instant::now();
+        let (is_over, is_short_over) = (purging.is_over(now), purging_short.is_over(now));
+        if is_over || (is_short_over && disk.seen().room != Room::Enough) {
             match log.purge() {
                 // It moves entries before it gives room back. There may be some the next time.
                 Err(Error::Full(reason)) => tracing::warn!("the log is not purged: {reason}"),
                 purged => purged.unwrap_or_else(|error| end::process("flusher", error)),
             }
+        }
+        if is_over {
             bounds
                 .raise(state, &board.ranges())
                 .unwrap_or_else(|error| end::process("flusher", error));

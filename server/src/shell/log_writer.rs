@@ -1,10 +1,14 @@
 //! The thread that makes raft logs durable: one sync for everything that waits, of all stores
 //! (docs/architecture.md, D3). While one sync runs, the next batch gathers; the busier the node, the
 //! more each sync carries.
+//!
+//! A disk may hang: the thread then waits in a write or a sync for as long as that takes. Stores look
+//! at the [`Backlog`] for how long it has been at it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rangedb_raftstore::Event;
@@ -15,9 +19,13 @@ use crate::shell::disk_watch::DiskWatch;
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
 
-/// Batches that wait for the writer at most, of all stores together. A store whose batch finds no
-/// room waits with it: then it takes nothing more in than the disk takes.
-const WAITING_MAX: usize = 256;
+/// Bytes of entries that wait for the writer at most, of all stores together. A store whose batch
+/// finds no room waits with it: then it takes nothing more in than the disk takes. Half a second of a
+/// fast network, so that a store finds a disk that hangs stalled before it stands still itself.
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+
+/// And batches: some ten megabytes of small ones.
+const WAITING_MAX: usize = 1 << 16;
 
 /// Bytes of entries written and synced at once at most: some ten milliseconds of a disk.
 const APPEND_BYTES_MAX: u64 = 32 << 20;
@@ -27,6 +35,7 @@ struct Append {
     shard: usize,
     token: u64,
     batch: LogBatch,
+    handed_over: Instant,
 }
 
 /// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
@@ -36,13 +45,74 @@ pub(crate) struct LogWriter {
     backlog: Backlog,
 }
 
-/// Bytes of entries that wait to be written.
-#[derive(Clone, Default)]
-pub(crate) struct Backlog(Arc<AtomicU64>);
+/// What waits to be written. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Backlog(Arc<Inner>);
+
+struct Inner {
+    waiting: Mutex<Waiting>,
+    /// Something was written.
+    written: Condvar,
+    /// A write that takes longer is not slow, it hangs.
+    stalled_after: Duration,
+    /// Somebody said so.
+    said: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: u64,
+    batches: usize,
+    /// When the oldest of the batches that are being written was handed over.
+    oldest: Option<Instant>,
+}
 
 impl Backlog {
+    fn new(stalled_after: Duration) -> Self {
+        Backlog(Arc::new(Inner {
+            waiting: Mutex::default(),
+            written: Condvar::new(),
+            stalled_after,
+            said: AtomicBool::new(false),
+        }))
+    }
+
+    /// Bytes of entries.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.waiting().bytes
+    }
+
+    /// How long the batch that is being written has waited to be durable.
+    pub fn stalled_for(&self) -> Duration {
+        self.waiting().oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
+    }
+
+    /// Whether the disk hangs, as far as anybody can tell. Says so when that changes.
+    pub fn is_stalled(&self) -> bool {
+        let stalled_for = self.stalled_for();
+        let is_stalled = stalled_for > self.0.stalled_after;
+        match (self.0.said.swap(is_stalled, Ordering::Relaxed), is_stalled) {
+            (false, true) => tracing::error!(
+                ?stalled_for,
+                "log writes do not complete: what others can do without this node is handed over"
+            ),
+            (true, false) => tracing::info!("log writes complete again"),
+            _ => {}
+        }
+        is_stalled
+    }
+
+    /// Takes a batch in, once there is room.
+    fn add(&self, bytes: u64) {
+        let full = |w: &mut Waiting| w.batches >= WAITING_MAX || w.bytes >= WAITING_BYTES_MAX;
+        let waiting = self.0.written.wait_while(self.waiting(), full);
+        let mut waiting = waiting.expect("no panic holds it");
+        waiting.bytes += bytes;
+        waiting.batches += 1;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().expect("no panic holds it")
     }
 }
 
@@ -51,9 +121,11 @@ impl LogWriter {
         log: Arc<dyn LogEngine>,
         stores: Vec<Mailbox>,
         disk: Arc<DiskWatch>,
+        stalled_after: Duration,
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
-        let (sender, receiver) = crossbeam_channel::bounded(WAITING_MAX);
-        let backlog = Backlog::default();
+        // Bounded by what the backlog takes in.
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let backlog = Backlog::new(stalled_after);
         let waiting = backlog.clone();
         let thread = end::thread("log-writer".to_owned(), move || {
             write_all(&receiver, &waiting, &*log, &stores, &disk);
@@ -62,15 +134,15 @@ impl LogWriter {
     }
 
     /// Does not keep the thread running.
-    pub fn backlog(&self) -> Backlog {
-        self.backlog.clone()
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// The store hears [`Event::Persisted`] once the batch is durable. Tokens of a store ascend.
     pub fn append(&self, shard: usize, token: u64, batch: LogBatch) {
-        self.backlog.0.fetch_add(entry_bytes(&batch), Ordering::Relaxed);
-        let sent = self.appends.send(Append { shard, token, batch });
-        assert!(sent.is_ok(), "the log writer ended before the stores");
+        self.backlog.add(entry_bytes(&batch));
+        let append = Append { shard, token, batch, handed_over: Instant::now() };
+        assert!(self.appends.send(append).is_ok(), "the log writer ended before the stores");
     }
 }
 
@@ -83,12 +155,14 @@ fn write_all(
 ) {
     while let Ok(first) = waiting.recv() {
         let mut persisted = vec![None; stores.len()];
-        let mut bytes = entry_bytes(&first.batch);
+        let (mut bytes, mut batches) = (entry_bytes(&first.batch), 1);
+        backlog.waiting().oldest = Some(first.handed_over);
         persisted[first.shard] = Some(first.token);
         let mut batch = first.batch;
         while bytes < APPEND_BYTES_MAX {
             let Ok(next) = waiting.try_recv() else { break };
             bytes += entry_bytes(&next.batch);
+            batches += 1;
             persisted[next.shard] = Some(next.token);
             batch.extend(next.batch);
         }
@@ -99,7 +173,13 @@ fn write_all(
             disk.insist("append to the log", bytes, append)
                 .unwrap_or_else(|error| end::process("log-writer", error));
         }
-        backlog.0.fetch_sub(bytes, Ordering::Relaxed);
+        {
+            let mut waiting = backlog.waiting();
+            waiting.bytes -= bytes;
+            waiting.batches -= batches;
+            waiting.oldest = None;
+        }
+        backlog.0.written.notify_all();
         for (store, token) in stores.iter().zip(persisted) {
             if let Some(token) = token {
                 // A store that is stopping has no use for it.
@@ -119,14 +199,15 @@ fn entry_bytes(batch: &LogBatch) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use raft_proto::eraftpb::Entry;
+    use rangedb_raftstore::Room;
     use rangedb_storage::MemLog;
 
     use super::*;
     use crate::node::DiskSpace;
     use crate::shell::mailbox::{self, Inbox, Taken};
+
+    const LONG: Duration = Duration::from_secs(3600);
 
     fn watch() -> Arc<DiskWatch> {
         Arc::new(DiskWatch::new(&std::env::temp_dir(), None))
@@ -144,7 +225,7 @@ mod tests {
         let log = Arc::new(MemLog::default());
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
             (0..2).map(|_| mailbox::new(usize::MAX)).unzip();
-        let (writer, thread) = LogWriter::start(log.clone(), mailboxes, watch()).unwrap();
+        let (writer, thread) = LogWriter::start(log.clone(), mailboxes, watch(), LONG).unwrap();
         let reset =
             |range_id| LogBatch { changes: vec![LogChange::Reset { range_id, index: 5, term: 1 }] };
         for token in 1..=50 {
@@ -171,12 +252,13 @@ mod tests {
         log.set_full(true);
         let (mailbox, inbox) = mailbox::new(usize::MAX);
         let disk = watch();
-        let (writer, thread) = LogWriter::start(log.clone(), vec![mailbox], disk.clone()).unwrap();
+        let (writer, thread) =
+            LogWriter::start(log.clone(), vec![mailbox], disk.clone(), LONG).unwrap();
         let entry = Entry { index: 1, term: 1, data: vec![7; 100].into(), ..Default::default() };
         let append = LogChange::Append { range_id: 2, entries: vec![entry] };
         writer.append(0, 1, LogBatch { changes: vec![append] });
-        let backlog = writer.backlog();
-        while !disk.seen().full {
+        let backlog = writer.backlog().clone();
+        while disk.seen().room == Room::Enough {
             disk.judge(DiskSpace { total_bytes: 1 << 40, available_bytes: 1 << 40 }, 0);
             std::thread::yield_now();
         }
@@ -187,5 +269,27 @@ mod tests {
         drop(writer);
         thread.join().unwrap();
         assert_eq!(backlog.bytes(), 0);
+    }
+
+    #[test]
+    fn a_write_that_does_not_complete_is_seen_until_it_does() {
+        let log = Arc::new(MemLog::default());
+        log.set_full(true);
+        let (mailbox, inbox) = mailbox::new(usize::MAX);
+        let at_once = Duration::ZERO;
+        let (writer, thread) =
+            LogWriter::start(log.clone(), vec![mailbox], watch(), at_once).unwrap();
+        assert!(!writer.backlog().is_stalled(), "nothing is being written");
+        let reset = LogChange::Reset { range_id: 2, index: 5, term: 1 };
+        writer.append(0, 1, LogBatch { changes: vec![reset] });
+        while !writer.backlog().is_stalled() {
+            std::thread::yield_now();
+        }
+        assert!(writer.backlog().stalled_for() > Duration::ZERO);
+        log.set_full(false);
+        assert_eq!(persisted(&inbox), 1);
+        assert!(!writer.backlog().is_stalled());
+        drop(writer);
+        thread.join().unwrap();
     }
 }

@@ -160,7 +160,8 @@ fn refusable_bytes(event: &Event) -> Option<usize> {
         | Event::Fenced { .. }
         | Event::Elsewhere(_)
         | Event::Unreachable(_)
-        | Event::DiskFull(_) => None,
+        | Event::DiskRoom(_)
+        | Event::LogStalled(_) => None,
     }
 }
 
@@ -174,7 +175,8 @@ mod tests {
 
     fn propose(bytes: usize) -> Event {
         let range = RangeRef { id: RangeId(1), epoch: Default::default() };
-        Event::Propose { request: 1, range, command: Bytes::from(vec![0; bytes]), cost: 1 }
+        let command = Bytes::from(vec![0; bytes]);
+        Event::Propose { request: 1, range, command, cost: 1, frees_space: false }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rangedb_client::net::SharedNet;
 use rangedb_proto::NodeId;
@@ -24,6 +25,7 @@ use crate::shell::identity::{DataDir, Identity, Membership};
 use crate::shell::log_writer::{Backlog, LogWriter};
 use crate::shell::mailbox::{self, Inbox, Mailbox};
 use crate::shell::patient_state::PatientState;
+use crate::shell::reclaimer::Reclaimer;
 use crate::shell::server::StartError;
 use crate::shell::service::Member;
 use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
@@ -40,13 +42,15 @@ pub(crate) struct Running {
     pub directory: Arc<Directory>,
     me: Identification,
     engines: Engines,
-    log_backlog: Backlog,
+    pub log_backlog: Backlog,
     snapshots: usize,
     drivers: Vec<JoinHandle<()>>,
     /// The appliers end after the drivers, which give them their tasks.
     appliers: Vec<(ApplyQueue, JoinHandle<()>)>,
-    /// Log writer and flusher: they end after the drivers and appliers, which are all that calls them.
+    /// Log writer and flusher, which end after the drivers and appliers, as all that call them, and
+    /// the reclaimer.
     writers: Vec<JoinHandle<()>>,
+    reclaimer: Reclaimer,
 }
 
 impl Running {
@@ -94,13 +98,14 @@ impl Running {
         let transport = Arc::new(Counts::default());
         let (log, state) = (engines.log.clone(), engines.state.clone());
         let (log_writer, log_thread) =
-            LogWriter::start(log.clone(), mailboxes.clone(), disk.clone())?;
-        let log_backlog = log_writer.backlog();
+            LogWriter::start(log.clone(), mailboxes.clone(), disk.clone(), stalled_after(config))?;
+        let log_backlog = log_writer.backlog().clone();
         let (apply_queues, apply_inboxes): (Vec<_>, Vec<_>) =
             stores.iter().map(|_| apply_worker::new()).unzip();
         let tellers = Tellers { stores: mailboxes.clone(), appliers: apply_queues.clone() };
         let (flusher, flush_thread) =
             Flusher::start(state, log, board.clone(), tellers, disk.clone())?;
+        let (reclaimer, reclaim_thread) = Reclaimer::start(engines.state.clone(), disk.clone())?;
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),
@@ -152,7 +157,8 @@ impl Running {
             snapshots: config.limits.snapshots,
             drivers,
             appliers,
-            writers: vec![log_thread, flush_thread],
+            writers: vec![log_thread, flush_thread, reclaim_thread],
+            reclaimer,
         })
     }
 
@@ -181,6 +187,7 @@ impl Running {
     /// Ends the threads and flushes the state, so that the next start has no log to replay. Blocks.
     pub fn stop(self) -> rangedb_storage::Result<()> {
         self.mailboxes.iter().for_each(Mailbox::stop);
+        drop(self.reclaimer);
         // A thread that panicked has ended the process.
         for thread in self.drivers {
             let _ = thread.join();
@@ -200,6 +207,12 @@ impl Running {
             flushed => flushed,
         }
     }
+}
+
+/// A log write that takes longer hangs: half the time after which others would stand for election, so
+/// that within the whole of it they lead.
+fn stalled_after(config: &Config) -> Duration {
+    Duration::from_micros(config.raft.election_ticks as u64 * config.raft.tick_us / 2)
 }
 
 /// Whether the directory is one of those that the cluster was founded on.

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rangedb_proto::v1::{NodeDescriptor, NodeState};
+use rangedb_raftstore::Room;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
@@ -221,12 +222,13 @@ impl Server {
             state: self.engines.state.clone(),
             log: self.engines.log.clone(),
             disk: self.disk.clone(),
+            log_backlog: running.log_backlog.clone(),
             cluster_id,
             node_id,
         });
         let (board, pulses) = (running.board.clone(), running.pulses.clone());
-        let node = running.node.clone();
-        let stores = Stores { node, board, pulses, cluster_id, node_id };
+        let (node, log_backlog) = (running.node.clone(), running.log_backlog.clone());
+        let stores = Stores { node, board, pulses, log_backlog, cluster_id, node_id };
         assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
         let owed = running.owed();
         // Before anybody can write.
@@ -270,7 +272,7 @@ impl Server {
                 return reason;
             }
             let is_stuck = self.status.stores.get().is_some_and(|stores| stores.stuck().is_some());
-            node.set_fit_to_lead(!is_stuck && !self.disk.seen().full);
+            node.set_fit_to_lead(!is_stuck && self.disk.seen().room == Room::Enough);
             let (data, book) = (self.data.clone(), node.address_book());
             let kept = data.identity();
             // The promises of the life before are over by then.

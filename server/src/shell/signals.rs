@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal as Sent, getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::shell::logging;
+
 /// One wish to stop may come as several signals: a terminal and a supervisor signal the process and
 /// then its group. Nobody gives up waiting within this time.
 const SAME_STOP: Duration = Duration::from_secs(1);
@@ -32,6 +34,7 @@ pub fn stop_requested() -> io::Result<impl Future<Output = ()> + Send> {
                 }
             }
             tracing::warn!("asked again: not waiting any longer");
+            logging::drain();
             // Not exit(): it runs the engines' destructors beside threads that use them.
             let _ = kill_process(getpid(), Sent::KILL);
         });

@@ -15,6 +15,7 @@ use crate::board::Board;
 use crate::node::Node;
 use crate::shell::bootstrap::Bootstrap;
 use crate::shell::driver::Pulse;
+use crate::shell::log_writer::Backlog;
 use crate::shell::metrics::Metrics;
 use crate::shell::service::Front;
 
@@ -37,6 +38,7 @@ pub(crate) struct Stores {
     pub node: Arc<Node>,
     pub board: Arc<Board>,
     pub pulses: Vec<Arc<Pulse>>,
+    pub log_backlog: Backlog,
     pub cluster_id: u64,
     pub node_id: u64,
 }
@@ -58,8 +60,11 @@ impl Status {
 impl Stores {
     /// Why the stores do not go on.
     pub fn stuck(&self) -> Option<String> {
-        let shard = self.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER)?;
-        Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"))
+        if let Some(shard) = self.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER) {
+            return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));
+        }
+        let stalled_for = self.log_backlog.is_stalled().then(|| self.log_backlog.stalled_for())?;
+        Some(format!("log writes have not completed for {stalled_for:.1?}"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
 use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{
-    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store,
+    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, Room, Shard, Store,
 };
 use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
@@ -209,7 +209,7 @@ impl Process {
                 store.found();
             }
             if disk.space != Space::Enough {
-                store.step(Event::DiskFull(true));
+                store.step(Event::DiskRoom(Room::None));
             }
             stores.push(store);
             appliers.push(applier);
@@ -596,8 +596,8 @@ impl Process {
 
     /// The watch of the disk has looked.
     pub fn tell_of_space(&self, space: Space) {
-        let full = space != Space::Enough;
-        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskFull(full)));
+        let room = if space == Space::Enough { Room::Enough } else { Room::None };
+        self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskRoom(room)));
     }
 
     /// A request over the network.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rangedb_client::Error;
 use rustix::fs::FallocateFlags;
@@ -193,6 +194,39 @@ async fn a_fast_writer_fills_a_very_small_disk_and_the_node_goes_on_and_starts_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_writer_fills_a_small_disk_and_the_node_goes_on_and_starts_again() {
     a_fast_writer_fills(crate::repeats(500, 1200)).await;
+}
+
+/// Time for a new control plane's pause, the retention, the collection, and the rewriting of files.
+const EMPTIED_WITHIN: Duration = Duration::from_secs(180);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_emptied_by_deletes_and_takes_writes_again() {
+    let mut cluster = Cluster::of(1).await.configured(SMALL_NODE);
+    let disk = SmallDisk::mounted(&cluster, DISK_MIB).await;
+    disk.is_under(&mut cluster);
+    let mut cluster = cluster.start().await;
+    cluster.cli(["admin", "config", "set", "gc_retention", "5s"]).await.success();
+    let mut written = BTreeSet::new();
+    fill(&cluster, &mut written).await;
+
+    let client = cluster.client();
+    for number in &written {
+        // Rewriting files may take the rest of the room for a moment.
+        until("a delete is taken", SOON, async || client.delete(large_key(*number)).await).await;
+    }
+    let first_again = *written.last().expect("values were written") + 1;
+    let half = written.len() / 2;
+    for number in first_again..first_again + half {
+        until("there is room for writes again", EMPTIED_WITHIN, async || {
+            client.put(large_key(number), large_value(number)).await
+        })
+        .await;
+    }
+    for number in &written {
+        assert!(client.get(large_key(*number)).await.unwrap().is_none(), "{number} is still there");
+    }
+    all_is_there(&cluster, &(first_again..first_again + half).collect()).await;
+    assert!(cluster.nodes[0].is_running());
 }
 
 /// Flushed again and again, so that a flush is soon among what finds no room.

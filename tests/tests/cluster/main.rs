@@ -19,10 +19,12 @@ mod failover;
 mod formation;
 mod full_disk;
 mod garbage;
+mod hung_disk;
 mod joining;
 mod large_transactions;
 mod listeners;
 mod lock_waits;
+mod lost_logs;
 mod membership;
 mod moving;
 mod observing;
@@ -38,6 +40,7 @@ mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod transactions;
+mod wrong_clocks;
 
 /// How often to repeat what depends on timing.
 fn repeats(usually: usize, long: usize) -> usize {

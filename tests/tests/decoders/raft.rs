@@ -173,7 +173,8 @@ fn entries() -> Vec<Vec<u8>> {
     let epoch = Some(Epoch { version: 1, conf_ver: 3 });
     let commands = vec![Bytes::from_static(b"\x0a\x02\x08\x05"), Bytes::new()];
     vec![
-        LogEntry { feature_level: 1, epoch, fence: 9, commands, cost: 2 }.encode_to_vec(),
+        LogEntry { feature_level: 1, epoch, fence: 9, commands, cost: 2, frees_space: true }
+            .encode_to_vec(),
         LogEntry { feature_level: 1, epoch, fence: u64::MAX, ..Default::default() }.encode_to_vec(),
         MembershipChange { epoch, replicas: (1..4).map(replica).collect(), next_replica_id: 4 }
             .encode_to_vec(),

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Node {
     pub flags: Vec<String>,
     /// A program and its arguments that the node is started through; it must become the node.
     pub through: Vec<String>,
+    /// Where standard error goes instead of to the log.
+    pub standard_error: Option<OwnedFd>,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -46,6 +49,7 @@ impl Node {
             data: directory.join(name),
             flags: Vec::new(),
             through: Vec::new(),
+            standard_error: None,
             log: directory.join(format!("{name}.log")),
             process: None,
         }
@@ -62,6 +66,9 @@ impl Node {
         let log = log.expect("a test can write a log");
         let mut command = self.command();
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        if let Some(other) = &self.standard_error {
+            command.stderr(other.try_clone().expect("a descriptor can be shared"));
+        }
         self.process = Some(Process::start(&mut command));
     }
 

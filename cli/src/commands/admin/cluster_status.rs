@@ -6,10 +6,14 @@ use serde::Serialize;
 use super::known_node;
 use super::node::{self, NodeView};
 use crate::args::Output;
+use crate::duration;
 use crate::failure::Failure;
 use crate::json;
 use crate::session::Session;
 use crate::table;
+
+/// Timestamps may be some seconds ahead: a new oracle begins where the one before may have been.
+const WORTH_A_WORD_MS: u64 = 5_000;
 
 pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
     let status = session.client.admin().cluster_status().await?;
@@ -28,10 +32,46 @@ pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
             ("ranges", view.ranges.to_string()),
             ("under-replicated", view.ranges_under_replicated.to_string()),
             ("without a leader", view.ranges_without_leader.to_string()),
+            ("clocks", clocks(&status)),
+            ("timestamps", timestamps(&status)),
         ],
     )?;
     writeln!(out)?;
     Ok(node::print_table(out, &status.nodes)?)
+}
+
+/// Whose clocks differ from the majority's.
+fn clocks(status: &v1::ClusterStatus) -> String {
+    let differing = status.nodes.iter().filter(|node| node.clock_differs).map(|status| {
+        let id = status.node.as_ref().map_or(0, |node| node.node_id);
+        format!("node {id} is {}", apart(status.clock_offset_ms.unwrap_or(0)))
+    });
+    let differing: Vec<String> = differing.collect();
+    match status.timestamps_ahead_ms {
+        None => "too few were heard".to_owned(),
+        Some(_) if differing.is_empty() => "agree".to_owned(),
+        Some(_) => differing.join(", "),
+    }
+}
+
+/// Where the oracle's time is, and why it does not go by its node's clock.
+fn timestamps(status: &v1::ClusterStatus) -> String {
+    let place = match status.timestamps_ahead_ms {
+        None => "go on".to_owned(),
+        Some(ahead_ms) if ahead_ms.unsigned_abs() < WORTH_A_WORD_MS => {
+            "in step with the clocks".to_owned()
+        }
+        Some(ahead_ms) => format!("{} of the clocks", apart(ahead_ms)),
+    };
+    match status.clock_doubt.as_str() {
+        "" => place,
+        doubt => format!("{place}: {doubt}"),
+    }
+}
+
+fn apart(ms: i64) -> String {
+    let word = if ms < 0 { "behind" } else { "ahead" };
+    format!("{} {word}", duration::rounded(ms.unsigned_abs()))
 }
 
 /// The status, as JSON.
@@ -44,6 +84,10 @@ struct StatusView {
     ranges: u32,
     ranges_under_replicated: u32,
     ranges_without_leader: u32,
+    /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
+    timestamps_ahead_ms: Option<i64>,
+    /// Why timestamps do not go by the control leader's clock; null if they do.
+    clock_doubt: Option<String>,
     nodes: Vec<NodeView>,
 }
 
@@ -56,6 +100,8 @@ impl StatusView {
             ranges: status.ranges,
             ranges_under_replicated: status.ranges_under_replicated,
             ranges_without_leader: status.ranges_without_leader,
+            timestamps_ahead_ms: status.timestamps_ahead_ms,
+            clock_doubt: Some(status.clock_doubt.clone()).filter(|doubt| !doubt.is_empty()),
             nodes: status.nodes.iter().map(NodeView::of).collect(),
         }
     }
@@ -76,6 +122,8 @@ mod tests {
             "ranges              6",
             "under-replicated    6",
             "without a leader    1",
+            "clocks              node 2 is 48h behind",
+            "timestamps          12s ahead of the clocks: why",
             "",
         ] {
             assert!(text.lines().any(|printed| printed == line), "`{line}` is not in\n{text}");
@@ -90,6 +138,9 @@ mod tests {
         assert_eq!(status["cluster_id"], "00000000000000ab");
         assert_eq!(status["control_leader_node_id"], 1);
         assert_eq!(status["ranges_under_replicated"], 6);
+        assert_eq!(status["timestamps_ahead_ms"], 12_000);
+        assert_eq!(status["clock_doubt"], "why");
+        assert_eq!(status["nodes"][1]["clock_offset_ms"], -172_800_000);
         assert_eq!(status["nodes"][0]["state"], "up");
         assert_eq!(status["nodes"][0]["silent_ms"], 40);
         assert_eq!(status["nodes"][1]["silent_ms"], serde_json::Value::Null);

@@ -113,6 +113,8 @@ pub struct NodeView {
     version: String,
     /// Since its last heartbeat; null if the control plane has seen none since it began.
     silent_ms: Option<u64>,
+    /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
+    clock_offset_ms: Option<i64>,
     uptime_ms: u64,
     replicas: u32,
     leaders: u32,
@@ -132,6 +134,7 @@ impl NodeView {
             state: node_state(node.state),
             version: node.version,
             silent_ms: status.silent_ms,
+            clock_offset_ms: status.clock_offset_ms,
             uptime_ms: stats.uptime_ms,
             replicas: stats.replicas,
             leaders: stats.leaders,

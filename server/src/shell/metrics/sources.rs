@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::MetricFamily;
-use rangedb_raftstore::{Counters, RangeStatus};
+use rangedb_raftstore::{Counters, RangeStatus, Room};
 use rangedb_storage::{RaftEngineLog, RocksState};
 
 use super::{sample::Sample, transactions};
 use crate::board::Board;
 use crate::node::Node;
 use crate::shell::disk_watch::DiskWatch;
+use crate::shell::log_writer::Backlog;
+use crate::shell::logging;
 use crate::shell::mailbox::Mailbox;
 use crate::shell::transport::Counts;
 
@@ -22,6 +24,7 @@ pub(crate) struct Sources {
     pub state: Arc<RocksState>,
     pub log: Arc<RaftEngineLog>,
     pub disk: Arc<DiskWatch>,
+    pub log_backlog: Backlog,
     pub cluster_id: u64,
     pub node_id: u64,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Sources {
 type Count = fn(&Counters) -> u64;
 
 /// Of every store, since the process began.
-const STORE_COUNTERS: [(&str, &str, Count); 13] = [
+const STORE_COUNTERS: [(&str, &str, Count); 14] = [
     ("passes_total", "Passes of the store's thread over its ranges.", |c| c.passes),
     ("messages_received_total", "Raft messages taken in.", |c| c.messages_received),
     ("messages_sent_total", "Raft messages handed to the transport.", |c| c.messages_sent),
@@ -43,6 +46,11 @@ const STORE_COUNTERS: [(&str, &str, Count); 13] = [
     ("replicas_created_total", "Replicas made on this node.", |c| c.replicas_created),
     ("replicas_destroyed_total", "Replicas taken off this node.", |c| c.replicas_destroyed),
     ("leaderships_won_total", "Times a replica of this node became leader.", |c| c.leaderships_won),
+    (
+        "stalled_hand_overs_total",
+        "Hand-overs of leaderships begun because log writes did not complete.",
+        |c| c.stalled_hand_overs,
+    ),
 ];
 
 type Figure = fn(&RangeStatus) -> u64;
@@ -74,7 +82,29 @@ impl Sources {
         ];
         let info = Sample::gauge("rangedb_node_info", "Always 1; says which node this is.");
         families.push(info.with(&labels, 1.0).finish());
+        families.extend(self.clocks());
+        let lost = Sample::counter(
+            "rangedb_log_lines_dropped_total",
+            "Log lines lost because standard error could not be written.",
+        );
+        families.push(lost.with(&[], logging::lines_dropped() as f64).finish());
         families
+    }
+
+    fn clocks(&self) -> Vec<MetricFamily> {
+        let offset = Sample::gauge(
+            "rangedb_clock_offset_seconds",
+            "How far this node's clock is ahead of the majority's; absent where too few are heard.",
+        );
+        let ahead = Sample::gauge(
+            "rangedb_clock_timestamps_ahead_seconds",
+            "How far timestamps are ahead of the majority's clocks; at the control plane alone.",
+        );
+        let values = [self.node.clock_offset_ms(), self.node.timestamps_ahead_ms()];
+        let known = [offset, ahead].into_iter().zip(values);
+        known
+            .filter_map(|(sample, ms)| Some(sample.with(&[], ms? as f64 / 1000.0).finish()))
+            .collect()
     }
 
     fn stores(&self) -> Vec<MetricFamily> {
@@ -173,6 +203,12 @@ impl Sources {
                 stats.writes_stopped.into(),
             ),
             gauge("log_bytes", "Bytes of the raft logs' files.", self.log.used_bytes()),
+            Sample::gauge(
+                "rangedb_storage_log_stalled_seconds",
+                "How long the log write under way has waited to be durable.",
+            )
+            .with(&[], self.log_backlog.stalled_for().as_secs_f64())
+            .finish(),
             gauge("disk_total_bytes", "Size of the file system.", disk.space.total_bytes),
             gauge(
                 "disk_available_bytes",
@@ -184,7 +220,16 @@ impl Sources {
                 "Bytes that must be free for writes to be taken.",
                 disk.needed_bytes,
             ),
-            gauge("disk_full", "1 while writes are refused for want of room.", disk.full.into()),
+            gauge(
+                "disk_full",
+                "1 while writes are refused for want of room.",
+                (disk.room != Room::Enough).into(),
+            ),
+            gauge(
+                "disk_full_for_deletes",
+                "1 while even writes that free space are refused for want of room.",
+                (disk.room == Room::None).into(),
+            ),
         ]
     }
 }

@@ -11,7 +11,7 @@ use rangedb_proto::v1::{
     SnapshotTrailer, raft_envelope,
 };
 use rangedb_proto::{RangeId, SYSTEM_PREFIX};
-use rangedb_raftstore::{Event, decode_message};
+use rangedb_raftstore::{Event, Room, decode_message};
 use rangedb_storage::{ChunkReceiver, StateEngine, keys};
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -143,7 +143,7 @@ impl SnapshotReceiver {
 
     /// A full disk takes in what the cluster itself needs, as stores do, and nothing else.
     fn has_room(&self, is_system: bool) -> Result<(), Status> {
-        if self.disk.seen().full && !is_system {
+        if self.disk.seen().room != Room::Enough && !is_system {
             return Err(Status::resource_exhausted("the disk of the receiver is full"));
         }
         Ok(())

@@ -1,0 +1,257 @@
+//! The oracle's time, as pure arithmetic: the time of day as far as there is reason to believe it.
+//!
+//! One wrong reading of a clock would be there to stay, because timestamps never go back: with it
+//! every lock would have lived too long, and every snapshot be too old. So time goes on by the
+//! monotonic clock, and follows a clock of the day only
+//!
+//! - as far as that gained little since it was last believed ([`LEAP_MAX`]);
+//! - further, once a majority of the nodes shows the same, by passing at up to twice its speed;
+//! - not at all where the majority shows something else: then it follows the majority.
+//!
+//! While the clock is behind, because it jumped forward and back again or because an earlier oracle's
+//! was ahead, time passes at half its speed until the clock has caught up. If it stood still, so
+//! would everything that ends by it, such as the locks of a dead client.
+
+use std::time::Duration;
+
+use rangedb_proto::Timestamp;
+
+use super::clocks::DIFFERENCE_MAX;
+
+/// What a clock may gain on the monotonic one at once, and be believed alone: a correction by NTP
+/// that does not step. Small against the life of a lock.
+const LEAP_MAX: Duration = Duration::from_millis(500);
+
+/// Of the time that passes, this part may be gained besides: twenty times what NTP corrects clocks by.
+const GAIN_SHARE: u32 = 100;
+
+/// A clock shows whole milliseconds: up to this much more has passed.
+const WITHIN_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
+
+/// Why time does not go by the clock of the oracle's node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// A new oracle has not yet heard from a majority of the nodes.
+    Unheard,
+    /// It leapt, and too few other nodes said what theirs show.
+    Alone,
+    /// A majority of the nodes shows another time, which is followed instead.
+    Outvoted,
+    /// It leapt, and so did a majority's: time catches up at twice its speed.
+    CatchingUp,
+}
+
+/// What this node last saw of an earlier oracle's time, and what its monotonic clock showed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub timestamp: Timestamp,
+    pub at: Duration,
+}
+
+/// See the module's head.
+pub struct Time {
+    /// Since 1970.
+    now: Duration,
+    /// What the monotonic clock showed then. None: nobody has asked yet.
+    at: Option<Duration>,
+    /// Of the earlier oracle.
+    seen: Option<Seen>,
+    /// What the clock may still gain and be believed alone.
+    gain: Duration,
+    /// Nothing that this process has seen says how much time has passed since the earlier oracle:
+    /// the first time that a majority agrees on is taken as it is.
+    unsettled: bool,
+    doubt: Option<Doubt>,
+}
+
+impl Time {
+    /// Goes on where an earlier oracle's bound is, or its time by what was seen of it.
+    pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
+        let now = Duration::from_millis(bound.millis());
+        Time { now, at: None, seen, gain: LEAP_MAX, unsettled: seen.is_none(), doubt: None }
+    }
+
+    /// Why time does not go by the clock, as of the last reading.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
+    /// Milliseconds since 1970. Never less than before. `clock_ms` is what the clock shows, `agreed`
+    /// what a majority of the nodes' clocks shows or has passed, if that is known.
+    pub fn read(&mut self, clock_ms: u64, monotonic: Duration, agreed: Option<Duration>) -> u64 {
+        let clock = Duration::from_millis(clock_ms.min(Timestamp::MILLIS_MAX));
+        let elapsed = self.pass(monotonic);
+        self.gain = (self.gain + elapsed / GAIN_SHARE).min(LEAP_MAX);
+        let outvoted = agreed.filter(|agreed| agreed.abs_diff(clock) > DIFFERENCE_MAX);
+        let wanted = outvoted.unwrap_or(clock);
+        let is_first = self.now.is_zero();
+        let settles = self.unsettled && agreed.is_some();
+        self.unsettled &= !settles;
+        let even = self.now + elapsed;
+        let lead = wanted.saturating_sub(even);
+        self.doubt = outvoted.map(|_| Doubt::Outvoted);
+        self.now = if lead.is_zero() {
+            even.min(wanted + WITHIN_A_MILLISECOND).max(self.now + elapsed / 2)
+        } else if is_first || settles {
+            wanted
+        } else if lead <= self.gain {
+            self.gain -= lead;
+            wanted
+        } else if agreed.is_some() {
+            self.doubt.get_or_insert(Doubt::CatchingUp);
+            wanted.min(even + elapsed)
+        } else {
+            self.doubt = Some(if self.unsettled { Doubt::Unheard } else { Doubt::Alone });
+            even
+        };
+        self.now.as_millis() as u64
+    }
+
+    /// Time since the last reading.
+    fn pass(&mut self, monotonic: Duration) -> Duration {
+        if self.at.is_none()
+            && let Some(Seen { timestamp, at }) = self.seen
+        {
+            let then = Duration::from_millis(timestamp.millis());
+            self.now = self.now.max(then + monotonic.saturating_sub(at));
+        }
+        let before = self.at.unwrap_or(monotonic);
+        self.at = Some(monotonic.max(before));
+        monotonic.saturating_sub(before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: u64 = 86_400_000;
+    const NOON_MS: u64 = 1_780_000_000_000;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// In step with a clock that shows noon when the monotonic clock shows 0.
+    fn in_step() -> Time {
+        let timestamp = Timestamp::from_millis(NOON_MS);
+        let mut time = Time::behind(timestamp, Some(Seen { timestamp, at: ms(0) }));
+        assert_eq!(time.read(NOON_MS, ms(0), Some(ms(NOON_MS))), NOON_MS);
+        time
+    }
+
+    #[test]
+    fn a_clock_that_is_right_is_followed_to_the_millisecond() {
+        let mut time = in_step();
+        // Read far more often than it shows another millisecond, at moments within one.
+        for micros in (0..5_000_000).step_by(37) {
+            let clock_ms = NOON_MS + (micros + 300) / 1000;
+            assert_eq!(time.read(clock_ms, Duration::from_micros(micros), None), clock_ms);
+        }
+        assert_eq!(time.doubt(), None);
+    }
+
+    #[test]
+    fn a_leap_of_one_clock_alone_is_not_followed_and_leaves_nothing_behind() {
+        let mut time = in_step();
+        for after in 1..2000 {
+            let clock_ms = NOON_MS + 2 * DAY_MS + after;
+            assert_eq!(time.read(clock_ms, ms(after), None), NOON_MS + after);
+        }
+        assert_eq!(time.doubt(), Some(Doubt::Alone));
+        assert_eq!(time.read(NOON_MS + 2000, ms(2000), None), NOON_MS + 2000);
+        assert_eq!(time.doubt(), None);
+    }
+
+    #[test]
+    fn against_a_majority_a_clock_counts_for_nothing_wherever_it_is() {
+        for clock_ms in [NOON_MS + 2 * DAY_MS, NOON_MS - 2 * DAY_MS, NOON_MS + 2_000, 0, u64::MAX] {
+            let mut time = in_step();
+            for after in 1..1000 {
+                let agreed = Some(ms(NOON_MS + after));
+                assert_eq!(time.read(clock_ms, ms(after), agreed), NOON_MS + after);
+                assert_eq!(time.doubt(), Some(Doubt::Outvoted));
+            }
+        }
+    }
+
+    #[test]
+    fn a_leap_of_the_majority_is_caught_up_with_at_twice_the_speed_of_time() {
+        let mut time = in_step();
+        let leapt = |after| NOON_MS + 10_000 + after;
+        for after in (100..9_600).step_by(100) {
+            let now_ms = time.read(leapt(after), ms(after), Some(ms(leapt(after))));
+            assert_eq!(now_ms, NOON_MS + 2 * after);
+            assert_eq!(time.doubt(), Some(Doubt::CatchingUp));
+        }
+        // What is left is no more than one clock is believed alone.
+        assert_eq!(time.read(leapt(9_600), ms(9_600), None), leapt(9_600));
+        assert_eq!(time.doubt(), None);
+    }
+
+    #[test]
+    fn small_leaps_are_followed_as_far_as_they_are_few() {
+        let mut time = in_step();
+        assert_eq!(time.read(NOON_MS + 400, ms(0), None), NOON_MS + 400);
+        // What is left, and a hundredth of the second that passed.
+        assert_eq!(time.read(NOON_MS + 1_511, ms(1_000), None), NOON_MS + 1_400);
+        assert_eq!(time.read(NOON_MS + 1_510, ms(1_000), None), NOON_MS + 1_510);
+        // A clock that runs fast gets no further ahead than that.
+        let mut fast = in_step();
+        let now_ms = (0..100_000).map(|after| fast.read(NOON_MS + 3 * after, ms(after), None));
+        assert!(now_ms.last().unwrap() <= NOON_MS + 99_999 + 500 + 1_000);
+    }
+
+    #[test]
+    fn while_the_clock_is_behind_time_goes_on_at_half_speed() {
+        let timestamp = Timestamp::from_millis(1000);
+        let mut time = Time::behind(timestamp, Some(Seen { timestamp, at: ms(50_000) }));
+        let mut read = |clock_ms, monotonic| time.read(clock_ms, ms(monotonic), None);
+        assert_eq!(read(900, 50_000), 1000);
+        assert_eq!(read(1000, 50_100), 1050);
+        assert_eq!(read(1100, 50_200), 1100);
+        assert_eq!(read(1200, 50_300), 1200);
+        assert_eq!(read(100, 51_300), 1700);
+        assert_eq!(read(1100, 52_300), 2200);
+        // The clock is as far as time again, and further ahead later.
+        assert_eq!(read(2700, 53_300), 2700);
+        assert_eq!(read(3700, 54_300), 3700);
+    }
+
+    #[test]
+    fn an_oracle_that_nobody_has_seen_waits_for_a_majority_and_takes_its_word_once() {
+        // All nodes were down for two days.
+        let mut time = Time::behind(Timestamp::from_millis(NOON_MS), None);
+        let now_ms = NOON_MS + 2 * DAY_MS;
+        assert_eq!(time.read(now_ms, ms(0), None), NOON_MS);
+        assert_eq!(time.read(now_ms + 100, ms(100), None), NOON_MS + 100);
+        assert_eq!(time.doubt(), Some(Doubt::Unheard));
+        let agreed = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(time.read(now_ms + 200, ms(200), agreed(now_ms + 190)), now_ms + 200);
+        assert_eq!(time.doubt(), None);
+        let leapt = now_ms + DAY_MS;
+        assert_eq!(time.read(leapt + 300, ms(300), agreed(leapt + 300)), now_ms + 400);
+    }
+
+    #[test]
+    fn an_oracle_that_was_seen_goes_on_by_the_monotonic_clock() {
+        let timestamp = Timestamp::from_millis(NOON_MS);
+        let seen = Some(Seen { timestamp, at: ms(10_000) });
+        // Its own clock leapt before it took over.
+        let mut time = Time::behind(Timestamp::from_millis(NOON_MS + 1_500), seen);
+        assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_000), None), NOON_MS + 2_000);
+        assert_eq!(time.doubt(), Some(Doubt::Alone));
+        let mut time = Time::behind(Timestamp::from_millis(NOON_MS + 2_500), seen);
+        assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_000), None), NOON_MS + 2_500);
+        // Outvoted, it goes by the others: at half speed until they have caught up.
+        let agreed = Some(ms(NOON_MS + 2_100));
+        assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_100), agreed), NOON_MS + 2_550);
+    }
+
+    #[test]
+    fn the_first_oracle_of_all_begins_at_its_clock() {
+        let mut time = Time::behind(Timestamp::ZERO, None);
+        assert_eq!(time.read(NOON_MS, ms(7), None), NOON_MS);
+        assert_eq!(time.doubt(), None);
+    }
+}
