@@ -11,7 +11,9 @@
 //! # Threads
 //!
 //! One for each store, one that writes logs, one that flushes, and tokio's for everything that
-//! waits. A panic or an engine's error on one of the first three ends the process (`end`).
+//! waits. A panic or an engine's error on one of the first three ends the process (`end`). Raft
+//! messages have a runtime of their own (`peer_runtime`), so that no client's work holds up a
+//! heartbeat, and reads whose cost grows with the data have threads of their own (`heavy_reads`).
 
 mod accept;
 pub mod bootstrap;
@@ -23,15 +25,18 @@ mod end;
 mod engines;
 mod flusher;
 mod grpc_limits;
+mod heavy_reads;
 pub mod identity;
 mod listen;
 mod local_net;
 mod log_writer;
 pub mod logging;
 mod mailbox;
+mod memory;
 mod metrics;
 mod open_files;
 mod patient_state;
+mod peer_runtime;
 mod running;
 pub mod server;
 mod service;

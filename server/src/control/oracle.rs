@@ -47,6 +47,11 @@ impl Oracle {
         clock_ms.max(at_half_speed)
     }
 
+    /// Every timestamp from here on is above this one.
+    pub fn newest(&self) -> Timestamp {
+        self.last
+    }
+
     /// No timestamp at or above this has been handed out.
     pub fn bound(&self) -> Timestamp {
         self.bound

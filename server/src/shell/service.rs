@@ -3,7 +3,9 @@
 //! answer Unavailable.
 
 mod kv;
+mod metered;
 mod node;
+mod origin;
 mod peer;
 mod traced;
 
@@ -16,6 +18,7 @@ use rangedb_proto::v1;
 use rangedb_proto::v1::kv_server::KvServer;
 use rangedb_proto::v1::node_server::NodeServer;
 use rangedb_proto::v1::peer_server::PeerServer;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
@@ -27,6 +30,8 @@ use crate::shell::grpc_limits::MESSAGE_BYTES_MAX;
 use crate::shell::metrics::GrpcMetrics;
 use crate::shell::snapshots::SnapshotReceiver;
 use crate::shell::transport::Arrivals;
+
+pub(crate) use origin::Origins;
 
 /// What answers once the node is part of a cluster.
 pub(crate) struct Member {
@@ -43,9 +48,12 @@ pub(crate) struct Front {
     grpc: GrpcMetrics,
     /// Requests of one stream that are worked on at once.
     stream_requests: usize,
+    /// What clients ask for runs here.
+    runtime: Handle,
 }
 
 impl Front {
+    /// Clients' requests run on the runtime that this is called in.
     pub fn new(bootstrap: Arc<Bootstrap>, grpc: GrpcMetrics, stream_requests: usize) -> Self {
         Front {
             bootstrap,
@@ -53,6 +61,7 @@ impl Front {
             stopping: watch::Sender::new(false),
             grpc,
             stream_requests,
+            runtime: Handle::current(),
         }
     }
 
@@ -117,6 +126,7 @@ pub(crate) fn routes(front: &Arc<Front>) -> (Routes, HealthReporter) {
         .add_service(health)
         .add_service(reflection)
         .into_axum_router()
+        .layer(middleware::from_fn(metered::meter))
         .layer(middleware::from_fn_with_state(front.clone(), count));
     (Routes::from(routes), reporter)
 }
