@@ -88,6 +88,7 @@ impl Share {
 
     /// The bytes if they are there at once. What is larger than the share takes all of it.
     pub fn try_take(&self, bytes: u64) -> Option<Taken> {
+        let bytes = bytes.min(self.0.bytes_max);
         let mut taken = Taken(Vec::new());
         let mut next = Some(self);
         while let Some(share) = next {
@@ -106,6 +107,7 @@ impl Share {
     /// Waits for what the taker alone uses up: the share, and those that it is a part of but for the
     /// whole. `None` if too many wait already.
     pub async fn take_own(&self, bytes: u64) -> Option<Taken> {
+        let bytes = bytes.min(self.0.bytes_max);
         let mut taken = Taken(Vec::new());
         let mut share = self;
         while let Some(part_of) = &share.0.part_of {
@@ -117,6 +119,7 @@ impl Share {
 
     /// Waits for what all use up together, and adds it to what [`Share::take_own`] took.
     pub async fn take_rest(&self, bytes: u64, mut own: Taken) -> Option<Taken> {
+        let bytes = bytes.min(self.0.bytes_max);
         let mut whole = self;
         while let Some(part_of) = &whole.0.part_of {
             whole = part_of;
@@ -126,7 +129,6 @@ impl Share {
     }
 
     fn try_take_here(&self, bytes: u64) -> Option<Part> {
-        let bytes = bytes.min(self.0.bytes_max);
         let mut state = self.state();
         if !state.waiting.is_empty() || bytes > self.0.bytes_max - state.used {
             return None;
@@ -142,7 +144,6 @@ impl Share {
         }
         let (tell, told) = oneshot::channel();
         {
-            let bytes = bytes.min(self.0.bytes_max);
             let mut state = self.state();
             // Those who gave up must not hold the places of those who wait.
             if state.waiting.len() >= WAITING_MAX {

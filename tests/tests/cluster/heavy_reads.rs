@@ -33,7 +33,8 @@ async fn a_flood_of_scans_and_validations_moves_no_leadership_and_fails_no_put()
     cluster.replicated(3, crate::support::wait::SOON).await;
     let range = Some(header_of(&cluster, b"k").await);
     let leader = cluster.leader_of(b"k").await;
-    let now = client.timestamp().await.unwrap().0;
+    let start_ts = client.timestamp().await.unwrap().0;
+    let commit_ts = client.timestamp().await.unwrap().0;
     let (start_key, end_key) = (bytes::Bytes::from("k"), bytes::Bytes::from("l"));
     let request = |id: u64| {
         let (start_key, end_key) = (start_key.clone(), end_key.clone());
@@ -47,9 +48,9 @@ async fn a_flood_of_scans_and_validations_moves_no_leadership_and_fails_no_put()
             }),
             true => request::Body::Validate(Validate {
                 range,
-                start_ts: now,
-                commit_ts: now,
-                reads: vec![ReadCheck { start_key, end_key, read_ts: now }],
+                start_ts,
+                commit_ts,
+                reads: vec![ReadCheck { start_key, end_key, read_ts: start_ts }],
                 ..Default::default()
             }),
         };
