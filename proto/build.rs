@@ -1,5 +1,9 @@
 //! Compiles the `.proto` files with protox, so that no protoc is needed: the messages always, the
-//! service stubs only with feature `grpc`.
+//! service stubs only with feature `grpc`. Beside them it writes what messages cost once they are
+//! decoded (`build/shapes.rs`), for the codec.
+
+#[path = "build/shapes.rs"]
+mod shapes;
 
 use std::path::PathBuf;
 
@@ -16,6 +20,7 @@ const FILES: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=rangedb");
+    println!("cargo:rerun-if-changed=build");
     let files = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // For the gRPC reflection service.
@@ -24,9 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::Config::new();
     // Payloads are cut out of the received buffer instead of copied.
     config.bytes([".rangedb.v1"]);
+    // By which the codec finds a message's shape.
+    config.enable_type_names();
+    std::fs::write(out.join("shapes.rs"), shapes::table(&files.file))?;
     tonic_prost_build::configure()
         .build_client(grpc)
         .build_server(grpc)
+        .codec_path("crate::codec::BoundedCodec")
         // BTreeMap: iteration order is part of a deterministic run.
         .btree_map(".rangedb.v1")
         .compile_fds_with_config(files, config)?;

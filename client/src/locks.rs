@@ -22,12 +22,18 @@ impl Admin<'_> {
     pub fn locks(&self, prefix: &[u8]) -> impl Stream<Item = Result<v1::LockInfo>> + Send + use<> {
         let prefix = Bytes::copy_from_slice(prefix);
         let end = prefix_end(&prefix);
-        let span = Span::new(prefix, end);
-        let start = (self.client.clone(), Some(span));
-        let pages = stream::try_unfold(start, |(client, span)| async move {
-            let Some(span) = span else { return Ok::<_, Error>(None) };
+        // No lock stands under `_/`, and nobody but the system may look there.
+        let pieces = self.client.view.check_scan(&Span::new(prefix, end)).map(|mut pieces| {
+            pieces.reverse();
+            pieces
+        });
+        let start = (self.client.clone(), pieces);
+        let pages = stream::try_unfold(start, |(client, pieces)| async move {
+            let mut pieces = pieces?;
+            let Some(span) = pieces.pop() else { return Ok::<_, Error>(None) };
             let (locks, rest) = page(&client, span).await?;
-            Ok(Some((stream::iter(locks.into_iter().map(Ok::<_, Error>)), (client, rest))))
+            pieces.extend(rest);
+            Ok(Some((stream::iter(locks.into_iter().map(Ok::<_, Error>)), (client, Ok(pieces)))))
         });
         pages.try_flatten()
     }

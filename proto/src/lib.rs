@@ -5,6 +5,8 @@
 //! raft logs and in the state, so their numbers are never reused. The service stubs need feature
 //! `grpc`; without it this crate holds messages alone, which is all that the deterministic crates see.
 
+#[cfg(feature = "grpc")]
+pub mod codec;
 mod error;
 mod ids;
 mod range;

@@ -132,10 +132,17 @@ impl Control {
             | Ask::TransactionCommand(_)
             | Ask::Validate(_)
             | Ask::ListLocks(_)
-            | Ask::Forwarded(_) => {
+            | Ask::Forwarded(_)
+            | Ask::ForUser(_) => {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }
         })
+    }
+
+    /// Every timestamp that anybody gets from here on is above this one: this oracle hands out what is
+    /// higher, and one that follows it begins at a bound that this one never reaches.
+    pub fn newest_timestamp(&self) -> u64 {
+        self.oracle().newest().0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

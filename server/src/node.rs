@@ -7,24 +7,28 @@
 
 mod address_book;
 mod admission;
+mod caller;
 mod counts;
 mod forward;
 mod garbage;
 mod heartbeat;
 mod leading;
 mod lock_queue;
+mod oracle_view;
 mod readiness;
 mod reads;
+mod user_net;
 mod waiting;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use futures::future::{self, Either};
-use rangedb_client::net::SharedNet;
+use rangedb_client::net::{Net, SharedNet};
 use rangedb_client::{AddressKind, Client, Config};
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
@@ -32,14 +36,18 @@ use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use crate::board::Board;
 use crate::control::{Control, Seen, Surroundings};
 use crate::handle::StoreHandle;
+use crate::memory::Taken;
 use counts::CommandCounts;
 use forward::ControlPlane;
 use garbage::Garbage;
 use heartbeat::ClockNews;
 use lock_queue::LockQueues;
+use oracle_view::OracleView;
 use readiness::Readiness;
+use user_net::UserNet;
 
 pub use address_book::{AddressBook, Met};
+pub use caller::{Caller, CallerKind};
 pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
 
@@ -64,7 +72,17 @@ pub struct NodeParts {
     /// Peer addresses from the command line.
     pub seeds: Vec<String>,
     pub walk_pace: WalkPace,
+    pub heavy_reads: Arc<dyn HeavyReads>,
 }
+
+/// Where reads are evaluated whose cost grows with what they look at.
+pub trait HeavyReads: Send + Sync {
+    /// Runs the work soon, callers in turn. False if too much waits already: it is dropped then.
+    fn run(&self, caller: u64, work: Box<dyn FnOnce() + Send>) -> bool;
+}
+
+/// When a read that found too many others waiting may come again.
+const HEAVY_RETRY_MS: u32 = 50;
 
 /// See the module's head.
 pub struct Node {
@@ -74,6 +92,7 @@ pub struct Node {
     board: Arc<Board>,
     net: SharedNet,
     gateway: Client,
+    user_gateway: Client,
     around: Surroundings,
     seeds: Vec<String>,
     started: Duration,
@@ -83,10 +102,7 @@ pub struct Node {
     control: Mutex<Option<Arc<Control>>>,
     book: Mutex<AddressBook>,
     control_plane: Mutex<ControlPlane>,
-    /// The highest timestamp known to have been handed out.
-    highest_seen: AtomicU64,
-    /// The highest timestamp that a command brought along: the oracle handed it to a client.
-    highest_named: AtomicU64,
+    oracle: Arc<OracleView>,
     disk: Mutex<DiskSpace>,
     clock_news: Mutex<ClockNews>,
     stopped: Mutex<Option<String>>,
@@ -96,6 +112,7 @@ pub struct Node {
     telling_of_waits: AtomicBool,
     garbage: Mutex<Garbage>,
     walk_pace: WalkPace,
+    heavy_reads: Arc<dyn HeavyReads>,
     command_counts: CommandCounts,
 }
 
@@ -115,8 +132,10 @@ impl Node {
         let config = Config::new([&parts.descriptor.peer_address])
             .timeout(GATEWAY_TIMEOUT)
             .address_kind(AddressKind::Peer);
-        let gateway =
-            Client::with_net(parts.net.clone(), config).expect("a node's own address is valid");
+        let client =
+            |net| Client::with_net(net, config.clone()).expect("a node's own address is valid");
+        let gateway = client(parts.net.clone());
+        let user_gateway = client(Arc::new(UserNet(parts.net.clone())));
         let around = Surroundings {
             cluster_id: parts.cluster_id,
             node_id: parts.descriptor.node_id,
@@ -127,6 +146,7 @@ impl Node {
             gateway: gateway.clone(),
             formation: parts.formation.clone(),
         };
+        let oracle = OracleView::new(gateway.clone(), parts.net.clone());
         let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
         let known = founders.chain(parts.known_nodes);
         Arc::new(Node {
@@ -137,14 +157,14 @@ impl Node {
             board: parts.board,
             net: parts.net,
             gateway,
+            user_gateway,
             around,
             seeds: parts.seeds,
             leading: Mutex::default(),
             control: Mutex::new(None),
             book: Mutex::new(AddressBook::of(known)),
             control_plane: Mutex::default(),
-            highest_seen: AtomicU64::new(0),
-            highest_named: AtomicU64::new(0),
+            oracle,
             disk: Mutex::default(),
             clock_news: Mutex::default(),
             stopped: Mutex::new(None),
@@ -153,6 +173,7 @@ impl Node {
             telling_of_waits: AtomicBool::new(false),
             garbage: Mutex::default(),
             walk_pace: parts.walk_pace,
+            heavy_reads: parts.heavy_reads,
             command_counts: CommandCounts::default(),
         })
     }
@@ -167,39 +188,29 @@ impl Node {
         self.cluster_id
     }
 
-    /// Answers a request within `timeout`; an error is an answer too.
+    /// Answers a request within `timeout`; an error is an answer too. The answer's bytes stay taken from
+    /// the caller's share until whoever sends it lets go of them.
     pub async fn handle(
         self: &Arc<Self>,
+        caller: Caller,
         body: request::Body,
         timeout: Duration,
-    ) -> response::Body {
+    ) -> (response::Body, Option<Taken>) {
         use request::Body as Ask;
-        use response::Body as Tell;
         let may_happen_later = !matches!(
-            body,
-            Ask::PointRead(_)
-                | Ask::Scan(_)
-                | Ask::Validate(_)
-                | Ask::ListLocks(_)
-                | Ask::Locate(_)
-                | Ask::Timestamps(_)
+            unpacked(&body),
+            Some(
+                Ask::PointRead(_)
+                    | Ask::Scan(_)
+                    | Ask::Validate(_)
+                    | Ask::ListLocks(_)
+                    | Ask::Locate(_)
+                    | Ask::Timestamps(_)
+            )
         );
-        let answering = async {
-            match body {
-                Ask::PointRead(ask) => self.point_read(ask).await.map(Tell::PointRead),
-                Ask::Scan(ask) => self.scan(ask).await.map(Tell::Scan),
-                Ask::Write(ask) => self.write(ask, timeout).await.map(Tell::Write),
-                Ask::TransactionCommand(ask) => {
-                    self.transaction_command(ask, timeout).await.map(Tell::TransactionCommand)
-                }
-                Ask::Validate(ask) => self.validate(ask).await.map(Tell::Validate),
-                Ask::ListLocks(ask) => self.list_locks(ask).await.map(Tell::ListLocks),
-                Ask::Forwarded(ask) => self.handle_forwarded(*ask).await,
-                other => self.to_control(other, timeout).await,
-            }
-        };
-        let first = future::select(Box::pin(answering), self.net.sleep(timeout)).await;
-        let answer = match first {
+        let mut room = None;
+        let answering = Box::pin(self.answer(caller, body, timeout, &mut room));
+        let answer = match future::select(answering, self.net.sleep(timeout)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) if may_happen_later => {
                 Err(v1::Error::undetermined("no answer within the request's time"))
@@ -208,12 +219,77 @@ impl Node {
                 Err(v1::Error::deadline_exceeded("no answer within the request's time"))
             }
         };
-        answer.unwrap_or_else(|error| Tell::Error(self.with_leader_address(error)))
+        let answer =
+            answer.unwrap_or_else(|error| response::Body::Error(self.with_leader_address(error)));
+        if let Some(room) = &mut room {
+            room.shrink_to(answer.encoded_len() as u64);
+        }
+        (answer, room)
     }
 
-    /// The client inside the node: finds its way to any key from here.
+    /// Bytes for the answer are put into `room` before it is evaluated.
+    async fn answer(
+        self: &Arc<Self>,
+        caller: Caller,
+        body: request::Body,
+        timeout: Duration,
+        room: &mut Option<Taken>,
+    ) -> Result<response::Body, v1::Error> {
+        use request::Body as Ask;
+        use response::Body as Tell;
+        caller.check(&body)?;
+        let (caller, body) = match body {
+            Ask::ForUser(ask) => {
+                let caller = caller.as_user();
+                let body = ask.body.ok_or_else(|| v1::Error::invalid("body", "it is missing"))?;
+                caller.check(&body)?;
+                (caller, body)
+            }
+            body => (caller, body),
+        };
+        Ok(match body {
+            Ask::PointRead(ask) => Tell::PointRead(self.point_read(&caller, ask, room).await?),
+            Ask::Scan(ask) => Tell::Scan(self.scan(&caller, ask, room).await?),
+            Ask::Write(ask) => Tell::Write(self.write(&caller, ask, timeout, room).await?),
+            Ask::TransactionCommand(ask) => {
+                let reply = self.transaction_command(&caller, ask, timeout, room).await?;
+                Tell::TransactionCommand(reply)
+            }
+            Ask::Validate(ask) => Tell::Validate(self.validate(&caller, ask).await?),
+            Ask::ListLocks(ask) => Tell::ListLocks(self.list_locks(&caller, ask, room).await?),
+            Ask::Forwarded(ask) => self.handle_forwarded(*ask).await?,
+            other => self.to_control(other, timeout).await?,
+        })
+    }
+
+    /// What is heavy is evaluated where it holds up nobody; returns what came of it.
+    async fn heavy<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, v1::Error> {
+        let (tell, told) = oneshot::channel();
+        let work = Box::new(move || {
+            // Whoever gave up meanwhile needs no answer.
+            if !tell.is_canceled() {
+                let _ = tell.send(work());
+            }
+        });
+        if !self.heavy_reads.run(caller.number, work) {
+            return Err(v1::Error::too_busy(HEAVY_RETRY_MS, "too many heavy reads wait"));
+        }
+        // Dropped unused when the node is being taken down, and by a panic.
+        told.await.map_err(|_| v1::Error::unavailable("the read was broken off"))
+    }
+
+    /// The client inside the node, for users: finds its way to any key from here.
     pub fn gateway(&self) -> &Client {
-        &self.gateway
+        &self.user_gateway
+    }
+
+    /// The world that this node lives in.
+    pub fn net(&self) -> &dyn Net {
+        &*self.net
     }
 
     pub fn descriptor(&self) -> &NodeDescriptor {
@@ -241,7 +317,7 @@ impl Node {
 
     /// The highest timestamp known here to have been handed out.
     pub fn newest_timestamp(&self) -> u64 {
-        self.highest_seen.load(Ordering::Relaxed)
+        self.oracle().newest().0
     }
 
     /// Why the cluster no longer wants this node, if so: the process then ends.
@@ -304,7 +380,15 @@ impl Node {
 
     /// A timestamp that the oracle is known to have handed out.
     fn saw(&self, timestamp: u64) {
-        self.highest_seen.fetch_max(timestamp, Ordering::Relaxed);
+        self.oracle.saw(timestamp);
+    }
+
+    /// The oracle's time; up to date, without a question, while this node is the control plane.
+    fn oracle(&self) -> &Arc<OracleView> {
+        if let Some(control) = self.control() {
+            self.saw(control.newest_timestamp());
+        }
+        &self.oracle
     }
 
     /// Hints of a leader are of use only with its address.
@@ -317,6 +401,14 @@ impl Node {
             not_leader.leader_peer_address = node.peer_address;
         }
         error
+    }
+}
+
+/// What is asked, whoever it is for.
+fn unpacked(body: &request::Body) -> Option<&request::Body> {
+    match body {
+        request::Body::ForUser(ask) => ask.body.as_ref(),
+        body => Some(body),
     }
 }
 

@@ -11,7 +11,9 @@
 //! # Threads
 //!
 //! One for each store, one that writes logs, one that flushes, and tokio's for everything that
-//! waits. A panic or an engine's error on one of the first three ends the process (`end`).
+//! waits. A panic or an engine's error on one of the first three ends the process (`end`). Raft
+//! messages have a runtime of their own (`peer_runtime`), so that no client's work holds up a
+//! heartbeat, and reads whose cost grows with the data have threads of their own (`heavy_reads`).
 
 mod accept;
 mod apply_worker;
@@ -24,6 +26,7 @@ mod end;
 mod engines;
 mod flusher;
 mod grpc_limits;
+mod heavy_reads;
 pub mod identity;
 mod listen;
 mod local_net;
@@ -31,9 +34,11 @@ mod log_writer;
 pub mod logging;
 mod lookup;
 mod mailbox;
+mod memory;
 mod metrics;
 mod open_files;
 mod patient_state;
+mod peer_runtime;
 mod reclaimer;
 mod running;
 pub mod server;

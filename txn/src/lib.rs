@@ -153,7 +153,7 @@ pub use limits::{
 };
 pub use list_locks::locks;
 pub use machine::TxnMachine;
-pub use read::{Locks, ReadAt, ReadOutcome, get};
+pub use read::{Found, Locks, ReadAt, ReadOutcome, get};
 pub use read_checks::ResumeAt;
 pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};
 pub use spans::{check_spans, names_spans};

@@ -81,6 +81,16 @@ impl<T> ReadOutcome<T> {
     }
 }
 
+/// A key as a read found it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Found {
+    /// `None`: it has no value.
+    pub kv: Option<KeyValue>,
+    /// When what was found was committed, a deletion too; 0 if nothing was ever written. Whoever tells
+    /// of a latest read waits until the oracle is above it.
+    pub newest_ts: u64,
+}
+
 /// The key's value, if it has one at `at`, in the range that begins at `range_start`. One point get
 /// for its lock and one for its newest value; at a timestamp, one more for the floor, and a seek if
 /// the key was written later.
@@ -94,7 +104,7 @@ pub fn get(
     key: &[u8],
     at: ReadAt,
     locks: &Locks,
-) -> Result<ReadOutcome<Option<KeyValue>>> {
+) -> Result<ReadOutcome<Found>> {
     if let Some(floor_ts) = floor_above(reader, range_start, at)? {
         return Ok(ReadOutcome::TooOld { floor_ts });
     }
@@ -104,15 +114,21 @@ pub fn get(
     {
         return Ok(ReadOutcome::Locked(lock.in_the_way(Bytes::copy_from_slice(key))));
     }
-    committed(reader, key, at).map(ReadOutcome::Value)
+    let (kv, newest_ts) = committed(reader, key, at)?;
+    Ok(ReadOutcome::Value(Found { kv, newest_ts }))
 }
 
-/// The key's committed value, whatever is about to be committed.
-pub(crate) fn committed(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>> {
-    match versions::visible(reader, key, at)? {
-        Some(record) if !record.is_deleted() => {
-            versions::key_value(reader, Bytes::copy_from_slice(key), &record).map(Some)
-        }
-        _ => Ok(None),
-    }
+/// The key's committed value, whatever is about to be committed, and when it or the deletion that
+/// was found was committed.
+pub(crate) fn committed(
+    reader: &dyn Reader,
+    key: &[u8],
+    at: ReadAt,
+) -> Result<(Option<KeyValue>, u64)> {
+    let Some(record) = versions::visible(reader, key, at)? else { return Ok((None, 0)) };
+    let kv = match record.is_deleted() {
+        true => None,
+        false => Some(versions::key_value(reader, Bytes::copy_from_slice(key), &record)?),
+    };
+    Ok((kv, record.mod_ts))
 }

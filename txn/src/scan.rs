@@ -50,6 +50,9 @@ pub struct Page {
     /// Where the next page begins (forward) or ends, exclusive (reverse). `None`: the span holds no
     /// more rows.
     pub next: Option<Bytes>,
+    /// When the newest of the keys that were walked over was committed, deletions included. Whoever
+    /// tells of a latest page waits until the oracle is above it.
+    pub newest_ts: u64,
 }
 
 impl From<Page> for ScanReply {
@@ -87,6 +90,7 @@ pub fn scan(
     let mut walked = 0;
     loop {
         let row = walk.next()?;
+        page.newest_ts = walk.newest_ts();
         while let Some((key, locked)) = obstacles.next_up_to(row.as_ref().map(|(key, _)| key))? {
             if walked == PAGE_WALK_MAX {
                 return Ok(page.finish(Some(key)));
@@ -172,6 +176,7 @@ struct PageBuilder<'a> {
     bytes_max: u64,
     keys_only: bool,
     direction: Direction,
+    newest_ts: u64,
 }
 
 impl<'a> PageBuilder<'a> {
@@ -185,6 +190,7 @@ impl<'a> PageBuilder<'a> {
             bytes_max: or_all(request.bytes_max).min(PAGE_BYTES_MAX),
             keys_only: request.keys_only,
             direction: request.direction,
+            newest_ts: 0,
         }
     }
 
@@ -212,7 +218,7 @@ impl<'a> PageBuilder<'a> {
     /// The page up to, but without, what stands at `next`.
     fn finish(self, next: Option<Bytes>) -> ReadOutcome<Page> {
         let next = next.map(|key| resume_at(key, self.direction));
-        ReadOutcome::Value(Page { kvs: self.kvs, next })
+        ReadOutcome::Value(Page { kvs: self.kvs, next, newest_ts: self.newest_ts })
     }
 
     fn stop_at(self, locked: KeyLocked) -> ReadOutcome<Page> {

@@ -231,6 +231,8 @@ pub(crate) struct Walk<'a> {
     at: ReadAt,
     /// Deleted versions that are spent are passed over, as if they were not there.
     collect_below: u64,
+    /// The newest commit walked over, deletions included.
+    newest_ts: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -243,7 +245,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Self> {
         let span = keys::data_span(start, end);
         let records = reader.scan(ColumnFamily::Current, &span.start, &span.end, direction)?;
-        Ok(Walk { reader, records, at, collect_below: 0 })
+        Ok(Walk { reader, records, at, collect_below: 0, newest_ts: 0 })
     }
 
     /// For walks that decide something at apply: what replicas may differ in is passed over.
@@ -254,8 +256,14 @@ impl<'a> Walk<'a> {
     /// The next key, and its version if it has a value at the walk's timestamp.
     pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Option<Record>)>> {
         let Some((key, current)) = self.next_newest()? else { return Ok(None) };
+        self.newest_ts = self.newest_ts.max(current.mod_ts);
         let visible = visible_below(self.reader, &key, current, self.at)?;
         Ok(Some((key, visible.filter(|record| !record.is_deleted()))))
+    }
+
+    /// When the newest of what [`Walk::next`] walked over was committed, deletions included.
+    pub(crate) fn newest_ts(&self) -> u64 {
+        self.newest_ts
     }
 
     /// The next key and its newest version, whatever the walk's timestamp.

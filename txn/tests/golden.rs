@@ -124,7 +124,7 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
             let (at, locks) = (words.at(), words.locks());
             let key = words.bytes();
             let outcome = get(&replica.state, replica.start_key(), &key, at, &locks).unwrap();
-            show_read(&outcome, |kv| kv.as_ref().map_or("no value".into(), show))
+            show_read(&outcome, |found| found.kv.as_ref().map_or("no value".into(), show))
         }
         "scan" => {
             let request = ScanRequest {

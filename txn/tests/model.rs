@@ -97,6 +97,17 @@ impl Run {
             *reason = REUSED.into();
             self.reused += 1;
         }
+        if let Some(command_reply::Body::ConditionFailed(failed)) = &mut reply.body {
+            // The model knows of no deletion where nothing was.
+            let newest_ts = std::mem::take(&mut failed.newest_ts);
+            let found = failed.actual.as_ref().map(|kv| kv.mod_ts);
+            let is_told = newest_ts > commit.start_ts;
+            let is_right = found.map_or(is_told || newest_ts == 0, |mod_ts| match is_told {
+                true => newest_ts == mod_ts,
+                false => newest_ts == 0 && mod_ts <= commit.start_ts,
+            });
+            assert!(is_right, "seed {}: {newest_ts} of {found:?}: {commit:?}", self.seed);
+        }
         let expected = self.model.commit(&commit, self.range.fence);
         assert_eq!(reply, expected, "seed {}: {commit:?}", self.seed);
     }

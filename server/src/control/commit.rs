@@ -128,7 +128,7 @@ impl Surroundings {
 pub fn get_in(view: &ReadView, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
     let (start, at) = (&view.descriptor.start_key, rangedb_txn::ReadAt::Latest);
     let read = rangedb_txn::get(&*view.reader, start, key, at, &Locks::Ignored);
-    read.map_err(storage_error)?.unlocked()
+    Ok(read.map_err(storage_error)?.unlocked()?.kv)
 }
 
 /// What is told by a control plane that finds out that it is one no more.

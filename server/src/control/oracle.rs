@@ -84,6 +84,11 @@ impl Oracle {
         (age <= AGE_MAX).then_some(shown + age)
     }
 
+    /// Every timestamp from here on is above this one.
+    pub fn newest(&self) -> Timestamp {
+        self.last
+    }
+
     /// No timestamp at or above this has been handed out.
     pub fn bound(&self) -> Timestamp {
         self.bound

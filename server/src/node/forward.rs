@@ -68,7 +68,7 @@ impl Node {
         timeout: Duration,
     ) -> Result<response::Body, v1::Error> {
         if let Some(control) = self.control() {
-            return Ok(control.handle(body).await);
+            return Ok(self.noted(control.handle(body).await));
         }
         let deadline = self.net.now() + timeout;
         let mut asked = BTreeSet::new();
@@ -93,12 +93,7 @@ impl Node {
                 Ok(response::Body::Error(error)) if is_not_leader(&error) => {
                     hint = self.hinted_peer_address(&error);
                 }
-                Ok(answer) => {
-                    if let response::Body::Timestamps(timestamps) = &answer {
-                        self.saw(timestamps.last);
-                    }
-                    return Ok(answer);
-                }
+                Ok(answer) => return Ok(self.noted(answer)),
                 Err(CallError::NotSent(_)) => {}
                 Err(CallError::Lost(reason)) => {
                     if changes_something(&body) {
@@ -108,6 +103,14 @@ impl Node {
             }
         }
         Err(v1::Error::unavailable("the control plane cannot be reached"))
+    }
+
+    /// An answer of the control plane, with what it says of the oracle's time taken in.
+    fn noted(&self, answer: response::Body) -> response::Body {
+        if let response::Body::Timestamps(timestamps) = &answer {
+            self.saw(timestamps.last);
+        }
+        answer
     }
 
     /// Where the control plane most likely is: this node's replica of the control range knows its

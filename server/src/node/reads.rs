@@ -1,23 +1,49 @@
 //! Reads addressed to a range: this node answers if it leads the range.
+//!
+//! A point read is evaluated where it stands; everything whose cost grows with what it looks at goes to
+//! [`HeavyReads`](super::HeavyReads). Bytes for the largest answer are taken from the caller's share
+//! first, and what was not needed is given back behind the evaluation.
 
-use std::sync::atomic::Ordering;
-
+use prost::Message;
 use rangedb_proto::v1::{
     self, ListLocks, ListLocksReply, PointRead, PointReadReply, RangeHeader, ReadCheck, Scan,
     ScanReply, Validate, ValidateReply,
 };
-use rangedb_proto::{RangeDescriptorExt, RangeId, Timestamp};
+use rangedb_proto::{KEY_BYTES_MAX, RangeDescriptorExt, RangeId, Timestamp, VALUE_BYTES_MAX};
 use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
 use rangedb_storage::Direction;
-use rangedb_txn::{Locks, ScanRequest, check_key, check_validate};
+use rangedb_txn::{Locks, PAGE_BYTES_MAX, PAGE_WALK_MAX, ScanRequest, check_key, check_validate};
 
-use super::{Node, storage_error};
+use super::admission::newest_read;
+use super::{Caller, Node, storage_error};
 use crate::handle::ReadView;
+use crate::memory::Taken;
+
+/// A row at most: the largest value, its key, and figures beside them.
+const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + KV_BYTES;
+
+/// What a row costs beside its key and value, in memory and on the wire.
+const KV_BYTES: usize = 160;
+
+/// The descriptors, keys and figures of any answer that is no page.
+const SMALL_BYTES: usize = 4 * 1024;
 
 impl Node {
-    pub(super) async fn point_read(&self, ask: PointRead) -> Result<PointReadReply, v1::Error> {
+    pub(super) async fn point_read(
+        &self,
+        caller: &Caller,
+        ask: PointRead,
+        room: &mut Option<Taken>,
+    ) -> Result<PointReadReply, v1::Error> {
         check_key(&ask.key)?;
-        let view = self.view(ask.range, ask.read_ts).await?;
+        let mut view = self.view(ask.range, ask.read_ts).await?;
+        *room = caller.answers.try_take(ROW_BYTES_MAX as u64);
+        if room.is_none() {
+            // A view must not be held while others are waited for.
+            drop(view);
+            *room = Some(caller.room(ROW_BYTES_MAX, &*self.net).await?);
+            view = self.view(ask.range, ask.read_ts).await?;
+        }
         if !view.descriptor.contains(&ask.key) {
             return Err(outside(&view));
         }
@@ -25,12 +51,23 @@ impl Node {
         let locks = Locks::InTheWay { but_of: ask.pass_locks_of };
         let read =
             rangedb_txn::get(&*view.reader, &view.descriptor.start_key, &ask.key, at, &locks);
-        let kv = read.map_err(storage_error)?.unlocked()?;
-        self.let_oracle_pass(Timestamp(kv.as_ref().map_or(0, |kv| kv.mod_ts))).await?;
-        Ok(PointReadReply { kv })
+        let found = read.map_err(storage_error)?.unlocked()?;
+        drop(view);
+        let reply = PointReadReply { kv: found.kv };
+        if let Some(room) = room {
+            room.shrink_to(reply.encoded_len() as u64);
+        }
+        self.oracle().wait_for(Timestamp(found.newest_ts)).await?;
+        Ok(reply)
     }
 
-    pub(super) async fn scan(&self, ask: Scan) -> Result<ScanReply, v1::Error> {
+    pub(super) async fn scan(
+        &self,
+        caller: &Caller,
+        ask: Scan,
+        room: &mut Option<Taken>,
+    ) -> Result<ScanReply, v1::Error> {
+        *room = Some(caller.room(page_bytes_max(&ask), &*self.net).await?);
         let view = self.view(ask.range, ask.read_ts).await?;
         if !view.descriptor.covers(&ask.start_key, &ask.end_key) {
             return Err(outside(&view));
@@ -46,16 +83,28 @@ impl Node {
             at: rangedb_txn::ReadAt::from_read_ts(ask.read_ts),
             locks: Locks::InTheWay { but_of: ask.pass_locks_of },
         };
-        let page = rangedb_txn::scan(&*view.reader, &view.descriptor.start_key, &request);
-        let page = page.map_err(storage_error)?.unlocked()?;
-        let newest = page.kvs.iter().map(|kv| kv.mod_ts).max().unwrap_or_default();
-        self.let_oracle_pass(Timestamp(newest)).await?;
-        Ok(page.into())
+        let page = self.heavy(caller, move || {
+            rangedb_txn::scan(&*view.reader, &view.descriptor.start_key, &request)
+        });
+        let page = page.await?.map_err(storage_error)?.unlocked()?;
+        let newest = Timestamp(page.newest_ts);
+        let reply = ScanReply::from(page);
+        if let Some(room) = room {
+            room.shrink_to((reply.encoded_len() + reply.kvs.len() * KV_BYTES) as u64);
+        }
+        self.oracle().wait_for(newest).await?;
+        Ok(reply)
     }
 
     /// A read at the commit timestamp: served like one, so that nothing commits there behind it.
-    pub(super) async fn validate(&self, ask: Validate) -> Result<ValidateReply, v1::Error> {
+    pub(super) async fn validate(
+        &self,
+        caller: &Caller,
+        ask: Validate,
+    ) -> Result<ValidateReply, v1::Error> {
         check_validate(&ask)?;
+        let named = newest_read(&ask.reads).max(ask.start_ts);
+        self.oracle().confirm(Timestamp(named), "read_ts").await?;
         let view = self.view(ask.range, ask.commit_ts).await?;
         let covered = |read: &ReadCheck| match read.end_key.is_empty() {
             true => view.descriptor.contains(&read.start_key),
@@ -64,12 +113,21 @@ impl Node {
         if !ask.reads.iter().all(covered) {
             return Err(outside(&view));
         }
-        let outcome = rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask);
-        outcome.map_err(storage_error)?.unlocked()
+        // What it may tell of was committed at or below commit_ts, which the oracle has passed.
+        let outcome = self.heavy(caller, move || {
+            rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask)
+        });
+        outcome.await?.map_err(storage_error)?.unlocked()
     }
 
     /// Locks as they stand now, whoever asks.
-    pub(super) async fn list_locks(&self, ask: ListLocks) -> Result<ListLocksReply, v1::Error> {
+    pub(super) async fn list_locks(
+        &self,
+        caller: &Caller,
+        ask: ListLocks,
+        room: &mut Option<Taken>,
+    ) -> Result<ListLocksReply, v1::Error> {
+        *room = Some(caller.room(LOCKS_BYTES_MAX, &*self.net).await?);
         let view = self.view(ask.range, 0).await?;
         let end = match &ask.end_key[..] {
             [] => view.descriptor.end_key.clone(),
@@ -78,9 +136,11 @@ impl Node {
         if !view.descriptor.covers(&ask.start_key, &end) {
             return Err(outside(&view));
         }
-        let span = (&ask.start_key[..], &end[..]);
-        let page = rangedb_txn::locks(&*view.reader, span, ask.limit, ask.started_below_ts);
-        let (locks, resume) = page.map_err(storage_error)?;
+        let page = self.heavy(caller, move || {
+            let span = (&ask.start_key[..], &end[..]);
+            rangedb_txn::locks(&*view.reader, span, ask.limit, ask.started_below_ts)
+        });
+        let (locks, resume) = page.await?.map_err(storage_error)?;
         Ok(ListLocksReply { locks, resume_key: resume.unwrap_or_default() })
     }
 
@@ -90,35 +150,34 @@ impl Node {
         let at = match read_ts {
             0 => ReadAt::Latest,
             at => {
-                self.check_handed_out(Timestamp(at), "read_ts").await?;
+                self.oracle().confirm(Timestamp(at), "read_ts").await?;
                 ReadAt::Snapshot(Timestamp(at))
             }
         };
         Ok(self.stores.read(range, at).await?)
-    }
-
-    /// Refuses timestamps from the future: reading there would push up every later commit.
-    pub(super) async fn check_handed_out(
-        &self,
-        at: Timestamp,
-        argument: &str,
-    ) -> Result<(), v1::Error> {
-        if at.0 <= self.highest_seen.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let newest = self.gateway.timestamp().await.map_err(v1::Error::from)?;
-        self.saw(newest.0);
-        if at <= newest {
-            return Ok(());
-        }
-        let message = format!("timestamp {at} is ahead of the cluster's newest, {newest}");
-        Err(v1::Error::invalid(argument, message))
     }
 }
 
 pub(super) fn range_ref(header: Option<RangeHeader>) -> Result<RangeRef, v1::Error> {
     let header = header.ok_or_else(|| v1::Error::invalid("range", "it is missing"))?;
     Ok(RangeRef { id: RangeId(header.range_id), epoch: header.epoch.unwrap_or_default() })
+}
+
+/// Bytes of a page of locks at most: they are closed behind the bound of a page.
+const LOCKS_BYTES_MAX: usize = 2 * PAGE_BYTES_MAX as usize + SMALL_BYTES;
+
+/// Bytes of a page at most: it ends at its bound, or with its first row, however large.
+fn page_bytes_max(ask: &Scan) -> usize {
+    let bytes_max = match ask.bytes_max {
+        0 => PAGE_BYTES_MAX,
+        asked => asked.min(PAGE_BYTES_MAX),
+    };
+    let rows = match ask.limit {
+        0 => PAGE_WALK_MAX,
+        limit => usize::try_from(limit).unwrap_or(PAGE_WALK_MAX).min(PAGE_WALK_MAX),
+    };
+    let first_row = if ask.keys_only { KEY_BYTES_MAX + KV_BYTES } else { ROW_BYTES_MAX };
+    SMALL_BYTES + rows * KV_BYTES + first_row.max(bytes_max as usize)
 }
 
 /// The sender's idea of the range is wrong in spite of its epoch.

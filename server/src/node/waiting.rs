@@ -24,8 +24,9 @@ use rangedb_proto::v1::{
     error::Kind, operation, request, response, transaction_status::State,
 };
 
-use super::Node;
 use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
+use super::{Caller, Node};
+use crate::memory::Taken;
 
 /// How often the first of a queue asks the range again without having been woken.
 const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
@@ -44,15 +45,17 @@ impl Node {
     /// Proposes the command until it meets no lock or the time is up.
     pub(super) async fn command_or_wait(
         self: &Arc<Self>,
+        caller: &Caller,
         range: Option<RangeHeader>,
         mut body: command::Body,
         wait: Duration,
+        room: &mut Option<Taken>,
     ) -> Result<CommandReply, v1::Error> {
         let until = self.net.now() + wait;
         let start_ts = start_ts_of(&body);
         let (mut waiting, mut awaited) = (None, Bytes::new());
         loop {
-            let answer = self.command(range, body.clone()).await;
+            let answer = self.command(caller, range, body.clone(), room).await;
             self.command_counts.count(&body, &answer);
             let reply = answer?;
             self.note_locks(&body, &reply);

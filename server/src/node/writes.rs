@@ -1,100 +1,165 @@
 //! Commands addressed to a range: checked here, decided by the range's log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message;
-use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
     self, Command, CommandReply, Committed, Conflict, RangeHeader, TransactionCommand,
     TransactionCommandReply, Write, WriteReply, command, command_reply, error::Kind,
 };
-use rangedb_raftstore::ReadAt;
-use rangedb_txn::{check_command, check_spans, names_spans};
+use rangedb_proto::{Timestamp, VALUE_BYTES_MAX};
+use rangedb_raftstore::{RangeRef, ReadAt};
+use rangedb_txn::{PREVIOUS_BYTES_MAX, check_command, check_spans, names_spans};
 
 use super::reads::range_ref;
-use super::{Node, storage_error};
+use super::{Caller, Node, storage_error};
+use crate::memory::Taken;
 
 impl Node {
     pub(super) async fn write(
         self: &Arc<Self>,
+        caller: &Caller,
         ask: Write,
         timeout: Duration,
+        room: &mut Option<Taken>,
     ) -> Result<WriteReply, v1::Error> {
         let commit = ask.commit.ok_or_else(|| v1::Error::invalid("commit", "it is missing"))?;
         let wait = wait_within(ask.lock_wait_ms, timeout);
         let body = command::Body::CommitOneRange(commit);
-        let reply = self.command_or_wait(ask.range, body, wait).await?;
+        let reply = self.command_or_wait(caller, ask.range, body, wait, room).await?;
         committed(reply).map(|committed| WriteReply { committed: Some(committed) })
     }
 
     /// One range's part of a transaction; what the range answers is for the coordinator to judge.
     pub(super) async fn transaction_command(
         self: &Arc<Self>,
+        caller: &Caller,
         ask: TransactionCommand,
         timeout: Duration,
+        room: &mut Option<Taken>,
     ) -> Result<TransactionCommandReply, v1::Error> {
         let body = ask.command.and_then(|command| command.body);
         let body = body.ok_or_else(|| v1::Error::invalid("command", "it is missing"))?;
         let wait = wait_within(ask.lock_wait_ms, timeout);
-        let reply = self.command_or_wait(ask.range, body, wait).await?;
+        let reply = self.command_or_wait(caller, ask.range, body, wait, room).await?;
         Ok(TransactionCommandReply { reply: Some(reply) })
     }
 
     pub(super) async fn command(
         &self,
+        caller: &Caller,
         range: Option<RangeHeader>,
         body: command::Body,
+        room: &mut Option<Taken>,
     ) -> Result<CommandReply, v1::Error> {
+        let reply_bytes = reply_bytes_max(&body);
         let command = Command { body: Some(body) };
         check_command(&command)?;
         let command = self.admit(command).await?;
-        if names_spans(&command) {
-            let view = self.stores.read(range_ref(range)?, ReadAt::Latest).await?;
-            let spans = check_spans(&*view.reader, &view.descriptor, &command);
-            spans.map_err(storage_error)??;
+        let range = range_ref(range)?;
+        let command = self.check_spans(caller, range, command).await?;
+        if reply_bytes > 0 {
+            // What an earlier attempt left is given back first.
+            *room = None;
+            *room = Some(caller.room(reply_bytes, &*self.net).await?);
         }
-        let reply = self.stores.propose(range_ref(range)?, &command).await?;
+        let reply = self.stores.propose(range, &command).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
-        match &reply.body {
-            Some(command_reply::Body::Committed(committed)) => {
-                self.acknowledge(committed.commit_ts).await?;
-            }
-            // Such a transaction may be acknowledged as soon as this is answered.
-            Some(command_reply::Body::Prewritten(prewritten)) if prewritten.async_commit => {
-                self.acknowledge(prewritten.min_commit_ts).await?;
-            }
-            Some(command_reply::Body::ConditionFailed(failed)) => {
-                let found = failed.actual.as_ref().map_or(0, |kv| kv.mod_ts);
-                self.let_oracle_pass(Timestamp(found)).await?;
-            }
-            _ => {}
+        if let Some(room) = room {
+            room.shrink_to(reply.encoded_len() as u64);
         }
-        Ok(reply)
-    }
-
-    async fn acknowledge(&self, commit_ts: u64) -> Result<(), v1::Error> {
-        self.let_oracle_pass(Timestamp(commit_ts)).await.map_err(|error| {
-            let message = format!("it is committed, and the oracle is silent: {}", error.message);
-            v1::Error::undetermined(message)
-        })
-    }
-
-    /// Waits until the oracle hands out timestamps above a commit that is going to be told of. A
-    /// one-range commit can be pushed ahead of it by its neighbours in the log; a transaction that
-    /// begins afterwards would miss it. The oracle's clock gets there within a millisecond.
-    pub(super) async fn let_oracle_pass(&self, commit_ts: Timestamp) -> Result<(), v1::Error> {
-        let named = self.highest_named.load(Ordering::Relaxed);
-        let mut newest = self.highest_seen.load(Ordering::Relaxed).max(named);
-        while newest < commit_ts.0 {
-            let fresh = self.gateway.timestamp().await.map_err(v1::Error::from)?;
-            self.saw(fresh.0);
-            newest = fresh.0;
+        // Told only once the oracle is above it: a transaction that begins after this answer would
+        // miss a commit that a client knows of already. The oracle's clock gets there in a millisecond.
+        let passed = self.oracle().wait_for(newest_told(&reply)).await;
+        match (&reply.body, passed) {
+            (_, Ok(())) => Ok(reply),
+            (
+                Some(command_reply::Body::Committed(_) | command_reply::Body::Prewritten(_)),
+                Err(e),
+            ) => {
+                let message = format!("it is committed, and the oracle is silent: {}", e.message);
+                Err(v1::Error::undetermined(message))
+            }
+            (_, Err(error)) => Err(error),
         }
-        Ok(())
     }
+}
+
+impl Node {
+    /// Refuses a command whose spans hold more than one command may walk over.
+    async fn check_spans(
+        &self,
+        caller: &Caller,
+        range: RangeRef,
+        command: Command,
+    ) -> Result<Command, v1::Error> {
+        if !names_spans(&command) {
+            return Ok(command);
+        }
+        let view = self.stores.read(range, ReadAt::Latest).await?;
+        let checking = self.heavy(caller, move || {
+            let checked = check_spans(&*view.reader, &view.descriptor, &command);
+            checked.map(|within| within.map(|()| command))
+        });
+        checking.await?.map_err(storage_error)?
+    }
+}
+
+/// Bytes of keys and values that the command may be answered with; 0: no more than it brought itself.
+fn reply_bytes_max(body: &command::Body) -> usize {
+    use command::Body;
+    let values = |count: usize| PREVIOUS_BYTES_MAX.min(count.saturating_mul(VALUE_BYTES_MAX));
+    match body {
+        Body::CommitOneRange(commit) => {
+            let previous = if commit.return_previous { commit.operations.len() } else { 0 };
+            // Of the condition that fails.
+            let actual = commit.conditions.len().min(1);
+            values(previous.max(actual))
+        }
+        Body::Prewrite(prewrite) => values(prewrite.conditions.len().min(1)),
+        Body::AcquireLocks(acquire) => values(acquire.keys.len()),
+        Body::CommitKeys(_)
+        | Body::RollbackKeys(_)
+        | Body::CheckTransaction(_)
+        | Body::ResolveLocks(_)
+        | Body::HeartbeatLock(_)
+        | Body::CheckSecondaries(_)
+        | Body::CollectGarbage(_) => 0,
+    }
+}
+
+/// The newest commit that the reply lets its reader know of; 0 if it tells of none.
+fn newest_told(reply: &CommandReply) -> Timestamp {
+    use command_reply::Body;
+    Timestamp(match &reply.body {
+        Some(Body::Committed(committed)) => committed.commit_ts,
+        // Such a transaction may be acknowledged as soon as this is answered.
+        Some(Body::Prewritten(prewritten)) if prewritten.async_commit => prewritten.min_commit_ts,
+        Some(Body::ConditionFailed(failed)) => failed.newest_ts,
+        Some(Body::WriteConflict(conflict)) => conflict.winner_commit_ts,
+        Some(Body::TransactionStatus(status)) => status.commit_ts,
+        Some(Body::LocksAcquired(acquired)) => {
+            acquired.current.iter().map(|kv| kv.mod_ts).max().unwrap_or_default()
+        }
+        Some(
+            // What stands there may never be committed.
+            Body::Prewritten(_)
+            | Body::Locked(_)
+            | Body::CommitTooLow(_)
+            | Body::Aborted(_)
+            // They tell of no commit.
+            | Body::Resolved(_)
+            | Body::GarbageCollected(_)
+            | Body::TooOld(_)
+            | Body::EpochChanged(_)
+            | Body::Damaged(_)
+            | Body::TooLarge(_)
+            | Body::Invalid(_),
+        )
+        | None => 0,
+    })
 }
 
 /// How long a request may wait for a lock. Time is left for asking the range once more: cut off in

@@ -18,6 +18,8 @@ pub use args::{LogFormat, LogLevel, ReadMode, ServerArgs};
 use file::File;
 
 use crate::founding::check_split_keys;
+use crate::shell::engines::MEMTABLES;
+use crate::shell::memory::{Division, LIMIT_MIN, default_limit};
 
 /// Stores of a node at most, whatever its cores: each has a thread, and ranges spread thin gain
 /// nothing from sharing a pass.
@@ -57,6 +59,8 @@ pub struct Config {
     pub raft: RaftConfig,
     pub storage: StorageConfig,
     pub limits: Limits,
+    /// Bytes that the node uses at most, divided as `memory.rs` says.
+    pub memory_limit: u64,
 }
 
 /// How much the engines may use.
@@ -141,6 +145,10 @@ impl Config {
         // Whoever reaches the node at one address reaches it at the other.
         let host = peer_address.rsplit_once(':').map_or("localhost", |(host, _)| host);
         let by_default = format!("{host}:{CLIENT_PORT}");
+        let memory_limit = args.memory_limit.or(file.memory_limit);
+        let memory_limit = memory_limit.map_or_else(default_limit, |size| size.0);
+        let memory = Division::of(memory_limit);
+        let stores = file.stores.unwrap_or_else(default_stores);
         Config {
             client_address: address(args.client_address, file.client_address, &by_default),
             peer_address,
@@ -153,10 +161,11 @@ impl Config {
             split_keys,
             log_level: args.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Json),
-            stores: file.stores.unwrap_or_else(default_stores),
+            stores,
             raft,
-            storage: file.storage.complete(),
-            limits: file.limits.complete(),
+            storage: file.storage.complete(&memory),
+            limits: file.limits.complete(&memory, stores),
+            memory_limit,
         }
     }
 
@@ -191,6 +200,7 @@ impl Config {
             let reason = format!("must be 1 to {STORES_MAX}");
             return Err(ConfigError::invalid("stores", self.stores, reason));
         }
+        self.check_memory()?;
         self.check_raft()
     }
 
@@ -205,6 +215,35 @@ impl Config {
                 self.peer_address
             );
             return Err(ConfigError::invalid("--client-address", &self.client_address, reason));
+        }
+        Ok(())
+    }
+
+    /// How the node's memory is divided, with what the file sets in place of the shares.
+    pub(crate) fn memory(&self) -> Division {
+        let queues = (self.limits.store_queue_bytes as u64).saturating_mul(self.stores as u64);
+        Division {
+            block_cache: self.storage.block_cache_bytes,
+            memtables: self.storage.write_buffer_bytes.saturating_mul(MEMTABLES),
+            store_queues: queues,
+            ..Division::of(self.memory_limit)
+        }
+    }
+
+    fn check_memory(&self) -> Result<(), ConfigError> {
+        let (name, limit) = ("--memory-limit", self.memory_limit);
+        if limit < LIMIT_MIN {
+            let reason = format!("must be at least {LIMIT_MIN} bytes");
+            return Err(ConfigError::invalid(name, limit, reason));
+        }
+        let divided = self.memory().sum();
+        if divided > limit {
+            let reason = format!(
+                "block cache, memtables and queues as they are set, with requests and answers, \
+                 take {divided} bytes: raise it, or lower storage.block_cache_bytes, \
+                 storage.write_buffer_bytes or limits.store_queue_bytes"
+            );
+            return Err(ConfigError::invalid(name, limit, reason));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::shell::config::StorageConfig;
 use crate::shell::disk_watch::space_of;
 
 /// Memtables of all families together, in those of one: most writes go to two of the five.
-const MEMTABLES: u64 = 4;
+pub(crate) const MEMTABLES: u64 = 4;
 
 /// Of the file system: that dropped entries of the logs may take up before their space is given back,
 /// and that one file of the logs may. Without them the logs alone would fill a small disk.

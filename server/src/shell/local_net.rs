@@ -9,7 +9,7 @@ use rangedb_client::grpc::GrpcNet;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{NodeDescriptor, request, response};
 
-use crate::node::Node;
+use crate::node::{Caller, CallerKind, Node};
 
 pub(crate) struct LocalNet {
     remote: GrpcNet,
@@ -51,7 +51,9 @@ impl Net for LocalNet {
         Box::pin(async move {
             let node = self.node.get().and_then(Weak::upgrade);
             let node = node.ok_or_else(|| CallError::NotSent("this node is not ready".into()))?;
-            Ok(node.handle(request, timeout).await)
+            // Who asked this node has set memory aside for what it tells of the answer.
+            let caller = Caller::within(CallerKind::Node);
+            Ok(node.handle(caller, request, timeout).await.0)
         })
     }
 

@@ -5,7 +5,8 @@
 //! gRPC calls are counted as they happen.
 //!
 //! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_txn_*`, `rangedb_gc_*`,
-//! `rangedb_grpc_*`, `rangedb_node_*`, `rangedb_clock_*`, `rangedb_log_*` and `process_*`.
+//! `rangedb_grpc_*`, `rangedb_memory_*`, `rangedb_heavy_reads_*`, `rangedb_node_*`, `rangedb_clock_*`,
+//! `rangedb_log_*` and `process_*`.
 
 mod grpc;
 mod sample;

@@ -10,6 +10,7 @@ use rangedb_proto::v1::NodeDescriptor;
 use rangedb_raftstore::{Applier, Options, Shard, Store};
 use rangedb_storage::{Error, StateEngine};
 use rangedb_txn::TxnMachine;
+use tokio::runtime::Handle;
 
 use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
@@ -21,6 +22,7 @@ use crate::shell::disk_watch::DiskWatch;
 use crate::shell::driver::{Driver, Performers, Pulse};
 use crate::shell::engines::Engines;
 use crate::shell::flusher::{Flusher, Tellers};
+use crate::shell::heavy_reads::HeavyReadPool;
 use crate::shell::identity::{DataDir, Identity, Membership};
 use crate::shell::log_writer::{Backlog, LogWriter};
 use crate::shell::mailbox::{self, Inbox, Mailbox};
@@ -40,6 +42,7 @@ pub(crate) struct Running {
     pub pulses: Vec<Arc<Pulse>>,
     pub transport: Arc<Counts>,
     pub directory: Arc<Directory>,
+    pub heavy_reads: Arc<HeavyReadPool>,
     me: Identification,
     engines: Engines,
     pub log_backlog: Backlog,
@@ -54,8 +57,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Opens the stores and starts their threads. Blocks; within a tokio runtime.
+    /// Opens the stores and starts their threads; raft messages and snapshots go out on the runtime of
+    /// `peers`. Blocks.
+    #[expect(clippy::too_many_arguments, reason = "it is what a node consists of")]
     pub fn start(
+        peers: &Handle,
         config: &Config,
         data: &DataDir,
         membership: Membership,
@@ -80,6 +86,8 @@ impl Running {
         let sinks = mailboxes.iter().map(|mailbox| Arc::new(mailbox.clone()) as Arc<dyn EventSink>);
         let handle = StoreHandle::new(sinks.collect());
         let board = Arc::new(Board::new(config.stores));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let heavy_reads = Arc::new(HeavyReadPool::start(cores)?);
         let node = Node::new(NodeParts {
             cluster_id: me.cluster_id,
             descriptor: NodeDescriptor { node_id: me.node_id, ..descriptor },
@@ -91,6 +99,7 @@ impl Running {
             known_nodes: identity.nodes(),
             seeds: config.peers.iter().chain(&config.join).cloned().collect(),
             walk_pace: WalkPace::default(),
+            heavy_reads: heavy_reads.clone(),
         });
 
         let directory = Arc::new(Directory::default());
@@ -106,6 +115,8 @@ impl Running {
         let (flusher, flush_thread) =
             Flusher::start(state, log, board.clone(), tellers, disk.clone())?;
         let (reclaimer, reclaim_thread) = Reclaimer::start(engines.state.clone(), disk.clone())?;
+        // Transport and snapshots take the runtime that they are made in.
+        let in_peers = peers.enter();
         let performers = Performers {
             stores: handle.clone(),
             node: node.clone(),
@@ -126,6 +137,7 @@ impl Running {
                 config.limits.snapshots,
             )),
         };
+        drop(in_peers);
         let pulses: Vec<Arc<Pulse>> = (0..config.stores).map(|_| Arc::default()).collect();
         let (mut drivers, mut appliers) = (Vec::new(), Vec::new());
         let tick_us = config.raft.tick_us;
@@ -151,6 +163,7 @@ impl Running {
             pulses,
             transport,
             directory,
+            heavy_reads,
             me,
             engines,
             log_backlog,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
 
-use crate::node::Node;
+use crate::node::{CallerKind, Node};
 use crate::shell::accept::{Door, Gate, Patience};
 use crate::shell::bootstrap::{Bootstrap, BootstrapError, Intent};
 use crate::shell::config::Config;
@@ -26,10 +26,12 @@ use crate::shell::identity::{DataDir, IdentityError, Membership};
 use crate::shell::listen::{ListenError, listen};
 use crate::shell::local_net::LocalNet;
 use crate::shell::lookup::Lookup;
+use crate::shell::memory::Budget;
 use crate::shell::metrics::{Metrics, Sources};
 use crate::shell::open_files;
+use crate::shell::peer_runtime::PeerRuntime;
 use crate::shell::running::Running;
-use crate::shell::service::{self, Front};
+use crate::shell::service::{self, Front, Origins};
 use crate::shell::status::{self, Status, Stores};
 
 /// A graceful stop takes no longer, whatever happens.
@@ -98,6 +100,8 @@ struct Server {
     status: Arc<Status>,
     health: tonic_health::server::HealthReporter,
     disk: Arc<DiskWatch>,
+    budget: Budget,
+    peers: PeerRuntime,
     /// Tells the gRPC servers to end.
     ending: watch::Sender<bool>,
     grpc: std::sync::Mutex<JoinSet<()>>,
@@ -111,7 +115,15 @@ impl Server {
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         data.refuse_lost_engines()?;
         let host = config.listen_host.as_deref();
-        let peer = listen("--peer-address", &config.peer_address, host).await?;
+        let peers = PeerRuntime::start()?;
+        let peer = {
+            let (address, host) = (config.peer_address.clone(), config.listen_host.clone());
+            // A socket belongs to the runtime that it is made in.
+            let listening = peers
+                .handle()
+                .spawn(async move { listen("--peer-address", &address, host.as_deref()).await });
+            joined(listening).await?
+        };
         let client = listen("--client-address", &config.client_address, host).await?;
         let status_listener = listen("--status-address", &config.status_address, host).await?;
         let engines = {
@@ -156,14 +168,19 @@ impl Server {
             stores: OnceLock::new(),
         });
 
+        let budget = Budget::new(config.memory());
         let (ending, ended) = watch::channel(false);
         let mut grpc = JoinSet::new();
-        let of_nodes = Gate::of_nodes(open_files_max);
-        let of_users = Gate::of_clients(open_files_max);
-        for (listener, gate, routes) in [(peer, of_nodes, of_peers), (client, of_users, of_clients)]
-        {
+        let of_nodes = (peer, Gate::of_nodes(open_files_max), CallerKind::Node, of_peers);
+        let of_users = (client, Gate::of_clients(open_files_max), CallerKind::User, of_clients);
+        for (listener, gate, kind, routes) in [of_nodes, of_users] {
             let door = Door::new(listener, gate, Patience::GRPC);
-            grpc.spawn(serve(door, routes, ended.clone()));
+            let origins = Origins::new(kind, budget.clone());
+            let serving = serve(door, origins, routes, ended.clone());
+            match kind {
+                CallerKind::Node => grpc.spawn_on(serving, peers.handle()),
+                CallerKind::User => grpc.spawn(serving),
+            };
         }
         let mut background = JoinSet::new();
         let status_gate = Gate::of_status_pages(open_files_max);
@@ -178,6 +195,7 @@ impl Server {
             peer_address = config.peer_address,
             client_address = config.client_address,
             status_address = config.status_address,
+            memory_limit_bytes = config.memory_limit,
             data_dir = %config.data_dir.display(),
             "listening"
         );
@@ -194,6 +212,8 @@ impl Server {
             status,
             health,
             ending,
+            budget,
+            peers,
             grpc: grpc.into(),
             background: background.into(),
         })
@@ -206,9 +226,9 @@ impl Server {
             let (config, data, engines) =
                 (self.config.clone(), self.data.clone(), self.engines.clone());
             let (descriptor, net) = (self.descriptor.clone(), self.net.clone());
-            let disk = self.disk.clone();
+            let (disk, peers) = (self.disk.clone(), self.peers.handle().clone());
             joined(tokio::task::spawn_blocking(move || {
-                Running::start(&config, &data, membership, descriptor, engines, net, &disk)
+                Running::start(&peers, &config, &data, membership, descriptor, engines, net, &disk)
             }))
             .await?
         };
@@ -219,6 +239,8 @@ impl Server {
             board: running.board.clone(),
             mailboxes: running.mailboxes.clone(),
             transport: running.transport.clone(),
+            budget: self.budget.clone(),
+            heavy_reads: running.heavy_reads.clone(),
             state: self.engines.state.clone(),
             log: self.engines.log.clone(),
             disk: self.disk.clone(),
@@ -339,10 +361,11 @@ async fn count_start(data: Arc<DataDir>) -> Result<u64, StartError> {
     Ok(joined(tokio::task::spawn_blocking(count)).await?)
 }
 
-async fn serve(door: Door, routes: Routes, mut ended: watch::Receiver<bool>) {
-    let incoming = futures::stream::unfold(door, |door| async {
+async fn serve(door: Door, origins: Origins, routes: Routes, mut ended: watch::Receiver<bool>) {
+    let incoming = futures::stream::unfold((door, origins), |(door, origins)| async {
         let (connection, _) = door.next().await;
-        Some((Ok::<_, std::io::Error>(connection), door))
+        let connection = origins.of(connection);
+        Some((Ok::<_, std::io::Error>(connection), (door, origins)))
     });
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))

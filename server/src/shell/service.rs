@@ -4,7 +4,9 @@
 
 mod kv;
 mod listener;
+mod metered;
 mod node;
+mod origin;
 mod peer;
 mod traced;
 
@@ -17,6 +19,7 @@ use rangedb_proto::v1;
 use rangedb_proto::v1::kv_server::KvServer;
 use rangedb_proto::v1::node_server::NodeServer;
 use rangedb_proto::v1::peer_server::PeerServer;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
@@ -30,6 +33,8 @@ use crate::shell::metrics::GrpcMetrics;
 use crate::shell::snapshots::SnapshotReceiver;
 use crate::shell::transport::Arrivals;
 use listener::Listener;
+
+pub(crate) use origin::Origins;
 
 /// What answers once the node is part of a cluster.
 pub(crate) struct Member {
@@ -46,9 +51,12 @@ pub(crate) struct Front {
     grpc: GrpcMetrics,
     /// Requests of one stream that are worked on at once.
     stream_requests: usize,
+    /// What clients ask for runs here.
+    runtime: Handle,
 }
 
 impl Front {
+    /// Clients' requests run on the runtime that this is called in.
     pub fn new(bootstrap: Arc<Bootstrap>, grpc: GrpcMetrics, stream_requests: usize) -> Self {
         Front {
             bootstrap,
@@ -56,6 +64,7 @@ impl Front {
             stopping: watch::Sender::new(false),
             grpc,
             stream_requests,
+            runtime: Handle::current(),
         }
     }
 
@@ -109,26 +118,25 @@ pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
     let peer = PeerServer::new(peer::PeerService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let of_peers = for_everyone(front, Listener::Peer)
+    let of_peers = for_everyone(front)
         .add_service(peer)
         .add_service(health.clone())
         .add_service(reflection(Listener::Peer));
-    let of_clients = for_everyone(front, Listener::Client)
-        .add_service(health)
-        .add_service(reflection(Listener::Client));
+    let of_clients =
+        for_everyone(front).add_service(health).add_service(reflection(Listener::Client));
     AllRoutes {
-        of_peers: counted(front, of_peers),
-        of_clients: counted(front, of_clients),
+        of_peers: metered_and_counted(front, of_peers),
+        of_clients: metered_and_counted(front, of_clients),
         health: reporter,
     }
 }
 
 /// What both addresses serve.
-fn for_everyone(front: &Arc<Front>, listener: Listener) -> Routes {
+fn for_everyone(front: &Arc<Front>) -> Routes {
     let kv = KvServer::new(kv::KvService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let node = NodeServer::new(node::NodeService { front: front.clone(), listener })
+    let node = NodeServer::new(node::NodeService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Routes::new(kv).add_service(node)
@@ -146,9 +154,10 @@ fn reflection(listener: Listener) -> ServerReflectionServer<impl ServerReflectio
         .expect("the descriptors are those that the services are made from")
 }
 
-fn counted(front: &Arc<Front>, routes: Routes) -> Routes {
+fn metered_and_counted(front: &Arc<Front>, routes: Routes) -> Routes {
     let count = middleware::from_fn_with_state(front.clone(), count);
-    Routes::from(routes.into_axum_router().layer(count))
+    let metered = routes.into_axum_router().layer(middleware::from_fn(metered::meter));
+    Routes::from(metered.layer(count))
 }
 
 /// Counts a call by method and code, and takes the time until its head is answered: the whole of a

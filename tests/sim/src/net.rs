@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{request, response};
+use rangedb_server::node::CallerKind;
 
 use crate::check::Watch;
 use crate::check::floor::Held;
@@ -89,6 +90,14 @@ pub struct Responder {
 }
 
 impl Responder {
+    /// A user, or a node; one that is about to join is none yet, and asks as one.
+    pub fn caller_kind(&self) -> CallerKind {
+        match self.caller {
+            Host::Client { .. } => CallerKind::User,
+            _ => CallerKind::Node,
+        }
+    }
+
     /// Sends an answer, which may be lost.
     pub fn answer(mut self, body: response::Body) {
         let answer = Occurrence::Return { call: self.call.clone(), result: Ok(body) };

@@ -13,7 +13,7 @@ use rangedb_raftstore::{
 use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
-use rangedb_server::node::{Node, NodeParts, WalkPace};
+use rangedb_server::node::{Caller, HeavyReads, Node, NodeParts, WalkPace};
 use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
 
 use crate::applying::stored_range;
@@ -238,6 +238,7 @@ impl Process {
             known_nodes: identity.known_nodes,
             seeds: (0..site.slots).map(peer_address).collect(),
             walk_pace: site.walk_pace,
+            heavy_reads: Arc::new(AtOnce),
         });
         let process = Process {
             host,
@@ -610,10 +611,21 @@ impl Process {
     ) {
         let node = self.node.clone();
         let answering = async move {
-            let answer = node.handle(request, Duration::from_micros(timeout_us)).await;
+            let caller = Caller::within(responder.caller_kind());
+            let (answer, _) = node.handle(caller, request, Duration::from_micros(timeout_us)).await;
             responder.answer(answer);
         };
         executor.spawn(&self.site.schedule, self.host, Box::pin(answering));
+    }
+}
+
+/// Evaluates heavy reads where they are asked for: nothing takes time here.
+struct AtOnce;
+
+impl HeavyReads for AtOnce {
+    fn run(&self, _: u64, work: Box<dyn FnOnce() + Send>) -> bool {
+        work();
+        true
     }
 }
 

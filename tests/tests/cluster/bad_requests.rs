@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 use rangedb_client::RangeOptions;
+use rangedb_proto::v1::error::Kind;
 use rangedb_proto::v1::kv_client::KvClient;
 use rangedb_proto::v1::node_client::NodeClient;
 use rangedb_proto::v1::{
-    BatchRequest, DeleteRequest, Operation, Put, PutRequest, Requests, operation,
+    self, BatchRequest, DeleteRequest, Operation, PointRead, Put, PutRequest, Requests, Scan,
+    operation, request, response,
 };
 use rangedb_proto::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use tonic::{Code, Request};
 
 use crate::support::cluster::Cluster;
 use crate::support::gateway::connect;
+use crate::support::range::header_of;
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Request<PutRequest> {
     let (key, value) = (key.into(), value.into());
@@ -82,6 +85,48 @@ async fn keys_of_the_system_are_neither_written_nor_read_by_users() {
     assert_eq!(factor.success(), "3\n");
 }
 
+/// What a node of this project answers to a request beside the SDK.
+async fn ask(address: &str, body: request::Body) -> response::Body {
+    let request = v1::Request { body: Some(body), ..Default::default() };
+    let answer = NodeClient::new(connect(address).await).call(request).await.unwrap();
+    answer.into_inner().body.unwrap()
+}
+
+fn is_denied(answer: &response::Body) -> bool {
+    let response::Body::Error(error) = answer else { return false };
+    matches!(error.kind, Some(Kind::PermissionDenied(_)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_nodes_may_ask_is_refused_to_users() {
+    let cluster = Cluster::started(1).await;
+    let range = Some(header_of(&cluster, b"_/cluster/").await);
+    let (start_key, end_key) = (Bytes::from("_/cluster/"), Bytes::from("_/cluster0"));
+    let key = Bytes::from("_/cluster/config/replication_factor");
+    let read = request::Body::PointRead(PointRead { range, key, ..Default::default() });
+    let scan = Scan { range, start_key, end_key, ..Default::default() };
+    let inner = || Box::new(v1::Request { body: Some(read.clone()), ..Default::default() });
+    let asked = [
+        read.clone(),
+        request::Body::Scan(scan),
+        request::Body::ForUser(inner()),
+        request::Body::Forwarded(inner()),
+        request::Body::Heartbeat(Default::default()),
+        request::Body::Join(Default::default()),
+    ];
+    for body in asked {
+        let answer = ask(&cluster.nodes[0].client, body.clone()).await;
+        assert!(is_denied(&answer), "{body:?} was answered by {answer:?}");
+    }
+    // A node reads there, and not for a user.
+    let peer = &cluster.nodes[0].peer;
+    assert!(matches!(ask(peer, read.clone()).await, response::Body::PointRead(_)));
+    assert!(is_denied(&ask(peer, request::Body::ForUser(inner())).await));
+    // What is made for looking there goes on.
+    cluster.cli(["admin", "meta", "list", "_/cluster/"]).await.success();
+    cluster.cli(["admin", "debug", "locks"]).await.success();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_is_refused_leaves_value_and_version_as_they_were() {
     let cluster = Cluster::started(1).await;
@@ -104,11 +149,11 @@ async fn a_setting_that_is_refused_leaves_value_and_version_as_they_were() {
 async fn a_message_of_too_many_requests_breaks_its_stream_off_and_nothing_else() {
     let cluster = Cluster::started(1).await;
     let mut node = NodeClient::new(connect(&cluster.nodes[0].client).await);
-    let many = Requests { requests: vec![Default::default(); 100_000] };
+    let many = Requests { requests: vec![Default::default(); 5_000] };
     let mut answers = node.stream(futures::stream::iter([many])).await.unwrap().into_inner();
     let refused = answers.message().await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert!(refused.message().contains("100000 requests"), "{refused}");
+    assert!(refused.message().contains("5000 requests"), "{refused}");
 
     let few = Requests { requests: vec![Default::default(); 100] };
     let mut answers = node.stream(futures::stream::iter([few])).await.unwrap().into_inner();

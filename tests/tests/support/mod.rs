@@ -14,4 +14,5 @@ pub mod load;
 pub mod node;
 pub mod ports;
 pub mod process;
+pub mod range;
 pub mod wait;

@@ -27,9 +27,11 @@ pub(crate) fn check(
         {
             return Err(Stop::locked(&condition.key, &lock));
         }
-        let actual = read::committed(reader, &condition.key, ReadAt::Latest)?;
+        let (actual, newest_ts) = read::committed(reader, &condition.key, ReadAt::Latest)?;
         if !holds(condition, actual.as_ref()) {
-            let failed = ConditionFailed { index, actual };
+            // What is older needs nobody to wait, and replicas may differ in deletions that are spent.
+            let newest_ts = if newest_ts > start_ts { newest_ts } else { 0 };
+            let failed = ConditionFailed { index, actual, newest_ts };
             return Err(Stop::Reply(command_reply::Body::ConditionFailed(failed)));
         }
     }

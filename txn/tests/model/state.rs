@@ -127,7 +127,7 @@ impl Model {
                 Test::Value(value) => actual.as_ref().map(|actual| &actual.value) == Some(value),
             };
             if !holds {
-                return Body::ConditionFailed(ConditionFailed { index, actual });
+                return Body::ConditionFailed(ConditionFailed { index, actual, newest_ts: 0 });
             }
         }
         let commit_ts = commit.start_ts.max(fence + 1).max(self.last_commit_ts + 1);

@@ -163,7 +163,8 @@ pub fn forget_dropped(reply: &mut CommandReply) {
 /// The committed value of a key, if the read is not too old.
 pub fn get_unlocked(replica: &Replica, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>, TooOld> {
     let start = replica.start_key();
-    value(rangedb_txn::get(&replica.state, start, key, at, &Locks::Ignored).unwrap())
+    let found = value(rangedb_txn::get(&replica.state, start, key, at, &Locks::Ignored).unwrap());
+    found.map(|found| found.kv)
 }
 
 /// A page of a scan that no lock is in the way of, if the read is not too old.

@@ -185,7 +185,7 @@ impl Cluster {
             match scan(&range.replica.state, range.replica.start_key(), &request).unwrap() {
                 ReadOutcome::Locked(locked) => return Err(Refused::Locked(locked)),
                 ReadOutcome::TooOld { .. } => return Err(Refused::TooOld),
-                ReadOutcome::Value(Page { kvs, next }) => {
+                ReadOutcome::Value(Page { kvs, next, .. }) => {
                     rows.extend(kvs.into_iter().map(|kv| (kv.key, kv.value)));
                     match next {
                         None => return Ok(rows),

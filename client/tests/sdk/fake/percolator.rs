@@ -288,7 +288,11 @@ impl Store {
             let actual = self.rows.get(&condition.key);
             if !holds(condition, actual) {
                 let actual = actual.cloned();
-                return Err(Body::ConditionFailed(v1::ConditionFailed { index, actual }));
+                return Err(Body::ConditionFailed(v1::ConditionFailed {
+                    index,
+                    actual,
+                    ..Default::default()
+                }));
             }
         }
         let mut min_commit_ts = start_ts.max(&self.fence).max(&self.last_commit) + 1;

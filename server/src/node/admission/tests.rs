@@ -2,21 +2,19 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::error::Kind;
-use rangedb_proto::v1::{
-    AcquireLocks, CheckTransaction, CommitKeys, HeartbeatLock, NodeDescriptor, Prewrite,
-    ResolveLocks, TimestampsReply, request, response,
-};
+use rangedb_proto::v1::{NodeDescriptor, TimestampsReply, request, response};
 use rangedb_raftstore::Event;
 
 use super::*;
 use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
-use crate::node::{NodeParts, WalkPace, WallClock};
+use crate::node::{Caller, CallerKind, HeavyReads, NodeParts, WalkPace, WallClock};
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -70,6 +68,14 @@ impl Net for Oracle {
     }
 }
 
+struct NoReads;
+
+impl HeavyReads for NoReads {
+    fn run(&self, _: u64, _: Box<dyn FnOnce() + Send>) -> bool {
+        false
+    }
+}
+
 impl EventSink for Oracle {
     fn send(&self, event: Event) -> Result<(), Event> {
         Err(event)
@@ -103,6 +109,7 @@ fn node() -> (Arc<Node>, Arc<Oracle>) {
         known_nodes: Vec::new(),
         seeds: Vec::new(),
         walk_pace: WalkPace::default(),
+        heavy_reads: Arc::new(NoReads),
     });
     node.saw(Timestamp::from_millis(NOW_MS).0);
     (node, oracle)
@@ -148,7 +155,7 @@ fn a_commit_ahead_of_the_oracle_is_refused() {
         let refused = admit(&world, commit).unwrap_err();
         assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
     }
-    assert!(node.highest_named.load(Ordering::Relaxed) < ahead.0, "it lets no commit pass");
+    assert!(node.newest_timestamp() < ahead.0, "it lets no commit pass");
     assert!(*oracle.last.lock().unwrap() < ahead);
 }
 
@@ -219,7 +226,6 @@ fn a_node_that_has_seen_nothing_for_long_cuts_no_life_short() {
 
 #[test]
 fn no_lock_points_to_where_nobody_may_ask() {
-    let world = node();
     let start_ts = Timestamp::from_millis(NOW_MS).0;
     let system = || Bytes::from_static(b"_/x");
     let prewrite = |primary, secondaries| {
@@ -240,17 +246,78 @@ fn no_lock_points_to_where_nobody_may_ask() {
             ..Default::default()
         })
     };
-    for good in [prewrite(key(), vec![key()]), acquire(key()), check(key())] {
-        assert_eq!(admit(&world, good.clone()), Ok(good));
-    }
+    let good = [prewrite(key(), vec![key()]), acquire(key()), check(key())];
     let bad = [
         prewrite(system(), vec![]),
         prewrite(key(), vec![key(), system()]),
         acquire(system()),
         check(system()),
     ];
-    for bad in bad {
-        let refused = admit(&world, bad).unwrap_err();
-        assert!(matches!(refused.kind, Some(Kind::PermissionDenied(_))), "{refused:?}");
+    for kind in [CallerKind::User, CallerKind::Node] {
+        let judged = |body: &command::Body| {
+            let command = Some(Command { body: Some(body.clone()) });
+            let ask = v1::TransactionCommand { command, ..Default::default() };
+            Caller::within(kind).check(&request::Body::TransactionCommand(ask))
+        };
+        assert!(good.iter().all(|body| judged(body).is_ok()));
+        for bad in &bad {
+            let refused = judged(bad).unwrap_err();
+            assert!(matches!(refused.kind, Some(Kind::PermissionDenied(_))), "{refused:?}");
+        }
     }
+}
+
+/// Every command with every timestamp that it names set ahead of the oracle, one at a time.
+fn ahead_of_the_oracle(ahead: u64) -> Vec<command::Body> {
+    use command::Body;
+    let start_ts = Timestamp::from_millis(NOW_MS).0;
+    let (primary, keys) = (key(), vec![key()]);
+    let read = ReadCheck { start_key: key(), end_key: Bytes::new(), read_ts: ahead };
+    let prewrite = Prewrite { start_ts, primary: key(), ..Default::default() };
+    let check =
+        CheckTransaction { start_ts, primary: key(), now_ts: start_ts, ..Default::default() };
+    let acquire = AcquireLocks { start_ts, primary, keys: keys.clone(), ..Default::default() };
+    vec![
+        Body::CommitOneRange(CommitOneRange { start_ts: ahead, ..Default::default() }),
+        Body::CommitOneRange(CommitOneRange { start_ts, reads: vec![read], ..Default::default() }),
+        Body::Prewrite(Prewrite { start_ts: ahead, ..prewrite.clone() }),
+        Body::Prewrite(Prewrite { for_update_ts: ahead, ..prewrite.clone() }),
+        Body::Prewrite(Prewrite { min_commit_ts: ahead + 1, ..prewrite }),
+        Body::CommitKeys(CommitKeys { start_ts: ahead, commit_ts: ahead, keys: keys.clone() }),
+        Body::RollbackKeys(RollbackKeys { start_ts: ahead, keys: keys.clone() }),
+        Body::CheckTransaction(CheckTransaction { start_ts: ahead, ..check.clone() }),
+        Body::CheckTransaction(CheckTransaction { now_ts: ahead, ..check.clone() }),
+        Body::CheckTransaction(CheckTransaction { push_above_ts: ahead, ..check }),
+        Body::ResolveLocks(ResolveLocks { start_ts: ahead, ..Default::default() }),
+        Body::HeartbeatLock(HeartbeatLock { start_ts: ahead, ..Default::default() }),
+        Body::AcquireLocks(AcquireLocks { start_ts: ahead, ..acquire.clone() }),
+        Body::AcquireLocks(AcquireLocks { for_update_ts: ahead, ..acquire }),
+        Body::CheckSecondaries(CheckSecondaries { start_ts: ahead, keys }),
+        Body::CollectGarbage(CollectGarbage { floor_ts: ahead, ..Default::default() }),
+        Body::CollectGarbage(CollectGarbage { collect_below_ts: ahead, ..Default::default() }),
+    ]
+}
+
+#[test]
+fn no_timestamp_of_a_command_is_believed() {
+    // Closer than anything that a clock of the client could tell.
+    let ahead = Timestamp::from_millis(NOW_MS).0 + 1000;
+    for body in ahead_of_the_oracle(ahead) {
+        let world = node();
+        let refused = admit(&world, body.clone()).expect_err(&format!("{body:?}"));
+        assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
+        assert!(world.0.newest_timestamp() < ahead, "it lets no commit pass");
+    }
+}
+
+#[test]
+fn a_timestamp_that_another_node_got_is_confirmed_by_one_question() {
+    let world = node();
+    let (_, oracle) = &world;
+    let named = Timestamp::from_millis(NOW_MS).0 + 1000;
+    oracle.last.lock().unwrap().0 = named;
+    for body in ahead_of_the_oracle(named) {
+        assert_eq!(admit(&world, body.clone()), Ok(body));
+    }
+    assert_eq!(*oracle.asked.lock().unwrap(), 1);
 }

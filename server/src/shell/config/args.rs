@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use super::size::Size;
+
 /// Flags of `rangedb server`; everything is optional, so that the file can have a say.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServerArgs {
@@ -36,6 +38,10 @@ pub struct ServerArgs {
     #[arg(long, env = "RANGEDB_CLUSTER_INIT",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub cluster_init: bool,
+    /// Memory that the node uses at most, such as 4GiB [default: the limit of the control group, or
+    /// half of the machine's memory]
+    #[arg(long, value_name = "SIZE", env = "RANGEDB_MEMORY_LIMIT", value_parser = size)]
+    pub memory_limit: Option<Size>,
     /// Keys of users at which a new cluster has a range begin from the start; where the nodes that
     /// form it are told different ones, those of one of them hold
     #[arg(long, value_name = "KEY,...", env = "RANGEDB_SPLIT_KEYS", value_delimiter = ',')]
@@ -93,4 +99,8 @@ fn address(value: &str) -> Result<String, String> {
         super::split_address(value)?;
     }
     Ok(value.to_owned())
+}
+
+fn size(value: &str) -> Result<Size, String> {
+    Size::parse(value).ok_or_else(|| "must be a size such as 4GiB".to_owned())
 }

@@ -8,6 +8,16 @@ use serde::Deserialize;
 use super::args::{LogFormat, LogLevel, ReadMode};
 use super::size::Size;
 use super::{ConfigError, Limits, StorageConfig};
+use crate::shell::engines::MEMTABLES;
+use crate::shell::memory::Division;
+
+/// A memtable larger than this takes longer to flush than it saves.
+const WRITE_BUFFER_DEFAULT_MAX: u64 = 64 << 20;
+
+/// The largest command must fit a store's queue, and what waits behind more than the second waits too
+/// long.
+const QUEUE_DEFAULT_MIN: u64 = 12 << 20;
+const QUEUE_DEFAULT_MAX: u64 = 64 << 20;
 
 /// Every key is optional; an unknown one is an error that names it.
 #[derive(Deserialize, Debug, Default)]
@@ -22,6 +32,7 @@ pub(super) struct File {
     pub join: Option<Vec<String>>,
     pub cluster_init: Option<bool>,
     pub split_keys: Option<Vec<String>>,
+    pub memory_limit: Option<Size>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
     pub read_mode: Option<ReadMode>,
@@ -95,11 +106,13 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    pub fn complete(self) -> StorageConfig {
+    /// What the file leaves open is a share of the node's memory.
+    pub fn complete(self, memory: &Division) -> StorageConfig {
         let bytes = |size: Option<Size>, default: u64| size.map_or(default, |size| size.0);
+        let write_buffer = (memory.memtables / MEMTABLES).min(WRITE_BUFFER_DEFAULT_MAX);
         StorageConfig {
-            block_cache_bytes: bytes(self.block_cache_bytes, 256 << 20),
-            write_buffer_bytes: bytes(self.write_buffer_bytes, 64 << 20),
+            block_cache_bytes: bytes(self.block_cache_bytes, memory.block_cache),
+            write_buffer_bytes: bytes(self.write_buffer_bytes, write_buffer),
             disk_reserve_bytes: self.disk_reserve_bytes.map(|size| size.0),
         }
     }
@@ -114,8 +127,12 @@ pub(super) struct LimitsFile {
 }
 
 impl LimitsFile {
-    pub fn complete(self) -> Limits {
-        let queue = self.store_queue_bytes.map_or(64 << 20, |size| size.0);
+    /// What the file leaves open is a share of the node's memory.
+    pub fn complete(self, memory: &Division, stores: usize) -> Limits {
+        let share = memory.store_queues / stores.max(1) as u64;
+        let queue = self
+            .store_queue_bytes
+            .map_or(share.clamp(QUEUE_DEFAULT_MIN, QUEUE_DEFAULT_MAX), |size| size.0);
         Limits {
             store_queue_bytes: usize::try_from(queue).unwrap_or(usize::MAX),
             stream_requests: self.stream_requests.unwrap_or(8 * 1024).max(1),

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// Bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Size(pub u64);
+pub struct Size(pub u64);
 
 /// Longer units first: every one but `B` ends with it.
 const UNITS: [(&str, u64); 8] = [

@@ -11,9 +11,11 @@ use super::{sample::Sample, transactions};
 use crate::board::Board;
 use crate::node::Node;
 use crate::shell::disk_watch::DiskWatch;
+use crate::shell::heavy_reads::HeavyReadPool;
 use crate::shell::log_writer::Backlog;
 use crate::shell::logging;
 use crate::shell::mailbox::Mailbox;
+use crate::shell::memory::Budget;
 use crate::shell::transport::Counts;
 
 pub(crate) struct Sources {
@@ -21,6 +23,8 @@ pub(crate) struct Sources {
     pub board: Arc<Board>,
     pub mailboxes: Vec<Mailbox>,
     pub transport: Arc<Counts>,
+    pub budget: Budget,
+    pub heavy_reads: Arc<HeavyReadPool>,
     pub state: Arc<RocksState>,
     pub log: Arc<RaftEngineLog>,
     pub disk: Arc<DiskWatch>,
@@ -73,6 +77,7 @@ impl Sources {
         families.extend(self.transport());
         families.extend(self.ranges());
         families.extend(self.storage());
+        families.extend(self.memory());
         families.extend(transactions::gather(&self.node, &self.state.stats()));
         let (cluster_id, node_id) = (format!("{:016x}", self.cluster_id), self.node_id.to_string());
         let labels = [
@@ -230,6 +235,56 @@ impl Sources {
                 "1 while even writes that free space are refused for want of room.",
                 (disk.room == Room::None).into(),
             ),
+        ]
+    }
+
+    fn memory(&self) -> Vec<MetricFamily> {
+        let Budget { division, requests, tasks, answers } = &self.budget;
+        let queued = self.mailboxes.iter().map(|mailbox| mailbox.load().bytes() as u64).sum();
+        let stats = self.state.stats();
+        // Name, limit, used, and how often somebody was sent away.
+        let shares = [
+            ("block_cache", division.block_cache, stats.block_cache_bytes, None),
+            ("memtables", division.memtables, stats.memtable_bytes, None),
+            ("requests", division.requests, requests.used(), Some(requests.refused())),
+            ("tasks", division.tasks, tasks.used(), Some(tasks.refused())),
+            ("answers", division.answers, answers.used(), Some(answers.refused())),
+            ("store_queues", division.store_queues, queued, None),
+        ];
+        let limit = Sample::gauge(
+            "rangedb_memory_limit_bytes",
+            "Bytes that the node uses at most (--memory-limit).",
+        );
+        let mut of_share = Sample::gauge(
+            "rangedb_memory_share_limit_bytes",
+            "Bytes that a share of the node's memory has at most.",
+        );
+        let mut used = Sample::gauge(
+            "rangedb_memory_share_used_bytes",
+            "Bytes that are taken from a share of the node's memory.",
+        );
+        let mut refused = Sample::counter(
+            "rangedb_memory_refused_total",
+            "Requests sent away because a share of the node's memory was used up.",
+        );
+        for (share, most, taken, refusals) in shares {
+            let labels = [("share", share)];
+            of_share = of_share.with(&labels, most as f64);
+            used = used.with(&labels, taken as f64);
+            if let Some(refusals) = refusals {
+                refused = refused.with(&labels, refusals as f64);
+            }
+        }
+        let waiting = Sample::gauge(
+            "rangedb_heavy_reads_waiting",
+            "Scans, validations and listings of locks that wait for a thread.",
+        );
+        vec![
+            limit.with(&[], division.limit as f64).finish(),
+            of_share.finish(),
+            used.finish(),
+            refused.finish(),
+            waiting.with(&[], self.heavy_reads.waiting() as f64).finish(),
         ]
     }
 }

@@ -6,17 +6,23 @@ mod timeout;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, stream};
+use prost::Message;
 use rangedb_client::status::to_status;
 use rangedb_client::{Client, DeleteOptions, Error, PutOptions, RangeOptions, RangeStream};
-use rangedb_proto::Timestamp;
 use rangedb_proto::v1;
 use rangedb_proto::v1::kv_server::Kv;
+use rangedb_proto::{KEY_BYTES_MAX, Timestamp, VALUE_BYTES_MAX};
+use rangedb_txn::PREVIOUS_BYTES_MAX;
 use tonic::{Request, Response, Status};
 
 use super::Front;
+use super::metered::with_memory;
+use super::origin::origin;
 use super::traced::{self, traced};
+use crate::memory::Taken;
 
 /// Bytes of rows after which a page of a scan is sent, and rows after which it is in any case.
 const PAGE_BYTES: usize = 1 << 20;
@@ -24,7 +30,33 @@ const PAGE_ROWS: usize = 1000;
 
 pub(super) struct KvService(pub Arc<Front>);
 
+/// Bytes that are taken for the largest row, while it is not known how large it is.
+const ROW_BYTES: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024;
+
+/// Bytes of a scan under way: a page that is sent, and two that are fetched meanwhile, with room for
+/// what rows cost beside their bytes.
+const RANGE_BYTES: usize = 4 * PAGE_BYTES;
+
+/// How long a call waits for others of its connection whose answers are not read, unless it says how
+/// long it waits.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
+
 impl KvService {
+    /// Takes memory for an answer to the caller.
+    async fn room<T>(&self, request: &Request<T>, bytes: usize) -> Result<Option<Taken>, Status> {
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let caller = origin(request)?.caller;
+        let net = self.0.serving()?.node.net();
+        let most = timeout::of(request.metadata()).unwrap_or(MEMORY_WAIT_MAX);
+        let room = tokio::time::timeout(most, caller.room(bytes, net)).await;
+        match room {
+            Ok(room) => room.map(Some).map_err(|error| to_status(&error)),
+            Err(_) => Err(to_status(&caller.no_room())),
+        }
+    }
+
     /// The node's client, with the time that the caller gives the request.
     fn client<T>(&self, request: &Request<T>) -> Result<Client, Status> {
         let gateway = self.0.serving()?.node.gateway();
@@ -48,6 +80,7 @@ impl Kv for KvService {
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let room = self.room(&request, ROW_BYTES).await?;
         let v1::GetRequest { key, read_ts } = request.into_inner();
         let reading = async {
             match read_ts {
@@ -57,7 +90,7 @@ impl Kv for KvService {
         };
         let kv = traced(trace, "get", reading).await;
         let kv = kv.map_err(status)?.map(v1::KeyValue::from);
-        Ok(Response::new(v1::GetResponse { kv }))
+        Ok(answer(v1::GetResponse { kv }, room))
     }
 
     async fn put(
@@ -65,6 +98,8 @@ impl Kv for KvService {
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let asked = request.get_ref();
+        let room = self.room(&request, told(asked.return_previous, &asked.conditions)).await?;
         let put = request.into_inner();
         convert::without_lease(put.lease_id)?;
         let options = PutOptions {
@@ -73,10 +108,9 @@ impl Kv for KvService {
         };
         let writing = client.put_with(put.key, put.value, options);
         let written = traced(trace, "put", writing).await.map_err(status)?;
-        Ok(Response::new(v1::PutResponse {
-            commit_ts: written.commit_ts.0,
-            previous: written.previous.map(v1::KeyValue::from),
-        }))
+        let commit_ts = written.commit_ts.0;
+        let previous = written.previous.map(v1::KeyValue::from);
+        Ok(answer(v1::PutResponse { commit_ts, previous }, room))
     }
 
     async fn delete(
@@ -84,6 +118,8 @@ impl Kv for KvService {
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let asked = request.get_ref();
+        let room = self.room(&request, told(asked.return_previous, &asked.conditions)).await?;
         let delete = request.into_inner();
         let options = DeleteOptions {
             conditions: convert::tests(delete.conditions)?,
@@ -91,11 +127,12 @@ impl Kv for KvService {
         };
         let deleting = client.delete_with(delete.key, options);
         let deleted = traced(trace, "delete", deleting).await.map_err(status)?;
-        Ok(Response::new(v1::DeleteResponse {
+        let response = v1::DeleteResponse {
             commit_ts: deleted.commit_ts.0,
             deleted: deleted.existed.into(),
             previous: deleted.previous.map(v1::KeyValue::from),
-        }))
+        };
+        Ok(answer(response, room))
     }
 
     async fn delete_range(
@@ -118,6 +155,7 @@ impl Kv for KvService {
         request: Request<v1::RangeRequest>,
     ) -> Result<Response<Self::RangeStream>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let room = self.room(&request, RANGE_BYTES).await?;
         let asked = request.into_inner();
         let mut options = RangeOptions::new(asked.start_key, asked.end_key);
         if asked.limit != 0 {
@@ -132,8 +170,11 @@ impl Kv for KvService {
         if asked.read_ts != 0 {
             options = options.at(Timestamp(asked.read_ts));
         }
-        let pages = stream::unfold(Some(client.range(options)), move |rows| {
-            traced(trace, "range", next_page(rows))
+        // The memory is kept as long as the stream is.
+        let start = (Some(client.range(options)), room);
+        let pages = stream::unfold(start, move |(rows, room)| async move {
+            let (page, rows) = traced(trace, "range", next_page(rows)).await?;
+            Some((page, (rows, room)))
         });
         Ok(Response::new(Box::pin(pages)))
     }
@@ -143,17 +184,35 @@ impl Kv for KvService {
         request: Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchResponse>, Status> {
         let (client, trace) = (self.client(&request)?, traced::of(request.metadata()));
+        let asked = request.get_ref();
+        let bytes = match asked.return_previous {
+            true => PREVIOUS_BYTES_MAX,
+            false => told(false, &asked.conditions),
+        };
+        let room = self.room(&request, bytes).await?;
         let batch = convert::batch(request.into_inner())?;
         let committed = traced(trace, "batch", client.batch(batch)).await.map_err(status)?;
         let result = |result: rangedb_client::OperationResult| v1::OperationResult {
             deleted: result.deleted,
             previous: result.previous.map(v1::KeyValue::from),
         };
-        Ok(Response::new(v1::BatchResponse {
-            commit_ts: committed.commit_ts.0,
-            results: committed.results.into_iter().map(result).collect(),
-        }))
+        let commit_ts = committed.commit_ts.0;
+        let results = committed.results.into_iter().map(result).collect();
+        Ok(answer(v1::BatchResponse { commit_ts, results }, room))
     }
+}
+
+/// Bytes that a write of one key may be answered with: what it replaced, or what a condition met.
+fn told(previous: bool, conditions: &[v1::Condition]) -> usize {
+    if previous || !conditions.is_empty() { ROW_BYTES } else { 0 }
+}
+
+/// An answer with the memory that it turned out to need.
+fn answer<T: Message>(message: T, mut room: Option<Taken>) -> Response<T> {
+    if let Some(room) = &mut room {
+        room.shrink_to(message.encoded_len() as u64);
+    }
+    with_memory(Response::new(message), room)
 }
 
 type Page = Result<v1::RangeResponse, Status>;

@@ -1,9 +1,11 @@
 //! Requests to this node: one at a time, or many on a stream of batches (docs/architecture.md, D8).
 //!
 //! On a stream each request is a task, and answers go out in the order in which they are found, in
-//! batches of whatever is ready. A stream has only so many requests and bytes under way; then it is
-//! not read further, and HTTP/2 makes the sender wait. When the stream ends its tasks are dropped:
-//! nobody waits for their answers.
+//! batches of whatever is ready. A stream has only so many requests under way, and only so much memory
+//! (`metered.rs`); then it is not read further, and HTTP/2 makes the sender wait. Answers take their
+//! memory before they are evaluated and keep it until HTTP/2 has sent them, so that whoever does not
+//! read answers gets no more of them made. When the stream ends its tasks are dropped: nobody waits for
+//! their answers.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,15 +18,17 @@ use rangedb_client::trace::TraceContext;
 use rangedb_proto::v1;
 use rangedb_proto::v1::node_server::Node as NodeRpc;
 use rangedb_proto::v1::{Request as NodeRequest, Requests, Responses, response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Front;
-use super::listener::Listener;
+use super::metered::{Kept, Outgoing, with_memory};
+use super::origin::{Origin, origin};
 use super::traced::{self, traced};
-use crate::node::Node;
+use crate::memory::Taken;
+use crate::node::{Caller, Node};
 
 /// How long a request that does not say so is worked on.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -32,12 +36,16 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// No request is worked on for longer, whatever it says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// Bytes of one stream's requests under way at most: several of the largest commands.
-const STREAM_BYTES_MAX: usize = 64 << 20;
+/// What a request under way costs beside its bytes: a task, and what it waits with.
+const TASK_BYTES: u64 = 2 * 1024;
+
+/// Of what a connection may take for answers, the part that one stream may: a second stream beside one
+/// whose answers are not read goes on.
+const STREAM_PART: u64 = 2;
 
 /// Requests in one message at most. Clients of this project send 128; each that is under way costs
 /// many times its bytes, however small it is.
-const BATCH_REQUESTS_MAX: usize = 16 * 1024;
+const BATCH_REQUESTS_MAX: usize = 4 * 1024;
 
 /// Answers in one message at most, and bytes after which it is closed. With the largest page of a
 /// scan behind it, it is still below what a message may hold.
@@ -50,56 +58,72 @@ const MESSAGES_AHEAD: usize = 2;
 /// Answers that wait to be gathered.
 const ANSWERS_AHEAD: usize = 1024;
 
-pub(super) struct NodeService {
-    pub front: Arc<Front>,
-    pub listener: Listener,
-}
+pub(super) struct NodeService(pub Arc<Front>);
 
-type Outbound = mpsc::Sender<Result<Responses, Status>>;
+/// An answer, and the memory that it takes.
+type Answer = (v1::Response, Option<Taken>);
+
+/// A message of answers, and the memory that it takes.
+type Batch = (Result<Responses, Status>, Option<Taken>);
+
+type Outbound = mpsc::Sender<Batch>;
 
 #[tonic::async_trait]
 impl NodeRpc for NodeService {
-    type StreamStream = ReceiverStream<Result<Responses, Status>>;
+    type StreamStream = Outgoing<ReceiverStream<Batch>>;
 
     async fn stream(
         &self,
         request: Request<Streaming<Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let cluster_id = self.front.serving()?.node.cluster_id();
+        let cluster_id = self.0.serving()?.node.cluster_id();
         check_cluster(cluster_id, request.metadata())?;
         let (outbound, responses) = mpsc::channel(MESSAGES_AHEAD);
         let (answers, answered) = mpsc::channel(ANSWERS_AHEAD);
-        let (front, listener) = (self.front.clone(), self.listener);
-        tokio::spawn(async move {
+        let mut origin = origin(&request)?;
+        let of_connection = &origin.caller.answers;
+        origin.caller.answers = of_connection.part(of_connection.bytes_max() / STREAM_PART);
+        let kept = request.extensions().get::<Kept>().cloned().unwrap_or_default();
+        let front = self.0.clone();
+        // Clients' work, wherever it came in: the peers' runtime is for raft.
+        self.0.runtime.spawn(async move {
+            let asked = Asked { origin, kept, batches: request.into_inner() };
             // Whichever ends first ends the stream, and with it the requests under way.
-            let inbound = (listener, request.into_inner());
-            let reading = pin!(answer_all(&front, inbound, answers, outbound.clone()));
+            let reading = pin!(answer_all(&front, asked, answers, outbound.clone()));
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
         });
-        let mut response = Response::new(ReceiverStream::new(responses));
+        let mut response = Response::new(Outgoing::new(ReceiverStream::new(responses)));
         response.metadata_mut().insert(CLUSTER_ID_KEY, cluster_id_value(cluster_id));
         Ok(response)
     }
 
     async fn call(&self, request: Request<NodeRequest>) -> Result<Response<v1::Response>, Status> {
-        let node = self.front.serving()?.node.clone();
+        let node = self.0.serving()?.node.clone();
         check_cluster(node.cluster_id(), request.metadata())?;
-        let trace = traced::of(request.metadata());
-        let answering = answer(&node, self.listener, request.into_inner());
-        Ok(Response::new(traced(trace, "call", answering).await))
+        let (trace, caller) = (traced::of(request.metadata()), origin(&request)?.caller);
+        let answering = answer(&node, caller, request.into_inner());
+        let (answer, memory) = traced(trace, "call", answering).await;
+        Ok(with_memory(Response::new(answer), memory))
     }
+}
+
+/// What comes in on a stream.
+struct Asked {
+    origin: Origin,
+    kept: Kept,
+    batches: Streaming<Requests>,
 }
 
 /// Reads requests and starts a task for each, until the stream ends. Returns only to break it off.
 async fn answer_all(
     front: &Arc<Front>,
-    (listener, mut batches): (Listener, Streaming<Requests>),
-    answers: mpsc::Sender<v1::Response>,
+    asked: Asked,
+    answers: mpsc::Sender<Answer>,
     outbound: Outbound,
 ) {
+    let Asked { origin, kept, mut batches } = asked;
     let requests_free = Arc::new(Semaphore::new(front.stream_requests));
-    let bytes_free = Arc::new(Semaphore::new(STREAM_BYTES_MAX));
     let mut under_way = JoinSet::new();
     let stopped = front.stopped();
     tokio::pin!(stopped);
@@ -108,32 +132,44 @@ async fn answer_all(
             batch = batches.next() => batch,
             () = &mut stopped => break,
         };
-        let Some(Ok(batch)) = batch else { break };
+        let batch = match batch {
+            Some(Ok(batch)) => batch,
+            Some(Err(status)) => {
+                // The caller may be gone, or be told what it did wrong.
+                let _ = outbound.send((Err(status), None)).await;
+                return;
+            }
+            None => break,
+        };
+        // Its requests keep pieces of it, so it is there until the last of them is answered.
+        let bytes = Arc::new(kept.take());
         let count = batch.requests.len();
         if count > BATCH_REQUESTS_MAX {
             let message = format!("{count} requests in a message, {BATCH_REQUESTS_MAX} may be");
-            let _ = outbound.send(Err(Status::invalid_argument(message))).await;
+            let _ = outbound.send((Err(Status::invalid_argument(message)), None)).await;
             return;
         }
         for request in batch.requests {
             while under_way.try_join_next().is_some() {}
             // Taken before the task begins: a full stream stands still here.
-            let place = place(&requests_free, 1).await;
-            let share = place_for(&bytes_free, request.encoded_len()).await;
-            let (front, answers) = (front.clone(), answers.clone());
+            let place = requests_free.clone().acquire_owned().await.expect("never closed");
+            let task = origin.tasks.take(TASK_BYTES).await;
+            let (front, answers, bytes) = (front.clone(), answers.clone(), bytes.clone());
+            let caller = origin.caller.clone();
             under_way.spawn(async move {
-                let response = match front.serving() {
-                    Ok(member) => answer(&member.node, listener, request).await,
+                let answer = match front.serving() {
+                    Ok(member) => answer(&member.node, caller, request).await,
                     Err(status) => {
                         let error = rangedb_client::status::from_status(&status);
                         let body = Some(response::Body::Error(error));
-                        v1::Response { id: request.id, body }
+                        (v1::Response { id: request.id, body }, None)
                     }
                 };
+                drop(bytes);
                 // The stream may have ended.
-                let _ = answers.send(response).await;
+                let _ = answers.send(answer).await;
                 // Only now: answers that nobody reads count as under way.
-                drop((place, share));
+                drop((place, task));
             });
         }
     }
@@ -144,56 +180,53 @@ async fn answer_all(
     std::future::pending().await
 }
 
-async fn place(free: &Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
-    free.clone().acquire_many_owned(count).await.expect("never closed")
-}
-
-async fn place_for(free: &Arc<Semaphore>, bytes: usize) -> OwnedSemaphorePermit {
-    place(free, u32::try_from(bytes.clamp(1, STREAM_BYTES_MAX)).expect("a small bound")).await
-}
-
 /// Gathers answers into messages, until the requests or the stream end.
-async fn send_all(mut answered: mpsc::Receiver<v1::Response>, outbound: Outbound) {
+async fn send_all(mut answered: mpsc::Receiver<Answer>, outbound: Outbound) {
     while let Ok(room) = outbound.reserve().await {
-        let Some(first) = next_or_closed(&mut answered, &outbound).await else { return };
+        let Some((first, mut memory)) = next_or_closed(&mut answered, &outbound).await else {
+            return;
+        };
         let mut bytes = first.encoded_len();
         let mut responses = vec![first];
         while responses.len() < BATCH_RESPONSES_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(next) = answered.try_recv() else { break };
+            let Ok((next, more)) = answered.try_recv() else { break };
             bytes += next.encoded_len();
             responses.push(next);
+            match (&mut memory, more) {
+                (Some(memory), Some(more)) => memory.add(more),
+                (None, more) => memory = more,
+                (Some(_), None) => {}
+            }
         }
-        room.send(Ok(Responses { responses }));
+        room.send((Ok(Responses { responses }), memory));
     }
 }
 
 /// The next answer; none if there will be none or nobody would read it.
 async fn next_or_closed(
-    answered: &mut mpsc::Receiver<v1::Response>,
+    answered: &mut mpsc::Receiver<Answer>,
     outbound: &Outbound,
-) -> Option<v1::Response> {
+) -> Option<Answer> {
     tokio::select! {
         next = answered.recv() => next,
         () = outbound.closed() => None,
     }
 }
 
-async fn answer(node: &Arc<Node>, listener: Listener, request: NodeRequest) -> v1::Response {
+async fn answer(node: &Arc<Node>, caller: Caller, request: NodeRequest) -> Answer {
     let timeout = match request.timeout_ms {
         0 => TIMEOUT_DEFAULT,
         ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX),
     };
-    let admitted = request.body.map(|body| listener.admit(&body).map(|()| body));
-    let body = match admitted {
-        Some(Err(refused)) => response::Body::Error(refused),
-        Some(Ok(body)) => {
+    let (body, memory) = match request.body {
+        Some(body) => {
             let trace = TraceContext::parse(&request.traceparent);
-            traced(trace, "node", node.handle(body, timeout)).await
+            traced(trace, "node", node.handle(caller, body, timeout)).await
         }
         None => {
             let message = "a request of a kind that this node does not know";
-            response::Body::Error(v1::Error::invalid("body", message))
+            (response::Body::Error(v1::Error::invalid("body", message)), None)
         }
     };
-    v1::Response { id: request.id, body: Some(body) }
+    (v1::Response { id: request.id, body: Some(body) }, memory)
 }

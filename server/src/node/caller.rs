@@ -1,0 +1,259 @@
+//! Who asks: a user or a node, and the bytes that are set aside for the answers.
+//!
+//! The listener that a request came in on tells a user from a node. A node that asks for a user says so
+//! ([`request::Body::ForUser`], see `user_net.rs`), so that the node that holds a range judges every
+//! request by who wants it, whatever way it came.
+
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use rangedb_client::net::Net;
+use rangedb_proto::v1::{self, Operation, ReadCheck, command, operation, request};
+use rangedb_proto::{SYSTEM_PREFIX, prefix_end};
+use rangedb_txn::is_system_key;
+
+use crate::memory::{Share, Taken};
+
+/// How long a request waits for memory that all share before it is sent away: others' answers leave in
+/// less, unless nobody reads them.
+const MEMORY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// When whoever was sent away may try again.
+const RETRY_AFTER_MS: u32 = 200;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallerKind {
+    User,
+    Node,
+}
+
+/// See the module's head. Cheap to clone.
+#[derive(Clone)]
+pub struct Caller {
+    pub kind: CallerKind,
+    /// Callers of one number share a place in the round of heavy reads: those of one connection.
+    pub number: u64,
+    /// Where bytes of answers are taken from before they are evaluated.
+    pub answers: Share,
+}
+
+impl Caller {
+    /// A caller within this process: whoever asked it has set bytes aside.
+    pub fn within(kind: CallerKind) -> Caller {
+        Caller { kind, number: 0, answers: Share::unbounded() }
+    }
+
+    /// The same caller as a user.
+    pub(super) fn as_user(self) -> Caller {
+        Caller { kind: CallerKind::User, ..self }
+    }
+
+    /// Takes bytes for an answer. While the caller itself uses up its share, it waits for itself; for
+    /// others only a while.
+    pub(crate) async fn room(&self, bytes: usize, net: &dyn Net) -> Result<Taken, v1::Error> {
+        let bytes = bytes as u64;
+        if let Some(taken) = self.answers.try_take(bytes) {
+            return Ok(taken);
+        }
+        if let Some(own) = self.answers.take_own(bytes).await {
+            let rest = Box::pin(self.answers.take_rest(bytes, own));
+            let first = future::select(rest, net.sleep(MEMORY_WAIT_MAX)).await;
+            if let Either::Left((Some(taken), _)) = first {
+                return Ok(taken);
+            }
+        }
+        Err(self.no_room())
+    }
+
+    /// The caller is sent away for want of memory.
+    pub(crate) fn no_room(&self) -> v1::Error {
+        self.answers.count_refusal();
+        let message = "no memory for the answer: answers that nobody reads take it up";
+        v1::Error::too_busy(RETRY_AFTER_MS, message)
+    }
+
+    /// Refuses what the caller may not ask for. The one place where that is judged.
+    pub(super) fn check(&self, body: &request::Body) -> Result<(), v1::Error> {
+        use request::Body;
+        let from_nodes_alone = matches!(
+            body,
+            Body::Join(_)
+                | Body::Heartbeat(_)
+                | Body::LockWaits(_)
+                | Body::Forwarded(_)
+                | Body::ForUser(_)
+        );
+        if from_nodes_alone && self.kind == CallerKind::User {
+            return Err(v1::Error::permission_denied("only nodes ask for that"));
+        }
+        let is_denied = match body {
+            Body::PointRead(read) => self.is_user() && is_system_key(&read.key),
+            Body::Scan(scan) => self.is_user() && meets_system(&scan.start_key, &scan.end_key),
+            Body::Validate(validate) => self.is_user() && validate.reads.iter().any(is_system_read),
+            Body::ListLocks(locks) => {
+                self.is_user() && meets_system(&locks.start_key, &locks.end_key)
+            }
+            // Only the control plane writes there, and it does not come this way.
+            Body::Write(write) => write.commit.as_ref().is_some_and(|commit| {
+                writes_system(&commit.operations)
+                    || self.is_user() && looks_at_system(&commit.conditions, &commit.reads)
+            }),
+            Body::TransactionCommand(ask) => {
+                let body = ask.command.as_ref().and_then(|command| command.body.as_ref());
+                body.is_some_and(|body| self.is_denied_command(body))
+            }
+            Body::Timestamps(_)
+            | Body::Locate(_)
+            | Body::Join(_)
+            | Body::Heartbeat(_)
+            | Body::LockWaits(_)
+            | Body::HoldFloor(_)
+            | Body::GarbageStatus(_)
+            | Body::ClusterStatus(_)
+            | Body::RemoveNode(_)
+            // Made to show what lies there, and nothing that must stay hidden.
+            | Body::MetaRead(_)
+            | Body::ConfigGet(_)
+            | Body::ConfigSet(_)
+            | Body::PartitionList(_)
+            // Judged once they are unpacked.
+            | Body::Forwarded(_)
+            | Body::ForUser(_) => false,
+        };
+        match is_denied {
+            true => Err(v1::Error::permission_denied("keys under `_/` belong to the system")),
+            false => Ok(()),
+        }
+    }
+
+    fn is_user(&self) -> bool {
+        self.kind == CallerKind::User
+    }
+
+    /// A lock may not point under `_/` either: whoever met it could not ask what became of its
+    /// transaction, so it would stand for ever.
+    fn is_denied_command(&self, body: &command::Body) -> bool {
+        use command::Body;
+        match body {
+            Body::CommitOneRange(commit) => {
+                writes_system(&commit.operations)
+                    || self.is_user() && looks_at_system(&commit.conditions, &commit.reads)
+            }
+            Body::Prewrite(prewrite) => {
+                writes_system(&prewrite.operations)
+                    || is_system_key(&prewrite.primary)
+                    || any_system_key(&prewrite.secondaries)
+                    || self.is_user() && looks_at_system(&prewrite.conditions, &[])
+            }
+            Body::CommitKeys(commit) => any_system_key(&commit.keys),
+            Body::RollbackKeys(rollback) => any_system_key(&rollback.keys),
+            Body::CheckTransaction(check) => is_system_key(&check.primary),
+            Body::ResolveLocks(resolve) => any_system_key(&resolve.keys),
+            Body::HeartbeatLock(heartbeat) => is_system_key(&heartbeat.primary),
+            Body::AcquireLocks(acquire) => {
+                any_system_key(&acquire.keys) || is_system_key(&acquire.primary)
+            }
+            Body::CheckSecondaries(check) => any_system_key(&check.keys),
+            // Only the node itself collects, and it does not come this way.
+            Body::CollectGarbage(_) => true,
+        }
+    }
+}
+
+fn any_system_key(keys: &[bytes::Bytes]) -> bool {
+    keys.iter().any(|key| is_system_key(key))
+}
+
+fn writes_system(operations: &[Operation]) -> bool {
+    operations.iter().any(|operation| match &operation.body {
+        Some(operation::Body::Put(put)) => is_system_key(&put.key),
+        Some(operation::Body::Delete(delete)) => is_system_key(&delete.key),
+        Some(operation::Body::DeleteRange(range)) => meets_system(&range.start_key, &range.end_key),
+        None => false,
+    })
+}
+
+/// What a command's outcome tells of is read, too.
+fn looks_at_system(conditions: &[v1::Condition], reads: &[ReadCheck]) -> bool {
+    conditions.iter().any(|condition| is_system_key(&condition.key))
+        || reads.iter().any(is_system_read)
+}
+
+fn is_system_read(read: &ReadCheck) -> bool {
+    match read.end_key.is_empty() {
+        true => is_system_key(&read.start_key),
+        false => meets_system(&read.start_key, &read.end_key),
+    }
+}
+
+/// Whether the span `[start, end)` holds keys of the system; an empty end has no end.
+fn meets_system(start: &[u8], end: &[u8]) -> bool {
+    *start < prefix_end(SYSTEM_PREFIX)[..] && (end.is_empty() || *end > *SYSTEM_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rangedb_proto::v1::error::Kind;
+    use rangedb_proto::v1::request::Body;
+    use rangedb_proto::v1::{Heartbeat, ListLocks, PointRead, Request, Scan, Validate};
+
+    use super::*;
+
+    fn reads(start: &'static [u8], end: &'static [u8]) -> Vec<Body> {
+        let (start_key, end_key) = (Bytes::from_static(start), Bytes::from_static(end));
+        let read = ReadCheck { start_key: start_key.clone(), end_key: end_key.clone(), read_ts: 1 };
+        let commit = v1::CommitOneRange { reads: vec![read.clone()], ..Default::default() };
+        vec![
+            Body::Scan(Scan {
+                start_key: start_key.clone(),
+                end_key: end_key.clone(),
+                ..Default::default()
+            }),
+            Body::ListLocks(ListLocks { start_key, end_key, ..Default::default() }),
+            Body::Validate(Validate { reads: vec![read], ..Default::default() }),
+            Body::Write(v1::Write { commit: Some(commit), ..Default::default() }),
+        ]
+    }
+
+    fn is_denied(kind: CallerKind, body: &Body) -> bool {
+        match Caller::within(kind).check(body) {
+            Ok(()) => false,
+            Err(error) => {
+                assert!(matches!(error.kind, Some(Kind::PermissionDenied(_))), "{error:?}");
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn users_read_nothing_of_the_system_and_nodes_may() {
+        let key = Bytes::from_static(b"_/cluster/id");
+        let mut of_system = reads(b"_/", b"_0");
+        of_system.extend(reads(b"_", b"_/cluster/"));
+        of_system.extend(reads(b"_/cluster/x", b"z"));
+        of_system.push(Body::PointRead(PointRead { key, ..Default::default() }));
+        for body in &of_system {
+            assert!(is_denied(CallerKind::User, body), "{body:?}");
+            assert!(!is_denied(CallerKind::Node, body), "{body:?}");
+        }
+        for body in reads(b"a", b"_/").into_iter().chain(reads(b"_0", b"_1")) {
+            assert!(!is_denied(CallerKind::User, &body), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_nodes_tell_each_other_is_no_users_to_say() {
+        let inner = || Box::new(Request::default());
+        for body in [
+            Body::Heartbeat(Heartbeat::default()),
+            Body::Join(v1::JoinCluster::default()),
+            Body::LockWaits(v1::LockWaits::default()),
+            Body::Forwarded(inner()),
+            Body::ForUser(inner()),
+        ] {
+            assert!(is_denied(CallerKind::User, &body), "{body:?}");
+            assert!(!is_denied(CallerKind::Node, &body), "{body:?}");
+        }
+    }
+}

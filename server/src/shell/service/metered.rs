@@ -1,0 +1,365 @@
+//! Memory of calls under way, whatever the method: bytes of requests are taken from the connection's
+//! share as they arrive, and kept until their message was handled; bytes of answers are given back once
+//! HTTP/2 has taken them.
+//!
+//! A caller whose share is used up is not read further, and HTTP/2 makes it wait.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use http_body::{Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::origin::Origin;
+use crate::memory::{Share, Taken};
+
+/// A message must be whole within this, or its call is broken off: unfinished messages of many callers
+/// could otherwise keep all others from theirs.
+const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What a call costs beside its messages: a stream of HTTP/2, a task, headers.
+const CALL_BYTES: usize = 8 * 1024;
+
+/// In front of each message of gRPC: a flag, and the length.
+const PREFIX_BYTES: usize = 5;
+
+/// Takes memory for the call of a request, and meters its bodies.
+pub(super) async fn meter(request: Request, next: Next) -> Response {
+    // Every listener gives its connections an origin.
+    let Some(origin) = request.extensions().get::<Origin>().cloned() else {
+        return next.run(request).await;
+    };
+    let call = origin.tasks.take(CALL_BYTES as u64).await;
+    let kept = Kept::default();
+    let metered = Metered::new(Body::empty(), origin.requests, kept.clone());
+    let mut request = request.map(|body| Body::new(Metered { body, ..metered }));
+    request.extensions_mut().insert(kept.clone());
+    let mut response = next.run(request).await;
+    let answer = response.extensions_mut().remove::<AnswerMemory>();
+    response.map(|body| Body::new(Holding { body, _held: (call, kept, answer) }))
+}
+
+/// Memory of the answer to a unary call: put among the response's extensions, it is kept until the
+/// answer is sent.
+#[derive(Clone)]
+#[expect(dead_code, reason = "it is kept, not looked at")]
+struct AnswerMemory(Arc<Taken>);
+
+/// The response to a unary call, with the memory that it takes.
+pub(super) fn with_memory<T>(
+    mut response: tonic::Response<T>,
+    taken: Option<Taken>,
+) -> tonic::Response<T> {
+    if let Some(taken) = taken {
+        response.extensions_mut().insert(AnswerMemory(Arc::new(taken)));
+    }
+    response
+}
+
+/// Bytes of a call's messages, kept until the next ones of the same call come or the call is over. A
+/// request carries it as an extension.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<Option<Taken>>>);
+
+impl Kept {
+    /// Whoever handles a message beyond the next one keeps its bytes himself.
+    pub fn take(&self) -> Option<Taken> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.0.lock().expect("no panic holds it")
+    }
+}
+
+/// A request's body that takes memory for what arrives.
+struct Metered {
+    body: Body,
+    requests: Share,
+    kept: Kept,
+    framing: Framing,
+    /// A frame that waits for memory.
+    waiting: Option<(Frame<Bytes>, BoxFuture<'static, Option<Taken>>)>,
+    /// A message must be whole so long after its beginning,
+    message_time: Duration,
+    /// which is then.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Metered {
+    fn new(body: Body, requests: Share, kept: Kept) -> Self {
+        let framing = Framing::default();
+        let message_time = MESSAGE_TIME_MAX;
+        Metered { body, requests, kept, framing, waiting: None, message_time, deadline: None }
+    }
+
+    fn keep(&self, taken: Option<Taken>) {
+        let Some(taken) = taken else { return };
+        let mut kept = self.kept.slot();
+        match &mut *kept {
+            Some(kept) => kept.add(taken),
+            None => *kept = Some(taken),
+        }
+    }
+
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let Some((_, taking)) = &mut self.waiting else { return Poll::Ready(None) };
+        let taken = ready!(taking.poll_unpin(context));
+        self.keep(taken);
+        Poll::Ready(self.waiting.take().map(|(frame, _)| frame))
+    }
+}
+
+impl HttpBody for Metered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.poll_unpin(context).is_ready()
+        {
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "an unfinished message");
+            return Poll::Ready(Some(Err(axum::Error::new(late))));
+        }
+        if let Some(frame) = ready!(self.poll_waiting(context)) {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            other => return Poll::Ready(other),
+        };
+        let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+        // Whoever asks for more has handled every message that was whole.
+        if self.framing.is_between() {
+            drop(self.kept.take());
+        }
+        let bytes = data.len();
+        self.framing.take(data);
+        if self.framing.is_between() {
+            self.deadline = None;
+        } else if self.deadline.is_none() {
+            let mut deadline = Box::pin(tokio::time::sleep(self.message_time));
+            // Polled once, so that it wakes this task.
+            let _ = deadline.poll_unpin(context);
+            self.deadline = Some(deadline);
+        }
+        if let Some(taken) = self.requests.try_take(bytes as u64) {
+            self.keep(Some(taken));
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let requests = self.requests.clone();
+        let taking = async move { requests.take(bytes as u64).await }.boxed();
+        self.waiting = Some((frame, taking));
+        let frame = ready!(self.poll_waiting(context));
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.waiting.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Where in the messages of a body one is.
+#[derive(Default)]
+struct Framing {
+    prefix: Vec<u8>,
+    /// Of the message that has begun.
+    left: usize,
+}
+
+impl Framing {
+    /// Whether every message that has begun is whole.
+    fn is_between(&self) -> bool {
+        self.prefix.is_empty() && self.left == 0
+    }
+
+    fn take(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.left > 0 {
+                let part = self.left.min(data.len());
+                self.left -= part;
+                data = &data[part..];
+                continue;
+            }
+            let part = (PREFIX_BYTES - self.prefix.len()).min(data.len());
+            self.prefix.extend_from_slice(&data[..part]);
+            data = &data[part..];
+            if let [_, length @ ..] = &self.prefix[..]
+                && let Ok(length) = <[u8; 4]>::try_from(length)
+            {
+                self.left = u32::from_be_bytes(length) as usize;
+                self.prefix.clear();
+            }
+        }
+    }
+}
+
+/// A response's body with what is held until it is over.
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Holding<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Messages of a stream with the memory that each takes. It is given back when the next message is
+/// asked for: HTTP/2 asks once it has sent the last.
+pub(super) struct Outgoing<S> {
+    messages: S,
+    sending: Option<Taken>,
+}
+
+impl<S> Outgoing<S> {
+    pub fn new(messages: S) -> Self {
+        Outgoing { messages, sending: None }
+    }
+}
+
+impl<S, M> Stream for Outgoing<S>
+where
+    S: Stream<Item = (M, Option<Taken>)> + Unpin,
+{
+    type Item = M;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M>> {
+        self.sending = None;
+        let next = ready!(Pin::new(&mut self.messages).poll_next(context));
+        Poll::Ready(next.map(|(message, taken)| {
+            self.sending = taken;
+            message
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::{StreamExt, stream};
+
+    use super::*;
+
+    fn message(length: usize) -> Vec<u8> {
+        let mut message = vec![0];
+        message.extend_from_slice(&(length as u32).to_be_bytes());
+        message.resize(PREFIX_BYTES + length, b'x');
+        message
+    }
+
+    #[test]
+    fn messages_are_told_apart_wherever_frames_are_cut() {
+        let bytes = [message(0), message(3), message(300)].concat();
+        for cut in 1..bytes.len() {
+            let mut framing = Framing::default();
+            framing.take(&bytes[..cut]);
+            let ends = [5, 13, 318];
+            assert_eq!(framing.is_between(), ends.contains(&cut), "cut at {cut}");
+            framing.take(&bytes[cut..]);
+            assert!(framing.is_between());
+        }
+    }
+
+    fn metered(frames: Vec<Vec<u8>>, requests: &Share) -> Metered {
+        let frames = frames.into_iter().map(|data| Ok::<_, axum::Error>(Bytes::from(data)));
+        Metered::new(Body::from_stream(stream::iter(frames)), requests.clone(), Kept::default())
+    }
+
+    async fn next(body: &mut Metered) -> Option<usize> {
+        let frame =
+            std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        Some(frame.unwrap().into_data().unwrap().len())
+    }
+
+    #[tokio::test]
+    async fn memory_is_kept_until_the_message_was_handled() {
+        let requests = Share::new(1000);
+        let mut body = metered(vec![message(95), message(45), message(15)], &requests);
+        assert_eq!(next(&mut body).await, Some(100));
+        assert_eq!(requests.used(), 100);
+        assert_eq!(next(&mut body).await, Some(50));
+        assert_eq!(requests.used(), 50, "the first one was handled");
+        drop(body);
+        assert_eq!(requests.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_in_parts_is_kept_as_a_whole() {
+        let requests = Share::new(1000);
+        let whole = message(95);
+        let (first, second) = whole.split_at(60);
+        let mut body = metered(vec![first.to_vec(), second.to_vec()], &requests);
+        assert_eq!(next(&mut body).await, Some(60));
+        assert_eq!(next(&mut body).await, Some(40));
+        assert_eq!(requests.used(), 100);
+    }
+
+    #[tokio::test]
+    async fn without_memory_nothing_is_read() {
+        let requests = Share::new(120);
+        let held = requests.try_take(100).unwrap();
+        let mut body = metered(vec![message(45)], &requests);
+        {
+            let mut waiting = pin!(next(&mut body));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            drop(held);
+            assert_eq!(waiting.await, Some(50));
+        }
+        assert_eq!(requests.used(), 50);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_never_finished_is_broken_off() {
+        let requests = Share::new(1000);
+        let begun = message(95)[..60].to_vec();
+        let frames = stream::iter([Ok::<_, axum::Error>(Bytes::from(begun))]);
+        let body = Body::from_stream(frames.chain(stream::pending()));
+        let mut body = Metered::new(body, requests, Kept::default());
+        body.message_time = Duration::ZERO;
+        assert_eq!(next(&mut body).await, Some(60));
+        let end = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        assert!(end.is_some_and(|frame| frame.is_err()));
+    }
+
+    #[tokio::test]
+    async fn an_answers_memory_is_given_back_when_the_next_one_is_asked_for() {
+        let answers = Share::new(100);
+        let messages = [1, 2].map(|message| (message, answers.try_take(40)));
+        let mut outgoing = Outgoing::new(stream::iter(messages));
+        assert_eq!((outgoing.next().await, answers.used()), (Some(1), 80));
+        assert_eq!((outgoing.next().await, answers.used()), (Some(2), 40));
+        assert_eq!((outgoing.next().await, answers.used()), (None, 0));
+    }
+}
