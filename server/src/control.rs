@@ -40,7 +40,7 @@ use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
 
-pub use join::describes_a_node;
+pub use join::{describes_a_node, is_address};
 pub use takeover::take_over;
 
 /// The control range.

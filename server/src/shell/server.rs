@@ -257,8 +257,8 @@ impl Server {
         Ok(running)
     }
 
-    /// Keeps addresses of nodes for the next start, and says whether this one can lead. Returns when the cluster no longer wants this
-    /// node, with the reason.
+    /// Keeps addresses of nodes for the next start, and says whether this one can lead. Returns when
+    /// the cluster no longer wants this node, with the reason.
     async fn look_after(&self, node: &Node) -> String {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
