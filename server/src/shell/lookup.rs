@@ -4,9 +4,9 @@
 //! majority came back at other addresses there is none, and none can be elected before the nodes have
 //! found each other. So a node whose heartbeats go unanswered, or that met a stranger where another
 //! node should be, asks who is at each address that it knows: those of the command line and those of
-//! its address book. Whoever opens a stream of raft messages says where it is, and is asked there too:
-//! a node that stayed where it was need not be told where the others went. What a node says of itself counts if it is of this cluster and has the data
-//! directory that belongs to its id.
+//! its address book. Whoever opens a stream of raft messages says where it is, and is asked there
+//! too: a node that stayed where it was need not be told where the others went. What a node says of
+//! itself counts if it is of this cluster and has the data directory that belongs to its id.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
