@@ -43,7 +43,7 @@ use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
 
-pub use join::describes_a_node;
+pub use join::{describes_a_node, is_address};
 pub use takeover::take_over;
 pub use time::Seen;
 

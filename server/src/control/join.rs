@@ -149,7 +149,8 @@ pub fn describes_a_node(node: &NodeDescriptor) -> bool {
     !node.peer_address.is_empty() && check_words(node).is_ok()
 }
 
-fn is_address(address: &str) -> bool {
+/// Whether it is of the form HOST:PORT.
+pub fn is_address(address: &str) -> bool {
     let is_host = |host: &str| !host.is_empty() && !host.contains('/');
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     address.len() <= ADDRESS_BYTES_MAX

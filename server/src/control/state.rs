@@ -25,7 +25,7 @@ pub struct Heard {
     pub at: Duration,
     pub stats: NodeStats,
     /// The start of the last range that the node was told to be elsewhere.
-    told_up_to: Bytes,
+    told_up_to: Option<Bytes>,
 }
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub struct State {
 impl State {
     pub fn hear(&mut self, node_id: u64, at: Duration, stats: NodeStats) {
         let before = self.heard.remove(&node_id);
-        let told_up_to = before.map(|heard| heard.told_up_to).unwrap_or_default();
+        let told_up_to = before.and_then(|heard| heard.told_up_to);
         self.heard.insert(node_id, Heard { at, stats, told_up_to });
     }
 
@@ -128,19 +128,19 @@ impl State {
         has_replicas_of: &BTreeMap<u64, u64>,
         count: usize,
     ) -> Vec<RangeDescriptor> {
-        let told_up_to = self.heard.get(&node_id).map(|heard| heard.told_up_to.clone());
-        let told_up_to = told_up_to.unwrap_or_default();
+        let told_up_to = self.heard.get(&node_id).and_then(|heard| heard.told_up_to.clone());
+        let is_behind = |start: &Bytes| told_up_to.as_ref().is_none_or(|told| start > told);
         let is_elsewhere = |descriptor: &&RangeDescriptor| {
             let member = descriptor.replica_on(node_id).map(|replica| replica.replica_id);
             has_replicas_of.get(&descriptor.range_id).is_some_and(|id| member != Some(*id))
         };
         let entries = self.directory.entries().map(|entry| entry.descriptor());
         let (behind, before): (Vec<_>, Vec<_>) =
-            entries.filter(is_elsewhere).partition(|d| d.start_key > told_up_to);
+            entries.filter(is_elsewhere).partition(|d| is_behind(&d.start_key));
         let elsewhere: Vec<RangeDescriptor> =
             behind.into_iter().chain(before).take(count).cloned().collect();
         if let (Some(last), Some(heard)) = (elsewhere.last(), self.heard.get_mut(&node_id)) {
-            heard.told_up_to = last.start_key.clone();
+            heard.told_up_to = Some(last.start_key.clone());
         }
         elsewhere
     }

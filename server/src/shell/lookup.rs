@@ -4,12 +4,13 @@
 //! majority came back at other addresses there is none, and none can be elected before the nodes have
 //! found each other. So a node whose heartbeats go unanswered, or that met a stranger where another
 //! node should be, asks who is at each address that it knows: those of the command line and those of
-//! its address book. What a node says of itself counts if it is of this cluster and has the data
-//! directory that belongs to its id.
+//! its address book. Whoever opens a stream of raft messages says where it is, and is asked there
+//! too: a node that stayed where it was need not be told where the others went. What a node says of
+//! itself counts if it is of this cluster and has the data directory that belongs to its id.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::node::{Met, Node};
 use crate::shell::bootstrap::peers;
@@ -50,19 +51,33 @@ impl Lookup {
         let mut said = BTreeSet::new();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let misled = self.directory.take_misled();
-            if !misled && self.node.unanswered_for() < UNANSWERED_MIN {
+            let mut addresses: Vec<String> = self.directory.take_hints().into_iter().collect();
+            let is_lost =
+                self.directory.take_misled() || self.node.unanswered_for() >= UNANSWERED_MIN;
+            if is_lost {
+                let mut known = self.addresses();
+                let count = known.len().max(1);
+                known.rotate_left(asked_before % count);
+                known.truncate(ADDRESSES_MAX);
+                asked_before = (asked_before + known.len()) % count;
+                addresses.extend(known);
+            } else {
                 pause = PAUSE_MIN;
+            }
+            if addresses.is_empty() {
                 continue;
             }
-            let mut addresses = self.addresses();
-            let count = addresses.len().max(1);
-            addresses.rotate_left(asked_before % count);
-            addresses.truncate(ADDRESSES_MAX);
-            asked_before = (asked_before + addresses.len()) % count;
             let found = self.ask(&addresses, &mut said).await;
             pause = if found { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
-            tokio::time::sleep(pause).await;
+            self.rest(pause).await;
+        }
+    }
+
+    /// Waits for the next round; a hint ends the wait.
+    async fn rest(&self, pause: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !self.directory.has_hints() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

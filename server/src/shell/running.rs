@@ -125,6 +125,7 @@ impl Running {
             flusher,
             transport: Arc::new(Transport::new(Shared {
                 me,
+                peer_address: node.descriptor().peer_address.clone(),
                 directory: directory.clone(),
                 stores: handle.clone(),
                 counts: transport.clone(),
@@ -181,7 +182,12 @@ impl Running {
         let state: Arc<dyn StateEngine> = self.engines.state.clone();
         Member {
             node: self.node.clone(),
-            arrivals: Arrivals::new(me, stores.clone(), self.transport.clone()),
+            arrivals: Arrivals::new(
+                me,
+                self.directory.clone(),
+                stores.clone(),
+                self.transport.clone(),
+            ),
             snapshots: SnapshotReceiver::new(me, stores, state, disk.clone(), self.snapshots),
         }
     }

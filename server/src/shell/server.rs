@@ -282,8 +282,7 @@ impl Server {
     }
 
     /// Keeps addresses of nodes, and what its replicas promise, for the next start, and says whether
-    /// this node can lead. Returns when the cluster no longer wants this
-    /// node, with the reason.
+    /// this node can lead. Returns when the cluster no longer wants this node, with the reason.
     async fn look_after(&self, node: &Node) -> String {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

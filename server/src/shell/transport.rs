@@ -18,8 +18,10 @@ use rangedb_proto::v1::{NodeDescriptor, NodeState, RaftEnvelope, RaftMessages};
 use rangedb_raftstore::Event;
 use tokio::runtime::Handle;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use self::queue::Queue;
+use crate::control::is_address;
 use crate::handle::StoreHandle;
 use crate::node::Node;
 
@@ -36,7 +38,16 @@ pub(crate) struct Directory {
     node: OnceLock<Weak<Node>>,
     /// Somebody else answered where a node should be.
     misled: AtomicBool,
+    /// Where callers say to be, and no node is known to be.
+    hints: Mutex<BTreeSet<String>>,
 }
+
+/// Hints that wait to be looked at at most: more than nodes that move at one moment.
+const HINTS_MAX: usize = 64;
+
+/// The metadata of a stream of raft messages that says where its sender is reached. A hint: who is
+/// there is asked before it is believed.
+pub(crate) const PEER_ADDRESS_KEY: &str = "rangedb-peer-address";
 
 impl Directory {
     pub fn set(&self, node: &Arc<Node>) {
@@ -51,6 +62,25 @@ impl Directory {
     /// Whether that happened since this was last asked.
     pub fn take_misled(&self) -> bool {
         self.misled.swap(false, Ordering::Relaxed)
+    }
+
+    /// Somebody who is at this address wants to talk to this node, which may not know to answer there.
+    pub fn hint(&self, address: &str) {
+        let Some(this) = self.node.get().and_then(Weak::upgrade) else { return };
+        let is_known = this.address_book().iter().any(|node| node.peer_address == address);
+        let mut hints = self.hints.lock().expect("no panic holds it");
+        if !is_known && is_address(address) && hints.len() < HINTS_MAX {
+            hints.insert(address.to_owned());
+        }
+    }
+
+    pub fn has_hints(&self) -> bool {
+        !self.hints.lock().expect("no panic holds it").is_empty()
+    }
+
+    /// The hints since this was last asked.
+    pub fn take_hints(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.hints.lock().expect("no panic holds it"))
     }
 
     /// None of a node that is not known, or that was removed and whose address another one has now.
@@ -89,6 +119,8 @@ pub(crate) struct Transport {
 /// What links need.
 pub(crate) struct Shared {
     pub me: Identification,
+    /// Where others reach this node.
+    pub peer_address: String,
     pub directory: Arc<Directory>,
     pub stores: StoreHandle,
     pub counts: Arc<Counts>,
@@ -122,6 +154,7 @@ impl Transport {
 /// The receiving side.
 pub(crate) struct Arrivals {
     me: Identification,
+    directory: Arc<Directory>,
     stores: StoreHandle,
     counts: Arc<Counts>,
     /// Senders whose refusal was logged: they try again and again.
@@ -132,8 +165,21 @@ pub(crate) struct Arrivals {
 const REFUSED_MAX: usize = 1024;
 
 impl Arrivals {
-    pub fn new(me: Identification, stores: StoreHandle, counts: Arc<Counts>) -> Self {
-        Arrivals { me, stores, counts, refused: Mutex::default() }
+    pub fn new(
+        me: Identification,
+        directory: Arc<Directory>,
+        stores: StoreHandle,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Arrivals { me, directory, stores, counts, refused: Mutex::default() }
+    }
+
+    /// A sender opened a stream.
+    pub fn begin(&self, metadata: &MetadataMap) {
+        let address = metadata.get(PEER_ADDRESS_KEY).and_then(|value| value.to_str().ok());
+        if let Some(address) = address {
+            self.directory.hint(address);
+        }
     }
 
     /// Hands a batch to the stores, or says why its stream must end. Messages that find a store's

@@ -27,10 +27,14 @@ async fn verify(cluster: &Cluster) {
     }
 }
 
-async fn listed(cluster: &Cluster, except: usize) -> String {
+fn clients_except(cluster: &Cluster, except: usize) -> String {
     let clients = cluster.nodes.iter().enumerate().filter(|(place, _)| *place != except);
     let clients: Vec<&str> = clients.map(|(_, node)| node.client.as_str()).collect();
-    cli::run(&clients.join(","), ["admin", "node", "list"]).await.success()
+    clients.join(",")
+}
+
+async fn listed(cluster: &Cluster, except: usize) -> String {
+    cli::run(&clients_except(cluster, except), ["admin", "node", "list"]).await.success()
 }
 
 fn is_whole(metric: f64) -> Result<(), String> {
@@ -56,7 +60,8 @@ async fn a_wiped_node_waits_for_an_operator_and_then_gets_its_replicas_back() {
     let line = listed(&cluster, 0).await;
     assert!(!line.contains("removed"), "{line}");
 
-    cluster.cli(["admin", "node", "remove", &old_id, "--confirm"]).await.success();
+    let rest = clients_except(&cluster, 0);
+    cli::run(&rest, ["admin", "node", "remove", &old_id, "--confirm"]).await.success();
     until("the wiped node is ready", MOVED, async || {
         let answer = cluster.nodes[0].http("/readyz").await?;
         check(answer.code == 200, answer.body)

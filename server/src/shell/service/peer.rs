@@ -20,6 +20,7 @@ impl Peer for PeerService {
         request: Request<Streaming<RaftMessages>>,
     ) -> Result<Response<RaftSummary>, Status> {
         let member = self.0.member()?;
+        member.arrivals.begin(request.metadata());
         let mut batches = request.into_inner();
         let stopped = self.0.stopped();
         tokio::pin!(stopped);

@@ -136,7 +136,7 @@ impl SnapshotSender {
             tokio::task::spawn_blocking(move || read_all(header, &state, reader, span, &chunks));
         let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let call = client.snapshot(ReceiverStream::new(outbound));
-        let (receipt, records) = receipt_of(call, reading).await?;
+        let (receipt, records) = receipt_of(call, reading, RECEIPT_WITHIN).await?;
         let receipt = receipt.map_err(|status| {
             if status.code() == Code::FailedPrecondition {
                 self.directory.was_misled();
@@ -157,12 +157,13 @@ impl SnapshotSender {
 async fn receipt_of<R>(
     call: impl Future<Output = R>,
     mut reading: JoinHandle<Result<u64, String>>,
+    within: Duration,
 ) -> Result<(R, Result<u64, String>), String> {
     let of_task = |read: Result<_, JoinError>| read.unwrap_or_else(|error| Err(error.to_string()));
     tokio::pin!(call);
     tokio::select! {
         receipt = &mut call => Ok((receipt, of_task(reading.await))),
-        read = &mut reading => match tokio::time::timeout(RECEIPT_WITHIN, call).await {
+        read = &mut reading => match tokio::time::timeout(within, call).await {
             Ok(receipt) => Ok((receipt, of_task(read))),
             Err(_) => Err("the receiver does not say what became of it".to_owned()),
         },
@@ -212,6 +213,17 @@ mod tests {
     use rangedb_storage::{ColumnFamily, Compaction, StateEngine, StateOptions, WriteBatch, keys};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_receiver_that_never_answers_is_not_waited_for() {
+        let reading = tokio::spawn(async { Ok(1) });
+        let within = Duration::from_millis(10);
+        let answer = receipt_of(std::future::pending::<()>(), reading, within).await;
+        assert!(answer.unwrap_err().contains("does not say"));
+        let reading = tokio::spawn(async { Ok(1) });
+        let answer = receipt_of(async { "installed" }, reading, within).await;
+        assert_eq!(answer, Ok(("installed", Ok(1))));
+    }
 
     #[tokio::test]
     async fn a_stream_ends_before_the_first_chunk_that_may_lack_records() {

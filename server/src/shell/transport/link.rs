@@ -12,11 +12,11 @@ use rangedb_proto::v1::peer_client::PeerClient;
 use rangedb_raftstore::Event;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
 
-use super::Shared;
 use super::queue::Queue;
+use super::{PEER_ADDRESS_KEY, Shared};
 use crate::shell::grpc_limits::{
     KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, WINDOW_BYTES,
 };
@@ -63,7 +63,12 @@ async fn carry(shared: &Shared, to: u64, queue: &Queue) -> Result<Infallible, St
     let channel = connect(shared, to).await?;
     let (batches, outbound) = mpsc::channel(BATCHES_AHEAD);
     let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let call = client.raft(ReceiverStream::new(outbound));
+    let mut stream = Request::new(ReceiverStream::new(outbound));
+    // A name that is not ASCII is not told: the receiver then finds this node as it finds others.
+    if let Ok(address) = shared.peer_address.parse() {
+        stream.metadata_mut().insert(PEER_ADDRESS_KEY, address);
+    }
+    let call = client.raft(stream);
     tokio::pin!(call);
     loop {
         tokio::select! {
