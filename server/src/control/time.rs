@@ -86,7 +86,8 @@ impl Time {
         let wanted = outvoted.unwrap_or(clock);
         let is_first = self.now.is_zero();
         let settles = self.unsettled && agreed.is_some();
-        self.unsettled &= !settles;
+        // The first time of all is that of its clock, and as settled as any.
+        self.unsettled &= !settles && !is_first;
         let even = self.now + elapsed;
         let lead = wanted.saturating_sub(even);
         self.doubt = outvoted.map(|_| Doubt::Outvoted);
@@ -253,5 +254,7 @@ mod tests {
         let mut time = Time::behind(Timestamp::ZERO, None);
         assert_eq!(time.read(NOON_MS, ms(7), None), NOON_MS);
         assert_eq!(time.doubt(), None);
+        let leapt = NOON_MS + DAY_MS;
+        assert_eq!(time.read(leapt, ms(107), Some(ms(leapt))), NOON_MS + 200);
     }
 }
