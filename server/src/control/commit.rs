@@ -42,6 +42,9 @@ pub fn in_term(term: u64) -> Condition {
 pub enum CommitError {
     /// A condition did not hold: somebody else changed the keys first.
     Conflict,
+    /// Another command has the start_ts: an attempt that was given up came through. It is the one reason
+    /// for which the range finds a command of the control plane invalid.
+    StartUsed,
     Other(v1::Error),
 }
 
@@ -51,6 +54,7 @@ impl From<CommitError> for v1::Error {
             CommitError::Conflict => {
                 v1::Error::too_busy(20, "the control plane's keys were changed at the same time")
             }
+            CommitError::StartUsed => v1::Error::unavailable("an earlier attempt came through"),
             CommitError::Other(error) => error,
         }
     }
@@ -116,6 +120,10 @@ impl Surroundings {
                 Err(CommitError::Other(no_longer()))
             }
             Some(command_reply::Body::ConditionFailed(_)) => Err(CommitError::Conflict),
+            Some(command_reply::Body::Invalid(reason)) => {
+                tracing::debug!(%reason, "a commit of the control plane came through before");
+                Err(CommitError::StartUsed)
+            }
             other => {
                 let message = format!("the control range answered {other:?} to a commit");
                 Err(CommitError::Other(v1::Error::undetermined(message)))

@@ -3,7 +3,7 @@
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
 
-use super::commit::{get_in, in_term, no_longer, put};
+use super::commit::{CommitError, get_in, in_term, no_longer, put};
 use super::oracle::NoneNow;
 use super::{Control, Surroundings, keys};
 
@@ -14,8 +14,8 @@ const COUNT_MAX: u32 = 1 << 16;
 /// with a bound of its own.
 ///
 /// An attempt that was given up may be committed all the same. The next one can carry the same
-/// `start_ts` then, for which the range takes it for the same command, answers it, and does not
-/// apply it.
+/// `start_ts` then. The range takes it for the same command if the bound is the same, and answers it
+/// without applying it; with another bound it is refused, as a `start_ts` names one command.
 pub async fn commit_bound(
     around: &Surroundings,
     term: u64,
@@ -27,8 +27,11 @@ pub async fn commit_bound(
         put(keys::TIMESTAMP_BOUND.into(), bound.to_string()),
         put(keys::CONTROL_TERM.into(), term.to_string()),
     ];
-    let committed = around.commit_control(start_ts, vec![condition], operations).await?;
-    Ok(!committed.repeated_command)
+    match around.commit_control(start_ts, vec![condition], operations).await {
+        Ok(committed) => Ok(!committed.repeated_command),
+        Err(CommitError::StartUsed) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The bound that earlier oracles stayed below, and how often it was set.

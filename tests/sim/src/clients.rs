@@ -62,6 +62,10 @@ impl World {
     /// A client ends, whatever it was at; what it would have done yet is not done. Another one takes
     /// its place.
     pub fn kill_client(&mut self, place: usize) {
+        // What the runs rest on has to be set by somebody.
+        if place == 0 && self.settings_unset.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let client = &mut self.clients[place];
         let host = Host::Client { place, life: client.life };
         client.life += 1;

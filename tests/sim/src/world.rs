@@ -80,6 +80,8 @@ pub struct World {
     pub removed: Option<u64>,
     pub crashes: u64,
     pub clients: Vec<ClientPlace>,
+    /// Settings that the first client has still to make.
+    pub settings_unset: Arc<AtomicUsize>,
     pub executor: Executor,
 }
 
@@ -157,6 +159,7 @@ impl World {
             removed: None,
             crashes: 0,
             clients,
+            settings_unset: Arc::default(),
             executor: Executor::default(),
             plan,
         };
@@ -217,9 +220,12 @@ impl World {
         let replace_after = [("node_replace_after", "3s".to_owned())];
         for (name, value) in dead_after.into_iter().chain(retention).chain(replace_after) {
             let worker = self.worker(0);
+            let unset = self.settings_unset.clone();
+            unset.fetch_add(1, Ordering::Relaxed);
             let setting = async move {
                 let admin = worker.client.admin();
                 while admin.config_set(name, &value, false).await.is_err() {}
+                unset.fetch_sub(1, Ordering::Relaxed);
             };
             self.executor.spawn(&schedule, Host::Client { place: 0, life: 0 }, Box::pin(setting));
         }
