@@ -240,7 +240,7 @@ impl Node {
         caller.check(&body)?;
         let (caller, body) = match body {
             Ask::ForUser(ask) => {
-                let caller = caller.as_user();
+                let caller = caller.into_user();
                 let body = ask.body.ok_or_else(|| v1::Error::invalid("body", "it is missing"))?;
                 caller.check(&body)?;
                 (caller, body)
@@ -283,7 +283,7 @@ impl Node {
     }
 
     /// The client inside the node, for users: finds its way to any key from here.
-    pub fn gateway(&self) -> &Client {
+    pub fn user_gateway(&self) -> &Client {
         &self.user_gateway
     }
 

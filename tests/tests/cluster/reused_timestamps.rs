@@ -42,10 +42,11 @@ async fn write(cluster: &Cluster, commit: &CommitOneRange) -> Result<v1::Committ
             let write = Write { range, commit: Some(commit.clone()), lock_wait_ms: 0 };
             match ask(&mut node, request::Body::Write(write)).await {
                 response::Body::Write(reply) => return Ok(Ok(reply.committed.unwrap())),
-                response::Body::Error(error) => match &error.kind {
-                    Some(Kind::InvalidArgument(_)) => return Ok(Err(error)),
-                    _ => {}
-                },
+                response::Body::Error(error) => {
+                    if let Some(Kind::InvalidArgument(_)) = &error.kind {
+                        return Ok(Err(error));
+                    }
+                }
                 other => panic!("{other:?}"),
             }
         }
