@@ -15,6 +15,8 @@ mod leading;
 mod lock_queue;
 mod oracle_view;
 mod reads;
+#[cfg(test)]
+mod test_world;
 mod user_net;
 mod waiting;
 mod writes;

@@ -186,3 +186,6 @@ fn outside(view: &ReadView) -> v1::Error {
     let descriptor = Box::new((*view.descriptor).clone());
     RangeError::StaleEpoch { descriptor }.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,7 +172,11 @@ impl Server {
         let of_clients = (client, Gate::of_clients(open_files_max), CallerKind::User);
         for (listener, gate, kind) in [of_nodes, of_clients] {
             let door = Door::new(listener, gate, Patience::GRPC);
-            let origins = Origins::new(kind, budget.clone());
+            let budget = match kind {
+                CallerKind::Node => budget.of_nodes(),
+                CallerKind::User => budget.clone(),
+            };
+            let origins = Origins::new(kind, budget);
             let serving = serve(door, origins, routes.clone(), ended.clone());
             match kind {
                 CallerKind::Node => grpc.spawn_on(serving, peers.handle()),
