@@ -1,5 +1,5 @@
-//! A node that knows nothing but what an oracle tells it, for tests of what it does before and behind its
-//! stores.
+//! A node that knows nothing but what an oracle tells it, for tests of what it does before and behind
+//! its stores.
 
 use std::future::Future;
 use std::pin::pin;
