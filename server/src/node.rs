@@ -88,8 +88,10 @@ pub struct Node {
     stores: StoreHandle,
     board: Arc<Board>,
     net: SharedNet,
+    /// For what the node itself wants.
+    own_client: Client,
+    /// For users.
     gateway: Client,
-    user_gateway: Client,
     around: Surroundings,
     seeds: Vec<String>,
     started: Duration,
@@ -129,8 +131,8 @@ impl Node {
             .address_kind(AddressKind::Peer);
         let client =
             |net| Client::with_net(net, config.clone()).expect("a node's own address is valid");
-        let gateway = client(parts.net.clone());
-        let user_gateway = client(Arc::new(UserNet(parts.net.clone())));
+        let own_client = client(parts.net.clone());
+        let gateway = client(Arc::new(UserNet(parts.net.clone())));
         let around = Surroundings {
             cluster_id: parts.cluster_id,
             node_id: parts.descriptor.node_id,
@@ -138,10 +140,10 @@ impl Node {
             board: parts.board.clone(),
             net: parts.net.clone(),
             clock: parts.clock,
-            gateway: gateway.clone(),
+            gateway: own_client.clone(),
             formation: parts.formation.clone(),
         };
-        let oracle = OracleView::new(gateway.clone(), parts.net.clone());
+        let oracle = OracleView::new(own_client.clone(), parts.net.clone());
         let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
         let known = founders.chain(parts.known_nodes);
         Arc::new(Node {
@@ -151,8 +153,8 @@ impl Node {
             stores: parts.stores,
             board: parts.board,
             net: parts.net,
+            own_client,
             gateway,
-            user_gateway,
             around,
             seeds: parts.seeds,
             leading: Mutex::default(),
@@ -233,7 +235,7 @@ impl Node {
         caller.check(&body)?;
         let (caller, body) = match body {
             Ask::ForUser(ask) => {
-                let caller = caller.as_user();
+                let caller = caller.for_user();
                 let body = ask.body.ok_or_else(|| v1::Error::invalid("body", "it is missing"))?;
                 caller.check(&body)?;
                 (caller, body)
@@ -277,7 +279,7 @@ impl Node {
 
     /// The client inside the node, for users: finds its way to any key from here.
     pub fn gateway(&self) -> &Client {
-        &self.user_gateway
+        &self.gateway
     }
 
     /// The world that this node lives in.
