@@ -30,8 +30,8 @@ use futures::channel::oneshot;
 use futures::future::{self, Either};
 use rangedb_client::net::{Net, SharedNet};
 use rangedb_client::{AddressKind, Client, Config};
-use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
+use rangedb_proto::{RangeId, Timestamp};
 
 use crate::board::Board;
 use crate::control::{Control, Surroundings};
@@ -343,6 +343,22 @@ impl Node {
             self.saw(control.newest_timestamp());
         }
         &self.oracle
+    }
+
+    /// Refuses a timestamp that the oracle has not passed.
+    async fn confirm(&self, at: Timestamp, named: &str) -> Result<(), v1::Error> {
+        match self.oracle.has_passed(at) {
+            true => Ok(()),
+            false => self.oracle().confirm(at, named).await,
+        }
+    }
+
+    /// Waits until the oracle has passed the timestamp of a commit that is going to be told of.
+    async fn until_passed(&self, at: Timestamp) -> Result<(), v1::Error> {
+        match self.oracle.has_passed(at) {
+            true => Ok(()),
+            false => self.oracle().wait_for(at).await,
+        }
     }
 
     /// Hints of a leader are of use only with its address.
