@@ -160,8 +160,13 @@ impl Share {
     }
 
     fn give_back(&self, bytes: u64) {
-        self.state().used -= bytes;
-        self.grant();
+        let mut state = self.state();
+        state.used -= bytes;
+        let is_waited_for = !state.waiting.is_empty();
+        drop(state);
+        if is_waited_for {
+            self.grant();
+        }
     }
 
     /// Hands out what is free to the first of those who wait.

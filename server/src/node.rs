@@ -17,6 +17,8 @@ mod lock_queue;
 mod oracle_view;
 mod readiness;
 mod reads;
+#[cfg(test)]
+mod test_world;
 mod user_net;
 mod waiting;
 mod writes;
@@ -30,8 +32,8 @@ use futures::channel::oneshot;
 use futures::future::{self, Either};
 use rangedb_client::net::{Net, SharedNet};
 use rangedb_client::{AddressKind, Client, Config};
-use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
+use rangedb_proto::{RangeId, Timestamp};
 
 use crate::board::Board;
 use crate::control::{Control, Seen, Surroundings};
@@ -91,8 +93,10 @@ pub struct Node {
     stores: StoreHandle,
     board: Arc<Board>,
     net: SharedNet,
+    /// For what the node itself wants.
+    own_client: Client,
+    /// For users.
     gateway: Client,
-    user_gateway: Client,
     around: Surroundings,
     seeds: Vec<String>,
     started: Duration,
@@ -134,8 +138,8 @@ impl Node {
             .address_kind(AddressKind::Peer);
         let client =
             |net| Client::with_net(net, config.clone()).expect("a node's own address is valid");
-        let gateway = client(parts.net.clone());
-        let user_gateway = client(Arc::new(UserNet(parts.net.clone())));
+        let own_client = client(parts.net.clone());
+        let gateway = client(Arc::new(UserNet(parts.net.clone())));
         let around = Surroundings {
             cluster_id: parts.cluster_id,
             node_id: parts.descriptor.node_id,
@@ -143,10 +147,10 @@ impl Node {
             board: parts.board.clone(),
             net: parts.net.clone(),
             clock: parts.clock,
-            gateway: gateway.clone(),
+            gateway: own_client.clone(),
             formation: parts.formation.clone(),
         };
-        let oracle = OracleView::new(gateway.clone(), parts.net.clone());
+        let oracle = OracleView::new(own_client.clone(), parts.net.clone());
         let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
         let known = founders.chain(parts.known_nodes);
         Arc::new(Node {
@@ -156,8 +160,8 @@ impl Node {
             stores: parts.stores,
             board: parts.board,
             net: parts.net,
+            own_client,
             gateway,
-            user_gateway,
             around,
             seeds: parts.seeds,
             leading: Mutex::default(),
@@ -240,7 +244,7 @@ impl Node {
         caller.check(&body)?;
         let (caller, body) = match body {
             Ask::ForUser(ask) => {
-                let caller = caller.into_user();
+                let caller = caller.for_user();
                 let body = ask.body.ok_or_else(|| v1::Error::invalid("body", "it is missing"))?;
                 caller.check(&body)?;
                 (caller, body)
@@ -283,8 +287,8 @@ impl Node {
     }
 
     /// The client inside the node, for users: finds its way to any key from here.
-    pub fn user_gateway(&self) -> &Client {
-        &self.user_gateway
+    pub fn gateway(&self) -> &Client {
+        &self.gateway
     }
 
     /// The world that this node lives in.
@@ -389,6 +393,22 @@ impl Node {
             self.saw(control.newest_timestamp());
         }
         &self.oracle
+    }
+
+    /// Refuses a timestamp that the oracle has not passed.
+    async fn confirm(&self, at: Timestamp, named: &str) -> Result<(), v1::Error> {
+        match self.oracle.has_passed(at) {
+            true => Ok(()),
+            false => self.oracle().confirm(at, named).await,
+        }
+    }
+
+    /// Waits until the oracle has passed the timestamp of a commit that is going to be told of.
+    async fn until_passed(&self, at: Timestamp) -> Result<(), v1::Error> {
+        match self.oracle.has_passed(at) {
+            true => Ok(()),
+            false => self.oracle().wait_for(at).await,
+        }
     }
 
     /// Hints of a leader are of use only with its address.

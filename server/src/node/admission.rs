@@ -34,7 +34,7 @@ impl Node {
     pub(super) async fn admit(&self, mut command: Command) -> Result<Command, v1::Error> {
         let body = command.body.as_mut().expect("check_command refuses a command without a body");
         let Named { handed_out, commit_ts } = named(body);
-        self.oracle().confirm(handed_out, "start_ts").await?;
+        self.confirm(handed_out, "start_ts").await?;
         self.check_commit_ts(commit_ts).await?;
         if let Some(alive_until_ms) = life(body) {
             if *alive_until_ms > longest_life(self.seen_millis()) {
@@ -54,7 +54,7 @@ impl Node {
                 return Ok(());
             }
             if commit_ts.millis() > newest.millis() + COMMIT_AHEAD_MS_MAX {
-                return self.oracle().confirm(commit_ts, "commit_ts").await;
+                return self.confirm(commit_ts, "commit_ts").await;
             }
             self.net.sleep(ORACLE_BEHIND_WAIT).await;
         }

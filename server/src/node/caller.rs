@@ -44,7 +44,7 @@ impl Caller {
     }
 
     /// The same caller as a user.
-    pub(super) fn into_user(self) -> Caller {
+    pub(super) fn for_user(self) -> Caller {
         Caller { kind: CallerKind::User, ..self }
     }
 

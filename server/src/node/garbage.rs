@@ -183,7 +183,7 @@ impl Node {
             let page = rangedb_txn::locks(&*view.reader, span, LOCKS_IN_ROUND, floor_ts);
             let (locks, resume) = page.map_err(storage_error)?;
             if !locks.is_empty() {
-                let settled = settle_each(locks, |lock| self.gateway.settle(lock)).await;
+                let settled = settle_each(locks, |lock| self.own_client.settle(lock)).await;
                 self.garbage().counts.locks_settled += settled;
                 return Ok(false);
             }

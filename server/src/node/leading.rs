@@ -56,7 +56,7 @@ impl Node {
     /// Asks the oracle until it answers or the leadership is over.
     async fn fetch_fence(&self, range: RangeId, term: u64) {
         while self.leads(range, term) {
-            if let Ok(timestamp) = self.gateway.timestamp().await {
+            if let Ok(timestamp) = self.own_client.timestamp().await {
                 self.saw(timestamp.0);
                 if self.stores.send(range, Event::Fenced { range, term, timestamp }) {
                     return;

@@ -57,7 +57,7 @@ impl Node {
         if let Some(room) = room {
             room.shrink_to(reply.encoded_len() as u64);
         }
-        self.oracle().wait_for(Timestamp(found.newest_ts)).await?;
+        self.until_passed(Timestamp(found.newest_ts)).await?;
         Ok(reply)
     }
 
@@ -92,7 +92,7 @@ impl Node {
         if let Some(room) = room {
             room.shrink_to((reply.encoded_len() + reply.kvs.len() * KV_BYTES) as u64);
         }
-        self.oracle().wait_for(newest).await?;
+        self.until_passed(newest).await?;
         Ok(reply)
     }
 
@@ -104,7 +104,7 @@ impl Node {
     ) -> Result<ValidateReply, v1::Error> {
         check_validate(&ask)?;
         let named = newest_read(&ask.reads).max(ask.start_ts);
-        self.oracle().confirm(Timestamp(named), "read_ts").await?;
+        self.confirm(Timestamp(named), "read_ts").await?;
         let view = self.view(ask.range, ask.commit_ts).await?;
         let covered = |read: &ReadCheck| match read.end_key.is_empty() {
             true => view.descriptor.contains(&read.start_key),
@@ -150,7 +150,7 @@ impl Node {
         let at = match read_ts {
             0 => ReadAt::Latest,
             at => {
-                self.oracle().confirm(Timestamp(at), "read_ts").await?;
+                self.confirm(Timestamp(at), "read_ts").await?;
                 ReadAt::Snapshot(Timestamp(at))
             }
         };
@@ -185,3 +185,6 @@ fn outside(view: &ReadView) -> v1::Error {
     let descriptor = Box::new((*view.descriptor).clone());
     RangeError::StaleEpoch { descriptor }.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,7 @@ impl Node {
             }
             // What the holder wrote is newer than what the waiter knew when it asked.
             if let command::Body::AcquireLocks(acquire) = &mut body {
-                let fresh = self.gateway.timestamp().await.map_err(v1::Error::from)?;
+                let fresh = self.own_client.timestamp().await.map_err(v1::Error::from)?;
                 self.saw(fresh.0);
                 acquire.for_update_ts = fresh.0;
             }

@@ -72,7 +72,7 @@ impl Node {
         }
         // Told only once the oracle is above it: a transaction that begins after this answer would
         // miss a commit that a client knows of already. The oracle's clock gets there in a millisecond.
-        let passed = self.oracle().wait_for(newest_told(&reply)).await;
+        let passed = self.until_passed(newest_told(&reply)).await;
         match (&reply.body, passed) {
             (_, Ok(())) => Ok(reply),
             (

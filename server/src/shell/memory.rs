@@ -6,6 +6,7 @@
 //! | memtables | 1/8 | RocksDB, `storage.write_buffer_bytes` times 4 |
 //! | requests | 1/16 | [`Budget::requests`] |
 //! | tasks of requests | 1/16 | [`Budget::tasks`] |
+//! | requests of nodes | 1/16 | [`Budget::of_nodes`] |
 //! | answers | 1/8 | [`Budget::answers`] |
 //! | store queues | 1/16 | the mailboxes, `limits.store_queue_bytes` of each store |
 //! | everything else | the rest | raft logs in memory, snapshots, code, indexes, fragments |
@@ -28,6 +29,7 @@ const BLOCK_CACHE_PART: u64 = 4;
 const MEMTABLES_PART: u64 = 8;
 const REQUESTS_PART: u64 = 16;
 const TASKS_PART: u64 = 16;
+const NODE_REQUESTS_PART: u64 = 16;
 const ANSWERS_PART: u64 = 8;
 const STORE_QUEUES_PART: u64 = 16;
 
@@ -46,6 +48,7 @@ pub(crate) struct Division {
     pub memtables: u64,
     pub requests: u64,
     pub tasks: u64,
+    pub node_requests: u64,
     pub answers: u64,
     pub store_queues: u64,
 }
@@ -58,15 +61,25 @@ impl Division {
             memtables: limit / MEMTABLES_PART,
             requests: (limit / REQUESTS_PART).max(CONNECTION_MIN),
             tasks: limit / TASKS_PART,
+            node_requests: (limit / NODE_REQUESTS_PART).max(CONNECTION_MIN),
             answers: (limit / ANSWERS_PART).max(CONNECTION_MIN),
             store_queues: limit / STORE_QUEUES_PART,
         }
     }
 
     pub fn sum(&self) -> u64 {
-        let Division { limit: _, block_cache, memtables, requests, tasks, answers, store_queues } =
-            *self;
-        let shares = [block_cache, memtables, requests, tasks, answers, store_queues];
+        let Division {
+            limit: _,
+            block_cache,
+            memtables,
+            requests,
+            tasks,
+            node_requests,
+            answers,
+            store_queues,
+        } = *self;
+        let shares =
+            [block_cache, memtables, requests, tasks, node_requests, answers, store_queues];
         shares.into_iter().fold(0, u64::saturating_add)
     }
 }
@@ -90,6 +103,16 @@ impl Budget {
             requests: Share::new(division.requests),
             tasks: Share::new(division.tasks),
             answers: Share::new(division.answers),
+        }
+    }
+
+    /// That of other nodes' connections: what clients ask for must not keep nodes from telling each
+    /// other how they are. Tasks of their requests are bounded by the streams, one from each node.
+    pub fn of_nodes(&self) -> Budget {
+        Budget {
+            requests: Share::new(self.division.node_requests),
+            tasks: Share::unbounded(),
+            ..self.clone()
         }
     }
 

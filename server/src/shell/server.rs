@@ -175,7 +175,11 @@ impl Server {
         let of_users = (client, Gate::of_clients(open_files_max), CallerKind::User, of_clients);
         for (listener, gate, kind, routes) in [of_nodes, of_users] {
             let door = Door::new(listener, gate, Patience::GRPC);
-            let origins = Origins::new(kind, budget.clone());
+            let budget = match kind {
+                CallerKind::Node => budget.of_nodes(),
+                CallerKind::User => budget.clone(),
+            };
+            let origins = Origins::new(kind, budget);
             let serving = serve(door, origins, routes, ended.clone());
             match kind {
                 CallerKind::Node => grpc.spawn_on(serving, peers.handle()),

@@ -473,7 +473,7 @@ impl World {
         let host = slot.host();
         match Process::start(slot.site.clone(), host, &mut slot.disk) {
             Ok(process) => {
-                self.common.gateways.set(at, Some((host, process.node.user_gateway().clone())));
+                self.common.gateways.set(at, Some((host, process.node.gateway().clone())));
                 slot.process = Some(process);
                 Ok(())
             }

@@ -1,136 +1,21 @@
 //! Commands at the door of a node that knows nothing but what an oracle tells it.
 
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::error::Kind;
-use rangedb_proto::v1::{NodeDescriptor, TimestampsReply, request, response};
-use rangedb_raftstore::Event;
+use rangedb_proto::v1::request;
 
 use super::*;
-use crate::board::Board;
-use crate::handle::{EventSink, StoreHandle};
-use crate::node::{Caller, CallerKind, HeavyReads, NodeParts, WalkPace, WallClock};
+use crate::node::test_world::{NOW_MS, Oracle, node};
+use crate::node::{Caller, CallerKind};
 
-const NOW_MS: u64 = 1_000_000;
-
-/// An oracle, and its clock: it goes on while somebody sleeps.
-struct Oracle {
-    last: Mutex<Timestamp>,
-    asked: Mutex<u32>,
-    /// Begun in the background, and not looked at yet.
-    tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
-}
-
-impl Net for Oracle {
-    fn call<'a>(
-        &'a self,
-        _: &'a str,
-        request: request::Body,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
-        let request::Body::Timestamps(ask) = request else {
-            return Box::pin(async {
-                Err(CallError::NotSent("only an oracle is here".to_owned()))
-            });
-        };
-        let mut last = self.last.lock().unwrap();
-        last.0 += u64::from(ask.count);
-        *self.asked.lock().unwrap() += 1;
-        let reply = TimestampsReply { last: last.0, count: ask.count };
-        Box::pin(async move { Ok(response::Body::Timestamps(reply)) })
-    }
-
-    /// Naps end at once; all else takes longer than a test.
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        if duration > ORACLE_BEHIND_WAIT {
-            return Box::pin(std::future::pending());
-        }
-        let mut last = self.last.lock().unwrap();
-        *last = Timestamp::from_millis(last.millis() + duration.as_millis() as u64);
-        Box::pin(async {})
-    }
-
-    fn now(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn random_below(&self, _: u64) -> u64 {
-        0
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.tasks.lock().unwrap().push(task);
-    }
-}
-
-struct NoReads;
-
-impl HeavyReads for NoReads {
-    fn run(&self, _: u64, _: Box<dyn FnOnce() + Send>) -> bool {
-        false
-    }
-}
-
-impl EventSink for Oracle {
-    fn send(&self, event: Event) -> Result<(), Event> {
-        Err(event)
-    }
-}
-
-impl WallClock for Oracle {
-    fn unix_millis(&self) -> u64 {
-        NOW_MS
-    }
-}
-
-fn node() -> (Arc<Node>, Arc<Oracle>) {
-    let oracle = Arc::new(Oracle {
-        last: Mutex::new(Timestamp::from_millis(NOW_MS)),
-        asked: Mutex::default(),
-        tasks: Mutex::default(),
-    });
-    let node = Node::new(NodeParts {
-        cluster_id: 1,
-        descriptor: NodeDescriptor {
-            node_id: 1,
-            peer_address: "n1:1".to_owned(),
-            ..Default::default()
-        },
-        formation: None,
-        stores: StoreHandle::new(vec![oracle.clone()]),
-        board: Arc::new(Board::new(1)),
-        net: oracle.clone(),
-        clock: oracle.clone(),
-        known_nodes: Vec::new(),
-        seeds: Vec::new(),
-        walk_pace: WalkPace::default(),
-        heavy_reads: Arc::new(NoReads),
-    });
-    node.saw(Timestamp::from_millis(NOW_MS).0);
-    (node, oracle)
-}
-
-/// Nothing here takes time, so that each task goes as far as it ever will when it is first looked at.
 fn admit(
     (node, oracle): &(Arc<Node>, Arc<Oracle>),
     body: command::Body,
 ) -> Result<command::Body, v1::Error> {
-    let mut admitting = pin!(node.admit(Command { body: Some(body) }));
-    loop {
-        if let Some(admitted) = admitting.as_mut().now_or_never() {
-            return admitted.map(|command| command.body.unwrap());
-        }
-        let tasks = std::mem::take(&mut *oracle.tasks.lock().unwrap());
-        assert!(!tasks.is_empty(), "it waits for nobody");
-        for task in tasks {
-            let _ = task.now_or_never();
-        }
-    }
+    let admitted = oracle.finish(node.admit(Command { body: Some(body) }));
+    admitted.map(|command| command.body.unwrap())
 }
 
 fn key() -> Bytes {

@@ -30,7 +30,7 @@ fn commands(node: &Node) -> MetricFamily {
 }
 
 fn gateway_commits(node: &Node) -> MetricFamily {
-    let metrics = node.user_gateway().metrics();
+    let metrics = node.gateway().metrics();
     let help = "Commits of this node's own client, by the way that they took.";
     let paths = [
         ("read_only", metrics.commits_read_only),
@@ -44,7 +44,7 @@ fn gateway_commits(node: &Node) -> MetricFamily {
 }
 
 fn gateway(node: &Node) -> Vec<MetricFamily> {
-    let metrics = node.user_gateway().metrics();
+    let metrics = node.gateway().metrics();
     let counters = [
         ("conflicts", "Commits that ended because of another transaction.", metrics.conflicts),
         ("deadlocks", "Transactions that were told of a deadlock.", metrics.deadlocks),

@@ -59,7 +59,7 @@ impl KvService {
 
     /// The node's client, with the time that the caller gives the request.
     fn client<T>(&self, request: &Request<T>) -> Result<Client, Status> {
-        let gateway = self.0.serving()?.node.user_gateway();
+        let gateway = self.0.serving()?.node.gateway();
         Ok(match timeout::of(request.metadata()) {
             Some(timeout) => gateway.with_timeout(timeout),
             None => gateway.clone(),

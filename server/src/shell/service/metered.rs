@@ -16,6 +16,8 @@ use axum::response::Response;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use http_body::{Frame, SizeHint};
+use rangedb_client::status::to_status;
+use rangedb_proto::v1;
 use tokio::time::Sleep;
 
 use super::origin::Origin;
@@ -28,16 +30,29 @@ const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
 /// What a call costs beside its messages: a stream of HTTP/2, a task, headers.
 const CALL_BYTES: usize = 8 * 1024;
 
+/// A call that finds no memory for so long is refused, and told when it may come again.
+const CALL_WAIT_MAX: Duration = Duration::from_millis(500);
+const RETRY_AFTER_MS: u32 = 200;
+
+/// Methods of nodes alone, for raft messages and snapshots.
+const PEER_METHODS: &str = "/rangedb.v1.Peer/";
+
 /// In front of each message of gRPC: a flag, and the length.
 const PREFIX_BYTES: usize = 5;
 
 /// Takes memory for the call of a request, and meters its bodies.
 pub(super) async fn meter(request: Request, next: Next) -> Response {
-    // Every listener gives its connections an origin.
-    let Some(origin) = request.extensions().get::<Origin>().cloned() else {
-        return next.run(request).await;
+    // Every listener gives its connections an origin. Raft waits for nobody: commands that fill the
+    // memory wait for its messages, of which each stream holds one at a time.
+    let origin = request.extensions().get::<Origin>().cloned();
+    let is_of_peers = request.uri().path().starts_with(PEER_METHODS);
+    let Some(origin) = origin.filter(|_| !is_of_peers) else { return next.run(request).await };
+    let taking = tokio::time::timeout(CALL_WAIT_MAX, origin.tasks.take(CALL_BYTES as u64));
+    let Ok(call) = taking.await else {
+        origin.tasks.count_refusal();
+        let message = "no memory for the call: others that are under way take it up";
+        return to_status(&v1::Error::too_busy(RETRY_AFTER_MS, message)).into_http();
     };
-    let call = origin.tasks.take(CALL_BYTES as u64).await;
     let kept = Kept::default();
     let metered = Metered::new(Body::empty(), origin.requests, kept.clone());
     let mut request = request.map(|body| Body::new(Metered { body, ..metered }));

@@ -1,0 +1,141 @@
+//! A node that knows nothing but what an oracle tells it, for tests of what it does before and behind
+//! its stores.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use rangedb_client::net::{BoxFuture, CallError, Net};
+use rangedb_proto::Timestamp;
+use rangedb_proto::v1::{NodeDescriptor, TimestampsReply, request, response};
+use rangedb_raftstore::Event;
+
+use super::oracle_view::ORACLE_BEHIND_WAIT;
+use super::{HeavyReads, Node, NodeParts, WalkPace, WallClock};
+use crate::board::Board;
+use crate::handle::{EventSink, StoreHandle};
+
+pub const NOW_MS: u64 = 1_000_000;
+
+/// An oracle, and its clock: it goes on while somebody sleeps.
+pub struct Oracle {
+    pub last: Mutex<Timestamp>,
+    pub asked: Mutex<u32>,
+    /// Begun in the background, and not looked at yet.
+    tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
+    /// What the node asked its store, and nobody answered yet.
+    pub events: Mutex<Vec<Event>>,
+}
+
+impl Net for Oracle {
+    fn call<'a>(
+        &'a self,
+        _: &'a str,
+        request: request::Body,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<response::Body, CallError>> {
+        let request::Body::Timestamps(ask) = request else {
+            return Box::pin(async {
+                Err(CallError::NotSent("only an oracle is here".to_owned()))
+            });
+        };
+        let mut last = self.last.lock().unwrap();
+        last.0 += u64::from(ask.count);
+        *self.asked.lock().unwrap() += 1;
+        let reply = TimestampsReply { last: last.0, count: ask.count };
+        Box::pin(async move { Ok(response::Body::Timestamps(reply)) })
+    }
+
+    /// Naps end at once; all else takes longer than a test.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        if duration > ORACLE_BEHIND_WAIT {
+            return Box::pin(std::future::pending());
+        }
+        let mut last = self.last.lock().unwrap();
+        *last = Timestamp::from_millis(last.millis() + duration.as_millis() as u64);
+        Box::pin(async {})
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn random_below(&self, _: u64) -> u64 {
+        0
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.tasks.lock().unwrap().push(task);
+    }
+}
+
+/// Heavy reads are evaluated at once.
+struct AtOnce;
+
+impl HeavyReads for AtOnce {
+    fn run(&self, _: u64, work: Box<dyn FnOnce() + Send>) -> bool {
+        work();
+        true
+    }
+}
+
+impl Oracle {
+    /// Nothing here takes time, so that each task goes as far as it ever will when it is first looked
+    /// at.
+    pub fn finish<T>(&self, asked: impl Future<Output = T>) -> T {
+        let mut asked = pin!(asked);
+        loop {
+            if let Some(answer) = asked.as_mut().now_or_never() {
+                return answer;
+            }
+            let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+            assert!(!tasks.is_empty(), "it waits for nobody");
+            for task in tasks {
+                let _ = task.now_or_never();
+            }
+        }
+    }
+}
+
+impl EventSink for Oracle {
+    fn send(&self, event: Event) -> Result<(), Event> {
+        self.events.lock().unwrap().push(event);
+        Ok(())
+    }
+}
+
+impl WallClock for Oracle {
+    fn unix_millis(&self) -> u64 {
+        NOW_MS
+    }
+}
+
+pub fn node() -> (Arc<Node>, Arc<Oracle>) {
+    let oracle = Arc::new(Oracle {
+        last: Mutex::new(Timestamp::from_millis(NOW_MS)),
+        asked: Mutex::default(),
+        tasks: Mutex::default(),
+        events: Mutex::default(),
+    });
+    let node = Node::new(NodeParts {
+        cluster_id: 1,
+        descriptor: NodeDescriptor {
+            node_id: 1,
+            peer_address: "n1:1".to_owned(),
+            ..Default::default()
+        },
+        formation: None,
+        stores: StoreHandle::new(vec![oracle.clone()]),
+        board: Arc::new(Board::new(1)),
+        net: oracle.clone(),
+        clock: oracle.clone(),
+        known_nodes: Vec::new(),
+        seeds: Vec::new(),
+        walk_pace: WalkPace::default(),
+        heavy_reads: Arc::new(AtOnce),
+    });
+    node.saw(Timestamp::from_millis(NOW_MS).0);
+    (node, oracle)
+}
