@@ -161,6 +161,10 @@ impl Applier {
             ApplyTask::Entries { replica: of, entries } => {
                 let mut batch = Batch::new(&*self.state);
                 let rest = replica.apply(of, entries, &mut batch, round)?;
+                #[cfg(feature = "planted")]
+                if let Some(alone) = replica.state_alone() {
+                    self.state.write(alone)?;
+                }
                 round.written_bytes += batch.bytes();
                 round.writes.writes.append(&mut batch.into_writes().writes);
                 if let Some(rest) = rest {

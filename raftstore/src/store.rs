@@ -19,7 +19,7 @@ use rangedb_storage::{
     StateEngine, StateMachine, keys,
 };
 
-use crate::apply::{Applier, ReplicaRef};
+use crate::apply::{Applier, ApplyTask, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
 use crate::peer::{INDEX_MAX, Peer, Shared, Waiting};
@@ -473,6 +473,11 @@ impl Store {
                 Effect::SendSnapshot { .. } => counters.snapshots_sent += 1,
                 Effect::NeedFence { .. } => counters.leaderships_won += 1,
                 Effect::Reply { .. } => counters.requests_answered += 1,
+                // The applier answers them.
+                Effect::Apply(ApplyTask::Entries { entries, .. }) => {
+                    let requests = entries.iter().map(|entry| entry.requests.len() as u64);
+                    counters.requests_answered += requests.sum::<u64>();
+                }
                 Effect::Apply(_) | Effect::SteppedDown { .. } => {}
             }
         }

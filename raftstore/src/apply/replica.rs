@@ -81,9 +81,8 @@ impl Replica {
         machines: &MachineFactory,
     ) -> Result<()> {
         #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::MachineNotReloaded.is_planted()
-            && let Some(machine) = self.machine.take()
-        {
+        if rangedb_planted::Bug::MachineNotReloaded.is_planted() {
+            let machine = self.machine.take().unwrap_or_else(|| machines(self.range));
             self.take_on(stored, machine);
             return Ok(());
         }
@@ -231,14 +230,30 @@ impl Replica {
     }
 
     fn store_state(&self, batch: &mut Batch<'_>) {
-        let state = RangeState {
+        let state = self.state();
+        batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+    }
+
+    /// The applied index as a write of its own, which a planted bug makes before the batch.
+    #[cfg(feature = "planted")]
+    pub fn state_alone(&self) -> Option<rangedb_storage::WriteBatch> {
+        if !rangedb_planted::Bug::AppliedIndexOutsideBatch.is_planted() || !self.has_state() {
+            return None;
+        }
+        let mut alone = rangedb_storage::WriteBatch::default();
+        let key = keys::range_state(self.range.0);
+        alone.put(ColumnFamily::Meta, key, self.state().encode_to_vec());
+        Some(alone)
+    }
+
+    fn state(&self) -> RangeState {
+        RangeState {
             descriptor: Some(self.descriptor.clone()),
             applied_index: self.applied.index,
             applied_term: self.applied.term,
             snapshot_index: self.snapshot_index,
             replica_id: self.id.0,
-        };
-        batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
+        }
     }
 
     /// Stands still at an entry that cannot be applied, until an operator says what becomes of it.

@@ -12,6 +12,7 @@ const QUICK: &[&str] = &[
     "VoteBeforePersist",
     "AppliedIndexOutsideBatch",
     "MachineNotReloaded",
+    "SnapshotFromMemory",
     "FenceNotRaised",
     "InFlightWaitSkipped",
     "BoundNotPersisted",

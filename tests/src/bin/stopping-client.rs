@@ -126,6 +126,9 @@ impl Net for StoppingNet {
     }
 }
 
+/// How long the client tries: for longer than any test looks at it. It would undo everything else.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// A line that whoever waits for it gets at once.
 fn say(line: &str) {
     let mut out = std::io::stdout();
@@ -145,7 +148,8 @@ async fn main() {
         let_through: Mutex::default(),
         answered: watch::Sender::new(false),
     };
-    let client = Client::with_net(Arc::new(net), Config::from_list(endpoints)).unwrap();
+    let config = Config::from_list(endpoints).timeout(PATIENCE);
+    let client = Client::with_net(Arc::new(net), config).unwrap();
     let txn = client.begin(TransactionOptions::default()).await.unwrap();
     for key in keys {
         txn.put(key.clone(), value.clone()).await.unwrap();
