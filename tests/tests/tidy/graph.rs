@@ -20,7 +20,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         &["rangedb-client", "rangedb-proto", "rangedb-raftstore", "rangedb-storage", "rangedb-txn"],
     ),
     ("rangedb", &["rangedb-client", "rangedb-proto", "rangedb-server"]),
-    ("rangedb-workload", &["rangedb-client"]),
+    ("rangedb-workload", &["rangedb-client", "rangedb-proto"]),
 ];
 
 /// Crates that may see everything.
