@@ -64,7 +64,7 @@ pub struct Applier {
     last_flush: u64,
 }
 
-/// What a round of slices gathers.
+/// Writes, answers and events of one round.
 #[derive(Default)]
 struct Round {
     writes: WriteBatch,
@@ -126,7 +126,7 @@ impl Applier {
         effects
     }
 
-    /// Whether [`Applier::run`] has something to do.
+    /// True while [`Applier::run`] has something to do.
     pub fn has_work(&self) -> bool {
         !self.runnable.is_empty()
     }

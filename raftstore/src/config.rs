@@ -56,7 +56,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How long a replica with these timings refuses its vote after it heard a leader, at the least,
+    /// The least time for which a replica with these timings refuses its vote after it heard a leader,
     /// in microseconds of anybody's clock. Leases count on it.
     ///
     /// A follower refuses votes for `election_ticks` of its own ticks. The first of them may come at
@@ -66,7 +66,7 @@ impl Config {
         (self.election_ticks as u64 - 1) * self.tick_us * 9 / 10
     }
 
-    /// How long a replica with these timings refuses votes after it heard a leader, at the most.
+    /// The longest time for which a replica with these timings refuses votes after it heard a leader.
     pub fn vote_embargo_us(&self) -> u64 {
         self.election_ticks as u64 * self.tick_us
     }

@@ -1,4 +1,4 @@
-//! What one pass over the touched peers gathers: their log writes in one append, and effects.
+//! Log writes and effects that one pass over the touched peers gathers.
 
 use std::collections::BTreeSet;
 

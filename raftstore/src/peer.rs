@@ -105,7 +105,7 @@ pub(crate) struct Peer {
 struct Heard {
     replica: Replica,
     tick: u64,
-    /// How long it refuses its vote after it heard a leader, in microseconds.
+    /// Its vote promise, in microseconds.
     vote_promise_us: u64,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Shared {
     pub log: Arc<dyn LogEngine>,
     /// Only read here: the applier writes it.
     pub state: Arc<dyn StateEngine>,
-    /// How long replicas that were there before refuse votes, in ticks.
+    /// Ticks for which replicas that were there before refuse votes.
     pub vote_embargo_ticks: usize,
 }
 

@@ -29,7 +29,7 @@ pub struct RangeStatus {
     /// Somebody holds a view of the range's state, or is going to be handed one, to stream it to
     /// another replica. Also after this one has ceased to lead.
     pub sends_snapshot: bool,
-    /// Why the replica stands still, if it does.
+    /// Set while the replica stands still.
     pub quarantine: Option<Quarantine>,
 }
 

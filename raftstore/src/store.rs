@@ -48,8 +48,8 @@ pub struct Options {
     pub node: NodeId,
     pub shard: Shard,
     pub config: Config,
-    /// How long replicas that were there before refuse votes from now on, in microseconds: at least
-    /// [`Config::vote_embargo_us`] of the timings that this node's last life ran with, whose promises
+    /// The time for which replicas that were there before refuse votes from now on, in microseconds: at
+    /// least [`Config::vote_embargo_us`] of the timings that this node's last life ran with, whose promises
     /// leaders still count on.
     pub vote_embargo_us: u64,
     /// Of all that is drawn at random: election timeouts.
@@ -66,7 +66,7 @@ struct Appending {
     readies: Vec<(RangeId, ReplicaId, u64)>,
 }
 
-/// How far the removal of a replica is. Its log goes last: a replica that is still in the state could
+/// Steps of the removal of a replica. Its log goes last: a replica that is still in the state could
 /// not be opened without one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destroying {

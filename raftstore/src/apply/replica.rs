@@ -328,7 +328,7 @@ fn rest(replica: ReplicaRef, entries: VecDeque<ApplyEntry>) -> Option<ApplyTask>
     (!entries.is_empty()).then(|| ApplyTask::Entries { replica, entries: entries.into() })
 }
 
-/// Whether an operator said that the entry has no effect.
+/// True if an operator said that the entry has no effect.
 fn is_skipped(state: &dyn Reader, range: RangeId, index: u64) -> Result<bool> {
     let key = keys::skipped_entry(range.0, index);
     Ok(state.get(ColumnFamily::Meta, &key)?.is_some())

@@ -1,4 +1,4 @@
-//! What passes between a store and its applier.
+//! Tasks of an applier, and its effects.
 
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry};
@@ -107,14 +107,14 @@ pub struct AppliedMembership {
     pub change: Option<(ConfChangeV2, Box<RangeDescriptor>)>,
 }
 
-/// Why a replica stands still: an entry of its log cannot be applied.
+/// A replica that stands still, because an entry of its log cannot be applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
     pub index: u64,
     pub reason: String,
 }
 
-/// What an [`crate::Applier`] wants done.
+/// Effects of an [`crate::Applier`], to be carried out in order.
 #[derive(Debug)]
 pub enum ApplyEffect {
     /// The command is durable on a quorum and applied here.

@@ -33,7 +33,7 @@ struct Unapplied {
     cost: u64,
 }
 
-/// What is between raft and the applier.
+/// Entries between raft and the applier.
 #[derive(Default)]
 pub(super) struct InApply {
     tasks: std::collections::VecDeque<Unapplied>,

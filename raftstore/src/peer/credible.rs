@@ -62,7 +62,7 @@ impl Peer {
 }
 
 impl Peer {
-    /// Whether this replica's own leader, in its own term, knows more to be durable here than there
+    /// True if this replica's own leader, in its own term, knows more to be durable here than there
     /// is. No lost, late or repeated message looks like that.
     pub(super) fn says_more_than_is_here(&self, message: &Message) -> bool {
         let raft = &self.raw.raft;

@@ -148,9 +148,9 @@ impl Peer {
         self.staged.is_some() || self.installing.is_some()
     }
 
-    /// Whether a snapshot is being put in place, or the log's reset behind it is not yet durable. Until
-    /// then raft may not stand for election: it would look through its log for entries that it takes
-    /// for unapplied, and they are gone.
+    /// True while a snapshot is being put in place, or the log's reset behind it is not yet durable.
+    /// Until then raft may not stand for election: it would look through its log for entries that it
+    /// takes for unapplied, and they are gone.
     pub(super) fn is_installing(&self) -> bool {
         self.installing.is_some() || self.raw.raft.raft_log.applied() < self.applied().index
     }

@@ -1,5 +1,5 @@
-//! How long the leader's lease lasts: what every voter has promised, never the leader's own
-//! settings alone.
+//! Length of the leader's lease: the shortest promise of its voters, never the leader's own settings
+//! alone.
 //!
 //! A follower refuses its vote for an election timeout after it heard the leader, by *its* settings
 //! and *its* ticks. Nodes may run with others, if only while their settings are being changed. So

@@ -1,4 +1,4 @@
-//! What becomes of the clocks that nodes tell: the oracle hears what a majority shows, and people hear
+//! Watch over the clocks that nodes tell: the oracle hears what a majority shows, and people hear
 //! which clocks are wrong, in the log once for each change, and in the cluster's status.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Who asks: a user or a node, and the bytes that are set aside for the answers.
+//! Callers: a user or a node, and the bytes that are set aside for the answers.
 //!
 //! The listener that a request came in on tells a user from a node. A node that asks for a user says so
 //! ([`request::Body::ForUser`], see `user_net.rs`), so that the node that holds a range judges every

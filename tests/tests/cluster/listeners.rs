@@ -1,4 +1,4 @@
-//! What the client address does not serve: whoever reaches it alone cannot move raft state.
+//! The client address does not serve raft: whoever reaches it alone cannot move raft state.
 
 use rangedb_proto::v1::node_client::NodeClient;
 use rangedb_proto::v1::peer_client::PeerClient;

@@ -1,4 +1,4 @@
-//! How fast the floor may rise: no faster than real time passes, which only the monotonic clock tells.
+//! Pace of the floor: it rises no faster than real time passes, which only the monotonic clock tells.
 //! The oracle's time may leap, where all nodes' clocks do; what can be read for as long as the
 //! retention says must not be gone over that.
 //!

@@ -1,4 +1,4 @@
-//! What a read may tell before the oracle has passed it.
+//! Reads whose answer the oracle has not passed yet.
 
 use std::sync::Arc;
 
