@@ -49,8 +49,8 @@ pub struct Options {
     pub shard: Shard,
     pub config: Config,
     /// The time for which replicas that were there before refuse votes from now on, in microseconds: at
-    /// least [`Config::vote_embargo_us`] of the timings that this node's last life ran with, whose promises
-    /// leaders still count on.
+    /// least [`Config::vote_embargo_us`] of the timings that this node's last life ran with, as leaders
+    /// still count on its promises.
     pub vote_embargo_us: u64,
     /// Of all that is drawn at random: election timeouts.
     pub seed: u64,
