@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::net::Net;
 use crate::patience::Patience;
 
-/// How long a node may say nothing. Well above a commit on a busy disk, well below an election, so
+/// Longest silence of a node. Well above a commit on a busy disk, well below an election, so
 /// that a node that went silent is left before its range has a new leader.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 

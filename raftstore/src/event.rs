@@ -92,7 +92,7 @@ pub enum Event {
     Elsewhere(RangeDescriptor),
     /// Messages to that node could not be delivered.
     Unreachable(NodeId),
-    /// How much room the disk has now. What it has no room for is not proposed, and not taken in
+    /// Room on the disk, as it is now. What it has no room for is not proposed, and not taken in
     /// from other leaders.
     DiskRoom(Room),
     /// Appends that were handed out long ago are not durable, or are again. Meanwhile a leader hands

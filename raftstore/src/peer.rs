@@ -271,7 +271,7 @@ impl Peer {
         self.room = room;
     }
 
-    /// Whether there is room to take in what frees space itself, or does not.
+    /// True if there is room to take in what frees space itself, or does not.
     fn has_room_for(&self, frees_space: bool) -> bool {
         self.room.is_for(frees_space) || self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
     }

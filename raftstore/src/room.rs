@@ -1,6 +1,6 @@
 //! Room on the disk that a store's node writes to.
 
-/// How much there is, for what may be taken in. Reads go on in any case, and so do ranges of the
+/// Room on the disk, by what may be taken in. Reads go on in any case, and so do ranges of the
 /// cluster's own keys: what they write is little, and without it nobody would find a range to read or
 /// get a timestamp to read at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

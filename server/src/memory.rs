@@ -73,7 +73,7 @@ impl Share {
         self.state().used
     }
 
-    /// How often somebody was sent away.
+    /// Number of refusals.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }

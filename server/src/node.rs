@@ -266,7 +266,7 @@ impl Node {
         })
     }
 
-    /// What is heavy is evaluated where it holds up nobody; returns what came of it.
+    /// Evaluates heavy work where it holds up nobody, and returns its result.
     async fn heavy<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -424,7 +424,7 @@ impl Node {
     }
 }
 
-/// What is asked, whoever it is for.
+/// The request itself, whoever it is for.
 fn unpacked(body: &request::Body) -> Option<&request::Body> {
     match body {
         request::Body::ForUser(ask) => ask.body.as_ref(),

@@ -85,7 +85,7 @@ pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
     parse_with_number(stored).map(|(user_key, number)| (user_key, !number))
 }
 
-/// What a key in `history` stands for.
+/// Kinds of keys in `history`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HistoryKey {
     /// A superseded version.

@@ -42,7 +42,7 @@ impl Stop {
         Stop::Reply(command_reply::Body::Invalid(reason.into()))
     }
 
-    /// What there is too much of, and how much one command may have of it.
+    /// A limit that a command exceeds: its name and its figure.
     pub(crate) fn too_large(what: impl Into<String>, limit: usize) -> Self {
         let (what, limit) = (what.into(), limit as u64);
         Stop::Reply(command_reply::Body::TooLarge(TooLarge { what, limit }))

@@ -44,7 +44,7 @@ impl LockTable {
         if self.is_empty() { Ok(None) } else { Lock::read(reader, key) }
     }
 
-    /// How the transaction ended at the key, where no version says so.
+    /// The transaction's outcome at the key, where no version says so.
     pub(crate) fn outcome(
         &self,
         reader: &dyn Reader,

@@ -35,7 +35,7 @@ pub enum ValidateOutcome {
 }
 
 impl ValidateOutcome {
-    /// What a client is answered, or told that stopped the validation.
+    /// Answer to the client, or the lock that stopped the validation.
     ///
     /// # Errors
     ///

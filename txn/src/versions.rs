@@ -131,7 +131,7 @@ pub(crate) fn newest_between(
     Ok(None)
 }
 
-/// Whether a commit at this timestamp may take the place of what stands at the key.
+/// True if a commit at this timestamp may take the place of what stands at the key.
 ///
 /// # Errors
 ///

@@ -94,7 +94,7 @@ impl TwoPhase {
     }
 }
 
-/// What is left of a chunk whose range has confirmed a part of it.
+/// The rest of a chunk whose range has confirmed a part of it.
 fn rest_of(mut chunk: Vec<Check>, reply: &v1::ValidateReply) -> Result<Vec<Check>> {
     let done = reply.resume_read as usize;
     let no_progress = || Error::protocol("a part of a validation ended where it began");

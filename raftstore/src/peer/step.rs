@@ -98,7 +98,7 @@ impl Peer {
         self.step_raft(message);
     }
 
-    /// Whether there is room to take in these entries. An election and a membership change take next
+    /// True if there is room to take in these entries. An election and a membership change take next
     /// to none, and are needed to get some.
     fn has_room_for_all(&self, entries: &[Entry]) -> bool {
         let is_small = |entry: &Entry| {

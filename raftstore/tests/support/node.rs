@@ -135,7 +135,7 @@ impl Node {
         answers
     }
 
-    /// Whether the store has work, or the applier had and told it of it.
+    /// True if the store has work, or the applier had and told it of it.
     pub fn has_work(&self) -> bool {
         self.store.as_ref().is_some_and(Store::has_work)
     }

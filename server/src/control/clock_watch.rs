@@ -17,7 +17,7 @@ const AHEAD_SAID_MS: i64 = 10_000;
 /// Once said, they are in step again when they are no further ahead than this.
 const IN_STEP_MS: i64 = 5_000;
 
-/// What was last said of time, so that it is said once.
+/// The last words about time, so that it is said once.
 #[derive(Default)]
 pub struct Said {
     doubt: Option<Doubt>,
@@ -122,7 +122,7 @@ impl Control {
     }
 }
 
-/// Whose clocks count.
+/// Nodes whose clocks count.
 fn nodes_up(state: &State) -> BTreeSet<u64> {
     let up = state.nodes.values().filter(|node| node.state() == NodeState::NodeUp);
     up.map(|node| node.node_id).collect()

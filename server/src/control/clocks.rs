@@ -66,7 +66,7 @@ impl Clocks {
         shown.get(nodes.len() / 2).copied()
     }
 
-    /// How far a node's clock is ahead of the majority's, in milliseconds.
+    /// Offset of a node's clock from the majority's, in milliseconds.
     pub fn offset_ms(&self, node_id: u64, majority: Duration, now: Duration) -> Option<i64> {
         Some(difference_ms(self.shown(node_id, now)?, majority))
     }
@@ -89,7 +89,7 @@ impl Clocks {
         changes
     }
 
-    /// Whether the node's clock differed from the majority's when they were last compared.
+    /// True if the node's clock differed from the majority's when they were last compared.
     pub fn differs(&self, node_id: u64) -> bool {
         self.differing.contains(&node_id)
     }

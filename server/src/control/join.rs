@@ -144,12 +144,12 @@ pub(super) fn check_words(node: &NodeDescriptor) -> Result<(), v1::Error> {
     Ok(())
 }
 
-/// Whether the words of a node that tells of itself can be kept and shown.
+/// True if the words of a node that tells of itself can be kept and shown.
 pub fn describes_a_node(node: &NodeDescriptor) -> bool {
     !node.peer_address.is_empty() && check_words(node).is_ok()
 }
 
-/// Whether it is of the form HOST:PORT.
+/// True if it is of the form HOST:PORT.
 pub fn is_address(address: &str) -> bool {
     let is_host = |host: &str| !host.is_empty() && !host.contains('/');
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);

@@ -32,7 +32,7 @@ impl View {
         self.replication_factor.min(self.living.len()).max(1)
     }
 
-    /// Whether the range has too few of them.
+    /// True if the range has too few of them.
     pub fn lacks_voters(&self, descriptor: &RangeDescriptor) -> bool {
         let voters = descriptor.replicas.iter().filter(|r| r.role() == ReplicaRole::Voter);
         let living = voters.filter(|voter| self.living.contains_key(&voter.node_id));

@@ -52,11 +52,11 @@ pub struct Seen {
 pub struct Time {
     /// Since 1970.
     now: Duration,
-    /// What the monotonic clock showed then. None: nobody has asked yet.
+    /// The monotonic clock's reading then. None: nobody has asked yet.
     at: Option<Duration>,
     /// Of the earlier oracle.
     seen: Option<Seen>,
-    /// What the clock may still gain and be believed alone.
+    /// Gain for which the clock may still be believed alone.
     gain: Duration,
     /// Nothing that this process has seen says how much time has passed since the earlier oracle:
     /// the first time that a majority agrees on is taken as it is.

@@ -17,7 +17,7 @@ const NODES_MAX: usize = 4096;
 #[derive(Default)]
 pub struct AddressBook(BTreeMap<u64, NodeDescriptor>);
 
-/// What a node that told of itself changed in the book.
+/// Change of the book by a node that told of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Met {
     Unchanged,
@@ -42,7 +42,7 @@ impl AddressBook {
         self.0.values()
     }
 
-    /// What the control plane says.
+    /// Takes in the control plane's word.
     pub fn learn(&mut self, nodes: Vec<NodeDescriptor>) {
         nodes.into_iter().for_each(|node| self.learn_one(node));
     }
@@ -58,7 +58,7 @@ impl AddressBook {
         }
     }
 
-    /// What a node of this cluster says of itself.
+    /// Takes in a node's word about itself.
     ///
     /// # Errors
     /// It is not the node that it says it is: the id belongs to another data directory.

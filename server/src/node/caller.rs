@@ -186,7 +186,7 @@ fn is_system_read(read: &ReadCheck) -> bool {
     }
 }
 
-/// Whether the span `[start, end)` holds keys of the system; an empty end has no end.
+/// True if the span `[start, end)` holds keys of the system; an empty end has no end.
 fn meets_system(start: &[u8], end: &[u8]) -> bool {
     *start < prefix_end(SYSTEM_PREFIX)[..] && (end.is_empty() || *end > *SYSTEM_PREFIX)
 }

@@ -20,11 +20,11 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a heartbeat may take before the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the last answer said of time.
+/// Time, as the last answer had it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClockNews {
     pub oracle: Option<Seen>,
-    /// How far this node's clock is ahead of what a majority shows.
+    /// Offset of this node's clock from the majority's.
     pub offset_ms: Option<i64>,
 }
 

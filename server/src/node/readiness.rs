@@ -10,7 +10,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 /// Ranges that are named in a reason at most.
 const RANGES_NAMED_MAX: usize = 8;
 
-/// What the control plane last answered.
+/// The control plane's last answer.
 #[derive(Default)]
 pub(super) struct Readiness {
     answered_at: Option<Duration>,
@@ -21,7 +21,7 @@ pub(super) struct Readiness {
     /// Nothing was missing or awaited once. From then on a range that lost a voter elsewhere is
     /// repaired without making this node unready: all nodes that could take part would be.
     was_whole: bool,
-    /// What the node says of itself.
+    /// The node's word about itself.
     pub unfit_to_lead: bool,
 }
 

@@ -22,7 +22,7 @@ use crate::memory::Taken;
 /// A row at most: the largest value, its key, and figures beside them.
 const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + KV_BYTES;
 
-/// What a row costs beside its key and value, in memory and on the wire.
+/// Bytes of a row beside its key and value, in memory and on the wire.
 const KV_BYTES: usize = 160;
 
 /// The descriptors, keys and figures of any answer that is no page.

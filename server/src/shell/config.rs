@@ -219,7 +219,7 @@ impl Config {
         Ok(())
     }
 
-    /// How the node's memory is divided, with what the file sets in place of the shares.
+    /// Division of the node's memory, with what the file sets in place of the shares.
     pub(crate) fn memory(&self) -> Division {
         let queues = (self.limits.store_queue_bytes as u64).saturating_mul(self.stores as u64);
         Division {
@@ -273,7 +273,7 @@ impl Config {
     }
 }
 
-/// Whether the host stands for the machine itself, whichever machine that is.
+/// True if the host stands for the machine itself, whichever machine that is.
 fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();

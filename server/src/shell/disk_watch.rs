@@ -64,7 +64,7 @@ pub(crate) struct Seen {
     pub space: DiskSpace,
     /// What must be free for writes to be taken.
     pub needed_bytes: u64,
-    /// What must be free for those to be taken that free space.
+    /// Bytes that must be free for commands that free space.
     pub needed_to_free_bytes: u64,
     pub room: Room,
 }

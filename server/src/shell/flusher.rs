@@ -28,13 +28,13 @@ const PURGE_SHORT_EVERY: Duration = Duration::from_secs(2);
 /// otherwise let compaction drop, as soon as it goes on, what reads that began before still look for.
 const STEP_MAX: Duration = Duration::from_secs(1);
 
-/// Who asked for a flush, with its name for it.
+/// The asker of a flush, with its name for it.
 enum Asked {
     Store { shard: usize, token: u64 },
     Applier { shard: usize, flush: u64 },
 }
 
-/// Whom the thread tells that a flush is finished.
+/// Askers of flushes, who are told when one is finished.
 pub(crate) struct Tellers {
     pub stores: Vec<Mailbox>,
     pub appliers: Vec<ApplyQueue>,

@@ -31,7 +31,7 @@ struct Shared {
     filled: Condvar,
 }
 
-/// What waits, and who is next.
+/// Queues of callers, and the next one to be served.
 #[derive(Default)]
 struct Turns {
     /// Never an empty queue.

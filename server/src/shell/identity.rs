@@ -81,7 +81,7 @@ pub struct Identity {
     /// microseconds: leaders of that time may still count on it.
     #[serde(default)]
     pub vote_embargo_us: u64,
-    /// How often a process has opened the directory.
+    /// Number of processes that have opened the directory.
     #[serde(default)]
     pub starts: u64,
     nodes: Vec<NodeRecord>,

@@ -45,7 +45,7 @@ pub(crate) struct LogWriter {
     backlog: Backlog,
 }
 
-/// What waits to be written. Cheap to clone.
+/// The queue of what is to be written. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Backlog(Arc<Inner>);
 
@@ -82,12 +82,12 @@ impl Backlog {
         self.waiting().bytes
     }
 
-    /// How long the batch that is being written has waited to be durable.
+    /// Time for which the batch under way has waited to be durable.
     pub fn stalled_for(&self) -> Duration {
         self.waiting().oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
     }
 
-    /// Whether the disk hangs, as far as anybody can tell. Says so when that changes.
+    /// True if the disk hangs, as far as anybody can tell. Says so when that changes.
     pub fn is_stalled(&self) -> bool {
         let stalled_for = self.stalled_for();
         let is_stalled = stalled_for > self.0.stalled_after;

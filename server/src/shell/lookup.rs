@@ -17,7 +17,7 @@ use crate::shell::bootstrap::peers;
 use crate::shell::identity::Membership;
 use crate::shell::transport::Directory;
 
-/// How often it is looked at whether nodes have to be looked up.
+/// Time between two checks for nodes that have to be looked up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Heartbeats go out every half second; an election takes about two.

@@ -40,7 +40,7 @@ const CONNECTION_PART: u64 = 4;
 /// But never less: the largest message must fit.
 const CONNECTION_MIN: u64 = 16 << 20;
 
-/// How the limit is divided. What is counted here is counted nowhere else.
+/// Division of the limit. What is counted here is counted nowhere else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Division {
     pub limit: u64,
@@ -84,13 +84,13 @@ impl Division {
     }
 }
 
-/// What is taken while requests are under way.
+/// Shares that requests under way take from.
 #[derive(Clone)]
 pub(crate) struct Budget {
     pub division: Division,
     /// Bytes of requests that came in and are not answered.
     pub requests: Share,
-    /// What requests under way cost beside their bytes.
+    /// Cost of requests under way beside their bytes.
     pub tasks: Share,
     /// Bytes of answers that the sockets have not taken.
     pub answers: Share,
@@ -116,7 +116,7 @@ impl Budget {
         }
     }
 
-    /// What one connection may take.
+    /// Parts that one connection may take.
     pub fn of_connection(&self) -> Budget {
         let part =
             |share: &Share| share.part((share.bytes_max() / CONNECTION_PART).max(CONNECTION_MIN));

@@ -51,7 +51,7 @@ pub(crate) struct Front {
     grpc: GrpcMetrics,
     /// Requests of one stream that are worked on at once.
     stream_requests: usize,
-    /// What clients ask for runs here.
+    /// The runtime of clients' requests.
     runtime: Handle,
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
     }
 }
 
-/// What both addresses serve.
+/// Services of both addresses.
 fn for_everyone(front: &Arc<Front>) -> Routes {
     let kv = KvServer::new(kv::KvService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -59,7 +59,7 @@ impl Directory {
         self.misled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that happened since this was last asked.
+    /// True if that happened since this was last asked.
     pub fn take_misled(&self) -> bool {
         self.misled.swap(false, Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use super::RocksState;
 /// A family is rewritten if at least this part of its records marks deletions.
 const DELETIONS_SHARE: u64 = 10;
 
-/// What is known of a family's files together.
+/// Figures of a family's files together.
 #[derive(Clone, Copy, Default)]
 struct Files {
     bytes: u64,

@@ -4,7 +4,7 @@ use prost::Message as _;
 use rangedb_proto::v1::RangeState;
 use rangedb_storage::{ColumnFamily, Error, Reader, Result, keys};
 
-/// How far the state of a range is; `None` if no replica of it has state.
+/// The stored state of a range; `None` if no replica of it has state.
 pub fn stored_range(state: &dyn Reader, range: u64) -> Result<Option<RangeState>> {
     let Some(stored) = state.get(ColumnFamily::Meta, &keys::range_state(range))? else {
         return Ok(None);

@@ -50,7 +50,7 @@ const COMPACTION_MEAN_TICKS: u64 = 5;
 /// Between two flushes before which replicas are compared: each hashes everything there is.
 const COMPARE_EVERY: Micros = 250 * MILLISECOND;
 
-/// Who asked for a flush, with its name for it.
+/// The asker of a flush, with its name for it.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked {
     Store { token: u64 },
@@ -131,7 +131,7 @@ pub struct Site {
     pub walk_pace: WalkPace,
     /// How long a snapshot waits for its turn, at most.
     pub stream_waits_max: Micros,
-    /// How long an applier lets its work wait, at most.
+    /// Longest time for which an applier lets its work wait.
     pub apply_max: Micros,
     pub ambush: Ambush,
 }
@@ -165,7 +165,7 @@ pub struct Process {
     pub node_id: u64,
     stores: Vec<Store>,
     appliers: Vec<Applier>,
-    /// Whether a round of the applier is on its way, by shard.
+    /// True if a round of the applier is on its way, by shard.
     applying: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
     pub handle: StoreHandle,

@@ -126,7 +126,7 @@ impl Net for StoppingNet {
     }
 }
 
-/// How long the client tries: for longer than any test looks at it. It would undo everything else.
+/// Patience of the client: longer than any test looks at it. It would undo everything else.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A line that whoever waits for it gets at once.

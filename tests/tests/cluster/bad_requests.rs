@@ -85,7 +85,7 @@ async fn keys_of_the_system_are_neither_written_nor_read_by_users() {
     assert_eq!(factor.success(), "3\n");
 }
 
-/// What a node of this project answers to a request beside the SDK.
+/// Answer of a node to a request beside the SDK.
 async fn ask(address: &str, body: request::Body) -> response::Body {
     let request = v1::Request { body: Some(body), ..Default::default() };
     let answer = NodeClient::new(connect(address).await).call(request).await.unwrap();

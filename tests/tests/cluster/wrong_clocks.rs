@@ -9,7 +9,7 @@ use rangedb_client::Timestamp;
 use crate::support::cluster::Cluster;
 use crate::support::wait::{SOON, check, until};
 
-/// What a clock is set ahead by, as libfaketime reads it.
+/// Leap of a clock, as libfaketime reads it.
 const TWO_DAYS: &str = "+2d";
 
 /// Where Debian and others put the library.

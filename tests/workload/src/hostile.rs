@@ -24,7 +24,7 @@ const KEYS: u32 = 6;
 /// Timestamps that are remembered to be named again.
 const TIMESTAMPS_MAX: usize = 32;
 
-/// How often a field is drawn from what is odd in each of some ways. Seldom, or most requests would be
+/// One draw of a field in so many is odd, in each of some ways. Seldom, or most requests would be
 /// refused for one field before another is looked at.
 const ODD_ONE_IN: u32 = 60;
 

@@ -59,7 +59,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// What stands at some of the keys, so that it is not read once more.
+    /// Records at some of the keys, so that it is not read once more.
     pub(crate) fn with_known(mut self, known: BTreeMap<Bytes, Option<Record>>) -> Self {
         let unwritten = |(key, before)| (key, Change { before, after: None });
         self.changes.keys.extend(known.into_iter().map(unwritten));

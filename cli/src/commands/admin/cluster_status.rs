@@ -40,7 +40,7 @@ pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(node::print_table(out, &status.nodes)?)
 }
 
-/// Whose clocks differ from the majority's.
+/// Nodes whose clocks differ from the majority's.
 fn clocks(status: &v1::ClusterStatus) -> String {
     let differing = status.nodes.iter().filter(|node| node.clock_differs).map(|status| {
         let id = status.node.as_ref().map_or(0, |node| node.node_id);

@@ -27,7 +27,7 @@ use crate::memory::{Share, Taken};
 /// could otherwise keep all others from theirs.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What a call costs beside its messages: a stream of HTTP/2, a task, headers.
+/// Cost of a call beside its messages: a stream of HTTP/2, a task, headers.
 const CALL_BYTES: usize = 8 * 1024;
 
 /// A call that finds no memory for so long is refused, and told when it may come again.
@@ -198,7 +198,7 @@ struct Framing {
 }
 
 impl Framing {
-    /// Whether every message that has begun is whole.
+    /// True if every message that has begun is whole.
     fn is_between(&self) -> bool {
         self.prefix.is_empty() && self.left == 0
     }

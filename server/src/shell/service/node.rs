@@ -36,7 +36,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// No request is worked on for longer, whatever it says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// What a request under way costs beside its bytes: a task, and what it waits with.
+/// Cost of a request under way beside its bytes: a task, and what it waits with.
 const TASK_BYTES: u64 = 2 * 1024;
 
 /// Of what a connection may take for answers, the part that one stream may: a second stream beside one
@@ -108,7 +108,7 @@ impl NodeRpc for NodeService {
     }
 }
 
-/// What comes in on a stream.
+/// Requests of a stream, and their origin.
 struct Asked {
     origin: Origin,
     kept: Kept,

@@ -13,7 +13,7 @@ use crate::memory::Share;
 use crate::node::{Caller, CallerKind};
 use crate::shell::memory::Budget;
 
-/// Whose connection a request came in on, and what it may take up. Requests carry it as an extension.
+/// Origin of a request: its connection's caller, and its shares. Requests carry it as an extension.
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub caller: Caller,
