@@ -22,7 +22,7 @@
 //! > tick N [TIMES] [until campaign]
 //! > elect N                        the others hear nothing for an election timeout, N campaigns
 //! > advance-clock N MS
-//! > crash N · restart N
+//! > crash N · restart N [tick-ms=MS]           with another tick from then on
 //! > fence N TS [term=T]            the oracle's answer
 //! > propose N [epoch=V] [cost=C] [freeing] put K=V [, put K=V ...]     commands that arrive together
 //! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]

@@ -29,16 +29,4 @@ impl Peer {
             // To whoever has most.
             && self.transfer_leader(0).is_ok()
     }
-
-    /// Keeps raft's next tick from campaigning, without hiding that time passes: a leader that is
-    /// silent for an election timeout binds nobody any more.
-    pub(super) fn hold_campaign(&mut self) {
-        if !self.log_stalled || self.is_raft_leader() {
-            return;
-        }
-        let longest = 2 * self.config.election_ticks - 1;
-        let raft = &mut self.raw.raft;
-        raft.set_randomized_election_timeout(longest);
-        raft.election_elapsed = raft.election_elapsed.min(longest - 2);
-    }
 }

@@ -28,9 +28,11 @@ pub struct ReadableRead {
 
 pub struct Node {
     pub id: u64,
-    config: Config,
+    pub config: Config,
     pub log: Arc<MemLog>,
     pub state: Arc<MemState>,
+    /// Of the lives before, as their node keeps it.
+    pub vote_embargo_us: u64,
     /// `None` between a crash and a restart.
     pub store: Option<Store>,
     /// Beside the store, and `None` with it.
@@ -57,6 +59,7 @@ impl Node {
             state: Arc::new(MemState::new()),
             store: None,
             applier: None,
+            vote_embargo_us: 0,
             tasks: VecDeque::new(),
             apply_paused: false,
             clock: Monotonic(0),
@@ -80,7 +83,7 @@ impl Node {
             node: NodeId(self.id),
             shard: Shard { index: 0, count: 1 },
             config: self.config.clone(),
-            vote_embargo_us: 0,
+            vote_embargo_us: self.vote_embargo_us,
             seed: self.id,
         };
         let (log, state) = (self.log.clone(), self.state.clone());

@@ -45,6 +45,11 @@ impl Cluster {
             "crash" => self.node(words.number()).crash(),
             "restart" => {
                 let id = words.number();
+                if let Some(ms) = words.named_number("tick-ms") {
+                    let node = self.node(id);
+                    node.vote_embargo_us = node.config.vote_embargo_us();
+                    node.config.tick_us = ms * 1000;
+                }
                 self.node(id).open();
                 self.flush(id);
                 let status = self.node(id).show_status();

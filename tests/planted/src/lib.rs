@@ -47,6 +47,8 @@ bugs! {
     VoteBeforePersist,
     /// a replica that restarts votes at once
     VoteAfterRestart,
+    /// a replica that restarts with shorter timings stands for election while its last promise holds
+    CampaignWithinPromise,
     /// the applied index is written outside the batch of what it describes
     AppliedIndexOutsideBatch,
     /// the log is truncated before the flush that covers it
