@@ -5,8 +5,8 @@
 //! the smaller first, so that who uses up his own waits for himself and holds up nobody else.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::channel::oneshot;
 
@@ -17,17 +17,16 @@ const WAITING_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Share(Arc<Inner>);
 
+/// Bytes are taken and given back without a lock while nobody waits, as every request does both. All
+/// orderings are sequential: whoever gives back sees who began to wait before, or is seen by him.
 struct Inner {
     bytes_max: u64,
     part_of: Option<Share>,
-    state: Mutex<State>,
+    used: AtomicU64,
+    /// Length of `waiting`.
+    count: AtomicUsize,
+    waiting: Mutex<VecDeque<Waiting>>,
     refused: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    used: u64,
-    waiting: VecDeque<Waiting>,
 }
 
 struct Waiting {
@@ -37,9 +36,16 @@ struct Waiting {
 
 /// Bytes of a share and of all that it is a part of, given back when it is dropped.
 #[must_use]
-pub struct Taken(Vec<Part>);
+pub struct Taken {
+    share: Share,
+    bytes: u64,
+}
 
-/// Bytes of one share.
+/// Bytes of a share and of what it is a part of, but not yet of the whole.
+#[must_use]
+pub struct Own(Vec<Part>);
+
+/// Bytes of one share alone.
 struct Part {
     share: Share,
     bytes: u64,
@@ -61,8 +67,14 @@ impl Share {
     }
 
     fn of(bytes_max: u64, part_of: Option<Share>) -> Share {
-        let (state, refused) = (Mutex::default(), AtomicU64::new(0));
-        Share(Arc::new(Inner { bytes_max, part_of, state, refused }))
+        Share(Arc::new(Inner {
+            bytes_max,
+            part_of,
+            used: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            refused: AtomicU64::new(0),
+        }))
     }
 
     pub fn bytes_max(&self) -> u64 {
@@ -70,7 +82,7 @@ impl Share {
     }
 
     pub fn used(&self) -> u64 {
-        self.state().used
+        self.0.used.load(Ordering::SeqCst)
     }
 
     /// Number of refusals.
@@ -80,79 +92,82 @@ impl Share {
 
     /// Somebody was sent away for want of bytes.
     pub fn count_refusal(&self) {
-        self.0.refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(whole) = &self.0.part_of {
-            whole.count_refusal();
-        }
+        self.levels().for_each(|share| {
+            share.0.refused.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// The share, what it is a part of, and so on up to the whole.
+    fn levels(&self) -> impl Iterator<Item = &Share> {
+        std::iter::successors(Some(self), |share| share.0.part_of.as_ref())
     }
 
     /// The bytes if they are there at once. What is larger than the share takes all of it.
     pub fn try_take(&self, bytes: u64) -> Option<Taken> {
         let bytes = bytes.min(self.0.bytes_max);
-        let mut taken = Taken(Vec::new());
-        let mut next = Some(self);
-        while let Some(share) = next {
-            taken.0.push(share.try_take_here(bytes)?);
-            next = share.0.part_of.as_ref();
+        for (level, share) in self.levels().enumerate() {
+            let is_free = share.0.count.load(Ordering::SeqCst) == 0 && share.count_in(bytes);
+            if !is_free {
+                self.levels().take(level).for_each(|share| share.give_back(bytes));
+                return None;
+            }
         }
-        Some(taken)
+        Some(Taken { share: self.clone(), bytes })
     }
 
     /// Waits for the bytes. `None` if too many wait already.
     pub async fn take(&self, bytes: u64) -> Option<Taken> {
+        if let Some(taken) = self.try_take(bytes) {
+            return Some(taken);
+        }
         let own = self.take_own(bytes).await?;
         self.take_rest(bytes, own).await
     }
 
     /// Waits for what the taker alone uses up: the share, and those that it is a part of but for the
     /// whole. `None` if too many wait already.
-    pub async fn take_own(&self, bytes: u64) -> Option<Taken> {
+    pub async fn take_own(&self, bytes: u64) -> Option<Own> {
         let bytes = bytes.min(self.0.bytes_max);
-        let mut taken = Taken(Vec::new());
-        let mut share = self;
-        while let Some(part_of) = &share.0.part_of {
-            taken.0.push(share.take_here(bytes).await?);
-            share = part_of;
+        let mut own = Own(Vec::new());
+        for share in self.levels().filter(|share| share.0.part_of.is_some()) {
+            own.0.push(share.take_here(bytes).await?);
         }
-        Some(taken)
-    }
-
-    /// Waits for what all use up together, and adds it to what [`Share::take_own`] took.
-    pub async fn take_rest(&self, bytes: u64, mut own: Taken) -> Option<Taken> {
-        let bytes = bytes.min(self.0.bytes_max);
-        let mut whole = self;
-        while let Some(part_of) = &whole.0.part_of {
-            whole = part_of;
-        }
-        own.0.push(whole.take_here(bytes).await?);
         Some(own)
     }
 
-    fn try_take_here(&self, bytes: u64) -> Option<Part> {
-        let mut state = self.state();
-        if !state.waiting.is_empty() || bytes > self.0.bytes_max - state.used {
-            return None;
+    /// Waits for what all use up together, and adds it to what [`Share::take_own`] took.
+    pub async fn take_rest(&self, bytes: u64, mut own: Own) -> Option<Taken> {
+        let bytes = bytes.min(self.0.bytes_max);
+        for whole in self.levels().filter(|share| share.0.part_of.is_none()) {
+            own.0.push(whole.take_here(bytes).await?);
         }
-        state.used += bytes;
-        drop(state);
-        Some(Part { share: self.clone(), bytes })
+        // From here on they belong together.
+        own.0.iter_mut().for_each(|part| part.bytes = 0);
+        Some(Taken { share: self.clone(), bytes })
+    }
+
+    /// Counts the bytes in if there is room.
+    fn count_in(&self, bytes: u64) -> bool {
+        let with = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.0.bytes_max);
+        self.0.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, with).is_ok()
     }
 
     async fn take_here(&self, bytes: u64) -> Option<Part> {
-        if let Some(part) = self.try_take_here(bytes) {
-            return Some(part);
+        if self.0.count.load(Ordering::SeqCst) == 0 && self.count_in(bytes) {
+            return Some(Part { share: self.clone(), bytes });
         }
         let (tell, told) = oneshot::channel();
         {
-            let mut state = self.state();
+            let mut waiting = self.0.waiting.lock().expect("no panic holds it");
             // Those who gave up must not hold the places of those who wait.
-            if state.waiting.len() >= WAITING_MAX {
-                state.waiting.retain(|waiting| !waiting.tell.is_canceled());
+            if waiting.len() >= WAITING_MAX {
+                waiting.retain(|waiting| !waiting.tell.is_canceled());
             }
-            if state.waiting.len() >= WAITING_MAX {
+            if waiting.len() >= WAITING_MAX {
                 return None;
             }
-            state.waiting.push_back(Waiting { bytes, tell });
+            waiting.push_back(Waiting { bytes, tell });
+            self.0.count.store(waiting.len(), Ordering::SeqCst);
         }
         // Room may have come between the look and the place in the queue.
         self.grant();
@@ -160,11 +175,8 @@ impl Share {
     }
 
     fn give_back(&self, bytes: u64) {
-        let mut state = self.state();
-        state.used -= bytes;
-        let is_waited_for = !state.waiting.is_empty();
-        drop(state);
-        if is_waited_for {
+        self.0.used.fetch_sub(bytes, Ordering::SeqCst);
+        if self.0.count.load(Ordering::SeqCst) > 0 {
             self.grant();
         }
     }
@@ -172,48 +184,46 @@ impl Share {
     /// Hands out what is free to the first of those who wait.
     fn grant(&self) {
         loop {
-            let mut state = self.state();
-            while state.waiting.front().is_some_and(|first| first.tell.is_canceled()) {
-                state.waiting.pop_front();
+            let mut waiting = self.0.waiting.lock().expect("no panic holds it");
+            while waiting.front().is_some_and(|first| first.tell.is_canceled()) {
+                waiting.pop_front();
             }
-            let free = self.0.bytes_max - state.used;
-            if state.waiting.front().is_none_or(|first| first.bytes > free) {
-                return;
-            }
-            let Some(Waiting { bytes, tell }) = state.waiting.pop_front() else { return };
-            state.used += bytes;
-            drop(state);
+            let is_due = waiting.front().is_some_and(|first| self.count_in(first.bytes));
+            let first = if is_due { waiting.pop_front() } else { None };
+            self.0.count.store(waiting.len(), Ordering::SeqCst);
+            drop(waiting);
+            let Some(Waiting { bytes, tell }) = first else { return };
             // One who gave up in this moment gives it back.
             let _ = tell.send(Part { share: self.clone(), bytes });
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().expect("no panic holds it")
     }
 }
 
 impl Taken {
     /// Gives back what is above `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
-        for part in &mut self.0 {
-            let excess = part.bytes.saturating_sub(bytes);
-            if excess > 0 {
-                part.bytes -= excess;
-                part.share.give_back(excess);
-            }
+        let excess = self.bytes.saturating_sub(bytes);
+        if excess > 0 {
+            self.bytes -= excess;
+            self.share.levels().for_each(|share| share.give_back(excess));
         }
     }
 
     pub fn bytes(&self) -> u64 {
-        self.0.first().map_or(0, |part| part.bytes)
+        self.bytes
     }
 
-    /// Makes one of both. They must be of the same share.
-    pub fn add(&mut self, other: Taken) {
-        for (mine, mut theirs) in self.0.iter_mut().zip(other.0) {
-            mine.bytes += std::mem::take(&mut theirs.bytes);
+    /// Makes one of both, if they are of the same share; else the other one is given back.
+    pub fn add(&mut self, mut other: Taken) {
+        if Arc::ptr_eq(&self.share.0, &other.share.0) {
+            self.bytes += std::mem::take(&mut other.bytes);
         }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.shrink_to(0);
     }
 }
 

@@ -403,6 +403,15 @@ impl Node {
         }
     }
 
+    /// As [`Node::confirm`], but for a near timestamp, which has to be waited for before anything is told
+    /// that came of it.
+    async fn confirm_unless_near(&self, at: Timestamp, named: &str) -> Result<(), v1::Error> {
+        match self.oracle.is_near(at) {
+            true => Ok(()),
+            false => self.confirm(at, named).await,
+        }
+    }
+
     /// Waits until the oracle has passed the timestamp of a commit that is going to be told of.
     async fn until_passed(&self, at: Timestamp) -> Result<(), v1::Error> {
         match self.oracle.has_passed(at) {

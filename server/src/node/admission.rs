@@ -1,4 +1,4 @@
-//! What a command may bring with it, looked at before it is proposed.
+//! Admission of commands, before they are proposed.
 //!
 //! `check_command` judges a command by itself, and every replica judges the same way. Here is what only
 //! a node can judge, because it knows about what the oracle's time is:
@@ -6,7 +6,8 @@
 //! * Timestamps come from the oracle. One from the future would push up every later commit of the
 //!   range, and a commit that the oracle has not passed is missed by transactions that begin after it.
 //!   So each timestamp that a command names, above what this node has seen, is confirmed with the
-//!   oracle before the command is proposed (`oracle_view.rs`), and refused if it is ahead.
+//!   oracle (`oracle_view.rs`) and refused if it is ahead. A near one is proposed at once, and the answer
+//!   waits until the oracle has passed it.
 //! * Locks live for a bounded time, whatever their client says. What it asks for beyond is cut off
 //!   rather than refused: it only estimates the oracle's time, and may be wrong in good faith.
 
@@ -31,11 +32,13 @@ const LOCK_LIFE_MS_MAX: u64 = 60_000;
 
 impl Node {
     /// The command as it may be proposed.
-    pub(super) async fn admit(&self, mut command: Command) -> Result<Command, v1::Error> {
+    pub(super) async fn admit(&self, mut command: Command) -> Result<Admitted, v1::Error> {
         let body = command.body.as_mut().expect("check_command refuses a command without a body");
         let Named { handed_out, commit_ts } = named(body);
-        self.confirm(handed_out, "start_ts").await?;
-        self.check_commit_ts(commit_ts).await?;
+        self.confirm_unless_near(handed_out, "start_ts").await?;
+        if !self.oracle().is_near(commit_ts) {
+            self.check_commit_ts(commit_ts).await?;
+        }
         if let Some(alive_until_ms) = life(body) {
             if *alive_until_ms > longest_life(self.seen_millis()) {
                 // Perhaps it is only long ago that this node saw a timestamp.
@@ -43,7 +46,7 @@ impl Node {
             }
             *alive_until_ms = longest_life(self.seen_millis()).min(*alive_until_ms);
         }
-        Ok(command)
+        Ok(Admitted { command, named: handed_out.max(commit_ts) })
     }
 
     /// Returns once the oracle has passed the timestamp.
@@ -63,6 +66,14 @@ impl Node {
     fn seen_millis(&self) -> u64 {
         Timestamp(self.newest_timestamp()).millis()
     }
+}
+
+/// A command that may be proposed.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub command: Command,
+    /// The newest timestamp that it names, which the oracle must have passed before the answer is told.
+    pub named: Timestamp,
 }
 
 /// The timestamps that a command names.

@@ -4,6 +4,11 @@
 //! This node knows that of each timestamp up to the newest that it has seen. What a client names is
 //! not believed: above the newest one seen, the oracle is asked. One call serves all that wait at that
 //! moment, so that a busy node asks once a round trip, however many commands it takes in.
+//!
+//! A client's fresh timestamp is mostly above the newest one seen here, by as little as the two differ
+//! in age. A *near* timestamp is not above what the oracle's time should be by now: work on it begins
+//! at once, and what comes of it is told once the oracle has passed it. That costs no round trip before
+//! the work, and a lie costs others no more than a wait of [`NEAR_MS_MAX`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +24,15 @@ use rangedb_proto::v1;
 /// Between two looks at an oracle that is behind what was committed.
 pub(super) const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
+/// A near timestamp is ahead of the oracle's expected time by this at most: about as long as a timestamp
+/// is on its way from the oracle. Whoever names one that is ahead makes the next commits of a range
+/// wait for so long.
+pub(super) const NEAR_MS_MAX: u64 = 10;
+
+/// A look at the oracle is too long ago to go by after this: the clocks of two machines part by some
+/// hundred microseconds in a second at worst.
+const EXPECTED_FOR: Duration = Duration::from_secs(1);
+
 type Call = Shared<BoxFuture<'static, Result<Timestamp, rangedb_client::Error>>>;
 
 /// See the module's head.
@@ -27,18 +41,27 @@ pub(super) struct OracleView {
     net: SharedNet,
     /// The highest timestamp known to be passed.
     passed: AtomicU64,
+    /// The last look at the oracle's time, and when that was.
+    looked: Mutex<(Timestamp, Duration)>,
     /// The call that is under way, for others to join.
     call: Mutex<Option<Call>>,
 }
 
 impl OracleView {
     pub fn new(gateway: Client, net: SharedNet) -> Arc<Self> {
-        Arc::new(OracleView { gateway, net, passed: AtomicU64::new(0), call: Mutex::default() })
+        let (passed, looked) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(OracleView { gateway, net, passed, looked, call: Mutex::default() })
     }
 
     /// The oracle itself said so: by a timestamp, or on this node.
     pub fn saw(&self, timestamp: u64) {
-        self.passed.fetch_max(timestamp, Ordering::Relaxed);
+        if timestamp > self.passed.fetch_max(timestamp, Ordering::Relaxed) {
+            let now = self.net.now();
+            let mut looked = self.looked.lock().expect("no panic holds it");
+            if timestamp > looked.0.0 {
+                *looked = (Timestamp(timestamp), now);
+            }
+        }
     }
 
     pub fn newest(&self) -> Timestamp {
@@ -47,6 +70,17 @@ impl OracleView {
 
     pub fn has_passed(&self, at: Timestamp) -> bool {
         at <= self.newest()
+    }
+
+    /// True of a timestamp that the oracle has passed, or should have by now.
+    pub fn is_near(&self, at: Timestamp) -> bool {
+        if self.has_passed(at) {
+            return true;
+        }
+        let (newest, when) = *self.looked.lock().expect("no panic holds it");
+        let age = self.net.now().saturating_sub(when);
+        let expected_ms = newest.millis() + age.as_millis() as u64;
+        age <= EXPECTED_FOR && at.millis() <= expected_ms + NEAR_MS_MAX
     }
 
     /// Refuses a timestamp that the oracle has not passed: whoever named it did not get it there.

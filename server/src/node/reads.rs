@@ -104,7 +104,7 @@ impl Node {
     ) -> Result<ValidateReply, v1::Error> {
         check_validate(&ask)?;
         let named = newest_read(&ask.reads).max(ask.start_ts);
-        self.confirm(Timestamp(named), "read_ts").await?;
+        self.confirm_unless_near(Timestamp(named), "read_ts").await?;
         let view = self.view(ask.range, ask.commit_ts).await?;
         let covered = |read: &ReadCheck| match read.end_key.is_empty() {
             true => view.descriptor.contains(&read.start_key),
@@ -113,11 +113,13 @@ impl Node {
         if !ask.reads.iter().all(covered) {
             return Err(outside(&view));
         }
-        // What it may tell of was committed at or below commit_ts, which the oracle has passed.
         let outcome = self.heavy(caller, move || {
             rangedb_txn::validate(&*view.reader, &view.descriptor.start_key, &ask)
         });
-        outcome.await?.map_err(storage_error)?.unlocked()
+        let reply = outcome.await?.map_err(storage_error)?.unlocked()?;
+        let told = reply.conflict.as_ref().map_or(0, |conflict| conflict.winner_commit_ts);
+        self.until_passed(Timestamp(told)).await?;
+        Ok(reply)
     }
 
     /// Locks as they stand now, whoever asks.
@@ -150,7 +152,7 @@ impl Node {
         let at = match read_ts {
             0 => ReadAt::Latest,
             at => {
-                self.confirm(Timestamp(at), "read_ts").await?;
+                self.confirm_unless_near(Timestamp(at), "read_ts").await?;
                 ReadAt::Snapshot(Timestamp(at))
             }
         };

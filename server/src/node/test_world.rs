@@ -23,6 +23,8 @@ pub const NOW_MS: u64 = 1_000_000;
 pub struct Oracle {
     pub last: Mutex<Timestamp>,
     pub asked: Mutex<u32>,
+    /// A monotonic clock; it stands still.
+    pub now: Mutex<Duration>,
     /// Begun in the background, and not looked at yet.
     tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
     /// What the node asked its store, and nobody answered yet.
@@ -59,7 +61,7 @@ impl Net for Oracle {
     }
 
     fn now(&self) -> Duration {
-        Duration::ZERO
+        *self.now.lock().unwrap()
     }
 
     fn random_below(&self, _: u64) -> u64 {
@@ -116,6 +118,7 @@ pub fn node() -> (Arc<Node>, Arc<Oracle>) {
     let oracle = Arc::new(Oracle {
         last: Mutex::new(Timestamp::from_millis(NOW_MS)),
         asked: Mutex::default(),
+        now: Mutex::default(),
         tasks: Mutex::default(),
         events: Mutex::default(),
     });

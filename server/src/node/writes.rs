@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
+use futures::{FutureExt, TryFutureExt};
 use prost::Message;
 use rangedb_proto::v1::{
     self, Command, CommandReply, Committed, Conflict, RangeHeader, TransactionCommand,
@@ -12,6 +14,7 @@ use rangedb_proto::{Timestamp, VALUE_BYTES_MAX};
 use rangedb_raftstore::{RangeRef, ReadAt};
 use rangedb_txn::{PREVIOUS_BYTES_MAX, check_command, check_spans, names_spans};
 
+use super::admission::Admitted;
 use super::reads::range_ref;
 use super::{Caller, Node, storage_error};
 use crate::memory::Taken;
@@ -56,7 +59,7 @@ impl Node {
         let reply_bytes = reply_bytes_max(&body);
         let command = Command { body: Some(body) };
         check_command(&command)?;
-        let command = self.admit(command).await?;
+        let Admitted { command, named } = self.admit(command).await?;
         let range = range_ref(range)?;
         let command = self.check_spans(caller, range, command).await?;
         if reply_bytes > 0 {
@@ -64,7 +67,10 @@ impl Node {
             *room = None;
             *room = Some(caller.room(reply_bytes, &*self.net).await?);
         }
-        let reply = self.stores.propose(range, &command).await?;
+        // The range decides while the oracle is asked. A refusal to propose waits for nobody.
+        let proposing = self.stores.propose(range, &command).map_err(v1::Error::from);
+        let passing = self.until_passed(named).map(Ok);
+        let (reply, passed) = future::try_join(proposing, passing).await?;
         let reply = CommandReply::decode(reply)
             .map_err(|e| v1::Error::undetermined(format!("the range's reply: {e}")))?;
         if let Some(room) = room {
@@ -72,17 +78,17 @@ impl Node {
         }
         // Told only once the oracle is above it: a transaction that begins after this answer would
         // miss a commit that a client knows of already. The oracle's clock gets there in a millisecond.
-        let passed = self.until_passed(newest_told(&reply)).await;
-        match (&reply.body, passed) {
-            (_, Ok(())) => Ok(reply),
-            (
-                Some(command_reply::Body::Committed(_) | command_reply::Body::Prewritten(_)),
-                Err(e),
-            ) => {
-                let message = format!("it is committed, and the oracle is silent: {}", e.message);
+        let passed = match passed {
+            Ok(()) => self.until_passed(newest_told(&reply)).await,
+            Err(error) => Err(error),
+        };
+        match passed {
+            Ok(()) => Ok(reply),
+            Err(error) if is_refusal(&reply) => Err(error),
+            Err(error) => {
+                let message = format!("it is applied, and the oracle is silent: {}", error.message);
                 Err(v1::Error::undetermined(message))
             }
-            (_, Err(error)) => Err(error),
         }
     }
 }
@@ -160,6 +166,34 @@ fn newest_told(reply: &CommandReply) -> Timestamp {
         )
         | None => 0,
     })
+}
+
+/// True if the command changed nothing, whatever its kind.
+fn is_refusal(reply: &CommandReply) -> bool {
+    use command_reply::Body;
+    match &reply.body {
+        Some(
+            Body::ConditionFailed(_)
+            | Body::WriteConflict(_)
+            | Body::Locked(_)
+            | Body::CommitTooLow(_)
+            | Body::TooOld(_)
+            | Body::EpochChanged(_)
+            | Body::Damaged(_)
+            | Body::TooLarge(_)
+            | Body::Invalid(_),
+        ) => true,
+        Some(
+            Body::Committed(_)
+            | Body::Prewritten(_)
+            | Body::TransactionStatus(_)
+            | Body::LocksAcquired(_)
+            | Body::Aborted(_)
+            | Body::Resolved(_)
+            | Body::GarbageCollected(_),
+        )
+        | None => false,
+    }
 }
 
 /// How long a request may wait for a lock. Time is left for asking the range once more: cut off in

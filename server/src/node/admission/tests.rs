@@ -1,12 +1,17 @@
 //! Commands at the door of a node that knows nothing but what an oracle tells it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use prost::Message;
 use rangedb_proto::v1::error::Kind;
-use rangedb_proto::v1::request;
+use rangedb_proto::v1::{CommandReply, command_reply, request};
+use rangedb_raftstore::Event;
 
 use super::*;
+use crate::node::oracle_view::NEAR_MS_MAX;
 use crate::node::test_world::{NOW_MS, Oracle, node};
 use crate::node::{Caller, CallerKind};
 
@@ -15,7 +20,7 @@ fn admit(
     body: command::Body,
 ) -> Result<command::Body, v1::Error> {
     let admitted = oracle.finish(node.admit(Command { body: Some(body) }));
-    admitted.map(|command| command.body.unwrap())
+    admitted.map(|admitted| admitted.command.body.unwrap())
 }
 
 fn key() -> Bytes {
@@ -46,7 +51,7 @@ fn a_commit_ahead_of_the_oracle_is_refused() {
 
 #[test]
 fn a_commit_goes_on_once_the_oracle_has_passed_it() {
-    for ahead_ms in [0, COMMIT_AHEAD_MS_MAX] {
+    for ahead_ms in [NEAR_MS_MAX + 1, COMMIT_AHEAD_MS_MAX] {
         let world = node();
         let (_, oracle) = &world;
         let commit_ts = Timestamp::from_millis(NOW_MS + ahead_ms).0 + 5;
@@ -185,8 +190,7 @@ fn ahead_of_the_oracle(ahead: u64) -> Vec<command::Body> {
 
 #[test]
 fn no_timestamp_of_a_command_is_believed() {
-    // Closer than anything that a clock of the client could tell.
-    let ahead = Timestamp::from_millis(NOW_MS).0 + 1000;
+    let ahead = Timestamp::from_millis(NOW_MS + NEAR_MS_MAX + 1).0;
     for body in ahead_of_the_oracle(ahead) {
         let world = node();
         let refused = admit(&world, body.clone()).expect_err(&format!("{body:?}"));
@@ -199,10 +203,60 @@ fn no_timestamp_of_a_command_is_believed() {
 fn a_timestamp_that_another_node_got_is_confirmed_by_one_question() {
     let world = node();
     let (_, oracle) = &world;
-    let named = Timestamp::from_millis(NOW_MS).0 + 1000;
+    let named = Timestamp::from_millis(NOW_MS + NEAR_MS_MAX + 1).0;
     oracle.last.lock().unwrap().0 = named;
     for body in ahead_of_the_oracle(named) {
         assert_eq!(admit(&world, body.clone()), Ok(body));
     }
     assert_eq!(*oracle.asked.lock().unwrap(), 1);
+}
+
+/// The range answers what the node proposed to it, each command that it committed at a timestamp.
+fn commit_what_was_proposed(node: &Node, oracle: &Oracle, commit_ts: u64) -> usize {
+    let events = std::mem::take(&mut *oracle.events.lock().unwrap());
+    for event in &events {
+        let Event::Propose { request, .. } = event else { panic!("{event:?}") };
+        let committed = v1::Committed { commit_ts, ..Default::default() };
+        let body = Some(command_reply::Body::Committed(committed));
+        node.stores.reply(*request, Ok(CommandReply { body }.encode_to_vec().into()));
+    }
+    events.len()
+}
+
+#[test]
+fn a_near_timestamp_is_proposed_at_once_and_told_once_the_oracle_has_passed_it() {
+    let (node, oracle) = node();
+    // As a client got it from the oracle just now; and ahead of the oracle by as much as goes through.
+    let fresh = Timestamp(Timestamp::from_millis(NOW_MS).0 + 7);
+    let ahead = Timestamp::from_millis(NOW_MS + NEAR_MS_MAX);
+    for start_ts in [fresh, ahead] {
+        let put = v1::Put { key: key(), ..Default::default() };
+        let operations = vec![v1::Operation { body: Some(v1::operation::Body::Put(put)) }];
+        let start_ts = start_ts.0;
+        let commit = CommitOneRange { start_ts, operations, ..Default::default() };
+        let range = Some(v1::RangeHeader { range_id: 1, epoch: Some(v1::Epoch::default()) });
+        let caller = Caller::within(CallerKind::User);
+        let mut room = None;
+        let body = command::Body::CommitOneRange(commit);
+        let mut asked = Box::pin(node.command(&caller, range, body, &mut room));
+        assert!(
+            asked.as_mut().now_or_never().is_none(),
+            "neither the oracle nor the range answered"
+        );
+        assert_eq!(commit_what_was_proposed(&node, &oracle, start_ts + 1), 1);
+        assert!(node.newest_timestamp() <= start_ts);
+        oracle.finish(asked).unwrap();
+        assert!(node.newest_timestamp() > start_ts);
+    }
+}
+
+#[test]
+fn what_should_be_the_time_by_now_is_not_gone_by_for_long() {
+    let (node, oracle) = node();
+    let later = |ms: u64| Timestamp::from_millis(NOW_MS + ms);
+    *oracle.now.lock().unwrap() = Duration::from_millis(800);
+    assert!(node.oracle().is_near(later(800 + NEAR_MS_MAX)));
+    assert!(!node.oracle().is_near(later(801 + NEAR_MS_MAX)));
+    *oracle.now.lock().unwrap() = Duration::from_millis(1001);
+    assert!(!node.oracle().is_near(later(1)));
 }
