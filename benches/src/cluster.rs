@@ -17,6 +17,21 @@ const NODES: usize = 3;
 /// Forming a cluster takes seconds; longer means that it failed.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// A database that is measured.
+pub struct Contestant {
+    pub name: String,
+    pub cluster: Cluster,
+    pub target: Box<dyn Target>,
+}
+
+impl Contestant {
+    /// The cluster under a name, once it takes writes.
+    pub async fn new(name: impl Into<String>, cluster: Cluster) -> Result<Self, Failure> {
+        let target = cluster.connect().await?;
+        Ok(Contestant { name: name.into(), cluster, target })
+    }
+}
+
 enum Database {
     RangeDb,
     Etcd,
@@ -72,7 +87,7 @@ impl Cluster {
     }
 
     /// A connection, once the cluster takes writes.
-    pub async fn connect(&self) -> Result<Box<dyn Target>, Failure> {
+    async fn connect(&self) -> Result<Box<dyn Target>, Failure> {
         let begin = Instant::now();
         loop {
             let last = match self.try_connect().await {
@@ -87,6 +102,12 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Time that the processes have had of the processors so far.
+    pub fn cpu(&self) -> Result<Duration, Failure> {
+        let of_each = self.processes.iter().map(|process| process_cpu(process.id()));
+        of_each.sum()
     }
 
     async fn try_connect(&self) -> Result<Box<dyn Target>, Failure> {
@@ -111,6 +132,18 @@ fn spawn(mut command: Command) -> Result<Child, Failure> {
     let name = command.get_program().to_owned();
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map_err(|e| format!("cannot start {}: {e}", name.display()).into())
+}
+
+/// Time that a process has had of the processors, from proc_pid_stat(5).
+fn process_cpu(process: u32) -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is a name in brackets, in which anything may stand.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    let mut ticks = 0;
+    for utime_or_stime in fields.split_ascii_whitespace().skip(11).take(2) {
+        ticks += utime_or_stime.parse::<u64>()?;
+    }
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// Ports that were free a moment ago.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 
 use crate::Failure;
+use crate::cluster::Contestant;
 use crate::load::{Attempt, Run, Target, Way};
 
 /// A worker's part.
@@ -20,26 +21,27 @@ struct Part {
 }
 
 pub async fn run(
-    target: &dyn Target,
+    contestant: &Contestant,
     way: Way,
     workers: usize,
     lasts: Duration,
     key: Bytes,
 ) -> Result<Run, Failure> {
+    let target = &*contestant.target;
     let before = target.counter(0, key.clone()).await?.value;
-    let begin = Instant::now();
+    let (begin, cpu_before) = (Instant::now(), contestant.cluster.cpu()?);
     let end = begin + lasts;
     let parts = (0..workers).map(|worker| work(target, way, worker, end, key.clone()));
     let parts = futures::future::try_join_all(parts).await?;
-    let took = begin.elapsed();
+    let (took, cpu) = (begin.elapsed(), contestant.cluster.cpu()?.saturating_sub(cpu_before));
     let attempts = parts.iter().map(|part| part.attempts).sum();
     let counted: u64 = parts.iter().map(|part| part.histogram.len()).sum();
     let after = target.counter(0, key).await?.value;
     if after != before + counted {
-        let name = target.name();
+        let name = &contestant.name;
         return Err(format!("{name}: {counted} increments took {before} to {after}").into());
     }
-    Run::new(parts.into_iter().map(|part| part.histogram).collect(), took, attempts)
+    Run::new(parts.into_iter().map(|part| part.histogram).collect(), took, attempts, cpu)
 }
 
 async fn work(

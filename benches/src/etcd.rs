@@ -40,10 +40,6 @@ impl Etcd {
 }
 
 impl Target for Etcd {
-    fn name(&self) -> &'static str {
-        "etcd"
-    }
-
     fn put(&self, worker: usize, key: Bytes, value: Bytes) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
             let put = pb::PutRequest { key: key.to_vec(), value: value.to_vec() };

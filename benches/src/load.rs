@@ -10,6 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use hdrhistogram::Histogram;
 
 use crate::Failure;
+use crate::cluster::Contestant;
 
 /// What a request does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,7 +51,6 @@ impl fmt::Display for Kind {
 /// A database under load. An error ends the measurement: a figure with failed requests in it says
 /// nothing.
 pub trait Target: Send + Sync {
-    fn name(&self) -> &'static str;
     fn put(&self, worker: usize, key: Bytes, value: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
     /// The key must be there.
     fn get(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
@@ -101,13 +101,16 @@ pub struct Run {
     pub attempts: f64,
     /// Successes of the worker with the fewest for each one of that with the most: 1 is fair.
     pub fairness: f64,
+    /// Time of the servers' processors for each success.
+    pub server_cpu: Duration,
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0}/s, p50 {:.2?}, p99 {:.2?}", self.per_second, self.p50, self.p99)?;
         write!(f, ", longest {:.2?}, {:.1} attempts each", self.longest, self.attempts)?;
-        write!(f, ", fewest to most {:.2}", self.fairness)
+        write!(f, ", fewest to most {:.2}", self.fairness)?;
+        write!(f, ", {:.1?} of the servers' processors each", self.server_cpu)
     }
 }
 
@@ -117,6 +120,7 @@ impl Run {
         histograms: Vec<Histogram<u64>>,
         took: Duration,
         attempts: u64,
+        server_cpu: Duration,
     ) -> Result<Run, Failure> {
         let successes = histograms.iter().map(Histogram::len);
         let (fewest, most) = (successes.clone().min(), successes.max());
@@ -127,8 +131,11 @@ impl Run {
         }
         let at = |quantile| Duration::from_micros(all.value_at_quantile(quantile));
         let per_second = all.len() as f64 / took.as_secs_f64();
-        let attempts = attempts as f64 / all.len().max(1) as f64;
-        Ok(Run { per_second, p50: at(0.5), p99: at(0.99), longest: at(1.0), attempts, fairness })
+        let successes = all.len().max(1) as f64;
+        let attempts = attempts as f64 / successes;
+        let server_cpu = server_cpu.div_f64(successes);
+        let (p50, p99, longest) = (at(0.5), at(0.99), at(1.0));
+        Ok(Run { per_second, p50, p99, longest, attempts, fairness, server_cpu })
     }
 }
 
@@ -164,17 +171,18 @@ impl Load {
     /// One measurement. All workers run on the runtime's threads, as in an application.
     pub async fn run(
         &self,
-        target: &dyn Target,
+        contestant: &Contestant,
         kind: Kind,
         workers: usize,
     ) -> Result<Run, Failure> {
-        let begin = Instant::now();
+        let (begin, cpu_before) = (Instant::now(), contestant.cluster.cpu()?);
         let end = begin + self.lasts;
+        let target = &*contestant.target;
         let results = (0..workers).map(|worker| self.work(target, kind, worker, end));
         let histograms = futures::future::try_join_all(results).await?;
-        let took = begin.elapsed();
+        let (took, cpu) = (begin.elapsed(), contestant.cluster.cpu()?.saturating_sub(cpu_before));
         let attempts = histograms.iter().map(Histogram::len).sum();
-        Run::new(histograms, took, attempts)
+        Run::new(histograms, took, attempts, cpu)
     }
 
     async fn work(

@@ -19,9 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 
-use crate::cluster::Cluster;
-use crate::load::{Kind, Load, Target, Way};
-use crate::report::Report;
+use crate::cluster::{Cluster, Contestant};
+use crate::load::{Kind, Load, Way};
+use crate::report::{BEFORE, ETCD, Report};
 
 #[derive(Parser)]
 #[command(
@@ -56,7 +56,10 @@ struct Args {
     /// The etcd binary.
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
-    /// Measure RangeDB alone.
+    /// An earlier build of the rangedb binary, to be measured in the same run.
+    #[arg(long)]
+    before: Option<PathBuf>,
+    /// Measure without etcd.
     #[arg(long)]
     alone: bool,
 }
@@ -76,20 +79,19 @@ async fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let beside = std::env::current_exe()?.with_file_name("rangedb");
     let binary = args.rangedb.clone().unwrap_or(beside);
-    let mut clusters = vec![Cluster::rangedb(&binary)?];
-    if !args.alone {
-        clusters.push(Cluster::etcd(&args.etcd)?);
+    let mut contestants = vec![Contestant::new("rangedb", Cluster::rangedb(&binary)?).await?];
+    if let Some(before) = &args.before {
+        contestants.push(Contestant::new(BEFORE, Cluster::rangedb(before)?).await?);
     }
-    let mut targets: Vec<Box<dyn Target>> = Vec::new();
-    for cluster in &clusters {
-        targets.push(cluster.connect().await?);
+    if !args.alone {
+        contestants.push(Contestant::new(ETCD, Cluster::etcd(&args.etcd)?).await?);
     }
     let mut report = Report::default();
     if args.what.contains(&What::Keys) {
-        measure_keys(&args, &targets, &mut report).await?;
+        measure_keys(&args, &contestants, &mut report).await?;
     }
     if args.what.contains(&What::Counter) {
-        measure_counter(&args, &targets, &mut report).await?;
+        measure_counter(&args, &contestants, &mut report).await?;
     }
     println!("{}", report.table());
     Ok(())
@@ -97,21 +99,22 @@ async fn main() -> Result<(), Failure> {
 
 async fn measure_keys(
     args: &Args,
-    targets: &[Box<dyn Target>],
+    contestants: &[Contestant],
     report: &mut Report,
 ) -> Result<(), Failure> {
     let load = Load::new(args.keys, args.value_bytes, Duration::from_secs(args.seconds));
-    for target in targets {
-        eprintln!("{}: writing {} keys", target.name(), args.keys);
-        load.fill(&**target).await?;
+    for contestant in contestants {
+        eprintln!("{}: writing {} keys", contestant.name, args.keys);
+        load.fill(&*contestant.target).await?;
     }
     for kind in [Kind::Put, Kind::Get] {
         for &workers in &args.workers {
             for round in 1..=args.rounds {
-                for target in targets {
-                    let run = load.run(&**target, kind, workers).await?;
-                    eprintln!("{kind} {workers} workers, round {round}: {}: {run}", target.name());
-                    report.add(kind, workers, target.name(), run);
+                for contestant in contestants {
+                    let run = load.run(contestant, kind, workers).await?;
+                    let name = &contestant.name;
+                    eprintln!("{kind} {workers} workers, round {round}: {name}: {run}");
+                    report.add(kind, workers, name, run);
                 }
             }
         }
@@ -121,7 +124,7 @@ async fn measure_keys(
 
 async fn measure_counter(
     args: &Args,
-    targets: &[Box<dyn Target>],
+    contestants: &[Contestant],
     report: &mut Report,
 ) -> Result<(), Failure> {
     let lasts = Duration::from_secs(args.seconds);
@@ -129,11 +132,13 @@ async fn measure_counter(
         let kind = Kind::Increment(way);
         for &workers in &args.counter_workers {
             for round in 1..=args.rounds {
-                for target in targets.iter().filter(|target| target.can_increment(way)) {
+                let able = |contestant: &&Contestant| contestant.target.can_increment(way);
+                for contestant in contestants.iter().filter(able) {
                     let key = Bytes::from(format!("/bench/counter/{way:?}/{workers}/{round}"));
-                    let run = counter::run(&**target, way, workers, lasts, key).await?;
-                    eprintln!("{kind} {workers} workers, round {round}: {}: {run}", target.name());
-                    report.add(kind, workers, target.name(), run);
+                    let run = counter::run(contestant, way, workers, lasts, key).await?;
+                    let name = &contestant.name;
+                    eprintln!("{kind} {workers} workers, round {round}: {name}: {run}");
+                    report.add(kind, workers, name, run);
                 }
             }
         }

@@ -16,10 +16,6 @@ impl RangeDb {
 }
 
 impl Target for RangeDb {
-    fn name(&self) -> &'static str {
-        "rangedb"
-    }
-
     fn put(&self, _worker: usize, key: Bytes, value: Bytes) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
             self.0.put(key, value).await?;

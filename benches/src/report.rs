@@ -6,15 +6,20 @@ use comfy_table::Table;
 
 use crate::load::{Kind, Run};
 
+/// Names of the contestants that others are compared with.
+pub const ETCD: &str = "etcd";
+pub const BEFORE: &str = "rangedb before";
+
 /// Runs by kind, number of workers and database.
 #[derive(Default)]
 pub struct Report {
-    runs: BTreeMap<(Kind, usize), BTreeMap<&'static str, Vec<Run>>>,
+    runs: BTreeMap<(Kind, usize), BTreeMap<String, Vec<Run>>>,
 }
 
 impl Report {
-    pub fn add(&mut self, kind: Kind, workers: usize, target: &'static str, run: Run) {
-        self.runs.entry((kind, workers)).or_default().entry(target).or_default().push(run);
+    pub fn add(&mut self, kind: Kind, workers: usize, target: &str, run: Run) {
+        let by_target = self.runs.entry((kind, workers)).or_default();
+        by_target.entry(target.to_owned()).or_default().push(run);
     }
 
     pub fn table(&self) -> Table {
@@ -29,24 +34,32 @@ impl Report {
             "longest",
             "attempts",
             "fewest / most",
+            "server CPU each",
             "times etcd",
+            "times before",
         ]);
         for ((kind, workers), by_target) in &self.runs {
-            let etcd = by_target.get("etcd").map(|runs| median(runs, |run| run.per_second));
+            let rate = |name| by_target.get(name).map(|runs| median(runs, |run| run.per_second));
+            let (etcd, before) = (rate(ETCD), rate(BEFORE));
             for (target, runs) in by_target {
                 let per_second = median(runs, |run| run.per_second);
-                let ratio = etcd.map_or("-".into(), |etcd| format!("{:.2}", per_second / etcd));
+                let times = |other: Option<f64>| {
+                    other.map_or("-".into(), |other| format!("{:.2}", per_second / other))
+                };
+                let cpu = median(runs, |run| run.server_cpu.as_secs_f64());
                 table.add_row([
                     kind.to_string(),
                     workers.to_string(),
-                    (*target).to_owned(),
+                    target.clone(),
                     format!("{per_second:.0}"),
                     millis(median(runs, |run| run.p50.as_secs_f64())),
                     millis(median(runs, |run| run.p99.as_secs_f64())),
                     millis(median(runs, |run| run.longest.as_secs_f64())),
                     format!("{:.1}", median(runs, |run| run.attempts)),
                     format!("{:.2}", median(runs, |run| run.fairness)),
-                    ratio,
+                    format!("{:.0} µs", cpu * 1e6),
+                    times(etcd),
+                    times(before),
                 ]);
             }
         }
