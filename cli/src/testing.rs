@@ -34,6 +34,8 @@ pub struct Cluster {
 struct State {
     rows: Rows,
     removed: Vec<String>,
+    /// Ranges and entries.
+    skipped: Vec<(u64, u64)>,
     /// Values of the one setting, the oldest first.
     config: Vec<v1::ConfigValue>,
     holds: Vec<v1::HoldFloor>,
@@ -101,6 +103,10 @@ impl Cluster {
 
     pub fn removed(&self) -> Vec<String> {
         self.state().removed.clone()
+    }
+
+    pub fn skipped(&self) -> Vec<(u64, u64)> {
+        self.state().skipped.clone()
     }
 
     pub fn run(&self, line: impl IntoIterator<Item = impl Into<OsString>>) -> Ran {
@@ -223,6 +229,7 @@ impl State {
             }
             Ask::ClusterStatus(_) => Answer::ClusterStatus(status(self.cluster_id)),
             Ask::RemoveNode(remove) => Answer::RemoveNode(self.remove_node(remove)?),
+            Ask::SkipEntry(skip) => Answer::SkipEntry(self.skip_entry(skip)?),
             Ask::MetaRead(read) => Answer::MetaRead(meta_read(&read)),
             Ask::ConfigGet(get) => {
                 let known = matches!(get.name.as_str(), "" | "replication_factor");
@@ -254,6 +261,19 @@ impl State {
             self.removed.push(remove.node);
         }
         Ok(v1::RemoveNodeReply { node: Some(node), range_ids: vec![1, 4] })
+    }
+
+    fn skip_entry(&mut self, skip: v1::SkipEntry) -> Result<v1::SkipEntryReply, Refusal> {
+        let standing = partitions().into_iter().flat_map(|partition| partition.quarantined);
+        let asked = (skip.range_id, skip.index);
+        let replicas: Vec<_> = standing.filter(|r| (r.range_id, r.index) == asked).collect();
+        if replicas.is_empty() {
+            return Err(Box::new(v1::Error::failed_precondition("no replica stands there")));
+        }
+        if !skip.dry_run {
+            self.skipped.push(asked);
+        }
+        Ok(v1::SkipEntryReply { replicas })
     }
 
     fn setting(&self, with_history: bool) -> v1::ConfigEntry {

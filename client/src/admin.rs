@@ -54,6 +54,23 @@ impl<'a> Admin<'a> {
         ask!(self, RemoveNode(request), change(dry_run))
     }
 
+    /// Takes the effect of an entry that no replica of the range can apply: all of them go on behind it.
+    /// With `dry_run`, only says which they are.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::FailedPrecondition`] unless every replica of the range is known to stand at the
+    /// entry; [`crate::Error::NotFound`] if there is no such range.
+    pub async fn skip_entry(
+        &self,
+        range_id: u64,
+        index: u64,
+        dry_run: bool,
+    ) -> Result<v1::SkipEntryReply> {
+        let request = v1::SkipEntry { range_id, index, dry_run };
+        ask!(self, SkipEntry(request), change(dry_run))
+    }
+
     /// The value of one key under `_/`, as JSON.
     pub async fn meta_get(&self, key: &[u8]) -> Result<Option<v1::MetaEntry>> {
         let prefix = key.to_vec().into();

@@ -37,7 +37,8 @@ use crate::{Event, MachineFactory};
 use replica::Replica;
 
 pub use task::{
-    AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, ReplicaRef, SnapshotInstall,
+    AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, QuarantineCause, ReplicaRef,
+    SnapshotInstall,
 };
 
 /// Records that one slice of a range may touch, nearly: about ten milliseconds of work, which is what

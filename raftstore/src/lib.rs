@@ -60,8 +60,8 @@ mod store;
 mod view;
 
 pub use apply::{
-    AppliedMembership, Applier, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, ReplicaRef,
-    SnapshotInstall,
+    AppliedMembership, Applier, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, QuarantineCause,
+    ReplicaRef, SnapshotInstall,
 };
 pub use bootstrap::bootstrap;
 pub use config::Config;

@@ -23,6 +23,7 @@ mod meta_view;
 pub mod oracle;
 pub mod schedule;
 pub mod settings;
+mod skipped_entries;
 mod state;
 mod takeover;
 mod time;
@@ -89,6 +90,7 @@ impl Control {
             request::Body::Join(_)
                 | request::Body::Heartbeat(_)
                 | request::Body::RemoveNode(_)
+                | request::Body::SkipEntry(_)
                 | request::Body::ConfigSet(_)
                 | request::Body::HoldFloor(_)
         );
@@ -119,6 +121,7 @@ impl Control {
             Ask::Heartbeat(ask) => Tell::Heartbeat(self.heartbeat(ask).await?),
             Ask::ClusterStatus(_) => Tell::ClusterStatus(self.cluster_status()),
             Ask::RemoveNode(ask) => Tell::RemoveNode(self.remove_node(ask).await?),
+            Ask::SkipEntry(ask) => Tell::SkipEntry(self.skip_entry(ask).await?),
             Ask::MetaRead(ask) => Tell::MetaRead(self.meta_read(ask).await?),
             Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
             Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),

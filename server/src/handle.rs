@@ -97,6 +97,11 @@ impl StoreHandle {
         self.ask(range, |request| Event::Operate { request, operation }).await.map(drop)
     }
 
+    /// Takes the effect of the entry at which the range's replica stands; returns once it goes on.
+    pub async fn skip_entry(&self, range: RangeId, index: u64) -> Result<(), Error> {
+        self.ask(range, |request| Event::SkipEntry { request, range, index }).await.map(drop)
+    }
+
     /// An event that nobody waits for. False if the store could not take it.
     pub fn send(&self, range: RangeId, event: Event) -> bool {
         self.sink(range).send(event).is_ok()

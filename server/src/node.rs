@@ -15,6 +15,7 @@ mod heartbeat;
 mod leading;
 mod lock_queue;
 mod oracle_view;
+mod quarantine;
 mod readiness;
 mod reads;
 #[cfg(test)]
@@ -118,6 +119,7 @@ pub struct Node {
     walk_pace: WalkPace,
     heavy_reads: Arc<dyn HeavyReads>,
     command_counts: CommandCounts,
+    told: quarantine::Told,
 }
 
 /// For reports: total and available bytes.
@@ -179,6 +181,7 @@ impl Node {
             walk_pace: parts.walk_pace,
             heavy_reads: parts.heavy_reads,
             command_counts: CommandCounts::default(),
+            told: quarantine::Told::default(),
         })
     }
 

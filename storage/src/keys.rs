@@ -125,6 +125,12 @@ pub fn skipped_entry(range_id: u64, index: u64) -> Bytes {
     [&meta(SKIPPED_ENTRY, range_id)[..], &index.to_be_bytes()].concat().into()
 }
 
+/// All keys made by [`skipped_entry`] for a range.
+pub fn skipped_entries(range_id: u64) -> Span {
+    let end = [&meta(SKIPPED_ENTRY, range_id)[..], &[0xff; 9]].concat();
+    Span { start: skipped_entry(range_id, 0), end: end.into() }
+}
+
 /// All keys made by [`range_state`].
 pub fn range_states() -> Span {
     Span { start: Bytes::from_static(RANGE_STATE), end: Bytes::from_static(b"r0") }
@@ -273,6 +279,10 @@ mod tests {
                     parse_meta(&skipped_entry(ts, ts)).unwrap(),
                     MetaKey::SkippedEntry { range_id: ts, index: ts }
                 );
+                for index in [0, ts, u64::MAX] {
+                    assert!(skipped_entries(ts).contains(&skipped_entry(ts, index)));
+                }
+                assert!(!skipped_entries(ts).contains(&skipped_entry(ts ^ 1, ts)));
                 assert!(range_states().contains(&range_state(ts)));
                 assert!(!range_states().contains(&tombstone(ts)));
                 assert!(tombstones().contains(&tombstone(ts)));

@@ -23,9 +23,8 @@ pub enum Admin {
     Cluster(Cluster),
     #[command(subcommand)]
     Node(node::Node),
-    /// Ranges, the pieces of the key space
     #[command(subcommand)]
-    Partition(Partition),
+    Partition(partition::Partition),
     #[command(subcommand, visible_alias = "metadata")]
     Meta(meta::Meta),
     #[command(subcommand)]
@@ -44,18 +43,12 @@ pub enum Cluster {
     Status,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Partition {
-    /// List ranges in key order, with their replicas and leaders
-    List,
-}
-
 impl Admin {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
         match self {
             Admin::Cluster(Cluster::Status) => cluster_status::run(session).await,
             Admin::Node(node) => node.run(session).await,
-            Admin::Partition(Partition::List) => partition::list(session).await,
+            Admin::Partition(partition) => partition.run(session).await,
             Admin::Meta(meta) => meta.run(session).await,
             Admin::Config(config) => config.run(session).await,
             Admin::Gc(gc) => gc.run(session).await,

@@ -63,6 +63,7 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
         control_leader_node_id: 1,
         timestamps_ahead_ms: Some(12_000),
         clock_doubt: "why".to_owned(),
+        ranges_quarantined: 1,
     }
 }
 
@@ -111,8 +112,20 @@ pub fn partitions() -> Vec<v1::PartitionStatus> {
             report: Some(growing),
             reported_ms: Some(30),
             operation: "add learner".to_owned(),
+            quarantined: Vec::new(),
         },
-        v1::PartitionStatus { report: Some(partition(4, b"a\t", b"", 1)), ..Default::default() },
+        v1::PartitionStatus {
+            report: Some(partition(4, b"a\t", b"", 1)),
+            quarantined: vec![v1::QuarantinedReplica {
+                range_id: 4,
+                replica_id: 1,
+                node_id: 1,
+                index: 9,
+                reason: "unknown".to_owned(),
+                lost_entries: false,
+            }],
+            ..Default::default()
+        },
     ]
 }
 

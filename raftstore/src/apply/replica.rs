@@ -1,16 +1,17 @@
 //! One replica as the applier knows it: its machine, how far it is, and the tasks that wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use prost::Message as _;
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Tombstone};
 use rangedb_proto::{RangeDescriptorExt, RangeId, ReplicaId};
-use rangedb_storage::{Batch, ColumnFamily, Reader, Result, StateEngine, StateMachine, keys};
+use rangedb_storage::keys::{self, MetaKey};
+use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, StateEngine, StateMachine};
 
 use super::entry::{Entry, Kind};
 use super::{
-    AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, ROUND_BYTES_MAX, ReplicaRef,
-    Round, SLICE_COST_MAX,
+    AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, QuarantineCause,
+    ROUND_BYTES_MAX, ReplicaRef, Round, SLICE_COST_MAX,
 };
 use crate::position::Position;
 use crate::{Error, Event, MachineFactory, RequestId};
@@ -27,6 +28,8 @@ pub(super) struct Replica {
     pub tasks: VecDeque<ApplyTask>,
     pub waits_for_flush: bool,
     quarantine: Option<Quarantine>,
+    /// Entries that have no effect by an operator's word, also for a version that could apply them.
+    skipped: BTreeSet<u64>,
     /// Committed entries behind the one at which the replica is quarantined, and that one.
     parked: VecDeque<ApplyEntry>,
 }
@@ -43,6 +46,7 @@ impl Replica {
             tasks: VecDeque::new(),
             waits_for_flush: false,
             quarantine: None,
+            skipped: BTreeSet::new(),
             parked: VecDeque::new(),
         }
     }
@@ -98,6 +102,7 @@ impl Replica {
         let mut machine = self.machine.take().unwrap_or_else(|| machines(self.range));
         let descriptor = stored.descriptor.clone().unwrap_or_default();
         machine.load(state, &descriptor.start_key, &descriptor.end_key)?;
+        self.skipped = skipped_entries(state, self.range)?;
         self.take_on(stored, machine);
         Ok(())
     }
@@ -137,6 +142,10 @@ impl Replica {
                 self.applied.index
             );
             let position = Position { index, term: next.entry.term };
+            if self.skipped.contains(&index) {
+                self.applied = position;
+                continue;
+            }
             match Entry::read(&next.entry, &self.descriptor) {
                 Ok(Entry { kind: Kind::Empty, .. }) => self.applied = position,
                 Ok(Entry { kind: Kind::Commands(commands), cost: of_entry }) => {
@@ -162,11 +171,12 @@ impl Replica {
                     self.waits_for_flush = true;
                     return Ok(rest(of, entries));
                 }
-                Err(_) if is_skipped(batch, self.range, index)? => self.applied = position,
                 Err(reason) => {
                     entries.push_front(next);
                     self.tell_applied(of, before, batch, round);
-                    self.enter_quarantine(of, Quarantine { index, reason }, entries, round);
+                    let cause = QuarantineCause::Entry;
+                    let quarantine = Quarantine { cause, index, reason };
+                    self.enter_quarantine(of, quarantine, entries, round);
                     round.cost += cost;
                     return Ok(None);
                 }
@@ -290,6 +300,7 @@ impl Replica {
         }
         let skipped = keys::skipped_entry(self.range.0, index);
         round.writes.put(ColumnFamily::Meta, skipped, bytes::Bytes::new());
+        self.skipped.insert(index);
         self.quarantine = None;
         let entries: Vec<_> = std::mem::take(&mut self.parked).into();
         self.tasks.push_front(ApplyTask::Entries { replica: of, entries });
@@ -328,8 +339,15 @@ fn rest(replica: ReplicaRef, entries: VecDeque<ApplyEntry>) -> Option<ApplyTask>
     (!entries.is_empty()).then(|| ApplyTask::Entries { replica, entries: entries.into() })
 }
 
-/// True if an operator said that the entry has no effect.
-fn is_skipped(state: &dyn Reader, range: RangeId, index: u64) -> Result<bool> {
-    let key = keys::skipped_entry(range.0, index);
-    Ok(state.get(ColumnFamily::Meta, &key)?.is_some())
+/// Entries of the range that an operator took the effect of.
+fn skipped_entries(state: &dyn Reader, range: RangeId) -> Result<BTreeSet<u64>> {
+    let span = keys::skipped_entries(range.0);
+    let mut records = state.scan(ColumnFamily::Meta, &span.start, &span.end, Direction::Forward)?;
+    let mut skipped = BTreeSet::new();
+    while let Some((key, _)) = records.next()? {
+        if let MetaKey::SkippedEntry { index, .. } = keys::parse_meta(key)? {
+            skipped.insert(index);
+        }
+    }
+    Ok(skipped)
 }

@@ -107,11 +107,22 @@ pub struct AppliedMembership {
     pub change: Option<(ConfChangeV2, Box<RangeDescriptor>)>,
 }
 
-/// A replica that stands still, because an entry of its log cannot be applied.
+/// Why a replica stands still.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
+    pub cause: QuarantineCause,
+    /// The entry that cannot be applied, or the last one that is left.
     pub index: u64,
+    /// For people.
     pub reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuarantineCause {
+    /// This version cannot apply an entry. What the log holds is good.
+    Entry,
+    /// The log has lost entries that the replica had acknowledged.
+    LostEntries,
 }
 
 /// Effects of an [`crate::Applier`], to be carried out in order.

@@ -61,7 +61,7 @@ impl Peer {
         let Some(descriptor) = descriptor.filter(|_| !self.awaits_install()) else {
             return self.discard(staged, pass);
         };
-        if !self.is_credible(&message) || self.is_quarantined() {
+        if !self.is_credible(&message) || self.has_lost_entries() {
             return self.discard(staged, pass);
         }
         if message.term >= self.term() {
@@ -125,6 +125,7 @@ impl Peer {
     /// The snapshot is in place, durably.
     pub fn on_installed(&mut self, descriptor: RangeDescriptor, pass: &mut Pass) {
         let Some(Installing { at, readies }) = self.installing.take() else { return };
+        self.end_quarantine();
         let mut answers = self.give_up_in_flight();
         answers.extend(self.fail_operation());
         for answer in answers {

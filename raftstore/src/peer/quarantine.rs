@@ -1,13 +1,20 @@
 //! Quarantine of a replica whose log holds an entry that cannot be applied, or that has lost entries
 //! which it had acknowledged.
 //!
-//! Such a replica neither leads nor votes nor takes entries in; the other ranges of the node go on.
-//! Its state stays readable by its status ([`crate::RangeStatus::quarantine`]). Three ways lead out:
-//! a version that can apply the entry starts on the data; an operator says that the entry has no
-//! effect ([`crate::Event::SkipEntry`]), on every replica; or the replica is replaced.
+//! Such a replica does not lead, and answers no requests; the other ranges of the node go on. Its state
+//! stays readable by its status ([`crate::RangeStatus::quarantine`]).
+//!
+//! Before an entry that it cannot apply, a replica still votes and takes entries in, as its log is good:
+//! so one that can apply the entry, of a newer version, leads; and if there is none, each of them comes
+//! to lead, learns that the entry is committed, and stands there as the others do. Three ways lead out:
+//! a version that can apply the entry starts on the data; an operator says that the entry has no effect
+//! ([`crate::Event::SkipEntry`]), on every replica; or a snapshot of a leader that went on.
+//!
+//! A replica that has lost entries says nothing any more: its votes and acknowledgements would be
+//! taken for those of one that has them. It has to be replaced.
 
 use super::Peer;
-use crate::apply::{ApplyTask, Quarantine};
+use crate::apply::{ApplyTask, Quarantine, QuarantineCause};
 use crate::pass::Pass;
 use crate::{Effect, Error, RequestId};
 
@@ -32,7 +39,9 @@ impl Peer {
 
     /// An operator's word that the entry at which this replica stands has no effect.
     pub fn skip_entry(&mut self, request: RequestId, index: u64, pass: &mut Pass) {
-        if self.quarantine.as_ref().is_none_or(|quarantine| quarantine.index != index) {
+        if self.has_lost_entries()
+            || self.quarantine.as_ref().is_none_or(|quarantine| quarantine.index != index)
+        {
             let reason = format!("range {} is not quarantined at entry {index}", self.range);
             pass.answer((request, Err(Error::Refused(reason))));
             return;
@@ -50,6 +59,16 @@ impl Peer {
         self.quarantine.is_some()
     }
 
+    pub(super) fn has_lost_entries(&self) -> bool {
+        let cause = self.quarantine.as_ref().map(|quarantine| quarantine.cause);
+        cause == Some(QuarantineCause::LostEntries)
+    }
+
+    /// A snapshot took the place of the state that stood still.
+    pub(super) fn end_quarantine(&mut self) {
+        self.quarantine = None;
+    }
+
     /// The leader of this replica's own term knows more to be committed here than its log holds: it
     /// has lost entries that it had acknowledged, and whatever it would say now may be false again.
     pub(super) fn lost_its_tail(&mut self, committed: u64, pass: &mut Pass) {
@@ -58,6 +77,7 @@ impl Peer {
             "the log ends at entry {index} and had been acknowledged up to {committed} at least: \
              replace this replica"
         );
-        self.on_quarantined(Quarantine { index, reason }, pass);
+        let cause = QuarantineCause::LostEntries;
+        self.on_quarantined(Quarantine { cause, index, reason }, pass);
     }
 }

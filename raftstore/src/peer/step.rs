@@ -60,7 +60,7 @@ impl Peer {
         pass: &mut Pass,
     ) {
         let kind = message.get_msg_type();
-        if self.is_quarantined() || !is_between_replicas(kind) {
+        if self.has_lost_entries() || !is_between_replicas(kind) {
             return;
         }
         if !self.is_credible(&message) {
@@ -80,7 +80,9 @@ impl Peer {
         if is_vote && self.vote_embargo_ticks > 0 && !transfer {
             return;
         }
-        if kind == MessageType::MsgTimeoutNow && (self.is_installing() || self.log_stalled) {
+        if kind == MessageType::MsgTimeoutNow
+            && (self.is_installing() || self.log_stalled || self.is_quarantined())
+        {
             return;
         }
         // Taking entries in would need room, on the disk or in memory. To the leader it looks like a

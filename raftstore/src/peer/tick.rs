@@ -12,7 +12,7 @@ const LEADERLESS_PATIENCE: usize = 5;
 impl Peer {
     pub fn tick(&mut self, pass: &mut Pass) {
         self.ticks += 1;
-        if !self.is_installing() && !self.is_quarantined() {
+        if !self.is_installing() && !self.has_lost_entries() {
             self.hold_campaign();
             self.raw.tick();
         }
@@ -36,7 +36,7 @@ impl Peer {
         if self.is_raft_leader() {
             return;
         }
-        if self.log_stalled {
+        if self.log_stalled || self.is_quarantined() {
             let longest = 2 * self.config.election_ticks - 1;
             let raft = &mut self.raw.raft;
             raft.set_randomized_election_timeout(longest);

@@ -21,7 +21,7 @@ const PARTITIONS_MAX: u64 = 500;
 const REPORT_MAX_AGE_MS: u64 = 5_000;
 
 /// Who makes a change, until there are users: every client may.
-const ACTOR: &str = "operator";
+pub(super) const ACTOR: &str = "operator";
 
 impl Control {
     pub(super) fn cluster_status(&self) -> ClusterStatus {
@@ -57,6 +57,7 @@ impl Control {
             ranges_without_leader: entries().filter(leaderless).count() as u32,
             control_leader_node_id: self.around.node_id,
             timestamps_ahead_ms,
+            ranges_quarantined: state.ranges_quarantined() as u32,
             clock_doubt: doubt.map_or("", Doubt::reason).to_owned(),
         }
     }
@@ -76,6 +77,7 @@ impl Control {
                 report: Some(entry.report.clone()),
                 reported_ms: reported_ms(entry, now),
                 operation: entry.operation.clone(),
+                quarantined: state.quarantined_of(entry.descriptor().range_id).cloned().collect(),
             })
             .collect();
         let more = partitions.len() > limit as usize;

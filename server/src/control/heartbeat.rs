@@ -45,7 +45,8 @@ impl Control {
             )));
         };
         let now = self.around.net.now();
-        let stats = beat.stats.unwrap_or_default();
+        let mut stats = beat.stats.unwrap_or_default();
+        stats.quarantined.iter_mut().for_each(|replica| replica.node_id = id);
         let ids = stats.replica_ids.iter().copied().chain(std::iter::repeat(0));
         let has_replicas_of = stats.replica_ranges.iter().copied().zip(ids).collect();
         self.state().hear(id, now, stats);
@@ -80,6 +81,7 @@ impl Control {
         let timestamp = self.timestamps(1).await?.last;
         let (floor_ts, collect_below_ts) = self.garbage_bounds();
         let mut state = self.state();
+        let skipped_entries = state.skipped_on(id);
         let elsewhere = state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX);
         let config = settings::SETTINGS.iter();
         let config = config.map(|s| (s.name.to_owned(), state.setting(s.name)));
@@ -95,6 +97,7 @@ impl Control {
             missing_ranges: state.missing(id, &has_replicas_of, UNREADY_MAX),
             awaited_ranges: state.awaited(id, &state.view(now), UNREADY_MAX),
             clock_offset_ms,
+            skipped_entries,
         })
     }
 

@@ -23,6 +23,8 @@ pub const GC_FLOOR: &[u8] = b"_/cluster/gc-floor";
 pub const GC_HOLDS: &[u8] = b"_/cluster/gc-holds/";
 /// `v1::RangeDescriptor` by decimal id.
 pub const PARTITIONS: &[u8] = b"_/partitions/";
+/// `v1::SkippedEntry` by decimal range id and index.
+pub const SKIPPED_ENTRIES: &[u8] = b"_/cluster/skipped-entries/";
 /// Not stored: made from what leaders report.
 pub const RAFT_GROUPS: &[u8] = b"_/raft/groups/";
 
@@ -45,6 +47,10 @@ pub fn gc_hold(name: &str) -> Bytes {
 /// Versions are padded so that they list in order.
 pub fn config_history(name: &str, version: u64) -> Bytes {
     below(CONFIG_HISTORY, &format!("{name}/{version:010}"))
+}
+
+pub fn skipped_entry(range_id: u64, index: u64) -> Bytes {
+    below(SKIPPED_ENTRIES, &format!("{range_id}/{index}"))
 }
 
 pub fn partition(range_id: u64) -> Bytes {

@@ -7,7 +7,7 @@ use prost::Message;
 use rangedb_client::RangeOptions;
 use rangedb_proto::v1::{
     self, ConfigValue, MetaEntry, MetaRead, MetaReadReply, NodeDescriptor, NodeState,
-    RangeDescriptor, RangeReport,
+    RangeDescriptor, RangeReport, SkippedEntry,
 };
 use rangedb_proto::{SYSTEM_PREFIX, prefix_end};
 use serde_json::{Value, json};
@@ -81,6 +81,8 @@ fn to_json(key: &[u8], value: &[u8]) -> Value {
         ConfigValue::decode(value).ok().map(|value| config_json(&value))
     } else if key.starts_with(keys::PARTITIONS) {
         RangeDescriptor::decode(value).ok().map(|descriptor| descriptor_json(&descriptor))
+    } else if key.starts_with(keys::SKIPPED_ENTRIES) {
+        SkippedEntry::decode(value).ok().map(|entry| skipped_json(&entry))
     } else {
         None
     };
@@ -113,6 +115,16 @@ fn config_json(value: &ConfigValue) -> Value {
         "version": value.version,
         "actor": value.actor,
         "changed_ts": value.changed_ts,
+    })
+}
+
+fn skipped_json(entry: &SkippedEntry) -> Value {
+    json!({
+        "range_id": entry.range_id,
+        "index": entry.index,
+        "reason": entry.reason,
+        "actor": entry.actor,
+        "decided_ts": entry.decided_ts,
     })
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{
-    ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor, RangeOperation, ReplicaRole,
+    ConfigValue, NodeDescriptor, NodeState, NodeStats, RangeDescriptor, RangeOperation,
+    ReplicaRole, SkippedEntry,
 };
 
 use super::balance;
@@ -18,7 +19,7 @@ use super::schedule::View;
 use super::settings::{self, Setting};
 
 /// Silence after which no new replica is sent to a node: a few heartbeats.
-const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
+pub const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node's last heartbeat.
 pub struct Heard {
@@ -36,6 +37,8 @@ pub struct State {
     pub config: BTreeMap<String, ConfigValue>,
     pub garbage: Garbage,
     pub clocks: Clocks,
+    /// Entries without effect, by range and index.
+    pub skipped: BTreeMap<(u64, u64), SkippedEntry>,
     pub said_of_time: Said,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{self, ConfigValue, Formation, NodeDescriptor, RangeDescriptor};
+use rangedb_proto::v1::{
+    self, ConfigValue, Formation, NodeDescriptor, RangeDescriptor, SkippedEntry,
+};
 use rangedb_raftstore::Event;
 
 use super::commit::{absent, at_version, put};
@@ -85,6 +87,7 @@ impl Control {
         let nodes = self.around.list_control(keys::NODES).await?;
         let partitions = self.around.list_control(keys::PARTITIONS).await?;
         let config = self.around.list_control(keys::CONFIG).await?;
+        let skipped = self.around.list_control(keys::SKIPPED_ENTRIES).await?;
         let garbage = self.load_garbage().await?;
         let mut state = self.state();
         for kv in nodes {
@@ -99,6 +102,10 @@ impl Control {
             let name = String::from_utf8_lossy(&kv.key[keys::CONFIG.len()..]).into_owned();
             let value: ConfigValue = decode(&kv.key, kv.value)?;
             state.config.insert(name, value);
+        }
+        for kv in skipped {
+            let entry: SkippedEntry = decode(&kv.key, kv.value)?;
+            state.skipped.insert((entry.range_id, entry.index), entry);
         }
         state.garbage = garbage;
         for (name, why) in state.unusable_settings() {

@@ -111,6 +111,7 @@ impl Caller {
             | Body::GarbageStatus(_)
             | Body::ClusterStatus(_)
             | Body::RemoveNode(_)
+            | Body::SkipEntry(_)
             // Made to show what lies there, and nothing that must stay hidden.
             | Body::MetaRead(_)
             | Body::ConfigGet(_)

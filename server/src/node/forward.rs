@@ -169,6 +169,7 @@ fn changes_something(body: &request::Body) -> bool {
     matches!(
         body,
         request::Body::RemoveNode(_)
+            | request::Body::SkipEntry(_)
             | request::Body::ConfigSet(_)
             | request::Body::HoldFloor(v1::HoldFloor { timestamp: 0, .. })
     )

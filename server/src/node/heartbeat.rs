@@ -77,6 +77,7 @@ impl Node {
             // A store without room for it is told again with the next reply.
             self.stores.send(RangeId(descriptor.range_id), Event::Elsewhere(descriptor));
         }
+        self.skip_entries(reply.skipped_entries);
         for operation in reply.operations {
             let node = self.clone();
             self.net.spawn(Box::pin(async move { node.operate(operation).await }));
@@ -109,6 +110,7 @@ impl Node {
             replica_ranges: ranges.iter().map(|status| status.descriptor.range_id).collect(),
             replica_ids: ranges.iter().map(|status| status.replica.replica_id).collect(),
             unfit_to_lead: self.readiness().unfit_to_lead,
+            quarantined: self.quarantined(),
         }
     }
 }

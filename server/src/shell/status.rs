@@ -69,11 +69,12 @@ impl Stores {
 }
 
 /// A leader that loses its quorum steps down, so a replica that knows no leader is one without a
-/// quorum, or in an election.
+/// quorum, or in an election. One that stands still has none for as long as it takes an operator, and
+/// the node serves its other ranges meanwhile.
 fn without_leader(ranges: &[RangeStatus]) -> Option<String> {
     let alone: Vec<u64> = ranges
         .iter()
-        .filter(|status| status.leader_replica_id == 0)
+        .filter(|status| status.leader_replica_id == 0 && status.quarantine.is_none())
         .map(|status| status.descriptor.range_id)
         .collect();
     if alone.is_empty() {
@@ -123,6 +124,7 @@ mod tests {
     use std::sync::Arc;
 
     use rangedb_proto::v1::{RangeDescriptor, Replica};
+    use rangedb_raftstore::{Quarantine, QuarantineCause};
 
     use super::*;
 
@@ -150,5 +152,9 @@ mod tests {
         assert_eq!(without_leader(&[range(1, 2), range(2, 1)]), None);
         let reason = without_leader(&[range(1, 2), range(2, 0)]).unwrap();
         assert_eq!(reason, "no leader for 1 of 2 ranges: 2");
+        let (index, reason) = (7, "unknown".to_owned());
+        let standing = Quarantine { cause: QuarantineCause::Entry, index, reason };
+        let standing = RangeStatus { quarantine: Some(standing), ..range(2, 0) };
+        assert_eq!(without_leader(&[range(1, 2), standing]), None);
     }
 }

@@ -31,6 +31,7 @@ async fn a_flood_of_scans_and_validations_moves_no_leadership_and_fails_no_put()
         client.batch(batch).await.unwrap();
     }
     cluster.replicated(3, crate::support::wait::SOON).await;
+    cluster.balanced().await;
     let range = Some(header_of(&cluster, b"k").await);
     let leader = cluster.leader_of(b"k").await;
     let start_ts = client.timestamp().await.unwrap().0;

@@ -1,6 +1,6 @@
 //! Nodes that belong together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ static SLOTS: Semaphore = Semaphore::const_new(CLUSTERS_MAX);
 
 /// How long clients of tests try: longer than any failover.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A leadership rests for twenty seconds before it is moved, and moves are made one at a time.
+const BALANCED: Duration = Duration::from_secs(120);
 
 /// What makes a node flush its state and drop its log after a few hundred kilobytes, so that a test
 /// need not write gigabytes.
@@ -176,6 +179,22 @@ impl Cluster {
             self.place_of(report.leader_node_id).await
         })
         .await
+    }
+
+    /// Waits until no leadership is going to be moved for balance: every running node leads about as
+    /// many ranges as any other.
+    pub async fn balanced(&self) {
+        until("leaderships are balanced", BALANCED, async || {
+            let partitions = self.partitions().await.map_err(|error| error.to_string())?;
+            let mut leaders: BTreeMap<u64, usize> = BTreeMap::new();
+            for report in partitions.into_iter().filter_map(|partition| partition.report) {
+                *leaders.entry(report.leader_node_id).or_default() += 1;
+            }
+            let (fewest, most) = (leaders.values().min(), leaders.values().max());
+            let is_balanced = fewest.zip(most).is_some_and(|(fewest, most)| most - fewest < 2);
+            check(is_balanced && leaders.len() == self.nodes.len(), format!("{leaders:?}"))
+        })
+        .await;
     }
 
     /// Waits until every range has this many voters, none of them down or behind, and a leader.

@@ -32,6 +32,7 @@ pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
             ("ranges", view.ranges.to_string()),
             ("under-replicated", view.ranges_under_replicated.to_string()),
             ("without a leader", view.ranges_without_leader.to_string()),
+            ("quarantined", view.ranges_quarantined.to_string()),
             ("clocks", clocks(&status)),
             ("timestamps", timestamps(&status)),
         ],
@@ -84,6 +85,8 @@ struct StatusView {
     ranges: u32,
     ranges_under_replicated: u32,
     ranges_without_leader: u32,
+    /// With a replica that stands still.
+    ranges_quarantined: u32,
     /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
     timestamps_ahead_ms: Option<i64>,
     /// Why timestamps do not go by the control leader's clock; null if they do.
@@ -100,6 +103,7 @@ impl StatusView {
             ranges: status.ranges,
             ranges_under_replicated: status.ranges_under_replicated,
             ranges_without_leader: status.ranges_without_leader,
+            ranges_quarantined: status.ranges_quarantined,
             timestamps_ahead_ms: status.timestamps_ahead_ms,
             clock_doubt: Some(status.clock_doubt.clone()).filter(|doubt| !doubt.is_empty()),
             nodes: status.nodes.iter().map(NodeView::of).collect(),
@@ -122,6 +126,7 @@ mod tests {
             "ranges              6",
             "under-replicated    6",
             "without a leader    1",
+            "quarantined         1",
             "clocks              node 2 is 48h behind",
             "timestamps          12s ahead of the clocks: why",
             "",

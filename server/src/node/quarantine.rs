@@ -1,0 +1,95 @@
+//! Replicas of this node that stand still: told to people and to the control plane, and set going again
+//! by an operator's word that the control plane passes on.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use rangedb_proto::RangeId;
+use rangedb_proto::v1::{QuarantinedReplica, SkippedEntry};
+
+use rangedb_raftstore::QuarantineCause;
+
+use super::Node;
+
+/// Replicas that one heartbeat tells of at most.
+const TOLD_MAX: usize = 1000;
+
+/// Ranges and entries of which people were told.
+#[derive(Default)]
+pub(super) struct Told(Mutex<BTreeSet<(u64, u64)>>);
+
+impl Told {
+    /// Those that nobody was told of yet. What is no longer there is forgotten.
+    fn news<'a>(&self, standing: &'a [QuarantinedReplica]) -> Vec<&'a QuarantinedReplica> {
+        let place = |replica: &QuarantinedReplica| (replica.range_id, replica.index);
+        let mut told = self.0.lock().expect("no panic holds it");
+        let before = std::mem::replace(&mut *told, standing.iter().map(place).collect());
+        standing.iter().filter(|replica| !before.contains(&place(replica))).collect()
+    }
+}
+
+impl Node {
+    /// Replicas that stand still. The log hears of each once.
+    pub(super) fn quarantined(&self) -> Vec<QuarantinedReplica> {
+        let standing = self.board.ranges().into_iter().filter_map(|status| {
+            let quarantine = status.quarantine?;
+            Some(QuarantinedReplica {
+                range_id: status.descriptor.range_id,
+                replica_id: status.replica.replica_id,
+                node_id: self.descriptor.node_id,
+                index: quarantine.index,
+                reason: quarantine.reason,
+                lost_entries: quarantine.cause == QuarantineCause::LostEntries,
+            })
+        });
+        let standing: Vec<_> = standing.take(TOLD_MAX).collect();
+        for QuarantinedReplica { range_id, index, reason, .. } in self.told.news(&standing) {
+            tracing::error!(
+                range_id,
+                index,
+                reason,
+                "the replica of range {range_id} stands still: see `rangedb admin partition list`"
+            );
+        }
+        standing
+    }
+
+    /// Passes on to the stores which entries have no effect.
+    pub(super) fn skip_entries(self: &Arc<Self>, entries: Vec<SkippedEntry>) {
+        for SkippedEntry { range_id, index, reason, actor, .. } in entries {
+            let node = self.clone();
+            self.net.spawn(Box::pin(async move {
+                match node.stores.skip_entry(RangeId(range_id), index).await {
+                    Ok(()) => tracing::warn!(
+                        range_id,
+                        index,
+                        reason,
+                        actor,
+                        "an entry was left without effect, and the replica goes on"
+                    ),
+                    // It may have gone on meanwhile; if not, the next heartbeat tells of it again.
+                    Err(error) => {
+                        tracing::info!(range_id, index, %error, "an entry is not skipped")
+                    }
+                }
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_told_once_and_again_after_it_was_gone() {
+        let at = |range_id, index| QuarantinedReplica { range_id, index, ..Default::default() };
+        let told = Told::default();
+        let (first, second) = (at(1, 5), at(2, 7));
+        assert_eq!(told.news(std::slice::from_ref(&first)), [&first]);
+        let both = [first.clone(), second.clone()];
+        assert_eq!(told.news(&both), [&second]);
+        assert!(told.news(&[]).is_empty());
+        assert_eq!(told.news(&both), [&first, &second]);
+    }
+}
