@@ -46,7 +46,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn rangedb(binary: &Path) -> Result<Self, Failure> {
+    /// `more` are arguments of each node beside those that every one has.
+    pub fn rangedb(binary: &Path, more: &[String]) -> Result<Self, Failure> {
         let directory = TempDir::new()?;
         let [peers, clients, statuses] = [free_ports()?, free_ports()?, free_ports()?];
         let all_peers = peers.iter().map(local).collect::<Vec<_>>().join(",");
@@ -59,6 +60,7 @@ impl Cluster {
             command.args(["--client-address", &local(&clients[node])]);
             command.args(["--status-address", &local(&statuses[node])]);
             command.arg("--data-dir").arg(directory.path().join(format!("n{node}")));
+            command.args(more);
             processes.push(spawn(command)?);
         }
         let endpoints = clients.iter().map(local).collect();
@@ -102,6 +104,22 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// The most memory that any of the processes has had, in bytes.
+    pub fn peak_memory(&self) -> Result<u64, Failure> {
+        let mut most = 0;
+        for process in &self.processes {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = peak.and_then(|peak| peak.trim().strip_suffix("kB")).unwrap_or_default();
+            most = most.max(kib.trim().parse::<u64>()? * 1024);
+        }
+        Ok(most)
     }
 
     /// Time that the processes have had of the processors so far.

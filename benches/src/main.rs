@@ -9,15 +9,17 @@
 mod cluster;
 mod counter;
 mod etcd;
+mod heavy;
 mod load;
 mod rangedb;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
+use comfy_table::Table;
 
 use crate::cluster::{Cluster, Contestant};
 use crate::load::{Kind, Load, Way};
@@ -59,6 +61,12 @@ struct Args {
     /// An earlier build of the rangedb binary, to be measured in the same run.
     #[arg(long)]
     before: Option<PathBuf>,
+    /// Keys of each span that heavy work is about.
+    #[arg(long, default_value_t = 100_000)]
+    heavy_keys: u64,
+    /// Mebibytes of memory that each node has for heavy work.
+    #[arg(long, default_value_t = 1024)]
+    memory_limit: u64,
     /// Measure without etcd.
     #[arg(long)]
     alone: bool,
@@ -70,6 +78,8 @@ enum What {
     Keys,
     /// Increments of one key by all workers.
     Counter,
+    /// Puts beside heavy work on another range of RangeDB.
+    Heavy,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -79,12 +89,15 @@ async fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let beside = std::env::current_exe()?.with_file_name("rangedb");
     let binary = args.rangedb.clone().unwrap_or(beside);
-    let mut contestants = vec![Contestant::new("rangedb", Cluster::rangedb(&binary)?).await?];
-    if let Some(before) = &args.before {
-        contestants.push(Contestant::new(BEFORE, Cluster::rangedb(before)?).await?);
-    }
-    if !args.alone {
-        contestants.push(Contestant::new(ETCD, Cluster::etcd(&args.etcd)?).await?);
+    let mut contestants = Vec::new();
+    if args.what != [What::Heavy] {
+        contestants.push(Contestant::new("rangedb", Cluster::rangedb(&binary, &[])?).await?);
+        if let Some(before) = &args.before {
+            contestants.push(Contestant::new(BEFORE, Cluster::rangedb(before, &[])?).await?);
+        }
+        if !args.alone {
+            contestants.push(Contestant::new(ETCD, Cluster::etcd(&args.etcd)?).await?);
+        }
     }
     let mut report = Report::default();
     if args.what.contains(&What::Keys) {
@@ -93,8 +106,26 @@ async fn main() -> Result<(), Failure> {
     if args.what.contains(&What::Counter) {
         measure_counter(&args, &contestants, &mut report).await?;
     }
-    println!("{}", report.table());
+    if !report.is_empty() {
+        println!("{}", report.table());
+    }
+    drop(contestants);
+    if args.what.contains(&What::Heavy) {
+        println!("{}", measure_heavy(&args, &binary).await?);
+    }
     Ok(())
+}
+
+/// In a cluster of its own, whose nodes have little memory.
+async fn measure_heavy(args: &Args, binary: &Path) -> Result<Table, Failure> {
+    let limit = ["--memory-limit".to_owned(), format!("{}MiB", args.memory_limit)];
+    let contestant = Contestant::new("rangedb", Cluster::rangedb(binary, &limit)?).await?;
+    let settings = heavy::Settings {
+        keys: args.heavy_keys,
+        lasts: Duration::from_secs(args.seconds),
+        memory_limit: args.memory_limit << 20,
+    };
+    heavy::measure(&contestant.cluster, settings).await
 }
 
 async fn measure_keys(

@@ -22,6 +22,10 @@ impl Report {
         by_target.entry(target.to_owned()).or_default().push(run);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.set_header([

@@ -41,13 +41,13 @@ pub use task::{
     SnapshotInstall,
 };
 
-/// Records that one slice of a range may touch, nearly: about ten milliseconds of work, which is what
-/// a range may wait for each of the others.
-const SLICE_COST_MAX: u64 = 4096;
+/// Records that one slice of a range may touch, nearly: about a millisecond of work, which is what a range
+/// may wait for each of the others. A deleted key costs some fifteen microseconds.
+const SLICE_COST_MAX: u64 = 64;
 
 /// Records that one round of slices may touch, and bytes that it may write: its answers wait for all
-/// of it.
-const ROUND_COST_MAX: u64 = 4 * SLICE_COST_MAX;
+/// of it. A slice that is full is a round of its own.
+const ROUND_COST_MAX: u64 = SLICE_COST_MAX;
 const ROUND_BYTES_MAX: usize = 4 << 20;
 
 /// The applied replicas of one shard. Driven like a store: tasks in, bounded rounds, effects out.

@@ -36,6 +36,7 @@ mod lookup;
 mod mailbox;
 mod memory;
 mod metrics;
+mod niceness;
 mod open_files;
 mod patient_state;
 mod peer_runtime;

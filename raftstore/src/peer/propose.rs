@@ -29,9 +29,10 @@ pub(super) struct Proposed {
     pub cost: u64,
 }
 
-/// Records that the commands of one entry may touch. An entry is applied without a pause, and a
-/// round of the applier, which other ranges wait for, is as long as its longest entry.
-const ENTRY_COST_MAX: u64 = 4096;
+/// Records that the commands of one entry may touch, unless a single one may touch more. An entry is
+/// applied without a pause, and a round of the applier, which other ranges wait for, is as long as its
+/// longest entry.
+const ENTRY_COST_MAX: u64 = 128;
 
 #[derive(Default)]
 pub(super) struct Proposals {

@@ -12,6 +12,7 @@ use crate::handle::{EventSink, StoreHandle};
 use crate::shell::end;
 use crate::shell::flusher::Flusher;
 use crate::shell::mailbox::Mailbox;
+use crate::shell::niceness;
 
 /// Tasks taken in between two rounds at most, so that rounds of what is there go on.
 const TASKS_AHEAD_MAX: usize = 1024;
@@ -76,6 +77,7 @@ impl ApplyWorker {
     }
 
     fn run(mut self) {
+        niceness::of_this_thread(niceness::APPLY);
         let mut stopping = false;
         while !stopping || self.applier.has_work() {
             stopping |= !self.take_mail(stopping);

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::node::HeavyReads;
+use crate::shell::niceness;
 
 /// Reads that wait at most, of all callers. Each holds a view of the state, which keeps what was
 /// dropped since from being forgotten.
@@ -16,9 +17,6 @@ const WAITING_MAX: usize = 16 * 1024;
 
 /// Reads of one caller that wait at most, so that one cannot take the places of all.
 const WAITING_OF_CALLER_MAX: usize = WAITING_MAX / 4;
-
-/// Below the threads that tick, vote and answer, and above what runs when nothing else does.
-const NICENESS: i32 = 5;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -82,10 +80,7 @@ impl Drop for HeavyReadPool {
 
 impl Shared {
     fn work(&self) {
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            // It is served as well, only less smoothly.
-            tracing::debug!("threads for reads keep their priority: {error}");
-        }
+        niceness::of_this_thread(niceness::HEAVY_READS);
         loop {
             let turns = self.turns.lock().expect("no panic holds it");
             let idle = |turns: &mut Turns| turns.count == 0 && !turns.ended;
