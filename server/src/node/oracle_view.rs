@@ -69,6 +69,10 @@ impl OracleView {
     }
 
     pub fn has_passed(&self, at: Timestamp) -> bool {
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::NamedTimestampsBelieved.is_planted() {
+            return true;
+        }
         at <= self.newest()
     }
 

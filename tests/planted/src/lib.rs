@@ -77,6 +77,10 @@ bugs! {
     FenceNotRefreshed,
     /// the bound of timestamps is not persisted before they are handed out
     BoundNotPersisted,
+    /// the oracle goes by its own clock, however far that leaps
+    OracleBelievesItsClock,
+    /// timestamps that a command names are believed to be the oracle's
+    NamedTimestampsBelieved,
     /// timestamps are handed out without proof of leadership
     TimestampsUnproven,
     /// a retried command is applied twice

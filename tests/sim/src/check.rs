@@ -68,6 +68,11 @@ impl Watch {
         self.note(|_| Err(wrong.into()));
     }
 
+    /// Whether somebody got a timestamp.
+    pub fn timestamps_came(&self) -> bool {
+        self.0.lock().expect("no panic holds it").checks.timestamps.came()
+    }
+
     pub fn violation(&self) -> Option<String> {
         self.0.lock().expect("no panic holds it").violation.clone()
     }

@@ -45,6 +45,11 @@ impl Clock {
     }
 }
 
+/// The true time of day, in milliseconds since 1970.
+pub fn true_millis(schedule: &Schedule) -> u64 {
+    BEGINNING_UNIX_MILLIS as u64 + schedule.now() / 1000
+}
+
 /// The time of day of a machine. A jump is seen by all who hold the clock.
 #[derive(Clone)]
 pub struct TimeOfDay {
@@ -69,7 +74,7 @@ impl TimeOfDay {
 impl WallClock for TimeOfDay {
     fn unix_millis(&self) -> u64 {
         let wrong_by = self.wrong_by_millis.load(Ordering::Relaxed);
-        let millis = BEGINNING_UNIX_MILLIS + (self.schedule.now() / 1000) as i64 + wrong_by;
+        let millis = true_millis(&self.schedule) as i64 + wrong_by;
         millis.max(0) as u64
     }
 }

@@ -41,6 +41,8 @@ impl Speed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Space {
     Enough,
+    /// Enough for what frees some.
+    Reserve,
     /// Little: the node's watch tells the stores. What is set aside for the logs is still there.
     Low,
     /// No write is finished before there is some, and no process starts.
@@ -49,6 +51,8 @@ pub enum Space {
 
 /// A pass's log writes, not yet durable.
 pub struct Append {
+    /// When they were handed to the log writer.
+    pub at: Micros,
     pub shard: usize,
     pub token: u64,
     pub batch: LogBatch,
@@ -88,6 +92,11 @@ impl Disk {
     pub fn append(&mut self, append: Append) -> bool {
         self.appends.push_back(append);
         self.syncing == 0
+    }
+
+    /// How long the oldest log write has waited.
+    pub fn waits_for(&self, now: Micros) -> Micros {
+        self.appends.front().map_or(0, |append| now - append.at)
     }
 
     /// Everything that waits goes into one sync. False if nothing waits.
@@ -169,7 +178,7 @@ mod tests {
 
     fn reset(range_id: u64) -> Append {
         let changes = vec![LogChange::Reset { range_id, index: 5, term: 1 }];
-        Append { shard: 0, token: range_id, batch: LogBatch { changes } }
+        Append { at: 0, shard: 0, token: range_id, batch: LogBatch { changes } }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A failed append or flush ends the process at once, as in production, where nobody knows what of it
 //! is on the disk; somebody starts it again. While space is low the stores are told and refuse writes,
 //! and reads go on. Once there is none at all, appends and flushes wait for it, as in production; a
-//! process that ends meanwhile cannot come back before there is some. Writes to the state stay in
+//! process that ends meanwhile cannot come back before there is some. With a reserve left, what frees
+//! space goes on. Writes to the state stay in
 //! memory until a flush, and go on.
 
 use rangedb_storage::{Error, FailedAppend, Result};
@@ -33,8 +34,12 @@ impl World {
 
     pub(crate) fn fill_disk(&mut self) {
         let slot = self.any_slot();
-        let none = self.schedule.random(|rng| rng.u32(0..100) < NO_SPACE_PERCENT);
-        self.set_space(slot, if none { Space::None } else { Space::Low });
+        let space = self.schedule.random(|rng| match rng.u32(0..100) {
+            0..NO_SPACE_PERCENT => Space::None,
+            _ if rng.bool() => Space::Reserve,
+            _ => Space::Low,
+        });
+        self.set_space(slot, space);
         let free = Occurrence::Fault(Fault::FreeDisk { slot });
         self.schedule.after(self.outage(), Host::World, free);
     }

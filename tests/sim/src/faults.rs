@@ -24,6 +24,10 @@ const SLOW: Speed = Speed { sync_max: 800 * MILLISECOND, flush_max: 10 * SECOND 
 /// The time of day jumps this far from the true one at most.
 const JUMP_MILLIS_MAX: i64 = 60_000;
 
+/// That of the one node whose clock leaps, by days.
+const LEAP_DAYS_MAX: i64 = 100;
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
 /// Or this far from where it is: up to twice as long as a lock lives.
 const STEP_MILLIS_MAX: i64 = 20_000;
 
@@ -110,7 +114,12 @@ impl World {
             Fault::WallClockJump => {
                 let slot = self.slot_of_somebody();
                 let clock = &self.slots[slot].site.time_of_day;
+                // The first time of a new cluster is that of whoever is its oracle.
+                let leaps = self.plan.liar == Some(slot) && self.watch.timestamps_came();
                 self.schedule.random(|rng| match rng.bool() {
+                    _ if leaps && rng.bool() => {
+                        clock.set_wrong_by(rng.i64(-LEAP_DAYS_MAX..=LEAP_DAYS_MAX) * DAY_MILLIS);
+                    }
                     true => clock.set_wrong_by(rng.i64(-JUMP_MILLIS_MAX..=JUMP_MILLIS_MAX)),
                     false => clock.step_by(rng.i64(-STEP_MILLIS_MAX..=STEP_MILLIS_MAX)),
                 });

@@ -12,7 +12,7 @@ use rangedb_server::node::CallerKind;
 
 use crate::check::Watch;
 use crate::check::floor::Held;
-use crate::clock::Clock;
+use crate::clock::{Clock, true_millis};
 use crate::executor::Sleep;
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
@@ -213,6 +213,8 @@ impl Net for SimNet {
             if let (true, Ok(response::Body::Timestamps(reply))) = (wanted, &result) {
                 let received = self.schedule.stamp();
                 self.watch.note(|checks| checks.timestamps.received(asked, received, reply));
+                let true_ms = true_millis(&self.schedule);
+                self.watch.note(|checks| checks.timestamps.at(true_ms, reply));
             }
             result
         })

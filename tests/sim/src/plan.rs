@@ -63,6 +63,8 @@ pub struct Plan {
     /// Lengths of a tick, of which a node takes another one each time it starts: timings that are being
     /// changed one node after the other.
     pub ticks_us: Vec<u64>,
+    /// A node whose time of day leaps by days, while a majority's does not.
+    pub liar: Option<usize>,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
     /// How long a node is down or stands still, at most.
@@ -136,6 +138,7 @@ impl Plan {
             stream_waits_max: 0,
             apply_max: 0,
             ticks_us: Vec::new(),
+            liar: None,
             faults,
             outage_max: *choose(rng, &[500 * MILLISECOND, 3 * SECOND, 8 * SECOND]),
             safety_phase: rng.u64(10..=40) * SECOND,
@@ -157,6 +160,7 @@ impl Plan {
             let others = plan.load.weights.iter().sum::<u32>();
             plan.load.weights[Kind::Attack as usize] = others / 3;
         }
+        plan.liar = liar(rng, &plan);
         plan.apply_max =
             *choose(rng, &[0, 0, 5 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND]);
         if rng.u32(0..100) < UNEQUAL_TICKS_PERCENT {
@@ -164,6 +168,17 @@ impl Plan {
         }
         plan
     }
+}
+
+/// Drawn from a copy of the generator, so that seeds without one keep their course.
+fn liar(rng: &fastrand::Rng, plan: &Plan) -> Option<usize> {
+    let mut rng = rng.clone();
+    // Where nodes go for good, or are taken for dead, it may come to be the majority.
+    let all_stay = plan.node_dead_after.is_none()
+        && !plan.faults.iter().any(|(fault, _)| matches!(fault, Fault::Wipe | Fault::RemoveNode));
+    let jumps = plan.faults.iter().any(|(fault, _)| *fault == Fault::WallClockJump);
+    let slot = rng.usize(0..plan.shape.founders);
+    (all_stay && jumps && plan.shape.founders >= 3 && rng.bool()).then_some(slot)
 }
 
 /// Drawn from a copy of the generator, so that seeds that split nothing keep their course.

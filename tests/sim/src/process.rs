@@ -167,6 +167,8 @@ pub struct Process {
     appliers: Vec<Applier>,
     /// True if a round of the applier is on its way, by shard.
     applying: Vec<bool>,
+    /// As each store was told.
+    log_stalled: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
     pub handle: StoreHandle,
     pub board: Arc<Board>,
@@ -209,7 +211,7 @@ impl Process {
                 store.found();
             }
             if disk.space != Space::Enough {
-                store.step(Event::DiskRoom(Room::None));
+                store.step(Event::DiskRoom(room(disk.space)));
             }
             stores.push(store);
             appliers.push(applier);
@@ -245,6 +247,7 @@ impl Process {
             cluster_id: identity.cluster_id,
             node_id: identity.node_id,
             applying: vec![false; stores.len()],
+            log_stalled: vec![false; stores.len()],
             stores,
             appliers,
             mailboxes,
@@ -296,6 +299,7 @@ impl Process {
         disk: &mut Disk,
     ) -> rangedb_storage::Result<Option<Stall>> {
         self.schedule_tick(shard);
+        self.look_at_log(shard, disk);
         self.stores[shard].step(Event::Tick);
         let stalled = self.pass(shard, disk)?;
         self.board.publish(shard, &self.stores[shard]);
@@ -306,6 +310,16 @@ impl Process {
             self.compact(disk)?;
         }
         Ok(stalled)
+    }
+
+    /// Tells the store when log writes begin to hang, and when they complete again, as production does.
+    fn look_at_log(&mut self, shard: usize, disk: &Disk) {
+        let config = &self.site.config;
+        let stalled_after = config.election_ticks as u64 * config.tick_us / 2;
+        let stalled = disk.waits_for(self.site.schedule.now()) > stalled_after;
+        if std::mem::replace(&mut self.log_stalled[shard], stalled) != stalled {
+            self.stores[shard].step(Event::LogStalled(stalled));
+        }
     }
 
     /// Tells the engine now and then what compaction may drop, and compacts at random.
@@ -369,7 +383,7 @@ impl Process {
             match effect {
                 Effect::Send(envelope) => self.send(envelope),
                 Effect::Append { token, batch } => {
-                    if disk.append(Append { shard, token, batch }) {
+                    if disk.append(Append { at: self.site.schedule.now(), shard, token, batch }) {
                         self.begin_sync(disk);
                     }
                 }
@@ -597,7 +611,7 @@ impl Process {
 
     /// The watch of the disk has looked.
     pub fn tell_of_space(&self, space: Space) {
-        let room = if space == Space::Enough { Room::Enough } else { Room::None };
+        let room = room(space);
         self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskRoom(room)));
     }
 
@@ -633,6 +647,15 @@ impl HeavyReads for AtOnce {
 pub struct Stall {
     pub shard: usize,
     pub effects: Vec<Effect>,
+}
+
+/// What a store is told of its disk.
+fn room(space: Space) -> Room {
+    match space {
+        Space::Enough => Room::Enough,
+        Space::Reserve => Room::Reserve,
+        Space::Low | Space::None => Room::None,
+    }
 }
 
 /// Whether compaction has something to go by.

@@ -104,6 +104,10 @@ impl World {
         let watch = Watch::default();
         let ambush = Ambush::default();
         schedule.remark(|| format!("{plan:?}"));
+        watch.note(|checks| {
+            checks.timestamps.near = plan.liar.is_some();
+            Ok(())
+        });
 
         let slots = clocks.into_iter().zip(directories).enumerate();
         let slots = slots.map(|(slot, ((clock, skew), directory))| Slot {

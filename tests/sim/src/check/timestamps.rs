@@ -1,14 +1,22 @@
 //! Timestamps are unique and ordered by real time: one that was asked for after another had come is
-//! above it, and above every commit that had been acknowledged.
+//! above it, and above every commit that had been acknowledged. And they are near the time of day, as
+//! long as a majority of the nodes' clocks is.
 
 use std::collections::BTreeMap;
 
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::TimestampsReply;
 
 use super::Verdict;
 
+/// Clocks that are no liars' are a minute off, or some more after many steps; and each new oracle may
+/// begin a few seconds ahead. A liar's are days off.
+const NEAR_MS: u64 = 60 * 60 * 1000;
+
 #[derive(Default)]
 pub struct Timestamps {
+    /// A majority's clocks are near the true time.
+    pub near: bool,
     /// First to last of every reply that came.
     handed_out: BTreeMap<u64, u64>,
     /// When something was known, and the highest timestamp known by then; both ascend.
@@ -35,6 +43,20 @@ impl Timestamps {
             ));
         }
         self.learn(received, last);
+        Ok(())
+    }
+
+    /// Whether any were handed out.
+    pub fn came(&self) -> bool {
+        !self.handed_out.is_empty()
+    }
+
+    /// A reply came at this time of day.
+    pub fn at(&self, true_ms: u64, reply: &TimestampsReply) -> Verdict {
+        let millis = Timestamp(reply.last).millis();
+        if self.near && millis.abs_diff(true_ms) > NEAR_MS {
+            return Err(format!("timestamp {} is of {millis} ms, at {true_ms} ms", reply.last));
+        }
         Ok(())
     }
 
@@ -88,6 +110,18 @@ mod tests {
         assert_eq!(timestamps.received(1, 4, &reply(10, 3)), Ok(()));
         assert!(timestamps.received(2, 5, &reply(8, 1)).is_err());
         assert!(timestamps.received(2, 5, &reply(12, 3)).is_err());
+    }
+
+    #[test]
+    fn a_timestamp_far_from_the_true_time_is_caught_where_clocks_are_good() {
+        let mut timestamps = Timestamps::default();
+        let noon_ms = 1_780_000_000_000;
+        let reply = |ms| reply(Timestamp::from_millis(ms).0, 1);
+        assert_eq!(timestamps.at(noon_ms, &reply(noon_ms + 2 * NEAR_MS)), Ok(()));
+        timestamps.near = true;
+        assert_eq!(timestamps.at(noon_ms, &reply(noon_ms + NEAR_MS / 2)), Ok(()));
+        assert!(timestamps.at(noon_ms, &reply(noon_ms + 2 * NEAR_MS)).is_err());
+        assert!(timestamps.at(noon_ms, &reply(noon_ms - 2 * NEAR_MS)).is_err());
     }
 
     #[test]
