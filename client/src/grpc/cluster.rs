@@ -1,15 +1,22 @@
-//! Which cluster a caller means, in the metadata of its streams and of their answers.
+//! Identity of the cluster that a caller means, in the metadata of its streams and of their answers.
 //!
 //! A node refuses callers who mean another cluster before it reads what they ask. A caller that knows
 //! no cluster yet takes that of the first node that answers, and keeps to it.
+//!
+//! A node marks the status of each stream that it refuses unread, for whatever reason. Without the mark
+//! a caller could not tell such a refusal from the end of a stream whose requests were read: it would
+//! have to take their outcome for unknown, where it can ask the next node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// The metadata's key. The value is the cluster's id in 16 hexadecimal digits.
 pub const CLUSTER_ID_KEY: &str = "rangedb-cluster-id";
+
+/// Metadata of a status by which a node refuses a stream before it has read any of it.
+const UNREAD_KEY: &str = "rangedb-unread";
 
 /// See the module's head. 0: not known yet.
 #[derive(Default)]
@@ -39,9 +46,15 @@ impl Cluster {
     }
 }
 
-/// Whether an answer to the opening of a stream is [`check`]'s: nothing on the stream was read.
-pub(super) fn is_refusal(status: &Status) -> bool {
-    status.code() == Code::FailedPrecondition && named(status.metadata()).is_some()
+/// True if the node has read nothing of the stream that it answers by this status.
+pub(super) fn is_unread(status: &Status) -> bool {
+    status.metadata().contains_key(UNREAD_KEY)
+}
+
+/// The status of a stream that was refused before any of it was read.
+pub fn unread(mut status: Status) -> Status {
+    status.metadata_mut().insert(UNREAD_KEY, MetadataValue::from_static("1"));
+    status
 }
 
 /// The id as metadata, for a node's answers.
@@ -55,7 +68,7 @@ pub fn check(id: u64, metadata: &MetadataMap) -> Result<(), Status> {
         Some(meant) if meant != id => {
             let mut status = Status::failed_precondition(other(id, meant));
             status.metadata_mut().insert(CLUSTER_ID_KEY, value(id));
-            Err(status)
+            Err(unread(status))
         }
         _ => Ok(()),
     }
@@ -99,7 +112,7 @@ mod tests {
         check(7, &MetadataMap::new()).unwrap();
         check(7, &of(7)).unwrap();
         let refusal = check(7, &of(8)).unwrap_err();
-        assert!(is_refusal(&refusal));
-        assert!(!is_refusal(&Status::failed_precondition("something else")));
+        assert!(is_unread(&refusal));
+        assert!(!is_unread(&Status::failed_precondition("something else")));
     }
 }

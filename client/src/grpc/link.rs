@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::cluster::{Cluster, is_refusal};
+use super::cluster::{Cluster, is_unread};
 use super::outgoing::Outgoing;
 use crate::net::{BoxFuture, CallError};
 
@@ -247,7 +247,7 @@ impl Connected {
             Ok(None) => {
                 return ControlFlow::Break(End::Broken("the node closed the stream".to_owned()));
             }
-            Err(status) if is_refusal(&status) => {
+            Err(status) if is_unread(&status) => {
                 return ControlFlow::Break(End::Refused(status.message().to_owned()));
             }
             Err(status) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use prost::Message;
-use rangedb_client::grpc::{CLUSTER_ID_KEY, check_cluster, cluster_id_value};
+use rangedb_client::grpc::{CLUSTER_ID_KEY, check_cluster, cluster_id_value, unread};
 use rangedb_client::trace::TraceContext;
 use rangedb_proto::v1;
 use rangedb_proto::v1::node_server::Node as NodeRpc;
@@ -76,7 +76,7 @@ impl NodeRpc for NodeService {
         &self,
         request: Request<Streaming<Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let cluster_id = self.0.serving()?.node.cluster_id();
+        let cluster_id = self.0.serving().map_err(unread)?.node.cluster_id();
         check_cluster(cluster_id, request.metadata())?;
         let (outbound, responses) = mpsc::channel(MESSAGES_AHEAD);
         let (answers, answered) = mpsc::channel(ANSWERS_AHEAD);
