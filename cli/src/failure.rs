@@ -1,4 +1,4 @@
-//! How a command fails: what it says on standard error, and its exit code, which is an interface to
+//! Failures of a command: the message on standard error, and the exit code, which is an interface to
 //! scripts. The word in capitals is gRPC's name of the code, so that all clients speak alike;
 //! `UNDETERMINED` is ours, for a write of which nobody knows whether it happened.
 

@@ -1,4 +1,4 @@
-//! What the client does behind a command, on standard error, for those who ask.
+//! Log of the client behind a command, on standard error, for those who ask for it.
 //!
 //! `--slow-transaction` lets through what the client warns of. `--trace` adds every request and every
 //! call to a node with the time it took, and the ids by which nodes have it in their own logs.

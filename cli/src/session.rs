@@ -1,4 +1,4 @@
-//! What a command that asks a cluster is given.
+//! Session of a command that asks a cluster: its client, its streams and its output format.
 
 use std::io::{BufRead, Write};
 

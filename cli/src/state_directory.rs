@@ -1,4 +1,4 @@
-//! Where the command line keeps what it remembers between runs: `rangedb` below the user's state
+//! Directory of what the command line remembers between runs: `rangedb` below the user's state
 //! directory (`$XDG_STATE_HOME`, by default `~/.local/state`).
 
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! What goes on after a request was answered: the rest of a commit, a rollback.
+//! Background tasks that outlive the answer to a request: the rest of a commit, a rollback.
 
 use std::sync::Mutex;
 

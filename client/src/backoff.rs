@@ -1,4 +1,4 @@
-//! How long to wait before the same thing is tried again.
+//! Backoff between two attempts at the same thing.
 
 use std::time::Duration;
 

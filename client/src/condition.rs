@@ -1,4 +1,4 @@
-//! What must hold for a write to be made.
+//! Conditions of a write.
 
 use bytes::Bytes;
 use rangedb_proto::{

@@ -1,4 +1,4 @@
-//! What a client is told when it is made.
+//! Configuration of a client.
 
 use std::time::Duration;
 

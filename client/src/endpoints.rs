@@ -1,5 +1,6 @@
-//! Whom to ask what any node can answer: the one that answered last, then the seeds, then every node
-//! heard of since. Seeds come before learnt nodes because they are what the operator stands by.
+//! Endpoints for requests that any node can answer: the one that answered last, then the seeds, then
+//! every node heard of since. Seeds come before learnt nodes because they are what the operator stands
+//! by.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What keys, values and spans a request may name, checked before anything is sent.
+//! Checks of the keys, values and spans that a request names, before anything is sent.
 //!
 //! `_/` is the system's own key space. A user's key may not lie there, and a user's span skips it:
 //! `["", "")` is every user key, on both sides of it. A span wholly inside is refused.

@@ -1,4 +1,4 @@
-//! What a client has done so far, counted.
+//! Counters of a client's requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

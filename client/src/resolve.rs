@@ -1,4 +1,4 @@
-//! What to do about another transaction's lock.
+//! Resolution of another transaction's lock.
 //!
 //! A lock is an uncommitted write whose fate is decided at one key, its transaction's primary. Who
 //! meets a lock asks there what became of the transaction, and the answer settles what comes next:

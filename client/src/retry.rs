@@ -1,4 +1,4 @@
-//! What becomes of a request whose attempt failed: another attempt, at once or later, or the end.
+//! Retry policy of a request whose attempt failed: another attempt, at once or later, or the end.
 //!
 //! Two rules matter more than speed:
 //!

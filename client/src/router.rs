@@ -1,4 +1,4 @@
-//! Which range holds a key, and which node leads it: a cache of what directory and nodes have said.
+//! Routing cache from keys to ranges and their leaders, of what directory and nodes have said.
 //!
 //! Nothing here needs to be right. A request carries the epoch it was routed by, and a node that
 //! knows better refuses it and says what it knows. Being wrong costs a round trip, so what is

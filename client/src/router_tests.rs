@@ -1,4 +1,4 @@
-//! What the router remembers of ranges, and what it forgets.
+//! Tests of the routing cache: ranges that it remembers, and ranges that it forgets.
 
 use rangedb_proto::v1::{Epoch, LocateReply, NodeDescriptor, Replica};
 

@@ -1,4 +1,4 @@
-//! What a range descriptor answers about keys, neighbours and epochs.
+//! Questions to a range descriptor about keys, neighbours and epochs.
 
 use crate::v1::{Epoch, RangeDescriptor, Replica, ReplicaRole};
 

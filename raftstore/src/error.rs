@@ -1,4 +1,4 @@
-//! Why a request was not served, by what the sender can do next.
+//! Errors of requests, by what the sender can do next.
 
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, Replica, error::Kind};

@@ -1,4 +1,4 @@
-//! How replicas of a descriptor and raft's configuration say the same thing.
+//! Conversion between a descriptor's replicas and raft's configuration.
 //!
 //! The descriptor is the one truth: raft's configuration is always made from it. A change goes in
 //! two entries when it touches more than one voter: the first enters the joint configuration, where

@@ -1,4 +1,4 @@
-//! What a node's stores last said of themselves, for everyone who only wants to look.
+//! Status board: the last status of each store of a node, for everyone who only wants to look.
 
 use std::sync::Mutex;
 

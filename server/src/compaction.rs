@@ -1,4 +1,4 @@
-//! How far compaction may drop what nobody sees any more, replica by replica.
+//! Compaction bounds: how far compaction may drop versions out of sight, replica by replica.
 //!
 //! A replica drops by what it has itself applied: its own record says below what its range collects.
 //! What leaders know, or what the cluster decided, is no measure for one that lags and has still to

@@ -1,4 +1,4 @@
-//! What drives a node in production: its threads, sockets, files and clocks.
+//! Production shell of a node: its threads, sockets, files and clocks.
 //!
 //! # Ways through
 //!

@@ -1,4 +1,4 @@
-//! What garbage collection may drop by looking at one record alone.
+//! Garbage collection rules that look at one record alone.
 //!
 //! A record at or below a bound is out of every reader's sight: a superseded version whose
 //! `end_ts`, or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose

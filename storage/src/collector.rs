@@ -1,4 +1,4 @@
-//! How far compaction may drop what is out of sight, span by span, and from when on.
+//! Bounds of what compaction may drop, span by span, and from when on.
 //!
 //! Compaction drops records where it meets them ([`crate::is_collectable`]), so that garbage collection
 //! reads nothing that would not be rewritten anyway. Three rules keep a replica the same machine

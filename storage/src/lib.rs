@@ -1,5 +1,5 @@
-//! Where a node keeps its bytes: the seams to the engines, the engines behind them, and the formats
-//! of what they hold.
+//! Storage of a node: the seams to the engines, the engines behind them, and the formats of what they
+//! hold.
 //!
 //! # Two engines, one write-ahead log
 //!

@@ -1,4 +1,4 @@
-//! What a range replicates: a deterministic machine over the state.
+//! State machine that a range replicates: deterministic, over the state engine.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! What a pair of stored keys says about a span.
+//! Spans of stored keys.
 
 use std::ops::Bound;
 

@@ -1,4 +1,4 @@
-//! Whether a command can be evaluated at all, whatever the range and the state it meets.
+//! Checks of whole commands that hold whatever range and state they meet.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a command may answer, and one file for each kind of command.
+//! Commands: their replies, and one file for each kind.
 
 pub(crate) mod acquire_locks;
 mod bounds;

@@ -1,4 +1,4 @@
-//! How far back a range still answers.
+//! Floors: how far back a range still answers.
 //!
 //! - Below the *floor* nothing is read, and no transaction that started there takes a new lock or
 //!   commits in one range. What it did before is still known, and a lock that it has still counts.

@@ -1,4 +1,4 @@
-//! What may be dropped from a range because nobody asks for it any more, and where it stands.
+//! Garbage of a range: records that nobody asks for any more, and where they stand.
 //!
 //! Two timestamps rule this (`floors.rs`). Nothing is read below the floor, and below
 //! *collect_below*, which is never above it, no transaction has a lock in any range and none can

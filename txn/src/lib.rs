@@ -1,4 +1,5 @@
-//! What a range replicates: versions of keys, the commands that make them, and reads of them.
+//! Transactional state machine of a range: versions of keys, the commands that make them, and reads of
+//! them.
 //!
 //! Every replica of a range runs a [`TxnMachine`] over the same log. A log entry carries what a
 //! client wants, conditions and operations, not what came of it: each replica works that out from

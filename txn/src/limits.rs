@@ -1,7 +1,7 @@
-//! What a command may ask for. Senders check with [`check_command`](crate::check_command) before
-//! they propose, so that a caller hears at once what is wrong; the machine checks again at apply,
-//! because the log may hold anything. Here are the limits and the checks of what commands are made
-//! of; `check.rs` has those of whole commands.
+//! Limits of commands. Senders check with [`check_command`](crate::check_command) before they propose,
+//! so that a caller hears at once what is wrong; the machine checks again at apply, because the log may
+//! hold anything. Here are the limits and the checks of what commands are made of; `check.rs` has those
+//! of whole commands.
 //!
 //! At apply these limits are rules of evaluation: every replica must refuse the same commands.
 //! Changing one needs a new feature level in the log header.

@@ -1,4 +1,4 @@
-//! Which locks stand in a span: for people who look for what is in the way, and for whoever has to
+//! Listing of the locks in a span: for people who look for what is in the way, and for whoever has to
 //! know that none from before some time is left.
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! What a machine keeps at hand of the state of its range.
+//! Part of a range's state that its machine keeps in memory.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{TooOld, command_reply};

@@ -1,4 +1,4 @@
-//! How a transaction over ranges ended at a key where it left no version.
+//! Outcome record of a transaction over ranges at a key where it left no version.
 //!
 //! A committed write needs no such record: its version carries the start_ts. What was rolled back
 //! would leave nothing, and a prewrite that was held up on the way would then be let in after the

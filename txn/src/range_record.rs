@@ -1,5 +1,5 @@
-//! What a range remembers of its own commits beside the keys they wrote: the timestamp of the last
-//! one, which the next must exceed, and up to where the past may have been dropped.
+//! Range record: what a range remembers of its own commits beside the keys they wrote: the timestamp of
+//! the last one, which the next must exceed, and up to where the past may have been dropped.
 //!
 //! It must survive whatever the data survives and travel wherever the data travels, so it stands
 //! among the data: in the lock family, behind the escaped start key of the range.

@@ -1,4 +1,4 @@
-//! Whether what a transaction read is still so.
+//! Read checks: whether what a transaction read is still so.
 //!
 //! A transaction read spans at timestamps and wants to commit at a later one. It may, as if it had
 //! done all its reads at the moment of the commit, if between the two nobody else's version was

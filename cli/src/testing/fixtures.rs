@@ -1,4 +1,4 @@
-//! What the cluster in memory answers about itself.
+//! Fixed answers of the cluster in memory about itself.
 
 use rangedb_proto::{Timestamp, v1};
 

@@ -1,4 +1,4 @@
-//! What a transaction has written and nobody else sees yet.
+//! Write buffer of a transaction: writes that nobody else sees yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

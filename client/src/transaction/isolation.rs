@@ -1,4 +1,4 @@
-//! What a transaction is protected from, and what has to be checked for that when it commits.
+//! Isolation levels, and the checks that each needs at commit.
 
 use super::buffer::Mutation;
 use super::read_set::{Check, ReadSet};

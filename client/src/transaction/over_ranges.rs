@@ -1,5 +1,4 @@
-//! What is one command in one range, done by a transaction where it needs several: batches, and
-//! deletes of spans.
+//! Commands that span several ranges, done by a transaction: batches, and deletes of spans.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

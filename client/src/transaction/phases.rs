@@ -1,4 +1,4 @@
-//! What a transaction spends its time on, and the log of those that spend too much.
+//! Phases of a transaction with the time they take, and the log of slow transactions.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! What a transaction has read: keys and spans, in which nothing may have changed when it commits.
+//! Read set of a transaction: keys and spans in which nothing may have changed when it commits.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! Which conditional writes take turns, and what the end of one says to those that waited for it.
+//! Turns of conditional writes, and what the end of one says to those that waited for it.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, condition, operation};

@@ -1,5 +1,5 @@
-//! What transactions that run at the same time may do to each other, with their keys in one range
-//! and in two.
+//! Isolation anomalies between transactions that run at the same time, with their keys in one range and
+//! in two.
 
 use crate::fake::Cluster;
 use futures::StreamExt;

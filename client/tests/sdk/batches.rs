@@ -1,4 +1,4 @@
-//! What a batch may hold, what is refused before anything is sent, and batches over ranges.
+//! Batches: their limits, refusals before anything is sent, and batches over ranges.
 
 use std::time::Duration;
 

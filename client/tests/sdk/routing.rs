@@ -1,4 +1,4 @@
-//! How requests find their way, and how they end when they cannot.
+//! Routing of requests, and their end where no node can be found.
 
 use std::time::Duration;
 

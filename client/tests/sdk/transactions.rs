@@ -1,4 +1,4 @@
-//! What a transaction reads and writes, how it ends, and what it does about others.
+//! Transactions: reads, writes, their end, and locks of others in their way.
 
 use std::collections::BTreeSet;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! What raft-rs takes on trust, looked at before it sees a message.
+//! Checks of what raft-rs takes on trust, before it sees a message.
 //!
 //! raft-rs was written for messages that other replicas made of sound logs. On some that no sound
 //! replica makes it panics (a heartbeat that commits more than there is, entries that do not follow

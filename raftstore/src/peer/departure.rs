@@ -1,4 +1,4 @@
-//! How a replica learns that it is no longer a member, and why it does not leave at once.
+//! Departure of a replica that is no longer a member, and why it does not leave at once.
 //!
 //! A voter that left is still needed while some members know only the configuration in which it had
 //! a vote: if the leader fails then, they cannot elect another without it. So it stays, without

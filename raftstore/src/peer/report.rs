@@ -1,4 +1,4 @@
-//! What a replica tells of itself.
+//! Reports and status of a replica.
 
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::RangeReport;

@@ -1,4 +1,4 @@
-//! What is between the nodes: messages in the order they were sent, and snapshots apart from them.
+//! Network between the nodes: messages in the order they were sent, and snapshots apart from them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What clients, the scheduler and the oracle say to a store, and reads once they are let through.
+//! Requests of clients, the scheduler and the oracle to a store, and reads once they are let through.
 
 use rangedb_proto::v1::{
     AddLearner, Epoch, LogEntry, RangeOperation, RemoveReplica, ReplaceVoter, TransferLeader,

@@ -1,4 +1,4 @@
-//! What operators ask and change.
+//! Requests of operators.
 
 use prost::Message;
 use rangedb_proto::v1::{

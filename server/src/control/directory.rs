@@ -1,5 +1,5 @@
-//! Which range holds which keys, as its leaders report it: newer epoch wins. Rebuilt from
-//! `_/partitions/` and from reports, so it may be lost at any time.
+//! Range directory: ranges by key, as their leaders report them. The newer epoch wins. It is rebuilt
+//! from `_/partitions/` and from reports, so it may be lost at any time.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};

@@ -1,4 +1,5 @@
-//! How far back the cluster remembers: the floor, what holds it down, and what may be dropped.
+//! GC floor of the cluster: how far back versions can be read, the holds that keep it down, and what
+//! may be dropped.
 //!
 //! The floor is the smallest of
 //!

@@ -1,4 +1,4 @@
-//! Where the control plane keeps what: ordinary keys of the control range (design, "Key space").
+//! Keys of the control plane: ordinary keys of the control range (design, "Key space").
 
 use bytes::Bytes;
 

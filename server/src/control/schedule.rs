@@ -1,6 +1,6 @@
-//! What to do next for a range: a pure function from a view of the cluster to one step. Steps carry
-//! the epoch that they were decided under and are refused under another, so deciding twice, or from
-//! old reports, does no harm.
+//! Scheduler of replicas: a pure function from a view of the cluster to one step. Steps carry the epoch
+//! that they were decided under and are refused under another, so deciding twice, or from old reports,
+//! does no harm.
 //!
 //! The aim is min(replication factor, living nodes) voters, each on a living node. One step at a
 //! time: a learner first, promoted when it has caught up, in one joint change with the removal of

@@ -1,4 +1,4 @@
-//! What the control plane keeps in memory of its keys and of reports, while it leads.
+//! Memory of the control plane while it leads: its keys, and what nodes reported.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How often each kind of command was answered, and how.
+//! Counters of commands by kind and outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

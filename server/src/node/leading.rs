@@ -1,4 +1,4 @@
-//! What follows when a replica of this node begins or ends to lead.
+//! Actions of a node when one of its replicas begins or ends to lead.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};

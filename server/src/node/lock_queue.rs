@@ -1,4 +1,4 @@
-//! Who waits for which lock on this node: a queue for each key.
+//! Lock queues of this node: requests that wait for a lock, in one queue for each key.
 //!
 //! A request that meets another transaction's lock may wait here instead of asking again and again.
 //! When the lock goes, one waiter has its turn, that of the oldest transaction: whoever lost its

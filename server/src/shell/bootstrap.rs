@@ -1,4 +1,5 @@
-//! How a data directory without an identity becomes part of a cluster, and never of a second one.
+//! Bootstrap of a data directory without an identity: it becomes part of one cluster, and never of a
+//! second one.
 //!
 //! A node first asks everyone it was told of. If one of them belongs to a cluster, this node does
 //! too: as the founding node that it was chosen to be, or by asking to join. Otherwise the peers

@@ -1,4 +1,4 @@
-//! What a server is told: command line over environment (`RANGEDB_*`) over `--config` FILE over
+//! Configuration of a server: command line over environment (`RANGEDB_*`) over `--config` FILE over
 //! default.
 //!
 //! All of it is checked here, before anything is opened, so that a wrong setting is an error with

@@ -1,4 +1,4 @@
-//! Who this node is: the data directory's lock and its IDENTITY file.
+//! Identity of this node: the data directory's lock and its IDENTITY file.
 //!
 //! The file holds what must survive a restart and cannot be in the state, because the state belongs
 //! to a cluster only once this file says so: the directory's own id, what it promised and accepted

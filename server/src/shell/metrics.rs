@@ -1,4 +1,4 @@
-//! What the node counts, in the text form of Prometheus.
+//! Metrics of the node, in the text form of Prometheus.
 //!
 //! Stores, engines and transport keep their own figures; they are read when somebody asks
 //! ([`Metrics::render`]), so that nothing is counted twice and nothing costs anything meanwhile. Only

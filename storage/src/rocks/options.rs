@@ -1,4 +1,4 @@
-//! How RocksDB is set up, and why.
+//! Options of RocksDB, with their reasons.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What compaction drops of a state on disk once a bound is set: what is out of sight at the bound,
-//! in the bound's span, behind a finished flush, and nothing else.
+//! Compaction of a state on disk once a bound is set. It drops what is out of sight at the bound, in
+//! the bound's span, behind a finished flush, and nothing else.
 
 use std::sync::Arc;
 

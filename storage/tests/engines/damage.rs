@@ -1,5 +1,5 @@
-//! What the engines on disk do about damaged files: a tail that a crash tore is cut, anything else
-//! is refused by name.
+//! Damaged files of the engines on disk: a tail that a crash tore is cut, anything else is refused by
+//! name.
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write as _};

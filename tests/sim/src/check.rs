@@ -1,5 +1,5 @@
-//! What must hold, one property per file. Checks that can be made while the world runs are fed as
-//! things happen; those that need whole histories run at the end.
+//! Checked properties, one per file. Checks that can be made while the world runs are fed as things
+//! happen; those that need whole histories run at the end.
 
 pub mod applies_agree;
 pub mod batches;

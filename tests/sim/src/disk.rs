@@ -1,5 +1,5 @@
-//! What of a node outlives its process: the engines, the log writes that were on their way, and the
-//! identity of the data directory.
+//! The disk of a node, which outlives its process: the engines, the log writes that were on their way,
+//! and the identity of the data directory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

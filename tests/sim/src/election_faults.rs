@@ -1,5 +1,5 @@
-//! What goes wrong while leaders change: votes that a crash could make somebody forget, elections that
-//! not everybody sees, and a leader that gives up just when it has promised something.
+//! Faults while leaders change: votes that a crash could make somebody forget, elections that not
+//! everybody sees, and a leader that gives up just when it has promised something.
 //!
 //! All wait for their moment (`ambush.rs`), because what they need of each other's timing is too much
 //! to be left to chance.

@@ -1,4 +1,4 @@
-//! What goes wrong, when its time has come, and how it is mended again.
+//! Faults, carried out when their time has come, and their mending.
 
 use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;

@@ -1,4 +1,4 @@
-//! What clients asked and what they were told, with the order in which it came about.
+//! History of requests and answers of clients, with the order in which they came about.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

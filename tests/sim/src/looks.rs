@@ -1,4 +1,5 @@
-//! What the checks and the ambush see of a process, as events go into its stores and effects come out.
+//! Observation of a process by the checks and the ambush, as events go into its stores and effects come
+//! out.
 
 use std::collections::BTreeMap;
 

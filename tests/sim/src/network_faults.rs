@@ -1,5 +1,4 @@
-//! What goes wrong in the network: who is cut off from whom, whose messages are late, and for how
-//! long.
+//! Faults of the network: partitions, and late messages, for a while.
 //!
 //! Some of these need several steps to come about one after the other (an *episode*): while one is
 //! under way most others wait, so that not every one is cut short, and only its own end mends it.

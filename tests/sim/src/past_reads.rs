@@ -1,4 +1,4 @@
-//! What clients read as of a timestamp: at once, again later, and in a transaction that stays open.
+//! Reads of clients as of a timestamp: at once, again later, and in a transaction that stays open.
 
 use rangedb_client::{Error, KeyValue, RangeOptions, Timestamp, TransactionOptions};
 use rangedb_workload::history::is_too_old;

@@ -1,6 +1,6 @@
-//! What a seed makes of its world: how large it is, how it is set, what is asked of it and what goes
-//! wrong. Swarm style: each seed draws which faults there are at all, so that some runs are ruled by
-//! one kind and no fault always covers another.
+//! Plan of a world, drawn from its seed: how large it is, how it is set, what is asked of it and what
+//! goes wrong. Swarm style: each seed draws which faults there are at all, so that some runs are ruled
+//! by one kind and no fault always covers another.
 
 use rangedb_raftstore::Config;
 use rangedb_server::node::WalkPace;

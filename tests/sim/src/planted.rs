@@ -1,4 +1,4 @@
-//! Whether the net catches fish: runs seeds with a bug planted, until enough of them failed.
+//! Hunt for planted bugs: runs seeds with a bug planted, until enough of them failed.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
-//! What a seed is about. Most bugs of replication and of transactions need several things to go wrong
-//! in one order within a second or two; a mixture of everything seldom gets there. So most
-//! seeds have a story: a few kinds of faults that go together strike often, the settings and the load
-//! that they need go with them, and the other kinds are rare.
+//! Stories of seeds. Most bugs of replication and of transactions need several things to go wrong in
+//! one order within a second or two; a mixture of everything seldom gets there. So most seeds have a
+//! story: a few kinds of faults that go together strike often, the settings and the load that they need
+//! go with them, and the other kinds are rare.
 
 use crate::occurrence::Fault;
 use crate::plan::{Plan, RETENTION_MIN, choose};

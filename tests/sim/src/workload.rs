@@ -1,5 +1,5 @@
-//! What clients do to the cluster, through the same [`Client`] that users have, and how they note
-//! down what they were told.
+//! Workload of the clients, through the same [`Client`] that users have, and the record of what they
+//! were told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

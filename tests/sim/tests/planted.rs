@@ -16,6 +16,7 @@ const QUICK: &[&str] = &[
     "FenceNotRaised",
     "InFlightWaitSkipped",
     "BoundNotPersisted",
+    "NamedTimestampsBelieved",
     "TimestampsUnproven",
     "RetryAppliedTwice",
     "UndeterminedAsFailed",

@@ -1,4 +1,4 @@
-//! What is done to a cluster while clients work: processes and links, drawn from a seed.
+//! Faults of a cluster while clients work: processes and links, drawn from a seed.
 //!
 //! A round first draws which kinds of faults it has at all: a few kinds that come often find more than
 //! all of them at once. An episode is one fault, or one of processes and one of links together, and

@@ -1,4 +1,4 @@
-//! Whose a connection is. Nodes are told apart by their process: every process on loopback comes from
+//! Owner of a connection. Nodes are told apart by their process: every process on loopback comes from
 //! the same address, and which of them has opened a socket only the kernel knows.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What transactions that run at the same time may do to each other, in the manner of
+//! Isolation anomalies between transactions that run at the same time, in the manner of
 //! [Hermitage](https://github.com/ept/hermitage): every anomaly that has a name is provoked by a story
 //! of two or three transactions whose steps follow in one fixed order, through three real nodes.
 //!

@@ -1,4 +1,4 @@
-//! What a node shows of itself: metrics, health, readiness and its log.
+//! Observability of a node: metrics, health, readiness and its log.
 
 use std::collections::BTreeSet;
 

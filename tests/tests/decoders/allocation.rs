@@ -1,4 +1,4 @@
-//! How much memory a decoder takes: an allocator that counts, thread by thread.
+//! Memory that a decoder takes: an allocator that counts, thread by thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

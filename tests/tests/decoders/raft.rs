@@ -1,5 +1,5 @@
-//! What raftstore keeps and gets: raft's own messages, entries, and the state of ranges, and a store
-//! that is opened over records that are none.
+//! Records and messages of raftstore: raft's own messages, entries, and the state of ranges, and a
+//! store that is opened over records that are none.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Where the binary under test is.
+//! Path of the binary under test.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the status address answers.
+//! Requests to a node's status address.
 
 use std::collections::BTreeMap;
 

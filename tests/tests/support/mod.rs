@@ -1,5 +1,5 @@
-//! What tests on real processes are made of: nodes that are started, killed and stopped, the command
-//! line, requests, load, and one way to wait for a condition.
+//! Parts of tests on real processes: nodes that are started, killed and stopped, the command line,
+//! requests, load, and one way to wait for a condition.
 //!
 //! A test names what it waits for and how long that may take at most ([`wait::until`]); nothing
 //! sleeps for a time that seemed long enough. Every process ends with the value that stands for it,

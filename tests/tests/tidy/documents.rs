@@ -1,4 +1,4 @@
-//! What documents point at exists: links of Markdown files, documents that code names, and the index
+//! Targets of documents' links exist: links of Markdown files, documents that code names, and the index
 //! of decisions.
 
 use std::path::{Component, Path, PathBuf};

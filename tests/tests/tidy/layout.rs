@@ -1,4 +1,4 @@
-//! What stands at the top of the checkout: these names and no others.
+//! Layout of the checkout's top: these names and no others.
 
 use crate::{assert_none, tree};
 

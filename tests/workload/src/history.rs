@@ -1,4 +1,4 @@
-//! What happened before what, and how a call may end.
+//! Histories: the order of calls in time, and the ways in which a call may end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What clients do to a cluster under test, and the proof of what they saw.
+//! Workloads on a cluster under test, and checkers of what their clients saw.
 //!
 //! A *workload* does one step after the other through the SDK and notes every call and every answer
 //! in a *history*. A *checker* reads the history afterwards and says what it holds against the

@@ -1,4 +1,4 @@
-//! What one command changes, key by key, and how that is written down.
+//! Changes of one command, key by key, and how they are written down.
 //!
 //! For each key the version that stood in `current` moves to `history`, with the command's commit
 //! timestamp as its end, and the new version takes its place. A long value goes to `value`, under

@@ -1,4 +1,4 @@
-//! Whether the locks of an asynchronous commit stand that its primary names.
+//! Check of the secondary locks of an asynchronous commit, which its primary names.
 //!
 //! Such a transaction is committed from the moment that all of its locks stand, at the largest of
 //! their least commit timestamps, though nothing says so anywhere: its coordinator has told its client

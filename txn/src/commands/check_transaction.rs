@@ -1,4 +1,4 @@
-//! What became of a transaction, asked at its primary by one who found a lock in the way.
+//! Status of a transaction, asked at its primary by one who found a lock in the way.
 //!
 //! The question itself may decide: a transaction whose time is up is rolled back, and so is one that
 //! has not been here, because its first phase may still come and must then be refused. That waits

@@ -1,4 +1,4 @@
-//! What must hold for a command to be carried out.
+//! Conditions of a command.
 //!
 //! Conditions see the state before the command's operations. A key without a value, whether it was
 //! deleted or never written, has version 0 and mod_ts 0. A write of another transaction that is not

@@ -1,4 +1,4 @@
-//! What a key knows of a transaction.
+//! Fate of a transaction as one key knows it.
 //!
 //! Everything that the commands of transactions over ranges decide, they decide by this, so that
 //! each of them may come twice, late, or after another has ended the transaction.

@@ -1,4 +1,4 @@
-//! What a command's operations make of the state.
+//! Execution of a command's operations.
 //!
 //! Operations run in order against the state and what the command itself has written so far, which
 //! is kept aside until all of them have run. So a key becomes one new version however often the

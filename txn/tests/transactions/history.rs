@@ -1,4 +1,4 @@
-//! What is stored in the end, and whether the transactions explain it.
+//! Check that the transactions explain what is stored in the end.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

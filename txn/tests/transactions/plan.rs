@@ -1,4 +1,4 @@
-//! What a transaction is going to do.
+//! Plan of a transaction in these tests.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
-//! Where a repl's lines come from: a person at a terminal, with editing and a history, or a file or
-//! pipe.
+//! Sources of a repl's lines: a person at a terminal, with editing and a history, or a file or pipe.
 //!
 //! Reading blocks, and while it does an open transaction must stay alive; so it is done in a thread
 //! of its own, one line for each that is asked for. The thread ends with the process: nothing can

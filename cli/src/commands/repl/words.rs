@@ -1,5 +1,5 @@
-//! How a line is cut into words. Close to a shell, but nothing that people paste as a value is
-//! changed behind their back: JSON above all.
+//! Word splitting of a repl's line. It is close to a shell's, but nothing that people paste as a value
+//! is changed behind their back: JSON above all.
 //!
 //! * Blanks separate words.
 //! * A word that begins with `{` or `[` goes on to the bracket that closes it, with blanks, quotes

@@ -1,4 +1,4 @@
-//! What the nodes of the fake cluster answer.
+//! Answers of the fake cluster's nodes.
 
 #![allow(clippy::result_large_err, reason = "errors of the wire are passed around as they are")]
 

@@ -1,4 +1,4 @@
-//! Which connections are kept, and for how long.
+//! Tests of connection limits and idle timeouts.
 
 use std::net::Ipv4Addr;
 

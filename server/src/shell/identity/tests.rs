@@ -1,4 +1,4 @@
-//! What a data directory keeps and what it refuses.
+//! Tests of the IDENTITY file and the directory's lock.
 
 use super::*;
 

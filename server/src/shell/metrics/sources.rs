@@ -1,4 +1,4 @@
-//! Where figures are read from, and what each means.
+//! Sources of metrics, with the help text of each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What only nodes say to each other.
+//! The service of messages between nodes alone.
 
 use std::sync::Arc;
 

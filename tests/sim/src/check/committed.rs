@@ -1,5 +1,5 @@
-//! What is committed never changes: an entry that one replica has applied is the same, term and
-//! bytes, in every log that holds one at its place, and stays so through crashes.
+//! Committed entries never change: an entry that one replica has applied is the same, term and bytes,
+//! in every log that holds one at its place, and stays so through crashes.
 
 use std::collections::BTreeMap;
 

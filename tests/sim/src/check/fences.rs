@@ -1,5 +1,6 @@
-//! What was read at a timestamp stays as it was: nothing commits there later. Each command that commits
-//! on its own gets a timestamp above all at which its range was read before, whoever led it then.
+//! Fences: nothing commits at or below a timestamp at which its range was read before. Each command
+//! that commits on its own gets a timestamp above all at which its range was read before, whoever led
+//! it then.
 //!
 //! Looked at where the range is read and where it commits, so that it does not depend on a client
 //! who reads the very key that is written. A commit over ranges brings a timestamp of its own, and

@@ -1,5 +1,4 @@
-//! Where a story is told: keys of its own, and transactions that take its steps through different
-//! nodes.
+//! Stage of a story: keys of its own, and transactions that take its steps through different nodes.
 //!
 //! The first time that a step is refused because of another transaction is noted. A story that goes
 //! on afterwards must find a cluster in which nothing of what was refused shows.

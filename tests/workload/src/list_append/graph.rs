@@ -1,4 +1,4 @@
-//! Which transaction must have come before which other.
+//! Dependency graph of transactions: which must have come before which other.
 //!
 //! Every serializable transaction is a point in time, a snapshot transaction two: where it read and
 //! where it wrote. An edge says that one point is before another:

@@ -1,5 +1,5 @@
-//! What a history says of each key by itself: who committed, the order of every key's versions, and
-//! what is wrong without a look at any other key.
+//! Observations of each key by itself: who committed, the order of every key's versions, and what is
+//! wrong without a look at any other key.
 //!
 //! An unknown transaction counts as committed if a committed one saw something of it; what it read is
 //! then as good as anybody's. Otherwise it is left out, with its reads.

@@ -1,4 +1,4 @@
-//! How long a caller waits, as gRPC says it: up to eight digits and a unit in `grpc-timeout`.
+//! Deadline of a call, as gRPC says it: up to eight digits and a unit in `grpc-timeout`.
 
 use std::time::Duration;
 
