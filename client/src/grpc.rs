@@ -22,7 +22,9 @@ mod cluster;
 mod link;
 mod outgoing;
 
-pub use self::cluster::{CLUSTER_ID_KEY, check as check_cluster, unread, value as cluster_id_value};
+pub use self::cluster::{
+    CLUSTER_ID_KEY, check as check_cluster, unread, value as cluster_id_value,
+};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};

@@ -9,8 +9,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::Status;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 /// The metadata's key. The value is the cluster's id in 16 hexadecimal digits.
 pub const CLUSTER_ID_KEY: &str = "rangedb-cluster-id";

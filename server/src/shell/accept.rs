@@ -1,25 +1,27 @@
 //! Taking connections in, within what the process may have open.
 //!
-//! Connections get a share of the files that the process may have open ([`Gate`]): beyond it a new
-//! one is closed at once, so that whoever opens many finds an end before the engines do, which
+//! Connections get a share of the files that the process may have open ([`ConnectionLimit`]): beyond it a
+//! new one is closed at once, so that whoever opens many finds an end before the engines do, which
 //! cannot do without files. Clients, other nodes and status pages have a share each: a storm of
 //! clients may neither cut the node off from its cluster nor make it look dead. Every connection
-//! has to show that it speaks ([`Patience`]): one that is opened and says nothing gives its place
+//! has to show that it speaks ([`IdleTimeout`]): one that is opened and says nothing gives its place
 //! back. Where accepting itself fails, it is tried again after a pause, never in a loop that takes
 //! a core.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
+
+use crate::shell::logging::Seldom;
 
 /// Of the files that the process may have open: RocksDB gets a half (`engines.rs`), and the logs and
 /// the way to other nodes what is left.
@@ -33,9 +35,6 @@ const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Before accepting is tried again after an error that will not go away by itself.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Between two lines of the log that say the same.
-const SAY_EVERY: Duration = Duration::from_secs(60);
-
 /// What an HTTP/2 connection begins with.
 const HTTP2_PREFACE_BYTES: usize = 24;
 
@@ -47,40 +46,44 @@ const PREFACE_MAX: Duration = Duration::from_secs(5);
 const STATUS_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// The places that all connections of one kind share.
-pub(crate) struct Gate {
+pub(crate) struct ConnectionLimit {
     /// Who comes through it, for people.
     from: &'static str,
     places: Arc<Semaphore>,
     places_max: usize,
-    said: Said,
+    /// Lines about connections beyond the limit.
+    full: Seldom,
 }
 
-impl Gate {
+impl ConnectionLimit {
     /// These are for a process that may have so many files open.
-    pub fn of_clients(open_files_max: u64) -> Gate {
-        Gate::new("clients", open_files_max / CLIENTS_SHARE)
+    pub fn of_clients(open_files_max: u64) -> ConnectionLimit {
+        ConnectionLimit::new("clients", open_files_max / CLIENTS_SHARE)
     }
 
-    pub fn of_nodes(open_files_max: u64) -> Gate {
-        Gate::new("other nodes", open_files_max / NODES_SHARE)
+    pub fn of_nodes(open_files_max: u64) -> ConnectionLimit {
+        ConnectionLimit::new("other nodes", open_files_max / NODES_SHARE)
     }
 
-    pub fn of_status_pages(open_files_max: u64) -> Gate {
-        Gate::new("readers of status pages", open_files_max / STATUS_SHARE)
+    pub fn of_status_pages(open_files_max: u64) -> ConnectionLimit {
+        ConnectionLimit::new("readers of status pages", open_files_max / STATUS_SHARE)
     }
 
-    fn new(from: &'static str, places: u64) -> Gate {
+    fn new(from: &'static str, places: u64) -> ConnectionLimit {
         let places_max = places.clamp(1, CONNECTIONS_MAX) as usize;
         let places = Arc::new(Semaphore::new(places_max));
-        Gate { from, places, places_max, said: Said::default() }
+        ConnectionLimit { from, places, places_max, full: Seldom::default() }
     }
 
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
         let place = self.places.clone().try_acquire_owned().ok();
-        if place.is_none() && self.said.is_due() {
+        if place.is_none()
+            && let Some(left_out) = self.full.may_write()
+        {
             let connections = self.places_max;
             tracing::error!(
                 connections,
+                left_out,
                 "as many connections of {} as the limit of open files allows: new ones are closed",
                 self.from
             );
@@ -91,29 +94,35 @@ impl Gate {
 
 /// How long a connection may say nothing.
 #[derive(Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct IdleTimeout {
     silence_max: Duration,
     /// Once so many bytes have come, silence is watched over elsewhere; none: it never is.
     preface_bytes: Option<usize>,
 }
 
-impl Patience {
-    pub const GRPC: Patience =
-        Patience { silence_max: PREFACE_MAX, preface_bytes: Some(HTTP2_PREFACE_BYTES) };
-    pub const STATUS: Patience = Patience { silence_max: STATUS_IDLE_MAX, preface_bytes: None };
+impl IdleTimeout {
+    pub const GRPC: IdleTimeout =
+        IdleTimeout { silence_max: PREFACE_MAX, preface_bytes: Some(HTTP2_PREFACE_BYTES) };
+    pub const STATUS: IdleTimeout =
+        IdleTimeout { silence_max: STATUS_IDLE_MAX, preface_bytes: None };
 }
 
 /// A socket that connections are taken from.
-pub(crate) struct Door {
+pub(crate) struct LimitedListener {
     listener: TcpListener,
-    gate: Gate,
-    patience: Patience,
-    said: Said,
+    limit: ConnectionLimit,
+    idle_timeout: IdleTimeout,
+    /// Lines about failures to accept.
+    failed: Seldom,
 }
 
-impl Door {
-    pub fn new(listener: TcpListener, gate: Gate, patience: Patience) -> Door {
-        Door { listener, gate, patience, said: Said::default() }
+impl LimitedListener {
+    pub fn new(
+        listener: TcpListener,
+        limit: ConnectionLimit,
+        idle_timeout: IdleTimeout,
+    ) -> LimitedListener {
+        LimitedListener { listener, limit, idle_timeout, failed: Seldom::default() }
     }
 
     /// The next connection that there is a place for.
@@ -122,19 +131,19 @@ impl Door {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
                     // Dropped, it is closed.
-                    let Some(place) = self.gate.enter() else { continue };
+                    let Some(place) = self.limit.enter() else { continue };
                     if let Err(error) = stream.set_nodelay(true) {
                         // Gone already, then.
                         tracing::debug!(%from, "a connection without a future: {error}");
                     }
-                    return (Connection::new(stream, place, self.patience), from);
+                    return (Connection::new(stream, place, self.idle_timeout), from);
                 }
                 Err(error) => {
                     if is_of_one_connection(&error) {
                         continue;
                     }
-                    if self.said.is_due() {
-                        tracing::error!("connections cannot be accepted: {error}");
+                    if let Some(left_out) = self.failed.may_write() {
+                        tracing::error!(left_out, "connections cannot be accepted: {error}");
                     }
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 }
@@ -143,7 +152,7 @@ impl Door {
     }
 }
 
-impl axum::serve::Listener for Door {
+impl axum::serve::Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -162,25 +171,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// When something was last said.
-#[derive(Default)]
-struct Said(Mutex<Option<Instant>>);
-
-impl Said {
-    fn is_due(&self) -> bool {
-        let mut said = self.0.lock().expect("no panic holds it");
-        let due = said.is_none_or(|at| at.elapsed() >= SAY_EVERY);
-        if due {
-            *said = Some(Instant::now());
-        }
-        due
-    }
-}
-
 /// A connection in its place.
 pub(crate) struct Connection {
     stream: TcpStream,
-    patience: Patience,
+    idle_timeout: IdleTimeout,
     /// While silence is watched over here.
     silence: Option<Pin<Box<Sleep>>>,
     heard_bytes: usize,
@@ -188,21 +182,23 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, patience: Patience) -> Self {
-        let silence = Some(Box::pin(tokio::time::sleep(patience.silence_max)));
-        Connection { stream, patience, silence, heard_bytes: 0, _place: place }
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, idle_timeout: IdleTimeout) -> Self {
+        let silence = Some(Box::pin(tokio::time::sleep(idle_timeout.silence_max)));
+        Connection { stream, idle_timeout, silence, heard_bytes: 0, _place: place }
     }
 
     fn hear(&mut self, bytes: usize) {
         let Some(silence) = &mut self.silence else { return };
-        match self.patience.preface_bytes {
+        match self.idle_timeout.preface_bytes {
             Some(preface) => {
                 self.heard_bytes += bytes;
                 if self.heard_bytes >= preface {
                     self.silence = None;
                 }
             }
-            None => silence.as_mut().reset(tokio::time::Instant::now() + self.patience.silence_max),
+            None => {
+                silence.as_mut().reset(tokio::time::Instant::now() + self.idle_timeout.silence_max)
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! message included: it becomes a line like all others.
 
 mod lines;
+mod seldom;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -16,6 +17,8 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::shell::config::{LogFormat, LogLevel};
 use lines::Lines;
+
+pub(crate) use seldom::Seldom;
 
 /// A process that ends waits no longer for its last lines to be written.
 const DRAIN_MAX: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
 
 use crate::node::{CallerKind, Node};
-use crate::shell::accept::{Door, Gate, Patience};
+use crate::shell::accept::{ConnectionLimit, IdleTimeout, LimitedListener};
 use crate::shell::bootstrap::{Bootstrap, BootstrapError, Intent};
 use crate::shell::config::Config;
 use crate::shell::disk_watch::DiskWatch;
@@ -171,27 +171,30 @@ impl Server {
         let budget = Budget::new(config.memory());
         let (ending, ended) = watch::channel(false);
         let mut grpc = JoinSet::new();
-        let of_nodes = (peer, Gate::of_nodes(open_files_max), CallerKind::Node, of_peers);
-        let of_users = (client, Gate::of_clients(open_files_max), CallerKind::User, of_clients);
-        for (listener, gate, kind, routes) in [of_nodes, of_users] {
-            let door = Door::new(listener, gate, Patience::GRPC);
+        let of_nodes =
+            (peer, ConnectionLimit::of_nodes(open_files_max), CallerKind::Node, of_peers);
+        let of_users =
+            (client, ConnectionLimit::of_clients(open_files_max), CallerKind::User, of_clients);
+        for (listener, limit, kind, routes) in [of_nodes, of_users] {
+            let listener = LimitedListener::new(listener, limit, IdleTimeout::GRPC);
             let budget = match kind {
                 CallerKind::Node => budget.of_nodes(),
                 CallerKind::User => budget.clone(),
             };
             let origins = Origins::new(kind, budget);
-            let serving = serve(door, origins, routes, ended.clone());
+            let serving = serve(listener, origins, routes, ended.clone());
             match kind {
                 CallerKind::Node => grpc.spawn_on(serving, peers.handle()),
                 CallerKind::User => grpc.spawn(serving),
             };
         }
         let mut background = JoinSet::new();
-        let status_gate = Gate::of_status_pages(open_files_max);
-        let status_door = Door::new(status_listener, status_gate, Patience::STATUS);
+        let status_limit = ConnectionLimit::of_status_pages(open_files_max);
+        let status_listener =
+            LimitedListener::new(status_listener, status_limit, IdleTimeout::STATUS);
         let pages = status::router(status.clone());
         background.spawn(async move {
-            if let Err(error) = axum::serve(status_door, pages).await {
+            if let Err(error) = axum::serve(status_listener, pages).await {
                 tracing::error!("the status address is no longer served: {error}");
             }
         });
@@ -364,11 +367,16 @@ async fn count_start(data: Arc<DataDir>) -> Result<u64, StartError> {
     Ok(joined(tokio::task::spawn_blocking(count)).await?)
 }
 
-async fn serve(door: Door, origins: Origins, routes: Routes, mut ended: watch::Receiver<bool>) {
-    let incoming = futures::stream::unfold((door, origins), |(door, origins)| async {
-        let (connection, _) = door.next().await;
+async fn serve(
+    listener: LimitedListener,
+    origins: Origins,
+    routes: Routes,
+    mut ended: watch::Receiver<bool>,
+) {
+    let incoming = futures::stream::unfold((listener, origins), |(listener, origins)| async {
+        let (connection, _) = listener.next().await;
         let connection = origins.of(connection);
-        Some((Ok::<_, std::io::Error>(connection), (door, origins)))
+        Some((Ok::<_, std::io::Error>(connection), (listener, origins)))
     });
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))

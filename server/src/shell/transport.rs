@@ -24,6 +24,7 @@ use self::queue::Queue;
 use crate::control::is_address;
 use crate::handle::StoreHandle;
 use crate::node::Node;
+use crate::shell::logging::Seldom;
 
 /// Who this node is, to other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,12 +158,9 @@ pub(crate) struct Arrivals {
     directory: Arc<Directory>,
     stores: StoreHandle,
     counts: Arc<Counts>,
-    /// Senders whose refusal was logged: they try again and again.
-    refused: Mutex<BTreeSet<(u64, u64)>>,
+    /// Lines about senders that are refused: they try again and again.
+    refused: Seldom,
 }
-
-/// Refused senders that are remembered at most; beyond, each refusal is logged.
-const REFUSED_MAX: usize = 1024;
 
 impl Arrivals {
     pub fn new(
@@ -171,7 +169,7 @@ impl Arrivals {
         stores: StoreHandle,
         counts: Arc<Counts>,
     ) -> Self {
-        Arrivals { me, directory, stores, counts, refused: Mutex::default() }
+        Arrivals { me, directory, stores, counts, refused: Seldom::default() }
     }
 
     /// A sender opened a stream.
@@ -188,7 +186,9 @@ impl Arrivals {
         let RaftMessages { cluster_id, from_node_id, to_node_id, envelopes } = batch;
         if let Err(reason) = check(self.me, cluster_id, to_node_id) {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.log_once((cluster_id, from_node_id), &reason);
+            if let Some(left_out) = self.refused.may_write() {
+                tracing::warn!(from_node_id, reason, left_out, "refusing raft messages");
+            }
             return Err(Status::failed_precondition(reason));
         }
         self.counts.received.fetch_add(envelopes.len() as u64, Ordering::Relaxed);
@@ -200,16 +200,6 @@ impl Arrivals {
             }
         }
         Ok(())
-    }
-
-    fn log_once(&self, sender: (u64, u64), reason: &str) {
-        let mut refused = self.refused.lock().expect("no panic holds it");
-        if !refused.contains(&sender) {
-            tracing::warn!(from_node_id = sender.1, reason, "refusing raft messages");
-            if refused.len() < REFUSED_MAX {
-                refused.insert(sender);
-            }
-        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options,
+};
 
 use super::collect::{FilterFactory, Filters};
 use crate::ColumnFamily;
@@ -106,6 +108,12 @@ impl StateOptions {
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        // In parts, of which a lookup needs one of each. Whole, those of a file of a million keys are
+        // larger than a part of the cache that has a lock of its own, so they are never kept there: each
+        // lookup reads megabytes and checks their sum.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_pin_top_level_index_and_filter(true);
         match cf {
             ColumnFamily::Current | ColumnFamily::Lock | ColumnFamily::Meta => {
                 table.set_block_size(POINT_BLOCK_BYTES);
@@ -120,5 +128,53 @@ impl StateOptions {
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
         options.set_block_based_table_factory(&table);
         options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+
+    use super::*;
+    use crate::{Reader, RocksState, Span, StateEngine, WriteBatch, keys};
+
+    /// Keys of one file: their filter has 750 kilobytes.
+    const KEYS: usize = 600_000;
+
+    /// In parts of half a megabyte.
+    const CACHE_BYTES: usize = 8 << 20;
+
+    #[test]
+    fn a_lookup_in_a_file_of_many_keys_reads_nothing_that_the_last_one_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StateOptions {
+            block_cache_bytes: CACHE_BYTES,
+            memtable_bytes: 512 << 20,
+            memtables_bytes: 1 << 30,
+            ..Default::default()
+        };
+        let state = RocksState::open(directory.path(), options).unwrap();
+        let key = |number: usize| keys::current(format!("{number:08}").as_bytes());
+        for first in (0..KEYS).step_by(10_000) {
+            let mut batch = WriteBatch::default();
+            for number in first..first + 10_000 {
+                batch.put(ColumnFamily::Current, key(number), Bytes::from_static(b"v"));
+            }
+            state.write(batch).unwrap();
+        }
+        state.flush().unwrap();
+        // What was just flushed is pinned.
+        state.compact(ColumnFamily::Current, &Span::everything());
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        let blocks_read = |number: usize| {
+            let mut context = PerfContext::default();
+            context.reset();
+            assert!(state.get(ColumnFamily::Current, &key(number)).unwrap().is_some());
+            context.metric(PerfMetric::BlockReadCount)
+        };
+        assert!(blocks_read(7) > 0, "the keys are in a file");
+        assert_eq!(blocks_read(7), 0);
+        assert_eq!(blocks_read(8), 0, "it lies beside the other");
     }
 }

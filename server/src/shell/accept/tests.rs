@@ -1,5 +1,7 @@
 //! Tests of connection limits and idle timeouts.
 
+use std::time::Instant;
+
 use std::net::Ipv4Addr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,10 +11,13 @@ use super::*;
 /// Short, so that the test is; whoever speaks does so long before.
 const SILENCE_MAX: Duration = Duration::from_millis(300);
 
-async fn door(open_files_max: u64, patience: Patience) -> (Door, SocketAddr) {
+async fn listener(open_files_max: u64, idle_timeout: IdleTimeout) -> (LimitedListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    (Door::new(listener, Gate::of_clients(open_files_max), patience), address)
+    (
+        LimitedListener::new(listener, ConnectionLimit::of_clients(open_files_max), idle_timeout),
+        address,
+    )
 }
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -21,14 +26,14 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn beyond_the_share_of_open_files_a_connection_is_closed_at_once() {
-    let (door, address) = door(2 * CLIENTS_SHARE, Patience::GRPC).await;
+    let (listener, address) = listener(2 * CLIENTS_SHARE, IdleTimeout::GRPC).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(TcpStream::connect(address).await.unwrap());
     }
-    let first = door.next().await;
-    let _second = door.next().await;
-    let next = tokio::spawn(async move { door.next().await.1 });
+    let first = listener.next().await;
+    let _second = listener.next().await;
+    let next = tokio::spawn(async move { listener.next().await.1 });
     assert!(is_closed(&mut streams[2]).await);
     // Its place is for the next one.
     drop(first);
@@ -38,10 +43,10 @@ async fn beyond_the_share_of_open_files_a_connection_is_closed_at_once() {
 
 #[tokio::test]
 async fn a_connection_that_does_not_finish_its_preface_ends() {
-    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::GRPC };
-    let (door, address) = door(100, patience).await;
+    let idle_timeout = IdleTimeout { silence_max: SILENCE_MAX, ..IdleTimeout::GRPC };
+    let (listener, address) = listener(100, idle_timeout).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut connection, _) = door.next().await;
+    let (mut connection, _) = listener.next().await;
     stream.write_all(&[1; HTTP2_PREFACE_BYTES - 1]).await.unwrap();
     let mut heard = [0; HTTP2_PREFACE_BYTES];
     let ended = connection.read_exact(&mut heard).await.unwrap_err();
@@ -51,10 +56,10 @@ async fn a_connection_that_does_not_finish_its_preface_ends() {
 
 #[tokio::test]
 async fn once_the_preface_has_come_silence_is_no_end() {
-    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::GRPC };
-    let (door, address) = door(100, patience).await;
+    let idle_timeout = IdleTimeout { silence_max: SILENCE_MAX, ..IdleTimeout::GRPC };
+    let (listener, address) = listener(100, idle_timeout).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut connection, _) = door.next().await;
+    let (mut connection, _) = listener.next().await;
     stream.write_all(&[1; HTTP2_PREFACE_BYTES]).await.unwrap();
     connection.read_exact(&mut [0; HTTP2_PREFACE_BYTES]).await.unwrap();
     let silent = tokio::time::timeout(2 * SILENCE_MAX, connection.read_u8()).await;
@@ -65,10 +70,10 @@ async fn once_the_preface_has_come_silence_is_no_end() {
 
 #[tokio::test]
 async fn a_status_connection_ends_after_a_silence_that_begins_with_the_last_word() {
-    let patience = Patience { silence_max: SILENCE_MAX, ..Patience::STATUS };
-    let (door, address) = door(100, patience).await;
+    let idle_timeout = IdleTimeout { silence_max: SILENCE_MAX, ..IdleTimeout::STATUS };
+    let (listener, address) = listener(100, idle_timeout).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut connection, _) = door.next().await;
+    let (mut connection, _) = listener.next().await;
     let begun = Instant::now();
     stream.write_all(&[7; 100]).await.unwrap();
     connection.read_exact(&mut [0; 100]).await.unwrap();
@@ -84,7 +89,4 @@ fn without_a_file_to_spare_accepting_pauses_and_says_so_once() {
         assert!(!is_of_one_connection(&io::Error::from_raw_os_error(number)));
     }
     assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
-    let said = Said::default();
-    assert!(said.is_due());
-    assert!(!said.is_due());
 }

@@ -20,6 +20,7 @@ use super::pace::{CREDIT_MAX, Pace, TooSlow};
 use super::{from_wire, totals_from_wire};
 use crate::handle::StoreHandle;
 use crate::shell::disk_watch::DiskWatch;
+use crate::shell::logging::Seldom;
 use crate::shell::transport::{Identification, check};
 
 /// The header is the first that a sender sends, without being asked.
@@ -37,6 +38,8 @@ pub(crate) struct SnapshotReceiver {
     places: Semaphore,
     /// Streams whose header has not come.
     unknown: Semaphore,
+    /// Lines about headers that are refused.
+    refused: Seldom,
     pub(super) header_within: Duration,
     pub(super) silence_max: Duration,
 }
@@ -57,6 +60,7 @@ impl SnapshotReceiver {
             disk,
             places: Semaphore::new(at_once),
             unknown,
+            refused: Seldom::default(),
             header_within: HEADER_WITHIN,
             silence_max: CREDIT_MAX,
         }
@@ -102,7 +106,10 @@ impl SnapshotReceiver {
 
     fn check_header(&self, header: SnapshotHeader) -> Result<RaftEnvelope, Status> {
         if let Err(reason) = check(self.me, header.cluster_id, header.to_node_id) {
-            tracing::warn!(from_node_id = header.from_node_id, reason, "refused a snapshot");
+            if let Some(left_out) = self.refused.may_write() {
+                let from_node_id = header.from_node_id;
+                tracing::warn!(from_node_id, reason, left_out, "refused a snapshot");
+            }
             return Err(Status::failed_precondition(reason));
         }
         header.envelope.ok_or_else(|| Status::invalid_argument("a snapshot without its message"))
