@@ -51,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Settings {
     /// Keys of a span that is deleted, validated or scanned.
     pub keys: u64,
-    /// How long puts are measured alone, and beside scans.
+    /// Time for which puts are measured alone, and beside scans.
     pub lasts: Duration,
     pub memory_limit: u64,
 }

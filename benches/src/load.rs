@@ -55,7 +55,7 @@ pub trait Target: Send + Sync {
     /// The key must be there.
     fn get(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Whether counters can be incremented that way.
+    /// True if counters can be incremented that way.
     fn can_increment(&self, way: Way) -> bool;
     /// What the counter holds now; 0 if it was never incremented.
     fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>>;

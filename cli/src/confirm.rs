@@ -18,7 +18,7 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// Whether somebody has to be asked first.
+    /// True if somebody has to be asked first.
     pub fn must_ask(self) -> bool {
         !self.confirm && !self.dry_run
     }

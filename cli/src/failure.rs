@@ -70,7 +70,7 @@ impl Failure {
         }
     }
 
-    /// Whether the open transaction, where this happened in one, can never commit any more.
+    /// True if the open transaction, where this happened in one, can never commit any more.
     pub fn loses_transaction(&self) -> bool {
         matches!(self, Failure::Request(Error::Aborted { .. } | Error::Deadlock { .. }))
     }

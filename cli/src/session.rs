@@ -24,7 +24,7 @@ pub struct Streams<'a> {
     pub out: &'a mut dyn Write,
     /// For notes and questions.
     pub notes: &'a mut dyn Write,
-    /// Whether there is a person to ask: input and notes are on a terminal.
+    /// True if there is a person to ask: input and notes are on a terminal.
     pub interactive: bool,
 }
 

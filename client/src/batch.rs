@@ -163,7 +163,7 @@ pub struct Written {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
     pub commit_ts: Timestamp,
-    /// Whether the key had a value.
+    /// True if the key had a value.
     pub existed: bool,
     /// What was deleted, if asked for and there was something.
     pub previous: Option<KeyValue>,

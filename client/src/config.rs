@@ -6,8 +6,8 @@ use rangedb_proto::v1::{NodeDescriptor, NotLeader};
 
 use crate::error::{Error, Result};
 
-/// How long a request may take unless the caller says otherwise. Longer than a leader election
-/// (about two seconds), so that a failover is seen as a slow request instead of an error.
+/// Time that a request may take unless the caller says otherwise. Longer than a leader election (about
+/// two seconds), so that a failover is seen as a slow request instead of an error.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// From when on a transaction is slow unless the caller says otherwise: nothing is that slow in a

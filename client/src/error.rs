@@ -106,15 +106,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same request may be sent again as it is: it certainly did not happen, and the
-    /// reason may pass by itself.
+    /// True if the same request may be sent again as it is: it certainly did not happen, and the reason
+    /// may pass by itself.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Unavailable(_) | Error::TooBusy { .. } | Error::Locked { .. })
     }
 
-    /// Whether a transaction failed because of another one: begun anew, it may succeed. What was
-    /// read has to be read again. False for [`Error::Conflict`], where the caller's own condition
-    /// does not hold.
+    /// True if a transaction failed because of another one: begun anew, it may succeed. What was read
+    /// has to be read again. False for [`Error::Conflict`], where the caller's own condition does not
+    /// hold.
     pub fn is_transaction_conflict(&self) -> bool {
         matches!(
             self,

@@ -18,7 +18,7 @@ use crate::sender::Sender;
 /// Open for so long, a transaction or scan is no longer short. Also how often the task looks.
 const LONG: Duration = Duration::from_secs(1);
 
-/// How long a hold outlives its client: as long as a lock does, because for this long a new control
+/// Time that a hold outlives its client: as long as a lock does, because for this long a new control
 /// plane leaves the floor where it is. An election of the control range fits.
 const HOLD_TTL: Duration = Duration::from_secs(10);
 

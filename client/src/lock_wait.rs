@@ -18,7 +18,7 @@ use crate::retry::Retry;
 use crate::sender::Sender;
 use crate::transaction::heartbeat::OracleClock;
 
-/// How long a node may hold a request back at once. The lock's transaction is looked after this
+/// Time for which a node may hold a request back at once. The lock's transaction is looked after this
 /// often, which costs its range a command for each who waits.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ pub(crate) struct Waiting<'a> {
 
 struct Met {
     start_ts: u64,
-    /// How long its transaction lives from then on, unless there are heartbeats.
+    /// Time for which its transaction lives from then on, unless there are heartbeats.
     alive_for: Duration,
     /// The request was held back for it.
     was_held: bool,
@@ -95,7 +95,7 @@ impl<'a> Waiting<'a> {
         self.sender.net.now().saturating_sub(self.since)
     }
 
-    /// Whether the lock that was met last is of a transaction that began after this timestamp.
+    /// True if the lock that was met last is of a transaction that began after this timestamp.
     pub fn holder_is_younger_than(&self, start_ts: u64) -> bool {
         self.met.as_ref().is_some_and(|met| met.start_ts > start_ts)
     }

@@ -92,7 +92,7 @@ impl Fate {
 
 struct Known {
     fate: Fate,
-    /// How often locks of it were met that had to be finished.
+    /// Number of times that locks of it were met that had to be finished.
     finished: u32,
 }
 
@@ -269,7 +269,7 @@ impl Resolver {
         }
     }
 
-    /// How often this was said of the transaction.
+    /// Number of times that this was said of the transaction.
     fn note_finished(&self, lock: &v1::KeyLocked) -> u32 {
         let mut fates = self.fates.lock().unwrap();
         fates.get_mut(&place_of(lock)).map_or(1, |known| {

@@ -110,8 +110,8 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// How long an attempt that begins now may take at a node that does not say that it is there;
-    /// none if the time is up.
+    /// Time that an attempt that begins now may take at a node that does not say that it is there; none
+    /// if the time is up.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         let left = self.left();
         let timeout = match self.effect {
@@ -197,12 +197,12 @@ impl<'a> Retry<'a> {
         self.asked.clear();
     }
 
-    /// Whether an answer was lost of a request that changes something.
+    /// True if an answer was lost of a request that changes something.
     pub fn may_have_happened(&self) -> bool {
         self.may_have_happened
     }
 
-    /// Whether an answer was lost, whatever the request does.
+    /// True if an answer was lost, whatever the request does.
     pub fn has_lost_answers(&self) -> bool {
         self.lost_answers
     }

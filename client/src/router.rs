@@ -276,8 +276,8 @@ impl State {
     }
 }
 
-/// Whether `a` tells of a later shape than `b`, of the same range or of ranges that overlap. A split
-/// or merge gives what it makes a higher version than what it is made from.
+/// True if `a` tells of a later shape than `b`, of the same range or of ranges that overlap. A split or
+/// merge gives what it makes a higher version than what it is made from.
 fn is_newer(a: &RangeDescriptor, b: &RangeDescriptor) -> bool {
     let (ea, eb) = (a.epoch(), b.epoch());
     if a.range_id == b.range_id {

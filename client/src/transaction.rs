@@ -88,7 +88,7 @@ pub struct TransactionOptions {
     /// Time for each read and for the commit with all its rounds; the client's by default. A large
     /// transaction needs more.
     pub timeout: Option<Duration>,
-    /// How long to wait for a key that another transaction has locked; `timeout` by default.
+    /// Time to wait for a key that another transaction has locked; `timeout` by default.
     pub lock_wait: Option<Duration>,
     /// Lock every key when it is written, so that what has been written cannot fail for a conflict on
     /// that key any more.
@@ -189,7 +189,7 @@ impl Transaction {
         stream::iter(reads).buffered(GET_MANY_CONCURRENCY).try_collect().await
     }
 
-    /// Whether the key has a value.
+    /// True if the key has a value.
     pub async fn exists(&self, key: impl Into<Bytes>) -> Result<bool> {
         Ok(self.get(key).await?.is_some())
     }

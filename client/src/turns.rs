@@ -55,7 +55,7 @@ use hot::HotKeys;
 
 pub(crate) use conditional::{first_broken, key_of, left_by};
 
-/// How long a transaction keeps its turn while others wait: several rounds over a slow network or
+/// Time for which a transaction keeps its turn while others wait: several rounds over a slow network or
 /// disk. Beyond that it is the caller who takes so long, and must not stop the others.
 pub(crate) const TURN_MAX: Duration = Duration::from_millis(250);
 
@@ -220,13 +220,13 @@ impl Turns {
         self.state.lock().unwrap().hot.heat(key, now);
     }
 
-    /// Whether transactions take turns at the key.
+    /// True if transactions take turns at the key.
     pub fn is_hot(&self, key: &Bytes) -> bool {
         let now = self.net.now();
         self.state.lock().unwrap().hot.is_hot(key, now)
     }
 
-    /// Whether somebody had the turn of a hot key then or later.
+    /// True if somebody had the turn of a hot key then or later.
     pub fn has_changed_since(&self, key: &Bytes, since: Duration) -> bool {
         self.state.lock().unwrap().hot.has_changed_since(key, since)
     }
@@ -242,7 +242,7 @@ impl Taker {
 }
 
 impl Turn {
-    /// Whether it is of this key, and was not taken away.
+    /// True if it is of this key, and was not taken away.
     pub fn is_held_of(&self, key: &Bytes) -> bool {
         let state = self.turns.state.lock().unwrap();
         self.key == *key && state.queues.get(key).is_some_and(|queue| queue.holder == self.ticket)

@@ -4,15 +4,15 @@ use crate::v1::{Epoch, RangeDescriptor, Replica, ReplicaRole};
 
 /// Questions to a [`RangeDescriptor`]. An empty end key means that the range has no end.
 pub trait RangeDescriptorExt {
-    /// Whether the range holds the key.
+    /// True if the range holds the key.
     fn contains(&self, key: &[u8]) -> bool;
-    /// Whether the range holds every key of `[start, end)`; an empty `end` has no end.
+    /// True if the range holds every key of `[start, end)`; an empty `end` has no end.
     fn covers(&self, start: &[u8], end: &[u8]) -> bool;
     /// The epoch, or zeros where none was set.
     fn epoch(&self) -> Epoch;
     fn replica(&self, replica_id: u64) -> Option<&Replica>;
     fn replica_on(&self, node_id: u64) -> Option<&Replica>;
-    /// Whether a joint-consensus change is under way.
+    /// True if a joint-consensus change is under way.
     fn in_joint_change(&self) -> bool;
 }
 

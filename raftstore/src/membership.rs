@@ -37,8 +37,8 @@ pub(crate) fn conf_state(descriptor: &RangeDescriptor) -> ConfState {
     conf
 }
 
-/// Whether these can be the replicas of a range: ids that are used once and were handed out, roles
-/// that are known, and somebody to decide, in both configurations of a joint one.
+/// True if these can be the replicas of a range: ids that are used once and were handed out, roles that
+/// are known, and somebody to decide, in both configurations of a joint one.
 pub(crate) fn are_sound(replicas: &[Replica], next_replica_id: u64) -> bool {
     let mut ids: Vec<u64> = replicas.iter().map(|replica| replica.replica_id).collect();
     ids.sort_unstable();
@@ -50,7 +50,7 @@ pub(crate) fn are_sound(replicas: &[Replica], next_replica_id: u64) -> bool {
     once && given && known && decided
 }
 
-/// Whether both have the same members in the same parts.
+/// True if both have the same members in the same parts.
 pub(crate) fn same_members(a: &ConfState, b: &ConfState) -> bool {
     let sorted = |ids: &[u64]| {
         let mut ids = ids.to_vec();

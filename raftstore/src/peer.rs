@@ -81,7 +81,7 @@ pub(crate) struct Peer {
     /// A snapshot that raft was told of and has not yet handed back for installing.
     staged: Option<StagedIn>,
     installing: Option<Installing>,
-    /// Why this replica stands still.
+    /// Reason why this replica stands still.
     quarantine: Option<Quarantine>,
     /// Somebody said that this replica is no member any more, and the control plane has not.
     removal_claimed: bool,
@@ -256,7 +256,7 @@ impl Peer {
         self.rejitter();
     }
 
-    /// Whether this replica alone decides.
+    /// True if this replica alone decides.
     pub fn is_lone_voter(&self) -> bool {
         let conf = crate::membership::conf_state(self.descriptor());
         conf.voters == [self.me.replica_id] && conf.voters_outgoing.is_empty()

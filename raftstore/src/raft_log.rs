@@ -267,7 +267,7 @@ impl RaftLog {
         LogChange::HardState { range_id: self.range.0, state: self.hard_state.clone() }
     }
 
-    /// Whether the entry is in the log, or just behind its beginning.
+    /// True if the entry is in the log, or just behind its beginning.
     fn holds(&self, at: Position) -> Result<bool, rangedb_storage::Error> {
         let within = (self.truncated.index..=self.last_index).contains(&at.index);
         Ok(within && self.term_at(at.index)? == at.term)

@@ -217,7 +217,7 @@ impl Store {
         Ok(pass.effects)
     }
 
-    /// Whether a pass has work without a new event.
+    /// True if a pass has work without a new event.
     pub fn has_work(&self) -> bool {
         !self.touched.is_empty() || !self.inbox.is_empty() || !self.log_changes.is_empty()
     }
@@ -484,8 +484,8 @@ impl Store {
     }
 }
 
-/// Whether a replica can have got there: what is calculated with these figures does not overflow,
-/// and raft knows the members.
+/// True if a replica can have got there: what is calculated with these figures does not overflow, and
+/// raft knows the members.
 fn is_sound(stored: &RangeState) -> bool {
     let Some(descriptor) = &stored.descriptor else { return false };
     stored.applied_index <= INDEX_MAX

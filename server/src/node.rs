@@ -129,7 +129,7 @@ pub struct DiskSpace {
     pub available_bytes: u64,
 }
 
-/// How long the gateway tries on behalf of a request that does not say how long it waits.
+/// Time for which the gateway tries on behalf of a request that does not say how long it waits.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -327,12 +327,12 @@ impl Node {
         self.oracle().newest().0
     }
 
-    /// Why the cluster no longer wants this node, if so: the process then ends.
+    /// Reason why the cluster no longer wants this node, if so: the process then ends.
     pub fn stopped(&self) -> Option<String> {
         self.stopped.lock().expect("no panic holds it").clone()
     }
 
-    /// Why the node should get no requests, as far as the control plane's answers tell.
+    /// Reason why the node should get no requests, as far as the control plane's answers tell.
     pub fn not_ready(&self) -> Option<String> {
         self.readiness().reason(self.started, self.net.now())
     }
@@ -348,7 +348,7 @@ impl Node {
         self.readiness().unfit_to_lead = !fit;
     }
 
-    /// Whether this node is the control plane now.
+    /// True if this node is the control plane now.
     pub fn is_control_plane(&self) -> bool {
         self.control().is_some()
     }

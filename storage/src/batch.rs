@@ -148,7 +148,7 @@ struct Below<'a> {
     records: Box<dyn Records + 'a>,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// Whether key and value hold a record that was not given away yet.
+    /// True if key and value hold a record that was not given away yet.
     loaded: bool,
 }
 

@@ -8,7 +8,7 @@
 
 use crate::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord};
 
-/// Whether the record is out of sight at this bound and nothing else hangs on it. At bound 0 nothing
+/// True if the record is out of sight at this bound and nothing else hangs on it. At bound 0 nothing
 /// is.
 pub fn is_collectable(cf: ColumnFamily, stored: &[u8], bound: u64) -> bool {
     match cf {

@@ -78,7 +78,7 @@ impl Collector {
         flushed
     }
 
-    /// Whether the flush that begins now carries bounds. Of flushes at the same time the first alone
+    /// True if the flush that begins now carries bounds. Of flushes at the same time the first alone
     /// does: the others may have begun too early for them.
     pub fn begin_flush(&self) -> bool {
         let mut stages = self.stages();

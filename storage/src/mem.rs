@@ -34,7 +34,7 @@ struct Inner {
     flushed: Families,
     /// Written since then, in order: `flushed` with these is `visible`.
     unflushed: VecDeque<WriteBatch>,
-    /// How many batches were flushed, ever.
+    /// Number of batches that were ever flushed.
     flushed_batches: u64,
     staged: BTreeMap<u64, StagedRecords>,
     next_staged_id: u64,

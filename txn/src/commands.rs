@@ -28,7 +28,7 @@ use rangedb_storage::Error;
 
 use crate::lock::Lock;
 
-/// Why the evaluation of a command ended before it wrote anything.
+/// Reason why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {
     /// The command breaks a rule, a condition does not hold, or what it needs is damaged: the same
     /// on every replica that has the same bytes.

@@ -53,7 +53,7 @@ pub const GARBAGE_BYTES_MAX: usize = 1024 * 1024;
 /// make a hot key cheap, enough to spare most keys the seek.
 const NEWER_VERSIONS_MAX: usize = 4;
 
-/// Whether a deleted version, the newest of its key, is as good as none.
+/// True if a deleted version, the newest of its key, is as good as none.
 pub(crate) fn is_spent(current: &Record, collect_below: u64) -> bool {
     current.is_deleted() && current.mod_ts < collect_below
 }
@@ -245,8 +245,8 @@ impl<'a> Pass<'a> {
         self.reader.scan(cf, from, &self.span.end, Direction::Forward)
     }
 
-    /// Whether the bounds allow one more record. What is left of a key is always looked at, so that
-    /// the next walk begins at a key that this one has not seen, unless it found something there.
+    /// True if the bounds allow one more record. What is left of a key is always looked at, so that the
+    /// next walk begins at a key that this one has not seen, unless it found something there.
     fn may_look_at(&mut self, key: &Bytes) -> bool {
         if self.key.as_ref() != Some(key) {
             if self.walk_left == 0 || self.bytes_left == 0 {

@@ -44,12 +44,12 @@ pub const PREVIOUS_BYTES_MAX: usize = COMMAND_BYTES_MAX;
 /// Ends of spans may be one byte longer than a key: the longest key's successor.
 const END_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 
-/// Whether the key belongs to the system's own key space, which user requests may not touch.
+/// True if the key belongs to the system's own key space, which user requests may not touch.
 pub fn is_system_key(key: &[u8]) -> bool {
     key.starts_with(SYSTEM_PREFIX)
 }
 
-/// Whether the key can be read or written.
+/// Checks that the key can be read or written.
 ///
 /// # Errors
 ///

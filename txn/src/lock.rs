@@ -76,7 +76,7 @@ impl Lock {
         self.kind == LockKind::Pessimistic
     }
 
-    /// Whether a read has to know what becomes of the transaction: it may commit a version that the
+    /// True if a read has to know what becomes of the transaction: it may commit a version that the
     /// read would have to show. A pessimistic lock has none to commit.
     pub(crate) fn hides_a_version(&self, at: ReadAt) -> bool {
         let soon_enough = match at {

@@ -74,7 +74,7 @@ impl Memory {
         if start_ts < self.range.collected_below_ts { Err(self.too_old()) } else { Ok(()) }
     }
 
-    /// Whether a transaction that has no lock here can still take one.
+    /// True if a transaction that has no lock here can still take one.
     pub(crate) fn may_lock(&self, start_ts: u64) -> bool {
         start_ts >= self.range.floor_ts
     }

@@ -40,7 +40,7 @@ pub enum Locks {
 }
 
 impl Locks {
-    /// Whether the lock stops a read at `at`.
+    /// True if the lock stops a read at `at`.
     pub(crate) fn stop(&self, lock: &Lock, at: ReadAt) -> bool {
         match self {
             Locks::Ignored => false,

@@ -16,7 +16,7 @@ use crate::read::ReadAt;
 use crate::versions::{self, Walk};
 use crate::walk_budget::WalkBudget;
 
-/// Why reads cannot be confirmed.
+/// Reason why reads cannot be confirmed.
 pub(crate) enum Finding {
     Newer(WriteConflict),
     Locked(KeyLocked),

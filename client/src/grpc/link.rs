@@ -58,7 +58,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Window of HTTP/2 flow control: 10 Gbit/s at 1 ms and more than a page of a scan.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// How often requests whose callers left are swept up.
+/// Interval at which requests whose callers left are swept up.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 type Answer = oneshot::Sender<Result<response::Body, CallError>>;
@@ -71,7 +71,7 @@ pub(super) struct Link {
     reconnect_wait: Duration,
 }
 
-/// Why a link stops being connected.
+/// Reason why a link stops being connected.
 enum End {
     /// Nobody uses it any more.
     Unused,

@@ -36,7 +36,7 @@ pub(crate) trait Item: Sized {
     /// Bytes that it adds to a command.
     fn bytes(&self) -> usize;
 
-    /// Whether all of it lies in the range.
+    /// True if all of it lies in the range.
     fn is_in(&self, range: &RangeDescriptor) -> bool {
         range.contains(self.key())
     }

@@ -195,7 +195,7 @@ impl Drop for Inner {
     }
 }
 
-/// Whether an asynchronous commit may name all of its keys in one lock.
+/// True if an asynchronous commit may name all of its keys in one lock.
 fn is_small(writes: &[Mutation]) -> bool {
     let key_bytes: usize = writes.iter().map(|write| write.key.len()).sum();
     writes.len() <= ASYNC_COMMIT_KEYS_MAX && key_bytes <= ASYNC_COMMIT_KEY_BYTES_MAX

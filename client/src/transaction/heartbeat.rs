@@ -17,8 +17,8 @@ use crate::net::Net;
 use crate::retry::{Effect, Retry};
 use crate::sender::Sender;
 
-/// How long a lock lives without a heartbeat: how long others wait for a client that died. Several
-/// elections fit, so that a living client's heartbeat gets through.
+/// Time for which a lock lives without a heartbeat: how long others wait for a client that died.
+/// Several elections fit, so that a living client's heartbeat gets through.
 pub(crate) const LOCK_TTL: Duration = Duration::from_secs(10);
 
 /// Two heartbeats may get lost.
@@ -37,7 +37,7 @@ impl OracleClock {
         OracleClock { millis: received.millis(), at: net.now() }
     }
 
-    /// How long until the oracle is there; 0 if it is.
+    /// Time until the oracle is there; 0 if it is.
     pub fn time_until(&self, millis: u64, net: &dyn Net) -> Duration {
         let passed = net.now().saturating_sub(self.at).as_millis() as u64;
         Duration::from_millis(millis.saturating_sub(self.millis.saturating_add(passed)))

@@ -20,8 +20,8 @@ use crate::retry::{Effect, Retry};
 /// Time for each chunk of a rollback. If one does not get through, the locks behind it expire.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the caller of a failed commit waits for its rollback: enough for a cluster that is well.
-/// If it takes longer, it goes on in the background.
+/// Time for which the caller of a failed commit waits for its rollback: enough for a cluster that is
+/// well. If it takes longer, it goes on in the background.
 const CLEAN_UP_WAIT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]

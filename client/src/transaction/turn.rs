@@ -37,7 +37,7 @@ struct State {
 }
 
 impl TransactionTurn {
-    /// Whether nobody asked before.
+    /// True if nobody asked before.
     fn ask(&self) -> bool {
         !std::mem::replace(&mut self.0.lock().unwrap().asked, true)
     }
@@ -85,7 +85,7 @@ impl Inner {
         }
     }
 
-    /// Whether the snapshot is one of now.
+    /// True if the snapshot is one of now.
     async fn renew_snapshot(&self) -> bool {
         let Client { sender, timestamps, holds, .. } = &self.client;
         let asked_at = sender.net.now();

@@ -51,15 +51,15 @@ use crate::error::{Error, Result};
 use crate::lock_wait::Waiting;
 use crate::retry::{Effect, Retry};
 
-/// How long a transaction that holds locks waits for one of an older transaction. The older one waits
-/// on for the younger until its deadline: so of two that wait for each other one goes on.
+/// Time for which a transaction that holds locks waits for one of an older transaction. The older one
+/// waits on for the younger until its deadline: so of two that wait for each other one goes on.
 pub(super) const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
 
 /// Between two timestamps when the oracle is behind what a range has promised: a busy range counts
 /// up from its last commit and may be ahead by a few.
 const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
-/// How long a commit whose answers were lost waits for its primary's word, beyond its deadline.
+/// Time for which a commit whose answers were lost waits for its primary's word, beyond its deadline.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Time for each chunk of locks that are left when the transaction is decided. If one does not get

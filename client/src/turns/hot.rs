@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// How long a key stays hot after the last conflict or wait: a crowd that pauses for less finds its
-/// queue again. Longer costs little, because an empty queue is passed without waiting.
+/// Time for which a key stays hot after the last conflict or wait: a crowd that pauses for less finds
+/// its queue again. Longer costs little, because an empty queue is passed without waiting.
 const HOT_FOR: Duration = Duration::from_secs(1);
 
 /// Keys that are hot at once. A crowd at more keys than this hardly meets at any of them.
@@ -48,7 +48,7 @@ impl HotKeys {
         self.0.get(key).is_some_and(|hot| now < hot.until)
     }
 
-    /// Whether something became of a hot key then or later.
+    /// True if something became of a hot key then or later.
     pub fn has_changed_since(&self, key: &Bytes, since: Duration) -> bool {
         self.0.get(key).is_some_and(|hot| hot.changed_at >= since)
     }

@@ -28,7 +28,7 @@ pub(super) enum Kind {
 impl Entry {
     /// # Errors
     ///
-    /// Why no replica of this version can apply the entry.
+    /// Reason why no replica of this version can apply the entry.
     pub fn read(entry: &raft::eraftpb::Entry, before: &RangeDescriptor) -> Result<Entry, String> {
         match entry.get_entry_type() {
             EntryType::EntryNormal if entry.data.is_empty() => {

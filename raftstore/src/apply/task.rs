@@ -107,7 +107,7 @@ pub struct AppliedMembership {
     pub change: Option<(ConfChangeV2, Box<RangeDescriptor>)>,
 }
 
-/// Why a replica stands still.
+/// Reason why a replica stands still.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
     pub cause: QuarantineCause,

@@ -28,7 +28,7 @@ const TERM_STEP_MAX: u64 = 1 << 32;
 pub(crate) const INDEX_MAX: u64 = u64::MAX >> 1;
 
 impl Peer {
-    /// Whether a replica with a sound log could have sent the message.
+    /// True if a replica with a sound log could have sent the message.
     pub(super) fn is_credible(&self, message: &Message) -> bool {
         let (own_term, last_index) = (self.term(), self.raw.raft.raft_log.last_index());
         let terms = 1..=own_term.saturating_add(TERM_STEP_MAX);
@@ -74,8 +74,8 @@ impl Peer {
     }
 }
 
-/// Whether entries stand one behind the other and behind the place that the message names, with
-/// terms that never fall.
+/// True if entries stand one behind the other and behind the place that the message names, with terms
+/// that never fall.
 fn entries_follow(message: &Message) -> bool {
     // Only the place before the first entry has no term.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
@@ -91,7 +91,7 @@ fn entries_follow(message: &Message) -> bool {
     })
 }
 
-/// Whether apply knows what the entry is: each is decoded there in the same way. Changes of membership
+/// True if apply knows what the entry is: each is decoded there in the same way. Changes of membership
 /// are rare and raft-rs acts on them, so they are looked at whole.
 fn is_known_kind(entry: &Entry) -> bool {
     match entry.get_entry_type() {

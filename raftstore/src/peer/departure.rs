@@ -138,7 +138,7 @@ impl Peer {
         pass.effects.push(Effect::Send(self.envelope(gone, Body::Removed(descriptor))));
     }
 
-    /// Whether a majority of the voters has committed the newest membership change, as this leader
+    /// True if a majority of the voters has committed the newest membership change, as this leader
     /// knows it. In a joint configuration nobody leaves.
     fn majority_knows_membership(&self) -> bool {
         if self.descriptor().in_joint_change() || self.applied().index < self.membership_index {

@@ -81,7 +81,7 @@ impl Peer {
         pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
     }
 
-    /// Whether a snapshot's descriptor can be this range's, says what raft is told, and has a part for
+    /// True if a snapshot's descriptor can be this range's, says what raft is told, and has a part for
     /// this replica.
     fn may_become(&self, descriptor: &RangeDescriptor, metadata: &SnapshotMetadata) -> bool {
         let (start, end) = (&descriptor.start_key, &descriptor.end_key);

@@ -117,9 +117,9 @@ impl Peer {
         Err(Error::Refused(format!("learner {id} has not caught up")))
     }
 
-    /// Whether a replica's log is near this leader's. After a snapshot raft takes up the stream of
-    /// entries only with the next one, which in an idle range never comes: a replica that has all
-    /// there is counts too.
+    /// True if a replica's log is near this leader's. After a snapshot raft takes up the stream of
+    /// entries only with the next one, which in an idle range never comes: a replica that has all there
+    /// is counts too.
     pub(super) fn is_near(&self, id: u64) -> bool {
         let last = self.raw.raft.raft_log.last_index();
         self.raw.raft.prs().get(id).is_some_and(|progress| {

@@ -99,7 +99,7 @@ impl Peer {
         }
     }
 
-    /// Whether reads wait that only a quorum can let through, and it can be asked.
+    /// True if reads wait that only a quorum can let through, and it can be asked.
     pub fn wants_read_round(&self, now: Monotonic) -> bool {
         let ready = self.leading.as_ref().is_some_and(|leading| leading.ready);
         let leased = self.is_leased(now);

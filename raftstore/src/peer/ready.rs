@@ -132,7 +132,7 @@ impl Peer {
     }
 }
 
-/// Whether a planted bug lets the message leave before what it promises is durable.
+/// True if a planted bug lets the message leave before what it promises is durable.
 #[cfg(feature = "planted")]
 fn leaves_early(message: &Message) -> bool {
     use rangedb_planted::Bug;

@@ -40,7 +40,7 @@ fn is_answer(kind: MessageType) -> bool {
 }
 
 impl Peer {
-    /// Whether this replica heard its leader within an election timeout, whose lease counts on it to
+    /// True if this replica heard its leader within an election timeout, whose lease counts on it to
     /// give no vote until then. Raft refuses votes by the same measure, but takes a later term from
     /// whatever else comes with one, and forgets the leader over it: also from a late answer to what
     /// this replica asked before it heard that leader. As a follower it has no use for answers.

@@ -54,7 +54,7 @@ impl Peer {
         }
     }
 
-    /// Whether a replica said anything within an election timeout.
+    /// True if a replica said anything within an election timeout.
     pub(super) fn is_heard(&self, replica_id: u64) -> bool {
         let silent = self.heard.get(&replica_id).map(|heard| self.ticks - heard.tick);
         silent.is_some_and(|ticks| ticks <= self.config.election_ticks as u64)

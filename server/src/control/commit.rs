@@ -38,7 +38,7 @@ pub fn in_term(term: u64) -> Condition {
     Condition { key: keys::CONTROL_TERM.into(), test: Some(condition::Test::Value(value)) }
 }
 
-/// Why a change of the control plane's keys did not take place.
+/// Reason why a change of the control plane's keys did not take place.
 pub enum CommitError {
     /// A condition did not hold: somebody else changed the keys first.
     Conflict,

@@ -47,8 +47,8 @@ use super::commit::put;
 use super::{Control, keys};
 use pace::Pace;
 
-/// How long a hold in memory may last without being told again, and so how long a new control plane
-/// waits: as long as a lock lives.
+/// Time for which a hold in memory may last without being told again, and so how long a new control
+/// plane waits: as long as a lock lives.
 const HOLD_TTL_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a hold's name.

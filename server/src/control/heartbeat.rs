@@ -13,7 +13,7 @@ use rangedb_proto::v1::{
 use super::commit::put;
 use super::{Control, join, keys, schedule, settings};
 
-/// How often silence is looked at.
+/// Interval at which silence is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ranges that one reply says to be elsewhere at most: descriptors may be long. The next reply, half a
@@ -191,7 +191,7 @@ impl Control {
     }
 }
 
-/// Whether the node may speak for the range: it says that it leads it, and has a replica there.
+/// True if the node may speak for the range: it says that it leads it, and has a replica there.
 fn is_of_leader(report: &RangeReport, node_id: u64) -> bool {
     let descriptor = report.descriptor.as_ref();
     report.leader_node_id == node_id

@@ -28,7 +28,7 @@ pub const AHEAD_MS_MAX: u64 = 100;
 /// For so few at once twice as much: whoever asks for very many keeps nobody else from theirs.
 const FEW: u32 = 256;
 
-/// Why no timestamps can be had.
+/// Reason why no timestamps can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoneNow {
     /// A further bound is to be committed first.
@@ -66,7 +66,7 @@ impl Oracle {
         self.agreed = Some((shown, monotonic));
     }
 
-    /// Why time does not go by the clock of this node, as of the last reading.
+    /// Reason why time does not go by the clock of this node, as of the last reading.
     pub fn doubt(&self) -> Option<Doubt> {
         self.time.doubt()
     }

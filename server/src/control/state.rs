@@ -60,7 +60,7 @@ impl State {
         setting.in_force(stored).to_owned()
     }
 
-    /// Why a stored value is not in force, with the name of its setting.
+    /// Reason why a stored value is not in force, with the name of its setting.
     pub fn unusable_settings(&self) -> Vec<(&'static str, String)> {
         let stored = |setting: &'static Setting| Some((setting, self.config.get(setting.name)?));
         let stored = settings::SETTINGS.iter().filter_map(stored);

@@ -28,7 +28,7 @@ const GAIN_SHARE: u32 = 100;
 /// A clock shows whole milliseconds: up to this much more has passed.
 const WITHIN_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
 
-/// Why time does not go by the clock of the oracle's node.
+/// Reason why time does not go by the clock of the oracle's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// A new oracle has not yet heard from a majority of the nodes.
@@ -71,7 +71,7 @@ impl Time {
         Time { now, at: None, seen, gain: LEAP_MAX, unsettled: seen.is_none(), doubt: None }
     }
 
-    /// Why time does not go by the clock, as of the last reading.
+    /// Reason why time does not go by the clock, as of the last reading.
     pub fn doubt(&self) -> Option<Doubt> {
         self.doubt
     }

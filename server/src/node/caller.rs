@@ -14,8 +14,8 @@ use rangedb_txn::is_system_key;
 
 use crate::memory::{Share, Taken};
 
-/// How long a request waits for memory that all share before it is sent away: others' answers leave in
-/// less, unless nobody reads them.
+/// Time for which a request waits for memory that all share before it is sent away: others' answers
+/// leave in less, unless nobody reads them.
 const MEMORY_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// When whoever was sent away may try again.

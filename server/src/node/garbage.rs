@@ -173,7 +173,7 @@ impl Node {
         Ok(())
     }
 
-    /// Whether the view, which was taken under the floor, shows no lock from below it. Those that it
+    /// True if the view, which was taken under the floor, shows no lock from below it. Those that it
     /// shows are settled, as far as their transactions are over.
     async fn settle_locks(&self, view: &ReadView, floor_ts: u64) -> Result<bool, v1::Error> {
         let (start, end) = (view.descriptor.start_key.clone(), view.descriptor.end_key.clone());

@@ -17,7 +17,7 @@ use crate::control::Seen;
 /// takes a few times this.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a heartbeat may take before the next one is tried.
+/// Time that a heartbeat may take before the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time, as the last answer had it.

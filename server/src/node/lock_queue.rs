@@ -29,7 +29,7 @@ const WAITERS_MAX: usize = 10_000;
 /// answered between the two.
 const RELEASED_MAX: usize = 4_096;
 
-/// Why a wait ended.
+/// Reason why a wait ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum Wake {
     /// Ask the range again.
@@ -156,7 +156,7 @@ impl LockQueues {
         std::mem::take(&mut self.lock().ended)
     }
 
-    /// Whether there is anything to tell, now or later.
+    /// True if there is anything to tell, now or later.
     pub fn is_idle(&self) -> bool {
         let inner = self.lock();
         inner.queues.is_empty() && inner.ended.is_empty()
@@ -271,7 +271,7 @@ mod tests {
         Bytes::from_static(b"k")
     }
 
-    /// Whether it was woken for its turn.
+    /// True if it was woken for its turn.
     fn has_turn(woken: &mut oneshot::Receiver<Wake>) -> bool {
         woken.try_recv().expect("not dropped") == Some(Wake::Turn)
     }

@@ -37,7 +37,7 @@ impl Readiness {
         now.saturating_sub(self.answered_at.unwrap_or(started))
     }
 
-    /// Why the node is not ready.
+    /// Reason why the node is not ready.
     pub fn reason(&self, started: Duration, now: Duration) -> Option<String> {
         if self.answered_at.is_none() {
             return Some("the control plane has not answered this node yet".to_owned());

@@ -28,7 +28,7 @@ use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
 use super::{Caller, Node};
 use crate::memory::Taken;
 
-/// How often the first of a queue asks the range again without having been woken.
+/// Interval at which the first of a queue asks the range again without having been woken.
 const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// A wait is reported when it lasts longer than about this.

@@ -196,8 +196,8 @@ fn is_refusal(reply: &CommandReply) -> bool {
     }
 }
 
-/// How long a request may wait for a lock. Time is left for asking the range once more: cut off in
-/// the middle of that, it would have an outcome that nobody knows.
+/// Time for which a request may wait for a lock. Time is left for asking the range once more: cut off
+/// in the middle of that, it would have an outcome that nobody knows.
 fn wait_within(lock_wait_ms: u32, timeout: Duration) -> Duration {
     Duration::from_millis(lock_wait_ms.into()).min(timeout / 2)
 }

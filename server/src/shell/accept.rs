@@ -92,7 +92,7 @@ impl ConnectionLimit {
     }
 }
 
-/// How long a connection may say nothing.
+/// Time for which a connection may say nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct IdleTimeout {
     silence_max: Duration,
@@ -165,7 +165,7 @@ impl axum::serve::Listener for LimitedListener {
     }
 }
 
-/// Whether it went away before it was accepted; the next one may be well.
+/// True if it went away before it was accepted; the next one may be well.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

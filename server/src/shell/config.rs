@@ -63,7 +63,7 @@ pub struct Config {
     pub memory_limit: u64,
 }
 
-/// How much the engines may use.
+/// Limits of the engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageConfig {
     /// Bytes of blocks of the state that are kept in memory.

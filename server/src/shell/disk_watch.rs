@@ -147,7 +147,7 @@ impl DiskWatch {
         Waiting(&self.waiting)
     }
 
-    /// Whether a write of so many bytes is worth another try, as far as anybody can tell.
+    /// True if a write of so many bytes is worth another try, as far as anybody can tell.
     pub fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(RETRY_SLACK_BYTES);
         space_of(&self.data_dir).map_or(true, |space| space.available_bytes >= wanted)

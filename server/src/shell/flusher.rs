@@ -151,8 +151,7 @@ impl Interval {
         Interval { length, passed: Duration::ZERO, looked_at: now }
     }
 
-    /// Whether it is over, and the next one has begun. To be asked more often than every
-    /// [`STEP_MAX`].
+    /// True if it is over, and the next one has begun. To be asked more often than every [`STEP_MAX`].
     fn is_over(&mut self, now: Instant) -> bool {
         self.passed += now.saturating_duration_since(self.looked_at).min(STEP_MAX);
         self.looked_at = now;

@@ -77,7 +77,7 @@ pub struct Identity {
     formation: Option<FormationRecord>,
     /// Stores have run on this directory: its founding replicas may have promised things since.
     pub opened: bool,
-    /// How long replicas of the process that ran last refuse votes after they heard a leader, in
+    /// Time for which replicas of the process that ran last refuse votes after they heard a leader, in
     /// microseconds: leaders of that time may still count on it.
     #[serde(default)]
     pub vote_embargo_us: u64,

@@ -234,7 +234,7 @@ fn stalled_after(config: &Config) -> Duration {
     Duration::from_micros(config.raft.election_ticks as u64 * config.raft.tick_us / 2)
 }
 
-/// Whether the directory is one of those that the cluster was founded on.
+/// True if the directory is one of those that the cluster was founded on.
 fn is_founder(identity: &Identity) -> bool {
     let formation = identity.formation().unwrap_or_default();
     formation.nodes.iter().any(|node| node.directory_id == identity.directory_id)

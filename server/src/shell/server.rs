@@ -50,7 +50,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Calls that one connection may have under way.
 const CONNECTION_STREAMS_MAX: u32 = 1024;
 
-/// Why a server did not come up, or went down by itself.
+/// Reason why a server did not come up, or went down by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

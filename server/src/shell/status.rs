@@ -44,7 +44,7 @@ pub(crate) struct Stores {
 }
 
 impl Status {
-    /// Why the node should get no requests now: it does not answer, or does not hold what it should.
+    /// Reason why the node should get no requests now: it does not answer, or does not hold what it should.
     pub fn not_ready(&self) -> Option<String> {
         if self.front.is_stopping() {
             return Some("the node is stopping".to_owned());
@@ -58,7 +58,7 @@ impl Status {
 }
 
 impl Stores {
-    /// Why the stores do not go on.
+    /// Reason why the stores do not go on.
     pub fn stuck(&self) -> Option<String> {
         if let Some(shard) = self.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER) {
             return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));

@@ -203,7 +203,7 @@ impl Arrivals {
     }
 }
 
-/// Whether what names this cluster and receiver is meant for this node.
+/// True if what names this cluster and receiver is meant for this node.
 pub(crate) fn check(me: Identification, cluster_id: u64, to_node_id: u64) -> Result<(), String> {
     if cluster_id != me.cluster_id {
         return Err(format!(

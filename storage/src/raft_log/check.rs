@@ -177,7 +177,7 @@ impl CheckedFile {
         header.is_some_and(|header| header.starts_with(MAGIC) && header.ends_with(&VERSION))
     }
 
-    /// Whether its header was written whole, or anything stands behind it.
+    /// True if its header was written whole, or anything stands behind it.
     fn is_begun(&self) -> bool {
         self.has_header() || self.bytes.len() > FILE_HEADER_BYTES
     }
@@ -222,7 +222,7 @@ impl CheckedFile {
     }
 }
 
-/// Whether the bytes end in their checksum, xor the signature.
+/// True if the bytes end in their checksum, xor the signature.
 fn is_sound(bytes: &[u8], signature: u32) -> bool {
     let Some((bytes, crc)) = bytes.split_last_chunk::<CRC_BYTES>() else { return false };
     !bytes.is_empty() && crc32fast::hash(bytes) == u32::from_le_bytes(*crc) ^ signature

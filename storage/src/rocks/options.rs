@@ -41,8 +41,8 @@ pub struct StateOptions {
     pub verify_bytes_max: u64,
     /// A staged snapshot is written in files of about this length, gathered in memory before.
     pub staged_file_bytes: usize,
-    /// Whether files are merged in the background. Off only where the directory must not change
-    /// while nothing is written to it, as in tests that copy it.
+    /// True if files are merged in the background. Off only where the directory must not change while
+    /// nothing is written to it, as in tests that copy it.
     pub compaction: bool,
 }
 

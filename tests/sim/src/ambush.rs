@@ -87,7 +87,7 @@ impl Ambush {
         *self.lock() = Waiting::default();
     }
 
-    /// Whether anything waits for the moment.
+    /// True if anything waits for the moment.
     pub fn waits_for(&self, moment: Moment) -> bool {
         let waiting = self.lock();
         waiting.crashes.contains(&moment)

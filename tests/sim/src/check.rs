@@ -68,7 +68,7 @@ impl Watch {
         self.note(|_| Err(wrong.into()));
     }
 
-    /// Whether somebody got a timestamp.
+    /// True if somebody got a timestamp.
     pub fn timestamps_came(&self) -> bool {
         self.0.lock().expect("no panic holds it").checks.timestamps.came()
     }

@@ -15,7 +15,7 @@ use crate::schedule::Micros;
 use crate::workload::Worker;
 use crate::world::World;
 
-/// How long a client tries an operation, unless it says otherwise.
+/// Time for which a client tries an operation, unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A place for a client.

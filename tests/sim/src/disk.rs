@@ -26,7 +26,7 @@ pub struct Identity {
     pub known_nodes: Vec<NodeDescriptor>,
 }
 
-/// How long the disk takes.
+/// Time that the disk takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     pub sync_max: Micros,
@@ -37,7 +37,7 @@ impl Speed {
     pub const GOOD: Speed = Speed { sync_max: 2 * MILLISECOND, flush_max: 20 * MILLISECOND };
 }
 
-/// How much room there is.
+/// Room on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Space {
     Enough,
@@ -69,7 +69,7 @@ pub struct Disk {
     failing: bool,
     /// Handed to the log writer, in order.
     appends: VecDeque<Append>,
-    /// How many of them the sync under way covers; 0 if none is.
+    /// Number of them that the sync under way covers; 0 if none is.
     syncing: usize,
 }
 
@@ -94,7 +94,7 @@ impl Disk {
         self.syncing == 0
     }
 
-    /// How long the oldest log write has waited.
+    /// Time for which the oldest log write has waited.
     pub fn waits_for(&self, now: Micros) -> Micros {
         self.appends.front().map_or(0, |append| now - append.at)
     }
@@ -119,7 +119,7 @@ impl Disk {
         Ok(tokens)
     }
 
-    /// Whether log writes are on their way that throw away all there is of a range.
+    /// True if log writes are on their way that throw away all there is of a range.
     pub fn is_replacing(&self, range: u64) -> bool {
         let replaces = |change: &LogChange| match change {
             LogChange::Reset { range_id, .. } | LogChange::Destroy { range_id } => {
@@ -145,7 +145,7 @@ impl Disk {
         self.log.set_full(space == Space::None);
     }
 
-    /// Whether an error comes from what was done to the disk.
+    /// True if an error comes from what was done to the disk.
     pub fn explains(&self, error: &Error) -> bool {
         match error {
             Error::Io(_) => self.failing,

@@ -10,7 +10,7 @@ use crate::net::{SimNet, peer_address};
 use crate::occurrence::Occurrence;
 use crate::process::descriptor;
 
-/// How long a node may take to answer.
+/// Time that a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Between two rounds over all peers, at most.

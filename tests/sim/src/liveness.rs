@@ -106,7 +106,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether every range has as many voters as it should, all on running nodes, and no others.
+/// True if every range has as many voters as it should, all on running nodes, and no others.
 pub(crate) fn is_fully_replicated(world: &World) -> bool {
     let wanted = world.slots.len().min(3);
     let running: Vec<u64> = world
@@ -131,7 +131,7 @@ pub(crate) fn is_fully_replicated(world: &World) -> bool {
         })
 }
 
-/// Whether of every range all members, and nobody else, hold a replica, and all at the same entry.
+/// True if of every range all members, and nobody else, hold a replica, and all at the same entry.
 pub(crate) fn agrees(world: &World) -> bool {
     let mut ranges: BTreeMap<u64, Vec<(u64, RangeStatus)>> = BTreeMap::new();
     for (slot, status) in world.replicas() {

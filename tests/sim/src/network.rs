@@ -20,7 +20,7 @@ pub struct Weather {
     /// Of 10,000 messages, how many take up to `stray_delay` longer.
     pub strayed: u32,
     pub stray_delay: Micros,
-    /// Whether a message may overtake another on the same link.
+    /// True if a message may overtake another on the same link.
     pub overtaking: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct Lag {
     pub until: Micros,
     /// At most.
     pub by: Micros,
-    /// Whether it gets there little by little, so that nobody notices a silence: a message takes as
+    /// True if it gets there little by little, so that nobody notices a silence: a message takes as
     /// much longer as most of the time since the beginning.
     pub grows: bool,
 }
@@ -104,7 +104,7 @@ impl Network {
         Some(at)
     }
 
-    /// Whether a raft message comes a second time.
+    /// True if a raft message comes a second time.
     pub fn repeats(&self, rng: &mut fastrand::Rng) -> bool {
         one_of(rng, self.weather.repeated)
     }

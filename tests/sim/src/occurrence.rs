@@ -109,7 +109,7 @@ pub enum Fault {
     },
     /// A follower's process ends, and stays away until it needs a snapshot.
     LeaveBehind,
-    /// Whether it does.
+    /// True if it does.
     LookBehind {
         episode: u64,
         slot: usize,

@@ -14,7 +14,7 @@ const AGAIN_PERCENT: u32 = 25;
 /// And how many reads before, at most: some of them are from below the floor by now.
 const AGAIN_BACK_MAX: usize = 300;
 
-/// How long a transaction stays open, at most: twice as long as a hold lives.
+/// Time for which a transaction stays open, at most: twice as long as a hold lives.
 const OPEN_MAX: Micros = 20 * SECOND;
 
 impl Worker {

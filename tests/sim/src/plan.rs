@@ -55,10 +55,11 @@ pub struct Plan {
     pub retention_seconds: Option<u64>,
     /// How fast commands collect old versions. Slowly: what they leave, compaction finds.
     pub walk_pace: WalkPace,
-    /// How long a snapshot waits for its turn to be read and sent, at most. Only where old versions are
-    /// dropped does its view change meanwhile.
+    /// Time for which a snapshot waits for its turn to be read and sent, at most. Only where old
+    /// versions are dropped does its view change meanwhile.
     pub stream_waits_max: Micros,
-    /// How long an applier lets its work wait, at most: heavy commands of other ranges, a stalled write.
+    /// Time for which an applier lets its work wait, at most: heavy commands of other ranges, a stalled
+    /// write.
     pub apply_max: Micros,
     /// Lengths of a tick, of which a node takes another one each time it starts: timings that are being
     /// changed one node after the other.
@@ -67,7 +68,7 @@ pub struct Plan {
     pub liar: Option<usize>,
     /// Kinds of faults, each with the mean time between two.
     pub faults: Vec<(Fault, Micros)>,
-    /// How long a node is down or stands still, at most.
+    /// Time for which a node is down or stands still, at most.
     pub outage_max: Micros,
     /// Until everything is mended.
     pub safety_phase: Micros,

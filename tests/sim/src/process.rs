@@ -129,7 +129,7 @@ pub struct Site {
     /// Of 10,000 passes, in how many the process stands still between the pass and its effects.
     pub stalls: u32,
     pub walk_pace: WalkPace,
-    /// How long a snapshot waits for its turn, at most.
+    /// Time for which a snapshot waits for its turn, at most.
     pub stream_waits_max: Micros,
     /// Longest time for which an applier lets its work wait.
     pub apply_max: Micros,
@@ -658,7 +658,7 @@ fn room(space: Space) -> Room {
     }
 }
 
-/// Whether compaction has something to go by.
+/// True if compaction has something to go by.
 fn may_compact(disk: &Disk) -> bool {
     disk.state.collected_up_to(&Span::everything()) > 0
 }

@@ -165,7 +165,7 @@ pub fn send(
     Ok(())
 }
 
-/// Why a stream breaks off.
+/// Reason why a stream breaks off.
 pub enum Broken {
     /// It began in another life of the process.
     BeganEarlier,

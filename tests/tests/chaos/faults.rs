@@ -13,7 +13,8 @@ use super::link::State;
 use super::network::Place;
 use super::world::World;
 
-/// How long an episode lasts: from less than an election to a few of them (about two seconds each).
+/// Time for which an episode lasts: from less than an election to a few of them (about two seconds
+/// each).
 const LASTS_MS: std::ops::RangeInclusive<u64> = 300..=6_000;
 
 /// And how long the cluster is left alone afterwards.

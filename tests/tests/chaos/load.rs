@@ -30,7 +30,7 @@ const DEAD_PER_MILLE: u32 = 2;
 const GIVEN_UP_ONE_IN: u32 = 40;
 const GIVEN_UP_WITHIN_MS: u64 = 150;
 
-/// How long a request may take, drawn for each step: below and above a failover.
+/// Time that a request may take, drawn for each step: below and above a failover.
 const TIMEOUTS: [Duration; 3] =
     [Duration::from_millis(700), Duration::from_secs(2), Duration::from_secs(5)];
 

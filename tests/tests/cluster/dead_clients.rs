@@ -15,11 +15,11 @@ use crate::support::wait::{SOON, check, until};
 /// In two ranges.
 const KEYS: [&str; 2] = ["/dead", "dead"];
 
-/// How long a lock lives without a heartbeat.
+/// Time for which a lock lives without a heartbeat.
 const LOCK_TTL: Duration = Duration::from_secs(10);
 
-/// How long those wait who must not be in the way of a dead client: what is above the time to live is
-/// for a machine that does other things too.
+/// Time for which those wait who must not be in the way of a dead client: what is above the time to
+/// live is for a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a client that puts "new" at keys of two ranges and waits until it has stopped where it

@@ -24,7 +24,7 @@ const RETENTION: Duration = Duration::from_secs(5);
 /// By less than this the floor does not rise, so that it may stand so far below a hold.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long a new control plane leaves the floor where it is.
+/// Time for which a new control plane leaves the floor where it is.
 const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// For what takes a new control plane and some retentions, on a machine with other things to do.

@@ -21,7 +21,7 @@ const CLUSTERS_MAX: usize = 2;
 
 static SLOTS: Semaphore = Semaphore::const_new(CLUSTERS_MAX);
 
-/// How long clients of tests try: longer than any failover.
+/// Time for which clients of tests try: longer than any failover.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A leadership rests for twenty seconds before it is moved, and moves are made one at a time.

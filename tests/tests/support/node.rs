@@ -16,7 +16,7 @@ use super::ports::free_address;
 use super::process::Process;
 use super::wait::{SOON, check, until};
 
-/// How long a node may take to stop: handing over its leaderships is bounded by this.
+/// Time that a node may take to stop: handing over its leaderships is bounded by this.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Lines of the log that a failed test prints.

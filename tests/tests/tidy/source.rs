@@ -99,7 +99,7 @@ fn may_sleep(path: &str) -> bool {
     SLEEPERS.iter().any(|(sleeper, _)| *sleeper == path)
 }
 
-/// Whether the word stands in the line by itself and not as a part of a longer one.
+/// True if the word stands in the line by itself and not as a part of a longer one.
 fn has_word(line: &str, word: &str) -> bool {
     let part = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
     let bytes = line.as_bytes();

@@ -49,7 +49,7 @@ impl Outcome {
     }
 }
 
-/// Whether what a test does to a cluster, or another client's work, explains this error. Every other
+/// True if what a test does to a cluster, or another client's work, explains this error. Every other
 /// one is a fault of the cluster by itself: nobody asked for what does not exist or is forbidden.
 pub fn is_explained(error: &Error) -> bool {
     error.is_transaction_conflict()
@@ -63,7 +63,7 @@ pub fn is_explained(error: &Error) -> bool {
         )
 }
 
-/// Whether what was asked for lies so far back that it is not kept. Explained only where a test has
+/// True if what was asked for lies so far back that it is not kept. Explained only where a test has
 /// that come about.
 pub fn is_too_old(error: &Error) -> bool {
     matches!(error, Error::TooOld { .. })

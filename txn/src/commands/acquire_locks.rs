@@ -46,7 +46,7 @@ pub(crate) fn apply(
     Ok(command_reply::Body::LocksAcquired(LocksAcquired { current, for_update_ts }))
 }
 
-/// Whether the key can be locked. Returns the transaction's lock, if it has one there, and the
+/// Checks that the key can be locked. Returns the transaction's lock, if it has one there, and the
 /// newest version.
 fn check(
     memory: &Memory,

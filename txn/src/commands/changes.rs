@@ -42,7 +42,7 @@ pub(crate) struct Value {
 }
 
 impl Change {
-    /// Whether the key has a value, as the command sees it by now.
+    /// True if the key has a value, as the command sees it by now.
     pub(crate) fn has_value(&self) -> bool {
         match (&self.after, &self.before) {
             (Some(after), _) => matches!(after, After::Put(_)),

@@ -19,7 +19,8 @@ use super::plan::KEYS;
 use super::resolver::Resolver;
 use super::support::logged::Logged;
 
-/// How long a lock lives, in the oracle's milliseconds: now and then less than a transaction takes.
+/// Time for which a lock lives, in the oracle's milliseconds: now and then less than a transaction
+/// takes.
 pub const ALIVE_MS: u64 = 400;
 
 /// Where the second range begins.
@@ -37,7 +38,7 @@ pub struct Cluster {
     oracle: Timestamp,
     is_faulty: bool,
     late: Vec<(usize, command::Body)>,
-    /// Whether floors rise in this run: in some they do not, so that nobody is too old.
+    /// True if floors rise in this run: in some they do not, so that nobody is too old.
     collects: bool,
     resolvers: Vec<Resolver>,
     /// Versions that were there before garbage was collected, by key and commit timestamp.
@@ -52,7 +53,7 @@ pub enum Obstacle {
     Unknown,
 }
 
-/// Why a read was not answered.
+/// Reason why a read was not answered.
 pub enum Refused {
     Locked(KeyLocked),
     TooOld,

@@ -64,7 +64,7 @@ pub struct History {
     /// From the oldest to the newest.
     versions: BTreeMap<Bytes, Vec<Version>>,
     records: Vec<Record>,
-    /// How many of the versions are not stored any more.
+    /// Number of versions that are not stored any more.
     collected: usize,
 }
 

@@ -89,7 +89,7 @@ struct StatusView {
     ranges_quarantined: u32,
     /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
     timestamps_ahead_ms: Option<i64>,
-    /// Why timestamps do not go by the control leader's clock; null if they do.
+    /// Reason why timestamps do not go by the control leader's clock; null if they do.
     clock_doubt: Option<String>,
     nodes: Vec<NodeView>,
 }

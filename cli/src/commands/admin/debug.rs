@@ -103,12 +103,12 @@ impl Row<'_> {
         if self.lock.async_commit { "async" } else { "two-phase" }
     }
 
-    /// How long its transaction has been going on.
+    /// Time for which its transaction has been going on.
     fn age_ms(&self) -> u64 {
         self.now.millis().saturating_sub(Timestamp(self.lock.start_ts).millis())
     }
 
-    /// How long the lock still lives; below 0, how long ago it expired.
+    /// Time for which the lock still lives; below 0, how long ago it expired.
     fn alive_ms(&self) -> i64 {
         self.lock.alive_until_ms.cast_signed().saturating_sub(self.now.millis().cast_signed())
     }

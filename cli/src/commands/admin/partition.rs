@@ -92,7 +92,7 @@ impl SkipEntry {
     }
 }
 
-/// Why the entry could not be applied.
+/// Reason why the entry could not be applied.
 fn reason(reply: &SkipEntryReply) -> &str {
     reply.replicas.first().map_or("no reason is known", |replica| &replica.reason)
 }

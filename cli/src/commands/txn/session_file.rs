@@ -30,8 +30,8 @@ const HEAD_BYTES_MAX: usize = 64;
 /// Far above what the limits of a transaction come to: what is longer is not read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// How long to wait for another run that works on the same transaction: as long as its requests
-/// usually may take.
+/// Time to wait for another run that works on the same transaction: as long as its requests usually may
+/// take.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two looks at the lock.

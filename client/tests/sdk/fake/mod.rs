@@ -71,9 +71,9 @@ pub struct State {
     pub directory_down: bool,
     /// What the directory says, where that differs from the truth.
     pub directory: Option<Vec<Range>>,
-    /// Whether a node that is not the leader says who is.
+    /// True if a node that is not the leader says who is.
     pub hints: bool,
-    /// Whether scans say where the next page begins.
+    /// True if scans say where the next page begins.
     pub resume_keys: bool,
     /// Rows in one page of a scan.
     pub page_rows: usize,

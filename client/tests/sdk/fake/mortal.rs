@@ -19,7 +19,7 @@ pub struct Mortal {
     cluster: Cluster,
     calls: Arc<AtomicUsize>,
     dies_at: usize,
-    /// Whether the last call still arrives.
+    /// True if the last call still arrives.
     last_arrives: bool,
     dead: Arc<AtomicBool>,
 }

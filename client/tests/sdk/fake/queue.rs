@@ -9,7 +9,7 @@ use rangedb_client::v1::{self, KeyLocked, command, command_reply, error::Kind, r
 use super::ranges::Answer;
 use super::{Cluster, Mode, State};
 
-/// How often a request that is held back is looked at again.
+/// Interval at which a request that is held back is looked at again.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
 impl Cluster {

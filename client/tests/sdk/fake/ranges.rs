@@ -204,7 +204,7 @@ impl State {
         Err(v1::Error::new(Kind::TooOld(too_old), "below the floor"))
     }
 
-    /// Whether the node leads the range that the request means.
+    /// True if the node leads the range that the request means.
     fn check(&self, node: u64, header: Option<v1::RangeHeader>) -> Result<(), v1::Error> {
         let header = header.unwrap();
         let range_id = header.range_id;

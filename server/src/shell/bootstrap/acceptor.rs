@@ -38,14 +38,14 @@ pub(super) fn accept(identity: &mut Identity, ballot: Ballot, formation: &Format
     true
 }
 
-/// Whether others can still go above the ballot. One of the last round, once promised, would keep a
+/// True if others can still go above the ballot. One of the last round, once promised, would keep a
 /// cluster from ever being formed.
 fn is_near(identity: &Identity, ballot: Ballot) -> bool {
     let promised = identity.promised().map_or(0, |promised| promised.round);
     ballot.round <= promised.saturating_add(ROUNDS_AHEAD_MAX)
 }
 
-/// Whether a cluster can be made of it.
+/// True if a cluster can be made of it.
 pub(super) fn is_sound(formation: &Formation) -> bool {
     let ids = formation.nodes.iter().map(|node| node.node_id);
     formation.cluster_id != 0

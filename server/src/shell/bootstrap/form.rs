@@ -17,8 +17,8 @@ use crate::shell::identity::{Ballot, Membership};
 /// Between two rounds of asking: short against the start of a process.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// How long a bare majority waits for the others, so that nodes started together found the cluster
-/// together.
+/// Time for which a bare majority waits for the others, so that nodes started together found the
+/// cluster together.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Each place in the order of addresses lets the ones before it go first for this long; a ballot

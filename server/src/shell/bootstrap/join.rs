@@ -9,7 +9,7 @@ use rangedb_proto::v1::{BootstrapReply, JoinCluster, NodeDescriptor, request, re
 use super::{Bootstrap, BootstrapError, blocking};
 use crate::shell::identity::Membership;
 
-/// How long a cluster may take to admit a node: it may be electing a leader.
+/// Time that a cluster may take to admit a node: it may be electing a leader.
 const ADMISSION_MAX: Duration = Duration::from_secs(5);
 
 impl Bootstrap {
@@ -79,7 +79,7 @@ impl Bootstrap {
     }
 }
 
-/// Why this node is not admitted.
+/// Reason why this node is not admitted.
 struct Refusal {
     by_the_cluster: bool,
     reason: String,

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use crate::control::describes_a_node;
 use crate::shell::identity::Membership;
 
-/// How long one node may take to answer: a connection and two syncs. Whoever is slower counts as
+/// Time that one node may take to answer: a connection and two syncs. Whoever is slower counts as
 /// absent this time.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 

@@ -37,8 +37,8 @@ const ROW_BYTES: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024;
 /// what rows cost beside their bytes.
 const RANGE_BYTES: usize = 4 * PAGE_BYTES;
 
-/// How long a call waits for others of its connection whose answers are not read, unless it says how
-/// long it waits.
+/// Time for which a call waits for others of its connection whose answers are not read, unless it says
+/// how long it waits.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl KvService {

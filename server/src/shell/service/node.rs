@@ -30,7 +30,7 @@ use super::traced::{self, traced};
 use crate::memory::Taken;
 use crate::node::{Caller, Node};
 
-/// How long a request that does not say so is worked on.
+/// Time for which a request that does not say so is worked on.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// No request is worked on for longer, whatever it says.

@@ -91,7 +91,7 @@ impl Waiting {
     }
 }
 
-/// Whether the message carries entries. A raft message is opaque but for its first field, the type,
+/// True if the message carries entries. A raft message is opaque but for its first field, the type,
 /// which protobuf writes first: tag 1 as a varint, then `MsgAppend`, which is 3.
 fn is_bulk(envelope: &RaftEnvelope) -> bool {
     matches!(&envelope.body, Some(Body::Message(message)) if message.starts_with(&[0x08, 0x03]))

@@ -46,7 +46,7 @@ impl Timestamps {
         Ok(())
     }
 
-    /// Whether any were handed out.
+    /// True if any were handed out.
     pub fn came(&self) -> bool {
         !self.handed_out.is_empty()
     }

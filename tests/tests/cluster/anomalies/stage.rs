@@ -11,8 +11,8 @@ use rangedb_client::{
     Batch, Client, Error, Isolation, RangeOptions, Transaction, TransactionOptions,
 };
 
-/// How long a step waits for a lock. Nobody releases one while another step waits, so this only has
-/// to be longer than what is not locked takes.
+/// Time for which a step waits for a lock. Nobody releases one while another step waits, so this only
+/// has to be longer than what is not locked takes.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// How a story's transactions are run.

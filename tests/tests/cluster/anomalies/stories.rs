@@ -292,7 +292,7 @@ async fn two_edges(stage: &Stage) -> bool {
     one.commit().await && stage.values().await[..2] == [Some(0), Some(25)]
 }
 
-/// How many of these keys have a value.
+/// Number of these keys that have a value.
 async fn count(stage: &Stage, keys: [Key; 2]) -> usize {
     let values = stage.values().await;
     keys.into_iter().filter(|key| values[*key as usize].is_some()).count()

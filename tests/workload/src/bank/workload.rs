@@ -39,7 +39,7 @@ pub struct Settings {
     pub opening: i64,
     pub amount_max: i64,
     pub ways: Vec<Way>,
-    /// How long to wait for another transfer's lock.
+    /// Time to wait for another transfer's lock.
     pub lock_wait: Duration,
     /// Old versions are not kept for longer than a transfer may take: some are refused for that.
     pub soon_too_old: bool,

@@ -46,7 +46,7 @@ pub struct Settings {
     /// Out of 100 transactions, how many are under snapshot isolation.
     pub snapshot_percent: u32,
     pub modes: Vec<Mode>,
-    /// How long to wait for another transaction's lock.
+    /// Time to wait for another transaction's lock.
     pub lock_wait: Duration,
     /// Out of 1000 transactions, how many are suspended in the middle and taken up again.
     pub suspended_per_mille: u32,
@@ -319,7 +319,7 @@ impl ListAppend {
     }
 }
 
-/// Why a transaction did not get to its end.
+/// Reason why a transaction did not get to its end.
 enum Stopped {
     Failed(Error),
     /// After it was asked to commit.

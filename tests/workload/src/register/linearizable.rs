@@ -15,7 +15,7 @@ use super::{Input, Operation, Output, Value};
 /// thousand; what takes more has dozens of overlapping operations with unknown outcomes.
 const STEPS_MAX: usize = 2_000_000;
 
-/// Whether the search came to an end.
+/// True if the search came to an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Search {
     Complete,
