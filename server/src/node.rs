@@ -406,8 +406,8 @@ impl Node {
         }
     }
 
-    /// As [`Node::confirm`], but for a near timestamp, which has to be waited for before anything is told
-    /// that came of it.
+    /// As [`Node::confirm`], but for a near timestamp, which has to be waited for before anything that
+    /// came of it is told.
     async fn confirm_unless_near(&self, at: Timestamp, named: &str) -> Result<(), v1::Error> {
         match self.oracle.is_near(at) {
             true => Ok(()),

@@ -96,7 +96,8 @@ struct Known {
     same_address: Vec<NodeDescriptor>,
 }
 
-/// Reason why a data directory is not admitted at a member's address. The words stay the same while it waits.
+/// Reason why a data directory is not admitted at a member's address. The words stay the same while it
+/// waits.
 fn address_taken(
     asking: &NodeDescriptor,
     member: &NodeDescriptor,

@@ -44,7 +44,8 @@ pub(crate) struct Stores {
 }
 
 impl Status {
-    /// Reason why the node should get no requests now: it does not answer, or does not hold what it should.
+    /// Reason why the node should get no requests now: it does not answer, or does not hold what it
+    /// should.
     pub fn not_ready(&self) -> Option<String> {
         if self.front.is_stopping() {
             return Some("the node is stopping".to_owned());
