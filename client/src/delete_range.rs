@@ -18,8 +18,8 @@ use crate::keys::Span;
 use crate::one_range;
 use crate::range::{self, RangeOptions};
 
-/// Keys of one step. Far fewer than a range takes in one command, as all else that its node applies waits
-/// for it: with sixteen times as many, puts to other ranges took five times as long beside it.
+/// Keys of one step. Far fewer than a range takes in one command, as all else that its node applies
+/// waits for it: with sixteen times as many, puts to other ranges took five times as long beside it.
 const STEP_KEYS_MAX: u64 = 64;
 
 /// Result of a delete of a span.

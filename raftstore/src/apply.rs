@@ -41,8 +41,8 @@ pub use task::{
     SnapshotInstall,
 };
 
-/// Records that one slice of a range may touch, nearly: about a millisecond of work, which is what a range
-/// may wait for each of the others. A deleted key costs some fifteen microseconds.
+/// Records that one slice of a range may touch, nearly: about a millisecond of work, which is what a
+/// range may wait for each of the others. A deleted key costs some fifteen microseconds.
 const SLICE_COST_MAX: u64 = 64;
 
 /// Records that one round of slices may touch, and bytes that it may write: its answers wait for all

@@ -6,8 +6,8 @@
 //! * Timestamps come from the oracle. One from the future would push up every later commit of the
 //!   range, and a commit that the oracle has not passed is missed by transactions that begin after it.
 //!   So each timestamp that a command names, above what this node has seen, is confirmed with the
-//!   oracle (`oracle_view.rs`) and refused if it is ahead. A near one is proposed at once, and the answer
-//!   waits until the oracle has passed it.
+//!   oracle (`oracle_view.rs`) and refused if it is ahead. A near one is proposed at once, and the
+//!   answer waits until the oracle has passed it.
 //! * Locks live for a bounded time, whatever their client says. What it asks for beyond is cut off
 //!   rather than refused: it only estimates the oracle's time, and may be wrong in good faith.
 

@@ -1,7 +1,7 @@
 //! Taking connections in, within what the process may have open.
 //!
-//! Connections get a share of the files that the process may have open ([`ConnectionLimit`]): beyond it a
-//! new one is closed at once, so that whoever opens many finds an end before the engines do, which
+//! Connections get a share of the files that the process may have open ([`ConnectionLimit`]): beyond it
+//! a new one is closed at once, so that whoever opens many finds an end before the engines do, which
 //! cannot do without files. Clients, other nodes and status pages have a share each: a storm of
 //! clients may neither cut the node off from its cluster nor make it look dead. Every connection
 //! has to show that it speaks ([`IdleTimeout`]): one that is opened and says nothing gives its place
