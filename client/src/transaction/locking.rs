@@ -209,12 +209,9 @@ impl Inner {
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
                     waiting.meet(&lock);
-                    match self.client.resolver.clear(&lock, &[], deadline).await {
-                        Ok(true) => retry.unblocked(),
-                        Ok(false) => waiting.blocked(lock, retry).await,
-                        // Out of time, the lock is what it was spent on.
-                        Err(_) if net.now() >= deadline => return Err(retry.end(lock.into())),
-                        Err(error) => return Err(error),
+                    match self.client.resolver.clear(&lock, &[], deadline).await? {
+                        true => retry.unblocked(),
+                        false => waiting.blocked(lock, retry).await,
                     }
                 }
                 Reply::From(_, command_reply::Body::WriteConflict(conflict))
