@@ -74,6 +74,9 @@ pub(crate) struct Retry<'a> {
     last: Error,
     /// It is what stands in the way, told by the range itself.
     is_blocked: bool,
+    begun: Duration,
+    /// The last lock or conflict in the way, unless it is gone, and when the range told of it.
+    obstacle: Option<(Error, Duration)>,
     /// Addresses asked since the last pause, for the request itself.
     pub asked: BTreeSet<Arc<str>>,
     /// Addresses asked in vain for the way to the range, until all were. A pause does not end that:
@@ -94,6 +97,8 @@ impl<'a> Retry<'a> {
             rerouted_since_pause: false,
             last: Error::Unavailable("no time to ask anybody".to_owned()),
             is_blocked: false,
+            begun: net.now(),
+            obstacle: None,
             asked: BTreeSet::new(),
             directories_asked: BTreeSet::new(),
         }
@@ -105,9 +110,17 @@ impl<'a> Retry<'a> {
         let is_known = self.is_blocked && self.effect != Effect::Read;
         let needed = if is_known { ATTEMPT_MIN } else { Duration::ZERO };
         if self.left() <= needed {
-            return Err(self.end(self.last.clone()));
+            return Err(self.end(self.obstacle(false).unwrap_or(&self.last).clone()));
         }
         Ok(())
+    }
+
+    /// The obstacle, if the attempt before this one met it, or if the range told of it in the second half
+    /// of the time so far. It tells more than that there was no answer in what was left.
+    fn obstacle(&self, was_blocked: bool) -> Option<&Error> {
+        let (reason, at) = self.obstacle.as_ref()?;
+        let is_late = *at - self.begun >= self.net.now() - *at;
+        (self.effect == Effect::Read && (was_blocked || is_late)).then_some(reason)
     }
 
     /// Time that an attempt that begins now may take at a node that does not say that it is there; none
@@ -145,15 +158,14 @@ impl<'a> Retry<'a> {
     /// Returns the answer, or none when the next attempt is due.
     pub async fn after<T>(&mut self, outcome: Outcome<T>) -> Result<Option<T>> {
         let was_blocked = std::mem::take(&mut self.is_blocked);
-        match outcome {
-            Outcome::Answer(answer) => return Ok(Some(answer)),
-            // What stands in the way tells more than that there was no time to ask once more.
-            _ if was_blocked && self.effect == Effect::Read && self.left().is_zero() => {
-                return Err(self.last.clone());
-            }
-            Outcome::Refused(error) => return Err(self.end(error)),
-            Outcome::Elsewhere(reason) => self.last = reason,
-            Outcome::Rerouted(reason) => {
+        let is_over = self.left().is_zero();
+        let obstacle = self.obstacle(was_blocked).filter(|_| is_over).cloned();
+        match (outcome, obstacle) {
+            (Outcome::Answer(answer), _) => return Ok(Some(answer)),
+            (_, Some(obstacle)) => return Err(obstacle),
+            (Outcome::Refused(error), None) => return Err(self.end(error)),
+            (Outcome::Elsewhere(reason), None) => self.last = reason,
+            (Outcome::Rerouted(reason), None) => {
                 self.last = reason;
                 // Once is a range that moved; more in a row are nodes that disagree.
                 if self.rerouted_since_pause {
@@ -162,11 +174,11 @@ impl<'a> Retry<'a> {
                 self.rerouted_since_pause = true;
                 self.asked.clear();
             }
-            Outcome::Later { at_least, reason } => {
+            (Outcome::Later { at_least, reason }, None) => {
                 self.last = reason;
                 self.pause(at_least).await;
             }
-            Outcome::Lost(reason) => {
+            (Outcome::Lost(reason), None) => {
                 self.last = Error::Unavailable(reason);
                 self.lost_answers = true;
                 self.may_have_happened |= self.effect != Effect::Read;
@@ -180,21 +192,26 @@ impl<'a> Retry<'a> {
 
     /// What stood in the way is gone, or may be passed: the same node may be asked again at once.
     pub fn unblocked(&mut self) {
+        self.obstacle = None;
         self.asked.clear();
     }
 
     /// Something stands in the way that needs time: asked again after a pause.
     pub async fn blocked(&mut self, reason: Error) {
-        self.last = reason;
-        self.is_blocked = true;
+        self.note_obstacle(reason);
         self.pause(Duration::ZERO).await;
     }
 
     /// As `blocked`, after a node waited already.
     pub fn held(&mut self, reason: Error) {
+        self.note_obstacle(reason);
+        self.asked.clear();
+    }
+
+    fn note_obstacle(&mut self, reason: Error) {
+        self.obstacle = Some((reason.clone(), self.net.now()));
         self.last = reason;
         self.is_blocked = true;
-        self.asked.clear();
     }
 
     /// True if an answer was lost of a request that changes something.
@@ -259,3 +276,6 @@ pub(crate) fn outcome_of<T>(error: v1::Error) -> Outcome<T> {
         Some(_) => Outcome::Refused(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
