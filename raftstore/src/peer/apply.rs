@@ -48,8 +48,8 @@ impl InApply {
         self.tasks.push_back(task);
     }
 
-    /// Entries up to `index` are applied.
-    fn pop(&mut self, index: u64) {
+    /// Entries up to `index` are applied, or a snapshot took their place.
+    pub fn pop(&mut self, index: u64) {
         while self.tasks.front().is_some_and(|task| task.last_index <= index) {
             let task = self.tasks.pop_front().expect("just seen");
             self.bytes -= task.bytes;

@@ -126,6 +126,8 @@ impl Peer {
     pub fn on_installed(&mut self, descriptor: RangeDescriptor, pass: &mut Pass) {
         let Some(Installing { at, readies }) = self.installing.take() else { return };
         self.end_quarantine();
+        // Entries that a quarantine kept from the applier are never told of.
+        self.in_apply.pop(at.index);
         let mut answers = self.give_up_in_flight();
         answers.extend(self.fail_operation());
         for answer in answers {
