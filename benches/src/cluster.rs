@@ -114,18 +114,20 @@ impl Cluster {
     pub fn peak_memory(&self) -> Result<u64, Failure> {
         let mut most = 0;
         for process in &self.processes {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = peak.and_then(|peak| peak.trim().strip_suffix("kB")).unwrap_or_default();
-            most = most.max(kib.trim().parse::<u64>()? * 1024);
+            let kibibytes = account_of(process)?.status()?.vmhwm;
+            most = most.max(kibibytes.ok_or("a process that ended")? * 1024);
         }
         Ok(most)
     }
 
     /// Time that the processes have had of the processors so far.
     pub fn cpu(&self) -> Result<Duration, Failure> {
-        let of_each = self.processes.iter().map(|process| process_cpu(process.id()));
-        of_each.sum()
+        let mut ticks = 0;
+        for process in &self.processes {
+            let stat = account_of(process)?.stat()?;
+            ticks += stat.utime + stat.stime;
+        }
+        Ok(Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
     }
 
     async fn try_connect(&self) -> Result<Box<dyn Target>, Failure> {
@@ -152,16 +154,9 @@ fn spawn(mut command: Command) -> Result<Child, Failure> {
     command.spawn().map_err(|e| format!("cannot start {}: {e}", name.display()).into())
 }
 
-/// Time that a process has had of the processors, from proc_pid_stat(5).
-fn process_cpu(process: u32) -> Result<Duration, Failure> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The second field is a name in brackets, in which anything may stand.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-    let mut ticks = 0;
-    for utime_or_stime in fields.split_ascii_whitespace().skip(11).take(2) {
-        ticks += utime_or_stime.parse::<u64>()?;
-    }
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+/// The operating system's account of a process.
+fn account_of(process: &Child) -> Result<procfs::process::Process, Failure> {
+    Ok(procfs::process::Process::new(i32::try_from(process.id())?)?)
 }
 
 /// Ports that were free a moment ago.

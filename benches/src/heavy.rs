@@ -3,6 +3,7 @@
 //! same run; and that no leadership moves and the nodes keep within their memory.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use comfy_table::Table;
 use futures::StreamExt;
-use futures::future::{Either, pending, select, try_join_all};
+use futures::future::{Either, select, try_join_all};
 use futures::stream::{self, TryStreamExt};
 use hdrhistogram::Histogram;
 use rangedb_client::{Batch, Client, Config};
@@ -134,7 +135,7 @@ impl Bench<'_> {
             // Puts end by an error alone.
             match select(pin!(work), pin!(try_join_all(each))).await {
                 Either::Left((done, _)) => done?,
-                Either::Right((ended, _)) => drop(ended?),
+                Either::Right((ended, _)) => drop::<Vec<Infallible>>(ended?),
             }
         }
         let took = begin.elapsed();
@@ -151,14 +152,15 @@ impl Bench<'_> {
     }
 
     /// Puts one key after the other, without end.
-    async fn put(&self, worker: usize, times: &mut Histogram<u64>) -> Result<(), Failure> {
-        for number in 0_u64.. {
+    async fn put(&self, worker: usize, times: &mut Histogram<u64>) -> Result<Infallible, Failure> {
+        let mut number = 0_u64;
+        loop {
             let begin = Instant::now();
             let key = format!("{BESIDE}{worker}/{}", number % 1000);
             self.client.put(key, vec![b'v'; 256]).await?;
             times.record(begin.elapsed().as_micros() as u64)?;
+            number += 1;
         }
-        pending().await
     }
 
     async fn deletes(&self, spans: Range<usize>) -> Result<(), Failure> {

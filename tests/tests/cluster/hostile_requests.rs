@@ -231,6 +231,8 @@ async fn a_hundred_thousand_hostile_requests_disturb_nobody() {
         assert!(node.is_running(), "{} ended", node.name);
         let peak = node.process().peak_memory().expect("it runs");
         assert!(peak <= MEMORY_LIMIT, "{} had {peak} bytes", node.name);
+        // A panic in the task of a request ends nobody else's, and is a fault all the same.
+        assert!(!node.log_text().contains("panicked"), "a panic in {}", node.name);
     }
     assert_eq!(beside.failures(), Vec::<String>::new());
     assert_eq!(leaderships(&cluster).await, before, "a leadership moved");
