@@ -48,7 +48,7 @@ const FILL_WORKERS: usize = 4;
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What is measured, and with how much.
+/// Extent of the measurement.
 pub struct Settings {
     /// Keys of a span that is deleted, validated or scanned.
     pub keys: u64,
@@ -57,7 +57,7 @@ pub struct Settings {
     pub memory_limit: u64,
 }
 
-/// What puts met beside one kind of work.
+/// Latencies of puts beside one kind of work.
 struct Phase {
     name: String,
     took: Duration,
@@ -235,7 +235,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// What addresses the heavy range, and its leader.
+    /// Header of the heavy range, and a connection to its leader.
     async fn home(&self) -> Result<(RangeHeader, NodeClient<Channel>), Failure> {
         let nodes = self.client.admin().nodes().await?;
         let nodes: Vec<NodeDescriptor> = nodes.into_iter().filter_map(|node| node.node).collect();

@@ -14,7 +14,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// cluster that is well, but waiting for others.
 pub const SLOW_TRANSACTION_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Which address of a node requests go to. Requests that only nodes make are answered at the peer
+/// Address of a node that requests go to. Requests that only nodes make are answered at the peer
 /// address alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressKind {

@@ -27,7 +27,8 @@ const STEP_KEYS_MAX: u64 = 64;
 pub struct DeletedRange {
     /// Keys that had a value and now have none.
     pub deleted: u64,
-    /// When the last of them were deleted; of a span that held nothing, when that was so.
+    /// Commit timestamp of the last deletes; of a span that held nothing, a timestamp at which that was
+    /// so.
     pub commit_ts: Timestamp,
     /// Commits that it took. With one, all of it happened at once.
     pub commits: u64,

@@ -138,7 +138,7 @@ impl<'a> Retry<'a> {
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    /// How a node is waited for that is asked now; none if the time is up.
+    /// Patience with a node that is asked now; none if the time is up.
     pub fn patience(&self) -> Option<Patience> {
         let attempt = self.attempt_timeout()?;
         // Half of the silence before the node is asked, half for its answer.

@@ -251,7 +251,8 @@ impl RaftLog {
         }
     }
 
-    /// What a planted bug takes for the state of a view: entries that are committed, applied or not.
+    /// The entries that a planted bug takes for the state of a view: entries that are committed,
+    /// applied or not.
     #[cfg(feature = "planted")]
     fn state_in_memory(&self) -> RangeState {
         let index = self.hard_state.commit.min(self.durable_index);

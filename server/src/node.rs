@@ -353,14 +353,14 @@ impl Node {
         self.control().is_some()
     }
 
-    /// How far this node's clock is ahead of what a majority of the nodes' clocks shows, in
-    /// milliseconds, as the control plane last said.
+    /// Lead of this node's clock over what a majority of the nodes' clocks shows, in milliseconds, as
+    /// the control plane last said.
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.clock_news.lock().expect("no panic holds it").offset_ms
     }
 
-    /// How far timestamps are ahead of the nodes' clocks, in milliseconds, if this node is the control
-    /// plane and knows.
+    /// Lead of timestamps over the nodes' clocks, in milliseconds, if this node is the control plane
+    /// and knows.
     pub fn timestamps_ahead_ms(&self) -> Option<i64> {
         self.control()?.timestamps_ahead_ms()
     }

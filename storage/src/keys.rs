@@ -38,7 +38,7 @@ pub fn history(user_key: &[u8], mod_ts: u64) -> Bytes {
     with_number(user_key, !mod_ts)
 }
 
-/// Where it stands in [`crate::ColumnFamily::History`] that a version in history was written by the
+/// Key in [`crate::ColumnFamily::History`] of the record that a version in history was written by the
 /// command of this start_ts: before all versions of the key, so that no walk over these meets it.
 pub fn by_start(user_key: &[u8], start_ts: u64) -> Bytes {
     let mut key = escape(user_key, 1 + size_of::<u64>());
@@ -90,7 +90,7 @@ pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
 pub enum HistoryKey {
     /// A superseded version.
     Version { user_key: Bytes, mod_ts: u64 },
-    /// Where a superseded version is found by the command that wrote it.
+    /// Key of a superseded version by the command that wrote it.
     ByStart { user_key: Bytes, start_ts: u64 },
 }
 
@@ -120,7 +120,7 @@ pub fn tombstone(range_id: u64) -> Bytes {
     meta(TOMBSTONE, range_id)
 }
 
-/// Where it is noted in [`crate::ColumnFamily::Meta`] that an operator took an entry's effect from it.
+/// Key in [`crate::ColumnFamily::Meta`] of the note that an operator took an entry's effect from it.
 pub fn skipped_entry(range_id: u64, index: u64) -> Bytes {
     [&meta(SKIPPED_ENTRY, range_id)[..], &index.to_be_bytes()].concat().into()
 }

@@ -202,8 +202,8 @@ impl HistoryRecord {
     }
 }
 
-/// What stands beside a superseded version, under the start_ts of the command that wrote it: so
-/// that one lookup tells whether a command wrote the key, however often it was written since.
+/// Record beside a superseded version, under the start_ts of the command that wrote it: so that one
+/// lookup tells whether a command wrote the key, however often it was written since.
 ///
 /// Invariant: `end_ts > mod_ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -36,7 +36,7 @@ pub(crate) enum Looked {
 pub struct ResumeAt {
     /// So many of the reads are done.
     pub read: usize,
-    /// Where the next begins; empty: where it did.
+    /// Start of the next; empty: the same as before.
     pub key: Bytes,
 }
 

@@ -59,9 +59,9 @@ fn visible_below(
     }
 }
 
-/// When the version was committed that the command of `start_ts` wrote to the key; `None` if it
-/// wrote none, or one that may be gone because it is of no use to reads from `collect_below` on.
-/// `current` is the key's newest. One lookup, however many versions the key has.
+/// Commit timestamp of the version that the command of `start_ts` wrote to the key; `None` if it wrote
+/// none, or one that may be gone because it is of no use to reads from `collect_below` on. `current` is
+/// the key's newest. One lookup, however many versions the key has.
 pub(crate) fn written_at(
     reader: &dyn Reader,
     key: &[u8],

@@ -120,7 +120,7 @@ fn all_spans_of_a_command_share_one_budget() {
     assert!(matches!(body, Body::Committed(_)), "{body:?}");
 }
 
-/// What compaction may have dropped elsewhere decides nothing at apply, and costs time all the
+/// Versions that compaction may have dropped elsewhere decide nothing at apply, and cost time all the
 /// same.
 #[test]
 fn spent_markers_count_before_a_command_is_proposed_and_not_when_it_is_applied() {

@@ -177,7 +177,7 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
     }
 }
 
-/// What an engine does whose disk or memory lies in spite of its checksums.
+/// Damages a replica as an engine does whose disk or memory lies in spite of its checksums.
 fn damage(replica: &Replica, kind: &str, family: &str, (key, start_ts): (&[u8], u64)) {
     let (cf, position) = match family {
         "current" => (ColumnFamily::Current, keys::current(key)),

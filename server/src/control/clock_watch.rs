@@ -72,8 +72,8 @@ impl Control {
         offset_ms
     }
 
-    /// How far timestamps are ahead of what a majority of the nodes' clocks shows, and why they do not
-    /// go by this node's.
+    /// Lead of timestamps over what a majority of the nodes' clocks shows, and the reason why they do
+    /// not go by this node's.
     pub(super) fn oracle_state(&self) -> (Option<i64>, Option<Doubt>) {
         let now_ms = self.now_ms();
         let oracle = self.oracle();

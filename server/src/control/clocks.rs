@@ -18,7 +18,7 @@ const READINGS_MAX: usize = 8;
 /// A node whose last reading is older does not count: it may have set its clock since.
 pub const AGE_MAX: Duration = Duration::from_secs(5);
 
-/// What a node's clock showed, since 1970, and what the monotonic clock here showed when that came in.
+/// Reading of a node's clock, since 1970, with that of the monotonic clock here when it came in.
 #[derive(Clone, Copy)]
 struct Reading {
     shown: Duration,

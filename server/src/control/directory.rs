@@ -19,7 +19,7 @@ pub struct Entry {
     pub stored: bool,
     /// What the scheduler last decided for it, in words; empty if nothing is to be done.
     pub operation: String,
-    /// When it was first reported with its leader, or when that one was last asked to hand over.
+    /// Time of the first report with its leader, or of the last request to that one to hand over.
     pub led_since: Option<Duration>,
 }
 

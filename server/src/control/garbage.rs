@@ -115,8 +115,8 @@ impl Garbage {
         Ok(())
     }
 
-    /// Where the floor would be now: below `newest` by the retention, no further than real time
-    /// allows, and at or below every hold.
+    /// The floor as it would be now: below `newest` by the retention, no further than real time allows,
+    /// and at or below every hold.
     fn wanted(&mut self, newest: Timestamp, retention: Duration, now: Duration) -> Timestamp {
         self.holds.retain(|_, hold| hold.until.is_none_or(|until| until > now));
         let millis = newest.millis().saturating_sub(retention.as_millis() as u64);

@@ -21,8 +21,8 @@ use super::time::{Doubt, Seen, Time};
 /// is no load, short enough that a new oracle, which begins at the bound, is soon at the clock's time.
 const WINDOW_MS: u64 = 3_000;
 
-/// How far timestamps may run ahead of time for being asked for in greater numbers than a millisecond
-/// has. Twenty-six millions at once, and little against the life of a lock, which ends by them.
+/// Lead of timestamps over time at most, for being asked for in greater numbers than a millisecond has.
+/// Twenty-six millions at once, and little against the life of a lock, which ends by them.
 pub const AHEAD_MS_MAX: u64 = 100;
 
 /// For so few at once twice as much: whoever asks for very many keeps nobody else from theirs.
@@ -43,7 +43,7 @@ pub struct Oracle {
     /// Exclusive.
     bound: Timestamp,
     time: Time,
-    /// What a majority of the nodes' clocks showed, since 1970, and what a monotonic clock showed then.
+    /// Reading of a majority of the nodes' clocks, since 1970, and of a monotonic clock then.
     agreed: Option<(Duration, Duration)>,
 }
 
@@ -71,8 +71,8 @@ impl Oracle {
         self.time.doubt()
     }
 
-    /// How far the next timestamp is ahead of what a majority of the nodes' clocks shows, in
-    /// milliseconds; None if that is not known.
+    /// Lead of the next timestamp over what a majority of the nodes' clocks shows, in milliseconds;
+    /// None if that is not known.
     pub fn ahead_ms(&self, now_ms: u64, monotonic: Duration) -> Option<i64> {
         let next = Duration::from_millis(now_ms.max(self.last.millis()));
         Some(difference_ms(next, self.agreed(monotonic)?))

@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Where a replica stands that has lost entries.
+    /// Place of a replica that has lost entries.
     const LOST: u64 = 4;
 
     const NOW: Duration = Duration::from_secs(100);

@@ -42,7 +42,7 @@ pub struct State {
     pub said_of_time: Said,
     /// When this control plane took over; silence is measured from there at the earliest.
     pub since: Duration,
-    /// When a leadership was last moved to balance the nodes.
+    /// Time of the last move of a leadership for balance.
     pub balanced_at: Option<Duration>,
 }
 

@@ -18,7 +18,7 @@ use rangedb_proto::Timestamp;
 
 use super::clocks::DIFFERENCE_MAX;
 
-/// What a clock may gain on the monotonic one at once, and be believed alone: a correction by NTP
+/// Gain of a clock on the monotonic one at once, up to which it is believed alone: a correction by NTP
 /// that does not step. Small against the life of a lock.
 const LEAP_MAX: Duration = Duration::from_millis(500);
 
@@ -41,7 +41,7 @@ pub enum Doubt {
     CatchingUp,
 }
 
-/// What this node last saw of an earlier oracle's time, and what its monotonic clock showed then.
+/// The last timestamp that this node saw of an earlier oracle, and its monotonic clock then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub timestamp: Timestamp,

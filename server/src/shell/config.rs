@@ -25,7 +25,7 @@ use crate::shell::memory::{Division, LIMIT_MIN, default_limit};
 /// nothing from sharing a pass.
 const STORES_MAX: usize = 16;
 
-/// Where clients are served unless something else is said.
+/// Port for clients unless something else is said.
 const CLIENT_PORT: u16 = 8081;
 
 /// Ticks of an election timeout at most: with the longest tick, a week. Leases are calculated from it.

@@ -63,7 +63,7 @@ struct Inner {
 struct Waiting {
     bytes: u64,
     batches: usize,
-    /// When the oldest of the batches that are being written was handed over.
+    /// Time at which the oldest of the batches that are being written was handed over.
     oldest: Option<Instant>,
 }
 

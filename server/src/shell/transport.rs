@@ -39,7 +39,7 @@ pub(crate) struct Directory {
     node: OnceLock<Weak<Node>>,
     /// Somebody else answered where a node should be.
     misled: AtomicBool,
-    /// Where callers say to be, and no node is known to be.
+    /// Addresses that callers give as theirs, and at which no node is known to be.
     hints: Mutex<BTreeSet<String>>,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Transport {
 /// What links need.
 pub(crate) struct Shared {
     pub me: Identification,
-    /// Where others reach this node.
+    /// Address at which others reach this node.
     pub peer_address: String,
     pub directory: Arc<Directory>,
     pub stores: StoreHandle,

@@ -51,7 +51,7 @@ pub enum Space {
 
 /// A pass's log writes, not yet durable.
 pub struct Append {
-    /// When they were handed to the log writer.
+    /// Time at which they were handed to the log writer.
     pub at: Micros,
     pub shard: usize,
     pub token: u64,

@@ -649,7 +649,7 @@ pub struct Stall {
     pub effects: Vec<Effect>,
 }
 
-/// What a store is told of its disk.
+/// Room on a disk as its stores are told of it.
 fn room(space: Space) -> Room {
     match space {
         Space::Enough => Room::Enough,

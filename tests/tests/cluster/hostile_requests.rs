@@ -44,7 +44,7 @@ const QUIET_WRITES: u64 = 600;
 
 const LEADERSHIPS: &str = "rangedb_raft_leaderships_won_total";
 
-/// What attackers have done.
+/// Counts of what attackers have done.
 #[derive(Default)]
 struct Done {
     requests: AtomicU64,

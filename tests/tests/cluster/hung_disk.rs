@@ -18,7 +18,7 @@ const KEYS: [&str; 2] = ["/k", "_0/k"];
 
 const CONTROL_RANGE: &str = "3";
 
-/// What makes every sync of a process wait: strace, which delays the calls as they begin.
+/// Command that makes every sync of a process wait: strace, which delays the calls as they begin.
 struct HungDisk(Process);
 
 impl HungDisk {

@@ -12,7 +12,7 @@ use crate::support::wait::{SOON, check, until};
 /// Leap of a clock, as libfaketime reads it.
 const TWO_DAYS: &str = "+2d";
 
-/// Where Debian and others put the library.
+/// Paths at which Debian and others put the library.
 const LIBRARIES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -20,8 +20,8 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// How far timestamps may be from the time of day without having followed a leap: a new oracle's bound
-/// and a slow machine.
+/// Distance of timestamps from the time of day that needs no leap: a new oracle's bound and a slow
+/// machine.
 const NEAR: Duration = Duration::from_secs(20);
 
 /// Longer than a new control plane leaves the floor where it is.

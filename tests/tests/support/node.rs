@@ -32,7 +32,7 @@ pub struct Node {
     pub flags: Vec<String>,
     /// A program and its arguments that the node is started through; it must become the node.
     pub through: Vec<String>,
-    /// Where standard error goes instead of to the log.
+    /// Target of standard error in place of the log.
     pub standard_error: Option<OwnedFd>,
     log: PathBuf,
     process: Option<Process>,

@@ -6,12 +6,12 @@
 //! something at one of its keys has already, and is not that command once more, is refused and
 //! writes nothing.
 //!
-//! What is compared is what the command writes, key by key and value by value. Its conditions and
+//! Commands are compared by what they write, key by key and value by value. Their conditions and
 //! reads are not kept anywhere, so a copy with others counts as a copy: what it would have written
 //! is there.
 //!
-//! What is out of sight at the bound of garbage may be gone, on one replica sooner than on another,
-//! and is not looked at. A command that started there is refused for its age, whatever it is.
+//! Records out of sight at the bound of garbage may be gone, on one replica sooner than on another,
+//! and are not looked at. A command that started there is refused for its age, whatever it is.
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,7 @@ pub struct Model {
 
 struct Applied {
     committed: Committed,
-    /// What they left at each key that they wrote, and when something else took its place there.
+    /// Versions that they left at each key that they wrote, and when something else took their place.
     writes: BTreeMap<Bytes, (Option<Bytes>, u64)>,
 }
 
@@ -165,8 +165,8 @@ impl Model {
         Body::Committed(committed)
     }
 
-    /// When a command of the start_ts wrote the key, if that is remembered: not if reads from the
-    /// bound of garbage on do not see what it wrote, nor that it took something away.
+    /// Commit timestamp of the command of the start_ts at the key, if that is remembered: not if reads
+    /// from the bound of garbage on do not see what it wrote, nor that it took something away.
     fn written_at(&self, key: &Bytes, start_ts: u64) -> Option<u64> {
         self.applied.get(&start_ts)?.iter().find_map(|applied| {
             let (value, end_ts) = applied.writes.get(key)?;

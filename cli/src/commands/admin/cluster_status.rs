@@ -55,7 +55,7 @@ fn clocks(status: &v1::ClusterStatus) -> String {
     }
 }
 
-/// Where the oracle's time is, and why it does not go by its node's clock.
+/// The oracle's time against the clocks, and the reason why it does not go by its node's clock.
 fn timestamps(status: &v1::ClusterStatus) -> String {
     let place = match status.timestamps_ahead_ms {
         None => "go on".to_owned(),

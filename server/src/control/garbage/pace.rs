@@ -14,8 +14,8 @@ use rangedb_proto::Timestamp;
 
 use super::{STEP_MIN, STEPS_IN_RETENTION};
 
-/// What the oracle's time was, several times in a retention. A few more of a longer retention that
-/// has just been shortened.
+/// Readings of the oracle's time, several in a retention. A few more of a longer retention that has
+/// just been shortened.
 const SAMPLES_MAX: usize = 4 * STEPS_IN_RETENTION as usize;
 
 /// See the module's head.

@@ -13,7 +13,7 @@ pub struct ServerArgs {
     /// Where other nodes reach this one [default: localhost:8080]
     #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_PEER_ADDRESS", value_parser = address)]
     pub peer_address: Option<String>,
-    /// Where clients reach this node [default: the host of --peer-address, port 8081]
+    /// Address at which clients reach this node [default: the host of --peer-address, port 8081]
     #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_CLIENT_ADDRESS", value_parser = address)]
     pub client_address: Option<String>,
     /// Where /metrics, /healthz and /readyz are served [default: localhost:8085]

@@ -152,8 +152,8 @@ impl SnapshotSender {
     }
 }
 
-/// What the receiver says in the end, and what was read. A receiver that hangs must not keep the turn
-/// of others.
+/// The receiver's word in the end, and the records that were read. A receiver that hangs must not keep
+/// the turn of others.
 async fn receipt_of<R>(
     call: impl Future<Output = R>,
     mut reading: JoinHandle<Result<u64, String>>,
