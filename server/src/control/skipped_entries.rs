@@ -3,6 +3,8 @@
 //! Replicas stay equal, as all of them leave the same entry out, or none does:
 //!
 //! 1. Every replica in the range's descriptor says that it stands at the entry, so none has applied it.
+//!    That was true within [`HEARD_WITHIN`]. It is the operator's part that no node is started with a
+//!    version that can apply the entry in that moment.
 //!    None of them leads either, so no membership other than that descriptor's can come about. A node
 //!    that has a replica which the descriptor does not know of shows that the descriptor is an old one:
 //!    that is refused.
@@ -17,8 +19,11 @@ use rangedb_proto::v1::{self, QuarantinedReplica, SkipEntry, SkipEntryReply, Ski
 
 use super::admin::ACTOR;
 use super::commit::put;
-use super::state::{REACHABLE_WITHIN, State};
+use super::state::State;
 use super::{Control, keys};
+
+/// Age of a node's last word at most: a few heartbeats, so that hardly any node was started since.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Control {
     pub(super) async fn skip_entry(&self, ask: SkipEntry) -> Result<SkipEntryReply, v1::Error> {
@@ -80,7 +85,7 @@ impl State {
         for replica in &descriptor.replicas {
             let (replica_id, node_id) = (replica.replica_id, replica.node_id);
             let silence = self.silence(node_id, now);
-            let heard = self.heard.get(&node_id).filter(|_| silence < REACHABLE_WITHIN);
+            let heard = self.heard.get(&node_id).filter(|_| silence < HEARD_WITHIN);
             let Some(heard) = heard else {
                 let silent = silence.as_secs();
                 return refused(format!(

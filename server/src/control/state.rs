@@ -19,7 +19,7 @@ use super::schedule::View;
 use super::settings::{self, Setting};
 
 /// Silence after which no new replica is sent to a node: a few heartbeats.
-pub const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
+const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node's last heartbeat.
 pub struct Heard {
