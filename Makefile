@@ -47,8 +47,9 @@ bench: build ## Measure puts, gets and a counter next to etcd, from Debian's etc
 	@$(CARGO_TARGET_DIR)/release/rangedb-bench $(ARGS)
 
 .PHONY: check
-check: setup-lint ## Check formatting, lints and documentation; changes nothing
+check: setup-lint ## Check formatting, house rules, lints and documentation; changes nothing
 	cargo fmt --all --check
+	cargo test --release --workspace --test tidy
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 

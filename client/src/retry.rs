@@ -115,8 +115,8 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// The obstacle, if the attempt before this one met it, or if the range told of it in the second half
-    /// of the time so far. It tells more than that there was no answer in what was left.
+    /// The obstacle, if the attempt before this one met it, or if the range told of it in the second
+    /// half of the time so far. It tells more than that there was no answer in what was left.
     fn obstacle(&self, was_blocked: bool) -> Option<&Error> {
         let (reason, at) = self.obstacle.as_ref()?;
         let is_late = *at - self.begun >= self.net.now() - *at;

@@ -29,9 +29,9 @@ pub(super) const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 /// wait for so long.
 pub(super) const NEAR_MS_MAX: u64 = 10;
 
-/// A look at the oracle is too long ago to go by after this: as long as heartbeats are apart, which bring
-/// one. The oracle's time may pass at half the speed of this node's, while the clocks catch up with it;
-/// what is taken for near is a quarter of a second ahead then, and waited for half a second.
+/// A look at the oracle is too long ago to go by after this: as long as heartbeats are apart, which
+/// bring one. The oracle's time may pass at half the speed of this node's, while the clocks catch up
+/// with it; what is taken for near is a quarter of a second ahead then, and waited for half a second.
 const EXPECTED_FOR: Duration = Duration::from_millis(500);
 
 type Call = Shared<BoxFuture<'static, Result<Timestamp, rangedb_client::Error>>>;

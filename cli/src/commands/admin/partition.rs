@@ -31,7 +31,8 @@ pub enum Partition {
 /// A replica that cannot apply an entry stands still, and `partition list` says at which. A newer
 /// version may be able to: try that first, and start no node while an entry is left out. Left out, what
 /// the entry was to write is lost, though its writer may have been told otherwise. It is refused unless
-/// every replica of the range stands at the entry. Who did it stays on record under `_/cluster/skipped-entries/`.
+/// every replica of the range stands at the entry. Who did it stays on record, under
+/// `_/cluster/skipped-entries/`.
 #[derive(Debug, Args)]
 pub struct SkipEntry {
     /// The range's id
