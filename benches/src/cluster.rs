@@ -1,4 +1,4 @@
-//! Three processes of a database on loopback, for as long as the value lives.
+//! Cluster of three database processes on loopback; they end when the value is dropped.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::rangedb::RangeDb;
 
 const NODES: usize = 3;
 
-/// Forming a cluster takes seconds; longer means that it failed.
+/// Time to form a cluster at most. It takes seconds; longer means that it failed.
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// A database that is measured.
@@ -25,7 +25,7 @@ pub struct Contestant {
 }
 
 impl Contestant {
-    /// The cluster under a name, once it takes writes.
+    /// Names the cluster and connects to it, once it takes writes.
     pub async fn new(name: impl Into<String>, cluster: Cluster) -> Result<Self, Failure> {
         let target = cluster.connect().await?;
         Ok(Contestant { name: name.into(), cluster, target })
@@ -46,7 +46,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `more` are arguments of each node beside those that every one has.
+    /// Starts a RangeDB cluster. `more` are further arguments of each node.
     pub fn rangedb(binary: &Path, more: &[String]) -> Result<Self, Failure> {
         let directory = TempDir::new()?;
         let [peers, clients, statuses] = [free_ports()?, free_ports()?, free_ports()?];
@@ -88,7 +88,7 @@ impl Cluster {
         Ok(Cluster { database: Database::Etcd, endpoints, processes, _directory: directory })
     }
 
-    /// A connection, once the cluster takes writes.
+    /// Connects to the cluster, once it takes writes.
     async fn connect(&self) -> Result<Box<dyn Target>, Failure> {
         let begin = Instant::now();
         loop {
@@ -110,7 +110,7 @@ impl Cluster {
         &self.endpoints
     }
 
-    /// The most memory that any of the processes has had, in bytes.
+    /// Returns the highest peak memory of any process, in bytes.
     pub fn peak_memory(&self) -> Result<u64, Failure> {
         let mut most = 0;
         for process in &self.processes {
@@ -120,7 +120,7 @@ impl Cluster {
         Ok(most)
     }
 
-    /// Time that the processes have had of the processors so far.
+    /// Returns the processor time that all processes have used so far.
     pub fn cpu(&self) -> Result<Duration, Failure> {
         let mut ticks = 0;
         for process in &self.processes {
@@ -141,7 +141,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            // Already ended, or ends now: either is what is wanted.
+            // The process has already ended or ends now; both are fine.
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -154,7 +154,7 @@ fn spawn(mut command: Command) -> Result<Child, Failure> {
     command.spawn().map_err(|e| format!("cannot start {}: {e}", name.display()).into())
 }
 
-/// The operating system's account of a process.
+/// Returns the operating system's record of a process.
 fn account_of(process: &Child) -> Result<procfs::process::Process, Failure> {
     Ok(procfs::process::Process::new(i32::try_from(process.id())?)?)
 }

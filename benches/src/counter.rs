@@ -1,9 +1,9 @@
-//! One key that all workers increment: what is measured is how fast they get past each other. An
-//! increment counts when it is acknowledged, and its time is that of all its attempts. At the end the
-//! counter must hold exactly what was counted.
+//! Load on one key that all workers increment: it measures the progress of contending writers. An
+//! increment counts when it is acknowledged, and its time is that of all its attempts. At the end
+//! the counter must have grown by exactly the number of increments.
 //!
-//! With a condition, both databases answer a lost attempt with what stands there now, so the next one
-//! needs no read. Nobody pauses between attempts, on either side, unless the SDK does.
+//! With a condition, both databases answer a lost attempt with the current value, so the next
+//! attempt needs no read. No worker pauses between attempts, on either side, unless the SDK does.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::Failure;
 use crate::cluster::Contestant;
 use crate::load::{Attempt, Run, Target, Way};
 
-/// A worker's part.
+/// Figures of one worker.
 struct Part {
     histogram: Histogram<u64>,
     attempts: u64,
@@ -54,7 +54,7 @@ async fn work(
     let mut part = Part { histogram: Histogram::new(3)?, attempts: 0 };
     let mut seen = target.counter(worker, key.clone()).await?;
     let mut begin = Instant::now();
-    // An increment that is begun is made, so that all workers count the same thing.
+    // An increment that has begun is completed, so that all workers count the same thing.
     while begin < end {
         part.attempts += 1;
         let key = key.clone();

@@ -14,8 +14,8 @@ mod pb {
 
 use pb::kv_client::KvClient;
 
-/// Connections to each node. etcd's own benchmark tool is at its best with some tens of clients on
-/// each.
+/// Connections to each node. etcd's own benchmark tool is fastest with some tens of clients on each
+/// connection.
 const CONNECTIONS_PER_NODE: usize = 4;
 
 pub struct Etcd {
@@ -57,7 +57,7 @@ impl Target for Etcd {
     }
 
     fn can_increment(&self, way: Way) -> bool {
-        // Its locks are keys that are waited for in rounds of their own.
+        // etcd's locks are keys, and waiting for one takes rounds of its own.
         way != Way::Locked
     }
 
@@ -110,8 +110,8 @@ impl Target for Etcd {
         })
     }
 
-    /// What its client libraries do for a software transaction: read, then write if what was read
-    /// has not changed, and anew if it has.
+    /// Works as a software transaction of etcd's client libraries does: reads, writes if the value
+    /// read has not changed, and begins anew if it has.
     fn add_in_transaction(
         &self,
         worker: usize,

@@ -1,6 +1,7 @@
-//! Puts to one range beside heavy work in another: deletes of long spans, validations of long reads,
-//! scans whose answers nobody reads. What counts is how much longer the puts take than alone, in the
-//! same run; and that no leadership moves and the nodes keep within their memory.
+//! Puts to one range beside heavy work in another: deletes of long spans, validations of long
+//! reads, and scans whose answers are not read. The measure is how much longer the puts take than
+//! alone, in the same run. Besides, no leadership must move, and the nodes must keep within their
+//! memory.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -27,14 +28,14 @@ use tonic::transport::{Channel, Endpoint};
 use crate::Failure;
 use crate::cluster::Cluster;
 
-/// Heavy keys begin with the first, those that are put beside with the second. The first ranges of
-/// every cluster part between the two.
+/// Prefixes of the heavy keys and of the keys that are put beside them. In every cluster, a
+/// boundary of the first ranges lies between the two.
 const HEAVY: &str = "heavy/";
 const BESIDE: &str = "A/";
 
 const PUT_WORKERS: usize = 16;
 
-/// Deletes at once, validations at once, and scans whose answers nobody reads.
+/// Deletes at once, validations at once, and scans whose answers are not read.
 const DELETES: usize = 8;
 const VALIDATIONS: usize = 64;
 const SCANS: usize = 2048;
@@ -52,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Settings {
     /// Keys of a span that is deleted, validated or scanned.
     pub keys: u64,
-    /// Time for which puts are measured alone, and beside scans.
+    /// Duration of the puts alone, and of those beside scans.
     pub lasts: Duration,
     pub memory_limit: u64,
 }
@@ -63,9 +64,9 @@ struct Phase {
     took: Duration,
     /// Microseconds.
     puts: Histogram<u64>,
-    /// Ranges that have another term than before.
+    /// Number of ranges whose term changed.
     moved: usize,
-    /// The most bytes that a node has had so far.
+    /// Highest memory of any node so far, in bytes.
     resident: u64,
 }
 
@@ -75,11 +76,11 @@ struct Bench<'a> {
     client: Client,
 }
 
-/// Measures all phases and shows them.
+/// Measures all phases and returns them as a table.
 pub async fn measure(cluster: &Cluster, settings: Settings) -> Result<Table, Failure> {
     let client = Client::connect(Config::new(cluster.endpoints()))?.with_timeout(PATIENCE);
     let bench = Bench { settings, cluster, client };
-    // One more, so that a single delete leaves the others theirs.
+    // One span more than that, so that the single delete leaves enough for the others.
     for span in 0..=DELETES {
         eprintln!("heavy: writing span {span} of {} keys", bench.settings.keys);
         bench.fill(span).await?;
@@ -122,7 +123,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Puts beside the work until it is done.
+    /// Puts beside the work until the work is done.
     async fn phase(
         &self,
         name: &str,
@@ -132,7 +133,7 @@ impl Bench<'_> {
         let mut parts = vec![Histogram::<u64>::new(3)?; PUT_WORKERS];
         {
             let each = parts.iter_mut().enumerate().map(|(worker, part)| self.put(worker, part));
-            // Puts end by an error alone.
+            // Only an error ends the puts.
             match select(pin!(work), pin!(try_join_all(each))).await {
                 Either::Left((done, _)) => done?,
                 Either::Right((ended, _)) => drop::<Vec<Infallible>>(ended?),
@@ -176,7 +177,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Each looks at a whole span, with as many requests as that takes.
+    /// Runs the validations. Each looks at a whole span, with as many requests as that takes.
     async fn validations(&self) -> Result<(), Failure> {
         let (range, mut node) = self.home().await?;
         let start_ts = self.client.timestamp().await?.0;
@@ -235,7 +236,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Header of the heavy range, and a connection to its leader.
+    /// Returns the header of the heavy range, and a connection to its leader.
     async fn home(&self) -> Result<(RangeHeader, NodeClient<Channel>), Failure> {
         let nodes = self.client.admin().nodes().await?;
         let nodes: Vec<NodeDescriptor> = nodes.into_iter().filter_map(|node| node.node).collect();
@@ -252,7 +253,8 @@ impl Bench<'_> {
         Err("no range holds the heavy keys".into())
     }
 
-    /// Waits until no leadership is going to be moved for balance, which would count as one that moved.
+    /// Waits until no leadership will be moved for balance: such a move would count as one of the
+    /// load's.
     async fn balanced(&self) -> Result<(), Failure> {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {

@@ -1,5 +1,5 @@
-//! A closed load: workers that each send their next request when the last one is answered. What they
-//! do to one key together is in `counter.rs`.
+//! Closed load: workers that each send their next request when the last one is answered. The load
+//! on one shared key is in `counter.rs`.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use hdrhistogram::Histogram;
 use crate::Failure;
 use crate::cluster::Contestant;
 
-/// What a request does.
+/// Kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     Put,
     Get,
-    /// An increment of the one counter that everybody increments.
+    /// An increment of the one counter that all workers share.
     Increment(Way),
 }
 
-/// How a counter is incremented.
+/// Way to increment a counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Way {
-    /// One write under the condition that the version is the one that was seen last; if it is not, the
-    /// answer says what it is, and the next attempt begins there.
+    /// One write under the condition that the version is the one last seen. If it is not, the
+    /// answer carries the current version, and the next attempt begins there.
     Condition,
     /// The same with the value in place of the version.
     Swap,
@@ -48,16 +48,16 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A database under load. An error ends the measurement: a figure with failed requests in it says
-/// nothing.
+/// A database under load. An error ends the measurement, because a figure that includes failed
+/// requests says nothing.
 pub trait Target: Send + Sync {
     fn put(&self, worker: usize, key: Bytes, value: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
-    /// The key must be there.
+    /// Reads a key, which must be there.
     fn get(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<(), Failure>>;
 
     /// True if counters can be incremented that way.
     fn can_increment(&self, way: Way) -> bool;
-    /// What the counter holds now; 0 if it was never incremented.
+    /// Reads the counter; its value is 0 if it was never incremented.
     fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>>;
     /// Adds 1, in one attempt of [`Way::Condition`] or [`Way::Swap`].
     fn add_if(
@@ -67,7 +67,7 @@ pub trait Target: Send + Sync {
         seen: Seen,
         way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>>;
-    /// Adds 1 in a transaction. False: it gave up for the conflicts, and nothing was added.
+    /// Adds 1 in a transaction. False if it gave up after conflicts; nothing was added then.
     fn add_in_transaction(
         &self,
         worker: usize,
@@ -76,32 +76,33 @@ pub trait Target: Send + Sync {
     ) -> BoxFuture<'_, Result<bool, Failure>>;
 }
 
-/// A counter's value, and what tells it from every other one.
+/// Value of a counter, with a mark that distinguishes it from every other value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
     pub value: u64,
-    /// 0: the key is absent. Its meaning is the database's.
+    /// 0 if the key is absent. Otherwise the database defines its meaning.
     pub mark: u64,
 }
 
-/// What one attempt came to. Both times it is known what stands there now.
+/// Outcome of one attempt, with the current value of the counter.
 pub enum Attempt {
     Added(Seen),
     Lost(Seen),
 }
 
-/// One measurement.
+/// Figures of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
     pub longest: Duration,
-    /// Attempts for each success; 1 where nothing can be lost.
+    /// Attempts for each success; 1 if no attempt can be lost.
     pub attempts: f64,
-    /// Successes of the worker with the fewest for each one of that with the most: 1 is fair.
+    /// Successes of the worker with the fewest, divided by those of the worker with the most; 1 is
+    /// fair.
     pub fairness: f64,
-    /// Time of the servers' processors for each success.
+    /// Processor time of the servers for each success.
     pub server_cpu: Duration,
 }
 
@@ -115,7 +116,7 @@ impl fmt::Display for Run {
 }
 
 impl Run {
-    /// Of microseconds that each success took, worker by worker.
+    /// Computes the figures from the microseconds that each success took, worker by worker.
     pub fn new(
         histograms: Vec<Histogram<u64>>,
         took: Duration,
@@ -145,7 +146,7 @@ pub struct Load {
     lasts: Duration,
 }
 
-/// Requests under way while the keys are written: any number does.
+/// Requests in flight while the keys are written; the number does not matter.
 const FILL_WORKERS: usize = 64;
 
 impl Load {
@@ -168,7 +169,7 @@ impl Load {
         Ok(())
     }
 
-    /// One measurement. All workers run on the runtime's threads, as in an application.
+    /// Runs one measurement. All workers run on the runtime's threads, as in an application.
     pub async fn run(
         &self,
         contestant: &Contestant,

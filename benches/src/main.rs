@@ -1,6 +1,6 @@
-//! RangeDB next to etcd: both as three processes on this machine, the same load on each in turn, in
-//! one run: puts and gets of many keys, and increments of one. What counts are the ratios: absolute
-//! figures belong to the machine.
+//! RangeDB next to etcd: three processes of each on this machine, under the same load in turn, in
+//! one run. The loads are puts and gets of many keys, and increments of one. The ratios count;
+//! absolute figures depend on the machine.
 //!
 //! The load is closed: each worker sends its next request when the last one is answered. Keys are
 //! uniform over a fixed set that was written before; values are random bytes. Both databases sync
@@ -34,7 +34,7 @@ struct Args {
     /// Numbers of workers to measure with.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     workers: Vec<usize>,
-    /// What to measure.
+    /// Loads to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [What::Keys, What::Counter])]
     what: Vec<What>,
     /// Numbers of workers that increment one counter.
@@ -116,7 +116,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// In a cluster of its own, whose nodes have little memory.
+/// Measures heavy work in a cluster of its own, whose nodes have little memory.
 async fn measure_heavy(args: &Args, binary: &Path) -> Result<Table, Failure> {
     let limit = ["--memory-limit".to_owned(), format!("{}MiB", args.memory_limit)];
     let contestant = Contestant::new("rangedb", Cluster::rangedb(binary, &limit)?).await?;

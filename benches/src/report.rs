@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-/// Of the middle run, so that one disturbed run does not count.
+/// Returns the median, so that one disturbed run does not count.
 fn median(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
     let mut figures: Vec<f64> = runs.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);

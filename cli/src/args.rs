@@ -1,5 +1,5 @@
-//! The command line as a whole: what stands before any command, and the options that every command
-//! which asks a cluster shares. Those are taken before and after the command's name.
+//! Root of the command line: the program's parser and the global options, which all commands that
+//! ask a cluster share. Global options stand before or after the command's name.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-// Not a doc comment: clap would print it as what the whole program is.
-// Options of commands that ask a cluster.
+// Options of commands that ask a cluster. Not a doc comment: clap would print a doc comment as the
+// description of the whole program.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every request")]
 pub struct Globals {
@@ -42,7 +42,7 @@ pub struct Globals {
         default_value = "127.0.0.1:8081"
     )]
     pub endpoints: String,
-    /// How long a request may take with all its retries, such as 5s or 500ms
+    /// Timeout of a request with all its retries, such as 5s or 500ms
     #[arg(
         long,
         global = true,
@@ -66,7 +66,7 @@ pub struct Globals {
     /// Say on standard error what was asked and how long it took, with the ids that nodes log
     #[arg(long, global = true)]
     pub trace: bool,
-    /// How to print answers
+    /// Format of answers
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
 }
@@ -95,8 +95,8 @@ const GLOBALS: [&str; 5] = ["endpoints", "timeout", "slow_transaction", "trace",
 /// Names of the commands that ask no cluster.
 const WITHOUT_CLUSTER: [&str; 3] = ["server", "version", "completions"];
 
-/// Reads a command line, the program's name first. The error knows how to print itself and with
-/// which code to exit, and is also what `--help` and `--version` end in.
+/// Parses a command line, whose first word is the program's name. `--help` and `--version` also
+/// return an error. The error prints itself and knows its exit code.
 pub fn parse(
     line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Cli, clap::Error> {
@@ -105,7 +105,7 @@ pub fn parse(
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))?;
     if let Some(command) = cli.command.as_ref().filter(|c| !matches!(c, Command::Client(_))) {
         for option in GLOBALS {
-            // From the environment it may stay: that is set for a whole shell.
+            // An environment variable is allowed: it is set for a whole shell.
             if matches.value_source(option) == Some(ValueSource::CommandLine) {
                 let message = format!(
                     "--{} is for commands that ask a cluster, not for `{command}`",
@@ -118,13 +118,13 @@ pub fn parse(
     Ok(cli)
 }
 
-/// What `rangedb` alone prints.
+/// Returns the help that `rangedb` prints without a command.
 pub fn help() -> String {
     parser().render_help().to_string()
 }
 
-/// The command line's definition. Commands that ask no cluster have the global options out of sight:
-/// they would refuse them.
+/// Returns the definition of the command line. Commands that ask no cluster refuse the global
+/// options, so their help hides these options.
 pub fn parser() -> clap::Command {
     let parser = Cli::command();
     let globals = parser.get_arguments().filter(|option| option.is_global_set());
@@ -135,7 +135,7 @@ pub fn parser() -> clap::Command {
     WITHOUT_CLUSTER.iter().fold(parser, hide)
 }
 
-/// Reads a key or a value: whatever bytes the shell passed.
+/// Returns the parser of a key or a value: any bytes that the shell passed.
 pub fn bytes() -> impl TypedValueParser<Value = Bytes> {
     OsStringValueParser::new().map(|argument| argument.into_encoded_bytes().into())
 }
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// As people and scripts have been told to write them.
+    /// Every spelling that the documentation shows.
     #[test]
     fn every_documented_spelling_is_understood() {
         const JSON: &str = r#"{"name": "John", "email": "john@example.com"}"#;

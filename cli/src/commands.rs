@@ -1,4 +1,4 @@
-//! Every command by its name, and what is done for it. A command's own file holds its arguments.
+//! All commands by name, and their dispatch. A command's own file holds its arguments.
 
 mod admin;
 mod batch;

@@ -1,5 +1,5 @@
-//! Consent to what cannot be undone: `--confirm`, or a yes of the person at the terminal. Where there
-//! is nobody to ask, nothing is done.
+//! Consent to a command that cannot be undone: `--confirm`, or a yes of the person at the terminal.
+//! Without a terminal and without `--confirm`, the command does nothing.
 
 use clap::Args;
 
@@ -18,13 +18,13 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// True if somebody has to be asked first.
+    /// True if the command must ask for consent first.
     pub fn must_ask(self) -> bool {
         !self.confirm && !self.dry_run
     }
 }
 
-/// Refuses where there is nobody to ask.
+/// Refuses if there is no terminal to ask on.
 pub fn check_can_ask(streams: &Streams<'_>) -> Result<(), Failure> {
     if streams.interactive {
         return Ok(());

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Reads a duration of more than nothing. A number without a unit is refused, because people disagree
-/// on which one it would be.
+/// Parses a duration above zero. A number without a unit is refused, because people disagree on
+/// which one it would be.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration: write a number with ms, s, m or h, as in 5s");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
-/// A time that passed, to one unit: how long ago something was needs no more.
+/// Formats elapsed time, rounded down to one unit. Ages need no more precision.
 pub fn rounded(millis: u64) -> String {
     match millis {
         0..1_000 => format!("{millis}ms"),

@@ -2,7 +2,7 @@
 //! those and all other bytes become `\n`, `\t`, `\r`, `\\` or `\xNN`. Two different byte strings
 //! never look the same, and a line or a column is never broken by what a key or value holds.
 
-/// The bytes as one line of text.
+/// Returns the bytes as one line of text.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -17,7 +17,7 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Text on one line. Backslashes stay as they are, so what was escaped already is not changed.
+/// Puts text on one line. Backslashes stay as they are, so what was escaped already is not changed.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     text.chars().for_each(|c| push_on_one_line(&mut line, c));

@@ -1,6 +1,6 @@
-//! Failures of a command: the message on standard error, and the exit code, which is an interface to
-//! scripts. The word in capitals is gRPC's name of the code, so that all clients speak alike;
-//! `UNDETERMINED` is ours, for a write of which nobody knows whether it happened.
+//! Failures of a command: the message on standard error, and the exit code, which is an interface
+//! to scripts. The word in capitals is gRPC's name of the code, the same as in all clients. Only
+//! `UNDETERMINED` is ours: a write whose outcome is unknown.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -12,11 +12,12 @@ use rangedb_server::server::StartError;
 
 use crate::escape::escape;
 
-/// Everything that has no code of its own.
+/// Exit code of every failure without a code of its own.
 const EXIT_FAILED: u8 = 1;
-/// Wrong as it stands: the same command never works. clap's code for the command line too.
+/// Exit code of a command that is wrong as it stands, so that a retry never works. clap uses the
+/// same code for errors of the command line.
 const EXIT_USAGE: u8 = 2;
-/// The key that was asked for does not exist, which a script can use as an answer.
+/// Exit code if the requested key does not exist. A script can use it as an answer.
 const EXIT_KEY_NOT_FOUND: u8 = 3;
 
 #[derive(Debug)]
@@ -25,31 +26,31 @@ pub enum Failure {
     Request(Error),
     /// A commit failed: the transaction is over and nothing of it was written.
     NotCommitted(Error),
-    /// Nobody knows how a commit ended; the transaction is kept as one of which that is so.
+    /// The outcome of a commit is unknown. The session file keeps the transaction and is marked so.
     PerhapsCommitted(Error),
     KeyNotFound(Bytes),
-    /// What is asked for cannot be done as things stand here, whatever the cluster says.
+    /// The command is not possible in the local state, whatever the state of the cluster.
     State(String),
     /// The arguments break a rule that clap does not know.
     Usage(String),
     /// The person at the terminal did not say yes; nothing was done.
     NotConfirmed,
-    /// The person at the terminal gave up the command that ran.
+    /// The person at the terminal interrupted the running command.
     Interrupted,
     /// A signal of this name ended the session.
     Stopped(&'static str),
-    /// So many commands of a script failed; each was reported.
+    /// Number of commands of a script that failed. Each was reported.
     OfScript {
         failed: u64,
     },
-    /// A file in which the command line keeps something.
+    /// A file of the command line could not be read or written.
     File {
         path: PathBuf,
         error: io::Error,
     },
     Input(io::Error),
     Output(io::Error),
-    /// The operating system gave no thread, socket or the like to begin with.
+    /// The operating system refused a thread, a socket or the like at the start.
     Runtime(io::Error),
     /// A node did not come up, or went down by itself.
     Server(Box<StartError>),
@@ -70,24 +71,24 @@ impl Failure {
         }
     }
 
-    /// True if the open transaction, where this happened in one, can never commit any more.
+    /// True if this failure makes the commit of an open transaction impossible.
     pub fn loses_transaction(&self) -> bool {
         matches!(self, Failure::Request(Error::Aborted { .. } | Error::Deadlock { .. }))
     }
 
-    /// The reader of the output has seen enough, as `head` does.
+    /// True if the reader of the output closed it early, as `head` does.
     fn is_reader_gone(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 }
 
-/// Says what went wrong, if anything did. Returns the exit code.
+/// Reports a failure, if there is one. Returns the exit code.
 pub fn report(result: Result<(), Failure>, notes: &mut dyn Write) -> u8 {
     match result {
         Ok(()) => 0,
         Err(failure) if failure.is_reader_gone() => 0,
         Err(failure) => {
-            // If this fails too, the exit code is all that is left to tell by.
+            // If this fails too, only the exit code tells of the failure.
             let _ = writeln!(notes, "{failure}");
             failure.exit_code()
         }
@@ -180,7 +181,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Commands write to their output all over, and read in one place only.
+/// Takes an I/O error for one of the output. Commands write in many places; the few places that
+/// read map their errors themselves.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Output(error)

@@ -1,5 +1,6 @@
-//! JSON output. A field that holds bytes has its name when they are UTF-8, and otherwise its name
-//! with `_base64` behind it and the bytes encoded so: a reader sees which, and nothing is lost.
+//! JSON output. A field of bytes keeps its name if the bytes are UTF-8. Otherwise the field's name
+//! ends in `_base64` and its value is encoded so. A reader can tell the two apart, and nothing is
+//! lost.
 
 use std::io::{self, Write};
 
@@ -25,7 +26,7 @@ pub fn bytes_entry<M: SerializeMap>(map: &mut M, name: &str, bytes: &[u8]) -> Re
 /// A row of the user's key space.
 pub struct Row<'a> {
     pub kv: &'a KeyValue,
-    /// False where the values were not asked for: they are then not known, which is not the same as
+    /// False if the values were not requested. They are then unknown, which is not the same as
     /// empty.
     pub with_value: bool,
 }

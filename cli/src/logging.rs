@@ -1,7 +1,7 @@
-//! Log of the client behind a command, on standard error, for those who ask for it.
+//! Log of a command's client, on standard error, off by default.
 //!
-//! `--slow-transaction` lets through what the client warns of. `--trace` adds every request and every
-//! call to a node with the time it took, and the ids by which nodes have it in their own logs.
+//! `--slow-transaction` shows the client's warnings. `--trace` adds every request and every call to
+//! a node, with its duration and the ids under which nodes log it.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Globals;
 
-/// Turns it on for the process, if it is asked for.
+/// Turns the log on for the process if an option asks for it.
 pub fn init(globals: &Globals) {
     let level = match (globals.trace, globals.slow_transaction) {
         (true, _) => Level::DEBUG,
@@ -24,10 +24,10 @@ pub fn init(globals: &Globals) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false)
-        // They would be printed by a macro that panics where standard error is gone.
+        // A macro would print internal errors, and it panics if standard error is gone.
         .log_internal_errors(false)
         .with_span_events(FmtSpan::CLOSE);
-    // Ours alone: the libraries below gRPC speak of every frame.
+    // Only the client's own lines: the libraries below gRPC log every frame.
     let ours = Targets::new().with_target("rangedb_client", LevelFilter::from_level(level));
     // An error means that a logger is there already.
     let _ = tracing_subscriber::registry().with(lines).with(ours).try_init();

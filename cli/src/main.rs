@@ -1,19 +1,18 @@
 //! `rangedb`: the one binary. `rangedb server` runs a node; every other command asks a cluster and
 //! prints what it answered.
 //!
-//! One file below `commands/` for each command: its arguments, what it asks, and how the answer is
-//! printed as text and as JSON. All of them are handed a [`session::Session`] (the cluster, and
-//! where to read and print) and return a [`failure::Failure`], which knows its exit code.
+//! Each command has one file below `commands/`: its arguments, its request, and the output as text
+//! and as JSON. A command gets a [`session::Session`] (the cluster, and where to read and print)
+//! and returns a [`failure::Failure`], which knows its exit code.
 //!
-//! What holds for all commands:
+//! Rules for all commands:
 //!
 //! * Success is printed only for an effect that the cluster reported.
 //! * Answers go to standard output; errors, notes and questions to standard error.
 //! * Keys and values are bytes. Text output escapes what would break a line; JSON names a field
 //!   `..._base64` when its bytes are not UTF-8. Nothing is replaced or cut.
 //! * Lists are printed as they arrive, in JSON as one object a line.
-//!
-//! * Commands on keys belong to the open transaction, where the session has one.
+//! * Commands on keys belong to the session's open transaction, if there is one.
 
 mod args;
 mod commands;
@@ -54,12 +53,13 @@ fn main() -> ExitCode {
         Some(Command::Completions(completions)) => completions.run(&mut out),
         Some(Command::Client(command)) => ask_cluster(cli.globals, command, &mut out),
     };
-    // What was printed before a failure is true, and comes before it.
+    // Output from before a failure is true and must precede the failure's message.
     let flushed = out.flush().map_err(Failure::Output);
     ExitCode::from(failure::report(result.and(flushed), &mut io::stderr()))
 }
 
-/// One request or scan after the other needs no more than this thread.
+/// Runs a command that asks a cluster. One request or scan after the other needs no more than this
+/// thread.
 fn ask_cluster(
     globals: Globals,
     command: ClientCommand,
@@ -68,7 +68,7 @@ fn ask_cluster(
     logging::init(&globals);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Runtime)?;
-    // Not locked: a repl reads it in a thread of its own.
+    // The standard input is not locked here: a repl reads it in a thread of its own.
     let (input, mut notes) = (io::stdin(), io::stderr());
     let interactive = input.is_terminal() && notes.is_terminal();
     let input = Box::new(BufReader::new(input));

@@ -7,18 +7,18 @@ use rangedb_client::{Client, Transaction};
 use crate::args::{Globals, Output};
 use crate::failure::Failure;
 
-/// The cluster, how to print its answers, and where.
+/// Client of the cluster, format of answers, open transaction, and streams.
 pub struct Session<'a> {
     pub client: Client,
     pub output: Output,
-    /// What commands on keys read and write in, where one is open.
+    /// Open transaction, if there is one. Commands on keys read and write in it.
     pub transaction: Option<Transaction>,
     pub streams: Streams<'a>,
 }
 
-/// Standard input and outputs, or a test's.
+/// Standard input and outputs, or a test's in their place.
 pub struct Streams<'a> {
-    /// A thread of its own may take it over.
+    /// `Send`, because a thread of its own may take it over.
     pub input: Box<dyn BufRead + Send>,
     /// For answers.
     pub out: &'a mut dyn Write,
@@ -33,7 +33,7 @@ impl<'a> Session<'a> {
         Session { client, output: globals.output, transaction: None, streams }
     }
 
-    /// The transaction, for commands that make no sense without one.
+    /// Returns the open transaction. Fails if there is none.
     pub fn open_transaction(&self) -> Result<&Transaction, Failure> {
         self.transaction.as_ref().ok_or_else(no_transaction)
     }

@@ -1,16 +1,17 @@
-//! Directory of what the command line remembers between runs: `rangedb` below the user's state
+//! Directory for the state of the command line between runs: `rangedb` below the user's state
 //! directory (`$XDG_STATE_HOME`, by default `~/.local/state`).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// A file of this name, if the user has a place for it.
+/// Returns the path of a file in the directory. None if the user has no such directory.
 pub fn file(name: &str) -> Option<PathBuf> {
     directory(|variable| std::env::var_os(variable)).map(|directory| directory.join(name))
 }
 
 fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // A relative one would mean another place after every `cd`, and is to be ignored.
+    // A relative path would mean another place after every `cd`. The XDG specification says to
+    // ignore it.
     let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let in_home = || path("HOME").map(|home| home.join(Path::new(".local/state")));
     path("XDG_STATE_HOME").or_else(in_home).map(|state| state.join("rangedb"))

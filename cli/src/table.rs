@@ -1,5 +1,6 @@
-//! Tables for people: columns in line, no borders, so that `grep` and `awk` can be used on them. Names
-//! and addresses are what nodes say of themselves: none may break a line or steer the terminal.
+//! Tables for people: aligned columns without borders, so that `grep` and `awk` work on them.
+//! Control characters are escaped. Nodes choose their own names and addresses, and none of these
+//! may break a line or steer the terminal.
 
 use std::io::{self, Write};
 
@@ -22,7 +23,7 @@ pub fn print<const N: usize>(
     finish(out, table)
 }
 
-/// Prints names and what they stand for, one pair a line.
+/// Prints names and their values, one pair a line.
 pub fn print_fields<const N: usize>(
     out: &mut dyn Write,
     fields: [(&str, String); N],

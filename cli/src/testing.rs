@@ -1,5 +1,6 @@
-//! A cluster in memory for tests: whole command lines are run against it, and what they print and
-//! exit with is looked at. It has one range and no failures of its own; time is the real one.
+//! Cluster in memory for tests. A test runs a whole command line against the cluster and checks its
+//! output and exit code. The cluster has one range and no failures of its own; time is the real
+//! one.
 
 mod fixtures;
 mod rows;
@@ -34,19 +35,19 @@ pub struct Cluster {
 struct State {
     rows: Rows,
     removed: Vec<String>,
-    /// Ranges and entries.
+    /// Range id and index of each skipped entry.
     skipped: Vec<(u64, u64)>,
     /// Values of the one setting, the oldest first.
     config: Vec<v1::ConfigValue>,
     holds: Vec<v1::HoldFloor>,
     cluster_id: u64,
-    /// Commits happen, and who asked for them hears nothing.
+    /// If true, commits happen and their answers are lost.
     answers_are_lost: bool,
-    /// Answered to every read and write of a range.
+    /// Error that answers every read and write of a range.
     error: Option<v1::Error>,
 }
 
-/// How a command line ended.
+/// Exit code and output of a command line.
 pub struct Ran {
     pub code: u8,
     pub out: Vec<u8>,
@@ -54,14 +55,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// It succeeded with exactly this output and no note.
+    /// Asserts success with exactly this output and no note.
     #[track_caller]
     pub fn prints(&self, text: &str) {
         assert_eq!(String::from_utf8_lossy(&self.out), text);
         assert_eq!((self.code, &self.notes[..]), (0, ""));
     }
 
-    /// It failed with this code and a message that begins so, and printed nothing else.
+    /// Asserts failure with this code, a message that begins so, and no other output.
     #[track_caller]
     pub fn fails(&self, code: u8, message: &str) {
         assert!(self.notes.starts_with(message), "`{}` does not begin `{message}`", self.notes);

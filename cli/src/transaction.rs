@@ -1,4 +1,4 @@
-//! Beginning and ending a transaction: the same in a repl and over separate runs of the command line.
+//! Begin and end of a transaction, for a repl and for separate runs of the command line.
 
 use std::io;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::session::Session;
 /// all of it at once.
 #[derive(Clone, Debug, Args)]
 pub struct Begin {
-    /// What others may do between its reads and its commit
+    /// Isolation from others between its reads and its commit
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "serializable")]
     isolation: Level,
     /// Refuse writes and locks; nothing has to be committed
@@ -31,7 +31,7 @@ pub struct Begin {
     /// Lock every key when it is written, so that the commit cannot fail for a conflict on it
     #[arg(long, conflicts_with = "read_only")]
     pessimistic: bool,
-    /// How long to wait for a key that another transaction has locked; --timeout by default
+    /// Time to wait for a key that another transaction has locked; --timeout by default
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     lock_wait: Option<Duration>,
 }
@@ -46,7 +46,7 @@ enum Level {
 }
 
 impl Begin {
-    /// Opens it in the session.
+    /// Opens the transaction in the session.
     pub async fn run(&self, session: &mut Session<'_>) -> Result<(), Failure> {
         let transaction = self.open(session).await?;
         let (id, start_ts) = (transaction.id(), transaction.start_ts());
@@ -54,7 +54,7 @@ impl Begin {
         Ok(print_begun(session, &id, start_ts)?)
     }
 
-    /// Opens it for the caller to keep, who prints [`print_begun`] then.
+    /// Opens the transaction and returns it. The caller keeps it and then calls [`print_begun`].
     pub async fn open(&self, session: &Session<'_>) -> Result<Transaction, Failure> {
         Ok(session.client.begin(self.options()).await?)
     }
@@ -90,7 +90,7 @@ pub fn print_rolled_back(session: &mut Session<'_>, id: &str) -> io::Result<()> 
     }
 }
 
-/// Ends the session's transaction with all of its writes.
+/// Commits the session's transaction.
 pub async fn commit(session: &mut Session<'_>) -> Result<(), Failure> {
     let transaction = session.take_transaction()?;
     let start_ts = transaction.start_ts();
@@ -101,7 +101,7 @@ pub async fn commit(session: &mut Session<'_>) -> Result<(), Failure> {
     };
     let out = &mut *session.streams.out;
     match session.output {
-        // Commits have timestamps above that.
+        // The timestamp of a commit is above the start timestamp.
         Output::Table if commit_ts == start_ts => writeln!(out, "OK (nothing was written)")?,
         Output::Table => writeln!(out, "OK (committed at {})", commit_ts.0)?,
         Output::Json => json::print(out, &json!({ "commit_ts": commit_ts.0 }))?,
@@ -109,7 +109,7 @@ pub async fn commit(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ends the session's transaction without a trace.
+/// Rolls back the session's transaction.
 pub async fn roll_back(session: &mut Session<'_>) -> Result<(), Failure> {
     let transaction = session.take_transaction()?;
     let id = transaction.id();
@@ -117,8 +117,8 @@ pub async fn roll_back(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(print_rolled_back(session, &id)?)
 }
 
-/// Ends the session's transaction, if it has one, behind an error after which it could never commit:
-/// others may be waiting for its locks. Returns whether it did.
+/// Rolls back the session's transaction, if there is one, after an error that makes its commit
+/// impossible: others may wait for its locks. True if there was a transaction to roll back.
 pub async fn end_if_lost(session: &mut Session<'_>, failure: &Failure) -> bool {
     if !failure.loses_transaction() {
         return false;
@@ -128,7 +128,7 @@ pub async fn end_if_lost(session: &mut Session<'_>, failure: &Failure) -> bool {
     true
 }
 
-/// Rolls back where nobody can be told how that went: locks that are left expire.
+/// Rolls back where nobody can receive the result. Locks that remain expire.
 pub async fn end_silently(transaction: Transaction) {
     let _ = transaction.rollback().await;
 }

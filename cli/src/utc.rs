@@ -10,7 +10,7 @@ const DAYS_PER_ERA: u64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01.
 const DAYS_TO_UNIX_EPOCH: u64 = 719_468;
 
-/// As RFC 3339, in UTC and to the millisecond: `2025-07-01T12:00:00.123Z`.
+/// Formats a timestamp as RFC 3339, in UTC and to the millisecond: `2025-07-01T12:00:00.123Z`.
 pub fn format(timestamp: Timestamp) -> String {
     let millis = timestamp.millis();
     let (year, month, day) = date(millis / MILLIS_PER_DAY);
@@ -21,8 +21,8 @@ pub fn format(timestamp: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Year, month and day of a day since 1970. Years are counted from March, so that the leap day is
-/// the last of its year and no other date depends on it.
+/// Returns year, month and day of a day since 1970. Years are counted from March, so that the leap
+/// day is the last of its year and no other date depends on it.
 fn date(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + DAYS_TO_UNIX_EPOCH;
     let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);

@@ -12,8 +12,8 @@ async fn balance(txn: &Transaction, number: u64) -> Result<u64, Error> {
     Ok(String::from_utf8_lossy(&row.value).parse().expect("a balance is a number"))
 }
 
-/// Moves money to another account if there is enough. The closure may run several times, so all that
-/// it does is done through the transaction.
+/// Moves money to another account if there is enough. The closure may run several times, so it acts
+/// only through the transaction.
 async fn transfer(client: &Client, from: u64, to: u64, amount: u64) -> Result<bool, Error> {
     let moved = client.transaction(|txn| async move {
         let available = balance(&txn, from).await?;
@@ -28,7 +28,7 @@ async fn transfer(client: &Client, from: u64, to: u64, amount: u64) -> Result<bo
     moved.await
 }
 
-/// The sum of all accounts at one moment, whatever is being transferred.
+/// Returns the sum of all accounts at one moment, whatever is being transferred.
 async fn total(client: &Client) -> Result<u64, Error> {
     let options = TransactionOptions { read_only: true, ..Default::default() };
     let txn = client.begin(options).await?;

@@ -9,7 +9,7 @@ async fn main() -> Result<(), Error> {
     let ada = client.get("/users/ada").await?.expect("written just now");
     assert_eq!(ada.value, "countess");
 
-    // Only if nobody wrote it since it was read.
+    // Writes only if nobody changed the row since it was read.
     let batch = Batch::new()
         .when(Condition::version("/users/ada", ada.version))
         .put("/users/ada", "programmer")

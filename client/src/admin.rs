@@ -1,8 +1,8 @@
-//! Requests about the cluster itself. Any node takes them and passes them on to the control plane,
-//! which is asked directly where its node is known.
+//! Requests about the cluster itself. Any node accepts them and forwards them to the control plane.
+//! The client asks the control plane directly if it knows its node.
 //!
-//! Answers are the wire's own messages: they are lists of figures for people and tools, and a second
-//! set of types would only have to be kept equal.
+//! Answers are the wire's own messages: they are lists of figures for people and tools, and a
+//! second set of types would only have to be kept equal.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::sender::unexpected_answer;
 /// Entries in one page of a listing.
 const PAGE_ENTRIES: u64 = 500;
 
-/// Made by [`Client::admin`].
+/// Requests about the cluster, made by [`Client::admin`].
 pub struct Admin<'a> {
     pub(crate) client: &'a Client,
 }
 
-/// Asks the cluster and takes the answer out of its envelope.
+/// Sends a request to the cluster and takes the answer out of its envelope.
 macro_rules! ask {
     ($admin:expr, $kind:ident($request:expr), $effect:expr) => {
         match $admin.send(request::Body::$kind($request), $effect).await? {
@@ -47,20 +47,20 @@ impl<'a> Admin<'a> {
         Ok(self.cluster_status().await?.nodes)
     }
 
-    /// Takes a node out for good; its replicas are made again elsewhere. `node` is its id, peer or
-    /// client address. With `dry_run`, only says which ranges that concerns.
+    /// Removes a node for good; its replicas are made again elsewhere. `node` is its id, peer
+    /// address or client address. With `dry_run`, only returns the affected ranges.
     pub async fn remove_node(&self, node: &str, dry_run: bool) -> Result<v1::RemoveNodeReply> {
         let request = v1::RemoveNode { node: node.to_owned(), dry_run };
         ask!(self, RemoveNode(request), change(dry_run))
     }
 
-    /// Takes the effect of an entry that no replica of the range can apply: all of them go on behind it.
-    /// With `dry_run`, only says which they are.
+    /// Removes the effect of an entry that no replica of the range can apply: all replicas go on
+    /// behind it. With `dry_run`, only returns these replicas.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::FailedPrecondition`] unless every replica of the range is known to stand at the
-    /// entry; [`crate::Error::NotFound`] if there is no such range.
+    /// [`crate::Error::FailedPrecondition`] unless every replica of the range is known to stand at
+    /// the entry; [`crate::Error::NotFound`] if there is no such range.
     pub async fn skip_entry(
         &self,
         range_id: u64,
@@ -133,13 +133,13 @@ impl<'a> Admin<'a> {
         reply.entry.ok_or_else(|| unexpected_answer("the cluster"))
     }
 
-    /// Keeps what can be read at a timestamp from being dropped, under a name: until it is released,
-    /// or for `ttl`. A later hold of the same name takes the place of the earlier one. Returns the
-    /// oldest timestamp that can be read at.
+    /// Holds the GC floor under a name, so that the state at a timestamp stays readable until the
+    /// hold is released, or for `ttl`. A later hold of the same name replaces the earlier one.
+    /// Returns the oldest timestamp that can be read.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::TooOld`] if versions from there may be gone already.
+    /// [`crate::Error::TooOld`] if versions at that timestamp may be gone already.
     pub async fn hold_floor(
         &self,
         name: &str,
@@ -149,7 +149,7 @@ impl<'a> Admin<'a> {
         if timestamp == Timestamp::ZERO {
             return Err(Error::invalid("timestamp", "0 is before every commit"));
         }
-        // 0 is for ever on the wire.
+        // On the wire 0 means for ever.
         let millis = |ttl: Duration| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
         let (name, timestamp, ttl_ms) = (name.to_owned(), timestamp.0, ttl.map_or(0, millis));
         let request = v1::HoldFloor { name, timestamp, ttl_ms };
@@ -157,14 +157,14 @@ impl<'a> Admin<'a> {
         Ok(Timestamp(reply.floor_ts))
     }
 
-    /// Ends a hold. [`crate::Error::NotFound`] if there is none of that name.
+    /// Releases a hold. [`crate::Error::NotFound`] if there is none of that name.
     pub async fn release_floor(&self, name: &str) -> Result<()> {
         let request = v1::HoldFloor { name: name.to_owned(), timestamp: 0, ttl_ms: 0 };
         let _: v1::HoldFloorReply = ask!(self, HoldFloor(request), Effect::Once)?;
         Ok(())
     }
 
-    /// From when on reads are possible, and who keeps it so.
+    /// Returns the GC floor, from which on reads are possible, and the holds that keep it there.
     pub async fn garbage_status(&self) -> Result<v1::GarbageStatus> {
         ask!(self, GarbageStatus(v1::GarbageStatusRequest {}), Effect::Read)
     }
@@ -190,14 +190,14 @@ impl<'a> Admin<'a> {
         })
     }
 
-    /// From a node to the control plane. Its data directory tells a second request from a second
-    /// node, so it may be repeated.
+    /// Join request of a node to the control plane. The node's data directory distinguishes a
+    /// repeated request from a second node, so the request may be repeated.
     #[doc(hidden)]
     pub async fn join(&self, node: v1::NodeDescriptor) -> Result<v1::JoinClusterReply> {
         ask!(self, Join(v1::JoinCluster { node: Some(node) }), Effect::Read)
     }
 
-    /// From a node to the control plane. A report, so it may be repeated.
+    /// Heartbeat of a node to the control plane. It only reports, so it may be repeated.
     #[doc(hidden)]
     pub async fn heartbeat(&self, heartbeat: v1::Heartbeat) -> Result<v1::HeartbeatReply> {
         ask!(self, Heartbeat(heartbeat), Effect::Read)
@@ -215,7 +215,8 @@ impl<'a> Admin<'a> {
     }
 }
 
-/// Entries of all pages. `page` fetches what comes behind a key and says where the next page begins.
+/// Entries of all pages. `page` fetches the entries behind a key, and returns the key behind which
+/// the next page begins.
 fn pages<T, F>(page: impl Fn(Vec<u8>) -> F + Send) -> impl Stream<Item = Result<T>> + Send
 where
     T: Send,

@@ -7,13 +7,13 @@ use futures::future::join_all;
 
 use crate::net::{BoxFuture, SharedNet};
 
-/// Tasks noted before those that have ended are looked for and forgotten.
+/// Length of the task list at which finished tasks are removed from it.
 const NOTED_MAX: usize = 64;
 
-/// Tasks that the client has started and that end by themselves, within seconds.
+/// Background tasks of the client. Each ends by itself, within seconds.
 pub(crate) struct Background {
     net: SharedNet,
-    /// Each is closed when its task ends.
+    /// One receiver for each task, closed when the task ends.
     running: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
@@ -36,7 +36,7 @@ impl Background {
         }));
     }
 
-    /// Waits for the end of all that was started before.
+    /// Waits for the end of all tasks that were started before.
     pub async fn ended(&self) {
         let running = std::mem::take(&mut *self.running.lock().unwrap());
         join_all(running).await;

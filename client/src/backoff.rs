@@ -1,18 +1,18 @@
-//! Backoff between two attempts at the same thing.
+//! Exponential backoff between two attempts of the same request or transaction.
 
 use std::time::Duration;
 
 use crate::net::Net;
 
-/// The first wait: about a network round trip, since much of what fails is a leader that just moved.
+/// Shortest wait: about a network round trip, since many failures are a leader that just moved.
 const WAIT_MIN: Duration = Duration::from_millis(5);
 
-/// The longest wait: a cluster that came back is noticed soon, and a thousand clients that wait for
-/// it send a few thousand requests a second, not more.
+/// Longest wait: clients notice a recovered cluster soon, and a thousand waiting clients send a few
+/// thousand requests a second at most.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Doubles from [`WAIT_MIN`] to [`WAIT_MAX`]. Each wait is drawn from its upper half, so that clients
-/// that failed together do not come back together.
+/// Backoff that doubles from [`WAIT_MIN`] to [`WAIT_MAX`]. Each wait is drawn from the upper half
+/// of its interval, so that clients that failed together do not come back together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,

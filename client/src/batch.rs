@@ -1,4 +1,4 @@
-//! Writes that happen together or not at all, and what they answer.
+//! Batches of writes that happen together or not at all, their options and their results.
 
 use bytes::Bytes;
 use rangedb_proto::{
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::{Span, View, check_command_bytes, check_value};
 
-/// Operations under conditions, all or nothing, wherever the keys lie. If that is one range, a batch
-/// takes one round; over several it is a transaction.
+/// Operations under conditions, all or nothing, wherever the keys lie. A batch in one range takes
+/// one round; over several ranges it is a transaction.
 ///
 /// Operations are applied in order, and a later one sees what an earlier one wrote. Conditions see
 /// the state before the batch.
@@ -60,13 +60,13 @@ impl Batch {
         self
     }
 
-    /// Asks for what each put and delete replaced.
+    /// Asks for the row that each put and delete replaced.
     pub fn return_previous(mut self) -> Self {
         self.return_previous = true;
         self
     }
 
-    /// Operations so far.
+    /// Number of operations so far.
     pub fn len(&self) -> usize {
         self.operations.len()
     }
@@ -80,8 +80,8 @@ impl Batch {
         self
     }
 
-    /// The command and the least span that holds all it touches, if every part is allowed. Its
-    /// timestamp is 0.
+    /// Checks every part of the batch. Returns the command, with timestamp 0, and the least span
+    /// that holds all keys of the command.
     pub(crate) fn into_command(self, view: View) -> Result<(v1::CommitOneRange, Span)> {
         if self.is_empty() {
             return Err(Error::invalid("operations", "a batch has at least one operation"));
@@ -112,7 +112,7 @@ impl Batch {
     }
 }
 
-/// The span that an operation touches and the bytes of its value.
+/// Checks an operation. Returns its span, and its bytes beyond the span's start key.
 fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> {
     match body {
         operation::Body::Put(put) => {
@@ -133,43 +133,43 @@ fn check_operation(body: &operation::Body, view: View) -> Result<(Span, usize)> 
     }
 }
 
-/// How a single put is made.
+/// Options of a single put.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PutOptions {
-    /// Tests of the key that is put; all must hold.
+    /// Conditions on the key that is put; all must hold.
     pub conditions: Vec<Test>,
-    /// Ask for what was replaced.
+    /// Return the row that was replaced.
     pub return_previous: bool,
 }
 
-/// How a single delete is made.
+/// Options of a single delete.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeleteOptions {
-    /// Tests of the key that is deleted; all must hold.
+    /// Conditions on the key that is deleted; all must hold.
     pub conditions: Vec<Test>,
-    /// Ask for what was deleted.
+    /// Return the row that was deleted.
     pub return_previous: bool,
 }
 
-/// A put that is committed: durable on a quorum, and visible to every read that begins from now on.
+/// A committed put: durable on a quorum, and visible to every read that begins from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub commit_ts: Timestamp,
-    /// What was replaced, if asked for and there was something.
+    /// The replaced row, if it was asked for and existed.
     pub previous: Option<KeyValue>,
 }
 
-/// A delete that is committed.
+/// A committed delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
     pub commit_ts: Timestamp,
     /// True if the key had a value.
     pub existed: bool,
-    /// What was deleted, if asked for and there was something.
+    /// The deleted row, if it was asked for and existed.
     pub previous: Option<KeyValue>,
 }
 
-/// A batch that is committed.
+/// A committed batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub commit_ts: Timestamp,
@@ -181,7 +181,7 @@ pub struct Committed {
 pub struct OperationResult {
     /// Keys that had a value and now have none.
     pub deleted: u64,
-    /// What a put or delete replaced, if asked for and there was something.
+    /// The row that a put or delete replaced, if it was asked for and existed.
     pub previous: Option<KeyValue>,
 }
 

@@ -35,14 +35,15 @@ use crate::trace::traced;
 use crate::transaction::over_ranges;
 use crate::turns::Turns;
 
-/// Reads of [`Client::get_many`] that are under way at once: enough to fill the batches of a few
-/// nodes, few enough that one caller cannot fill a node's queue.
+/// Reads of [`Client::get_many`] in flight at once: enough to fill the batches of a few nodes, few
+/// enough that one caller cannot fill a node's queue.
 pub(crate) const GET_MANY_CONCURRENCY: usize = 64;
 
 /// A connection to a cluster. Clones are cheap and share everything but the timeout.
 ///
-/// Every request is tried again until its timeout, as long as that cannot do harm; see [`Error`] for
-/// how it may end. Dropping a request's future gives it up: a write may happen all the same.
+/// The client retries every request until its timeout, as long as a retry can do no harm; [`Error`]
+/// lists how a request can end. Dropping a request's future abandons the request: a write may
+/// happen all the same.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) sender: Arc<Sender>,
@@ -57,8 +58,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Only checks the configuration: connections are opened as requests need them, so a cluster
-    /// that is down shows with the first request.
+    /// Creates a client and checks the configuration. Connections are opened when requests need
+    /// them, so an unreachable cluster shows with the first request.
     ///
     /// # Panics
     ///
@@ -67,7 +68,7 @@ impl Client {
         Self::with_net(Arc::new(GrpcNet::new()), config)
     }
 
-    /// As [`Client::connect`], over a world of the caller's.
+    /// As [`Client::connect`], over the caller's implementation of `Net`.
     pub fn with_net(net: SharedNet, config: Config) -> Result<Client> {
         config.check()?;
         let background = Arc::new(Background::new(net.clone()));
@@ -91,30 +92,30 @@ impl Client {
         Ok(client)
     }
 
-    /// The same client with another time for each request.
+    /// Returns the same client with another timeout for each request.
     pub fn with_timeout(&self, timeout: Duration) -> Client {
         Client { timeout, ..self.clone() }
     }
 
-    /// The same client for the control plane inside a node: it may use keys under `_/`.
+    /// Returns the same client with access to keys under `_/`, for the control plane inside a node.
     #[doc(hidden)]
     pub fn system(&self) -> Client {
         Client { view: View::System, ..self.clone() }
     }
 
-    /// Waits for what goes on behind requests that were answered: locks of
-    /// committed transactions that are still being turned into values, and rollbacks. A program that
-    /// ends without it loses nothing, but leaves that work to those who meet the locks.
+    /// Waits for the background work of requests that were answered: locks of committed
+    /// transactions that are still being turned into values, and rollbacks. A program that ends
+    /// without this call loses nothing, but leaves that work to the requests that meet the locks.
     pub async fn finish(&self) {
         self.background.ended().await;
     }
 
-    /// What this client and its clones have done so far.
+    /// Counters of all requests of this client and its clones so far.
     pub fn metrics(&self) -> Metrics {
         self.sender.metrics.snapshot()
     }
 
-    /// Which cluster this is: a random number, given when it was formed. Asked for once.
+    /// Cluster id: a random number, assigned when the cluster formed. Fetched once.
     pub async fn cluster_id(&self) -> Result<u64> {
         if let Some(cluster_id) = self.cluster_id.get() {
             return Ok(*cluster_id);
@@ -128,18 +129,18 @@ impl Client {
         Admin::new(self)
     }
 
-    /// A timestamp above every commit that was acknowledged before this call: what `get_at` and
-    /// [`RangeOptions::at`] read at.
+    /// Returns a timestamp above every commit that was acknowledged before this call, for `get_at`
+    /// and [`RangeOptions::at`].
     pub async fn timestamp(&self) -> Result<Timestamp> {
         self.timestamps.next(self.deadline()).await
     }
 
-    /// The newest committed value: linearizable.
+    /// Reads the newest committed value of a key; linearizable.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         self.read(key.into(), 0).await
     }
 
-    /// The value as of a timestamp.
+    /// Reads a key's value as of a timestamp.
     pub async fn get_at(&self, key: impl Into<Bytes>, at: Timestamp) -> Result<Option<KeyValue>> {
         if at == Timestamp::ZERO {
             return Err(Error::invalid("read_ts", "0 is before every commit"));
@@ -147,8 +148,9 @@ impl Client {
         self.read(key.into(), at.0).await
     }
 
-    /// The newest values of many keys, in the order of the keys. Each is read for itself, so they
-    /// are not a snapshot; for that, read each with [`Client::get_at`] at one timestamp.
+    /// Reads the newest values of many keys, in the order of the keys. Each key is read separately,
+    /// so the values are not a snapshot; for that, read each with [`Client::get_at`] at one
+    /// timestamp.
     pub async fn get_many<K: Into<Bytes>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -158,12 +160,12 @@ impl Client {
         stream::iter(reads).buffered(GET_MANY_CONCURRENCY).try_collect().await
     }
 
-    /// Rows in key order, fetched as they are read.
+    /// Scans rows in key order, fetched as they are read.
     pub fn range(&self, options: RangeOptions) -> RangeStream {
         RangeStream::new(self.clone(), options)
     }
 
-    /// Sets a key, whatever is there.
+    /// Sets a key unconditionally.
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Written> {
         self.put_with(key, value, PutOptions::default()).await
     }
@@ -199,20 +201,20 @@ impl Client {
         Ok(Deleted { commit_ts, existed: result.deleted > 0, previous: result.previous })
     }
 
-    /// Deletes every key of `[start, end)`; an empty `end` is behind every key. Says how many there
-    /// were.
+    /// Deletes every key of `[start, end)`; an empty `end` is behind every key. Returns the number
+    /// of deleted keys.
     ///
     /// A span in one range that holds no more than one command may delete (about a thousand keys)
-    /// is deleted at once. A larger one is deleted in steps, in key order, each of them a commit of
-    /// its own: readers may see it half done, and keys that others write in it meanwhile may be
-    /// deleted or not. All steps together have the client's timeout, so give it time: some ten
-    /// thousand keys take a second. What must happen at once is a [`Batch::delete_range`] or a
-    /// transaction, which has limits.
+    /// is deleted at once. A larger span is deleted in steps, in key order, each of them a commit
+    /// of its own. Readers may then see it half deleted, and keys that others write in it meanwhile
+    /// may be deleted or not. All steps together have the client's timeout, so make it long enough:
+    /// some ten thousand keys take a second. For a delete of all keys at once use
+    /// [`Batch::delete_range`] or a transaction, which have limits.
     ///
     /// # Errors
     ///
-    /// As of every write. If a step fails, what the steps before it deleted stays deleted, and the
-    /// error says how far they got; to go on, ask once more.
+    /// As for every write. If a step fails, the deletes of the earlier steps stay, and the error
+    /// says how far they got; call again to continue.
     pub async fn delete_range(
         &self,
         start: impl Into<Bytes>,
@@ -222,8 +224,8 @@ impl Client {
         traced(&*self.sender.net, "delete_range", deleting).await
     }
 
-    /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise the answer
-    /// is [`Error::Conflict`] with what stands there.
+    /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise returns
+    /// [`Error::Conflict`] with the current row.
     pub async fn compare_and_swap(
         &self,
         key: impl Into<Bytes>,
@@ -254,14 +256,14 @@ impl Client {
         Ok(outcome?.expect("looked at just now").into())
     }
 
-    /// A batch of one operation.
+    /// Commits a batch of one operation.
     async fn commit_one(&self, batch: Batch) -> Result<(Timestamp, OperationResult)> {
         let mut committed = self.batch(batch).await?;
         let result = committed.results.pop().expect("one result for each operation");
         Ok((committed.commit_ts, result))
     }
 
-    /// The key's value at `read_ts` or (0) the newest.
+    /// Reads the key's value at `read_ts`; 0: the newest.
     pub(crate) async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
         self.view.check_key(&key)?;
         let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
@@ -280,13 +282,13 @@ impl Client {
         }
     }
 
-    /// When a request that begins now must be done.
+    /// Deadline of a request that begins now.
     pub(crate) fn deadline(&self) -> Duration {
         self.sender.net.now().saturating_add(self.timeout)
     }
 }
 
-/// The range as the caller believes it to be.
+/// Header with the range's id and its epoch as the caller knows it.
 pub(crate) fn header(descriptor: &RangeDescriptor) -> RangeHeader {
     RangeHeader { range_id: descriptor.range_id, epoch: Some(descriptor.epoch()) }
 }

@@ -1,5 +1,5 @@
-//! One command of a transaction over ranges, on its way to one range. Every such command is
-//! recognised by its start timestamp, so sending it twice does what sending it once does.
+//! Sending of one command of a multi-range transaction to one range. Every such command is
+//! idempotent: the range recognises it by its start timestamp.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,21 +14,22 @@ use crate::retry::Retry;
 use crate::router::Place;
 use crate::sender::{Reached, Sender, unexpected_answer};
 
-/// The command for the range that a descriptor describes; none if its keys do not fit that range.
+/// Builds the command for the range that a descriptor describes; none if its keys do not fit that
+/// range.
 pub(crate) type BuildCommand<'a> = &'a (dyn Fn(&RangeDescriptor) -> Option<command::Body> + Sync);
 
 pub(crate) enum Reply {
-    /// From the range as it was then.
+    /// The range's reply, with its descriptor at that time.
     From(Arc<RangeDescriptor>, command_reply::Body),
     /// The keys no longer lie in one range; nothing was sent under the new shape.
     Regroup,
 }
 
-/// Sends the command to the range that holds `key` until there is a reply of substance.
+/// Sends the command to the range that holds `key` until the range gives a definite reply.
 ///
 /// # Errors
 ///
-/// As every request; and where the range refuses the command as such. If `retry` is of
+/// As for every request, and if the range refuses the command as such. If `retry` has
 /// [`crate::retry::Effect::Recognised`], `Undetermined` once an answer was lost.
 pub(crate) async fn send(
     sender: &Sender,
@@ -39,7 +40,7 @@ pub(crate) async fn send(
     send_held(sender, key, Duration::ZERO, build, retry).await
 }
 
-/// As [`send`], of a command that the node may hold back for a lock until some time.
+/// As [`send`], for a command that the node may hold back until `hold_until` to wait for a lock.
 pub(crate) async fn send_held(
     sender: &Sender,
     key: &[u8],
@@ -98,7 +99,7 @@ pub(crate) async fn send_held(
     }
 }
 
-/// For a reply that does not belong to its command. What the command did is not known.
+/// Error for a reply that does not belong to its command. The effect of the command is not known.
 pub(crate) fn unexpected_reply(retry: &Retry<'_>) -> Error {
     retry.end(unexpected_answer("the range's leader"))
 }

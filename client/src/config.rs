@@ -6,22 +6,22 @@ use rangedb_proto::v1::{NodeDescriptor, NotLeader};
 
 use crate::error::{Error, Result};
 
-/// Time that a request may take unless the caller says otherwise. Longer than a leader election (about
-/// two seconds), so that a failover is seen as a slow request instead of an error.
+/// Timeout of a request unless the caller sets another. Longer than a leader election (about two
+/// seconds), so that a failover shows as a slow request instead of an error.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// From when on a transaction is slow unless the caller says otherwise: nothing is that slow in a
-/// cluster that is well, but waiting for others.
+/// Duration above which a transaction counts as slow, unless the caller sets another. In a healthy
+/// cluster only waiting for others takes so long.
 pub const SLOW_TRANSACTION_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Address of a node that requests go to. Requests that only nodes make are answered at the peer
-/// address alone.
+/// Address of a node that requests go to. Requests that only nodes make are answered only at the
+/// peer address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressKind {
-    /// The one that the node advertises to clients.
+    /// The address that the node advertises to clients.
     #[default]
     Client,
-    /// The one that nodes reach each other by: for the client inside a node.
+    /// The address at which nodes reach each other: for the client inside a node.
     Peer,
 }
 
@@ -33,7 +33,7 @@ impl AddressKind {
         }
     }
 
-    /// Empty if it is not known.
+    /// Address of the leader in a hint; empty if it is not known.
     pub(crate) fn of_leader(self, hint: &NotLeader) -> &str {
         match self {
             AddressKind::Client => &hint.leader_address,
@@ -42,21 +42,22 @@ impl AddressKind {
     }
 }
 
-/// Where the cluster is and how long to try.
+/// Configuration of a client: endpoints, address kind, timeout, and the threshold of slow
+/// transactions.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Nodes to ask first, as `host:port`. One that answers is enough: the others are learnt.
+    /// Nodes to ask first, as `host:port`. One that answers is enough; it names the others.
     pub endpoints: Vec<String>,
     /// Time for a request with all its retries, unless [`crate::Client::with_timeout`] is used.
     pub timeout: Duration,
     pub address_kind: AddressKind,
-    /// A transaction that spends so long in its reads, locks and commit is logged, with what it spent
-    /// the time on.
+    /// A transaction that spends this long in its reads, locks and commit is logged, with the time
+    /// of each phase.
     pub slow_transaction: Duration,
 }
 
 impl Config {
-    /// Endpoints are `host:port`, or `http://host:port`.
+    /// Creates a configuration from endpoints of the form `host:port` or `http://host:port`.
     pub fn new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         let endpoints = endpoints.into_iter().map(|e| plain_address(e.as_ref())).collect();
         Config {
@@ -67,7 +68,7 @@ impl Config {
         }
     }
 
-    /// Reads `a:1,b:2`, the form of `--endpoints` and `RANGEDB_ENDPOINTS`.
+    /// Parses `a:1,b:2`, the form of `--endpoints` and `RANGEDB_ENDPOINTS`.
     pub fn from_list(endpoints: &str) -> Self {
         Self::new(endpoints.split(',').map(str::trim).filter(|e| !e.is_empty()))
     }

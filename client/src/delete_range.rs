@@ -1,10 +1,10 @@
 //! Delete of a span of any size, as a sequence of bounded steps.
 //!
-//! A range takes commands of bounded cost only, because whatever it evaluates keeps all its other
-//! requests waiting. So a span that holds more than one command may delete is deleted page by page:
-//! the keys of a page are read, a page with none just moves on, and each page's keys are deleted by
-//! one commit in their range. A page is bounded in records that it walks over too, so that a span
-//! which holds nothing but what is left of deleted keys takes its steps as any other.
+//! A range only takes commands of bounded cost, because a command delays all other requests of the
+//! range while it is evaluated. So a span that holds more than one command may delete is deleted
+//! page by page. The keys of a page are read, and one commit in their range deletes them; a page
+//! without keys only advances. A page is also bounded in the records that it reads, so a span that
+//! holds only remains of deleted keys takes the same steps.
 
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use crate::keys::Span;
 use crate::one_range;
 use crate::range::{self, RangeOptions};
 
-/// Keys of one step. Far fewer than a range takes in one command, as all else that its node applies
-/// waits for it: with sixteen times as many, puts to other ranges took five times as long beside it.
+/// Keys of one step. Far fewer than a range takes in one command, because all other work that its
+/// node applies waits for the step: with sixteen times as many keys, concurrent puts to other
+/// ranges took five times as long.
 const STEP_KEYS_MAX: u64 = 64;
 
 /// Result of a delete of a span.
@@ -27,10 +28,9 @@ const STEP_KEYS_MAX: u64 = 64;
 pub struct DeletedRange {
     /// Keys that had a value and now have none.
     pub deleted: u64,
-    /// Commit timestamp of the last deletes; of a span that held nothing, a timestamp at which that was
-    /// so.
+    /// Commit timestamp of the last deletes. For an empty span, a timestamp at which it was empty.
     pub commit_ts: Timestamp,
-    /// Commits that it took. With one, all of it happened at once.
+    /// Number of commits. With one, all deletes happened at once.
     pub commits: u64,
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn delete_range(client: &Client, span: Span) -> Result<DeletedR
 }
 
 impl DeletedRange {
-    /// Deletes what one page of the span shows. Returns what is left of the span.
+    /// Deletes the keys of one page of the span. Returns the rest of the span.
     async fn step(
         &mut self,
         client: &Client,
@@ -82,12 +82,12 @@ impl DeletedRange {
             if self.commit(client, deletes, &hull, deadline).await? {
                 return Ok(page.rest);
             }
-            // The range split behind the page: the next one is of a smaller range.
+            // The range split after the page was read: the next page is of a smaller range.
         }
     }
 
-    /// False if the keys do not lie in one range, or are too many for one command; then nothing was
-    /// done.
+    /// Commits the operations in one range. False if the keys do not lie in one range, or are too
+    /// many for one command; then nothing was done.
     async fn commit(
         &mut self,
         client: &Client,
@@ -107,7 +107,7 @@ impl DeletedRange {
         Ok(true)
     }
 
-    /// The error of a step, with how far it got: from there on the same request goes on.
+    /// Adds the progress so far to the error of a step. Repeating the request continues from there.
     fn so_far(&self, error: Error, next: &Bytes) -> Error {
         let told = |message: String| {
             let (deleted, next) = (self.deleted, next.escape_ascii());

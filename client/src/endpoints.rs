@@ -1,13 +1,13 @@
-//! Endpoints for requests that any node can answer: the one that answered last, then the seeds, then
-//! every node heard of since. Seeds come before learnt nodes because they are what the operator stands
-//! by.
+//! Endpoints for requests that any node can answer: the one that answered last, then the seeds,
+//! then every node learnt since. Seeds come before learnt nodes because the operator vouches for
+//! them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 pub(crate) struct Endpoints {
     seeds: Vec<Arc<str>>,
-    /// Answered last. None after it failed.
+    /// The endpoint that answered last, or that a node named as the leader. None after it failed.
     preferred: Mutex<Option<Arc<str>>>,
 }
 
@@ -17,7 +17,8 @@ impl Endpoints {
         Endpoints { seeds, preferred: Mutex::new(None) }
     }
 
-    /// The next one that is not in `asked`; `learnt` is called only when no other is left.
+    /// Returns the next endpoint that is not in `asked`; `learnt` is called only when no other is
+    /// left.
     pub fn pick(
         &self,
         asked: &BTreeSet<Arc<str>>,
@@ -29,7 +30,7 @@ impl Endpoints {
         near.into_iter().find(not_asked).or_else(|| learnt().into_iter().find(not_asked))
     }
 
-    /// It answered, or is said to be able to.
+    /// Prefers an endpoint that answered, or that a node named as the leader.
     pub fn prefer(&self, address: &Arc<str>) {
         *self.preferred.lock().unwrap() = Some(address.clone());
     }

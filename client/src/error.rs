@@ -1,6 +1,6 @@
-//! Errors, by what the caller can do next. Where a request failed inside the cluster does not matter
-//! to the caller: leaders that moved, ranges that split and lost connections are handled by retries
-//! and only show when the time is up.
+//! Errors, by what the caller can do next. The place of a failure inside the cluster does not
+//! matter to the caller: retries handle leaders that moved, ranges that split and lost connections.
+//! These only show when the time is up.
 
 use std::time::Duration;
 
@@ -18,23 +18,24 @@ pub enum Error {
     #[error("condition {condition_index} on key `{}` does not hold", key.escape_ascii())]
     Conflict {
         key: Bytes,
-        /// Place of the first condition that failed, counted from 0.
+        /// Index of the first condition that failed, counted from 0.
         condition_index: usize,
-        /// What stood at the key when the condition was checked; none if the key had no value.
+        /// The row when the condition was checked; none if the key had no value.
         actual: Option<Box<KeyValue>>,
     },
-    /// Another transaction wrote what this one read or writes, and nothing was written. Begin again.
+    /// Another transaction wrote a key that this one read or writes, and nothing was written. Begin
+    /// again.
     #[error(
         "key `{}` was written at {winner_commit_ts} by the transaction that began at \
          {winner_start_ts}",
         key.escape_ascii()
     )]
     WriteConflict { key: Bytes, winner_start_ts: u64, winner_commit_ts: u64 },
-    /// The transaction was rolled back by somebody who took its client for dead; nothing of it was
-    /// written. Begin again.
+    /// The transaction was rolled back by another client, which took this client for dead. Nothing
+    /// of it was written. Begin again.
     #[error("the transaction was rolled back at key `{}`", key.escape_ascii())]
     Aborted { key: Bytes },
-    /// Another transaction holds the key, and did so as long as this request could wait. Nothing was
+    /// Another transaction held the key for as long as this request could wait. Nothing was
     /// written.
     #[error(
         "key `{}` is locked by the transaction that began at {start_ts}",
@@ -42,45 +43,47 @@ pub enum Error {
     )]
     Locked {
         key: Bytes,
-        /// Who holds it.
+        /// Start timestamp of the transaction that holds the lock.
         start_ts: u64,
-        /// The key whose lock decides the holder's fate.
+        /// The primary, whose lock decides the holder's fate.
         primary: Bytes,
-        /// Oracle's milliseconds until which the lock lives without a heartbeat.
+        /// Expiry of the lock without a heartbeat, in milliseconds of the oracle's time.
         alive_until_ms: u64,
     },
-    /// This transaction waits for another's lock, that one for the next, and so on around to this one.
-    /// Roll it back and begin again; the others then go on.
+    /// Deadlock: this transaction waits for another's lock, that one for the next, and so on around
+    /// to this one. Roll it back and begin again; the others then go on.
     #[error("deadlock: {}", show_cycle(cycle))]
     Deadlock {
-        /// Each waits for the next one's lock, the last for the first's. This transaction is the first.
+        /// Each waits for the next one's lock, the last for the first's. The first is this
+        /// transaction.
         cycle: Vec<LockWait>,
     },
-    /// More than one request or transaction may do; nothing of it was written. It works in parts
-    /// that are each below the limit; [`crate::Client::delete_range`] does that for a span.
+    /// The request or transaction exceeds a limit; nothing of it was written. Split it into parts
+    /// below the limit, as [`crate::Client::delete_range`] does for a span.
     #[error("too large: {what} over the limit of {limit}")]
     TooLarge { what: String, limit: u64 },
-    /// Nobody could do it in time, and it certainly did not happen. May work later.
+    /// No node could execute the request in time, and it was certainly not executed. It may work
+    /// later.
     #[error("unavailable: {0}")]
     Unavailable(String),
     /// As [`Error::Unavailable`], because of load: slow down first.
     #[error("too busy: {message}")]
     TooBusy {
         message: String,
-        /// What the overloaded node asked for.
+        /// Wait that the overloaded node asked for.
         retry_after: Duration,
     },
-    /// A write may have happened, or may happen still. Read before deciding what to do; doing it
-    /// again is right only where doing it twice is harmless.
+    /// The outcome is not known: a write may have happened, or may happen still. Read before
+    /// deciding what to do. Repeat the write only where doing it twice is harmless.
     #[error("the outcome is not known: {0}")]
     Undetermined(String),
-    /// The request breaks a rule and never works as it stands.
+    /// The request is invalid and never works as it stands.
     #[error("invalid {argument}: {message}")]
     Invalid { argument: String, message: String },
     /// The caller may not do this.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
-    /// What was to be changed or shown does not exist. Not for keys: those are `None`.
+    /// The object of the request does not exist. Not used for keys: absent keys are `None`.
     #[error("not found: {0}")]
     NotFound(String),
     /// The state of the cluster forbids the change until an operator alters that state.
@@ -90,13 +93,14 @@ pub enum Error {
     #[error("too old: {message}")]
     TooOld {
         message: String,
-        /// The oldest that can be read.
+        /// The oldest timestamp that can be read.
         floor_ts: u64,
     },
     /// A disk is full: reads go on, writes work once an operator made room.
     #[error("disk full: {0}")]
     DiskFull(String),
-    /// Stored bytes are not what was written, or an answer breaks the protocol. Needs an operator.
+    /// Stored bytes differ from what was written, or an answer violates the protocol. Needs an
+    /// operator.
     #[error("corruption: {message}")]
     Corruption {
         message: String,
@@ -106,15 +110,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// True if the same request may be sent again as it is: it certainly did not happen, and the reason
-    /// may pass by itself.
+    /// True if the same request may be sent again as it is: it was certainly not executed, and the
+    /// reason may pass by itself.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Unavailable(_) | Error::TooBusy { .. } | Error::Locked { .. })
     }
 
-    /// True if a transaction failed because of another one: begun anew, it may succeed. What was read
-    /// has to be read again. False for [`Error::Conflict`], where the caller's own condition does not
-    /// hold.
+    /// True if a transaction failed because of another one. A new attempt may succeed, and has to
+    /// read again. False for [`Error::Conflict`], where the caller's own condition does not hold.
     pub fn is_transaction_conflict(&self) -> bool {
         matches!(
             self,
@@ -211,7 +214,8 @@ impl From<v1::Error> for Error {
                 Error::Corruption { message, file: corruption.file }
             }
             Some(Kind::FailedPrecondition(_)) => Error::FailedPrecondition(message),
-            // These end a request only when its time is up; none of them let it start.
+            // A request ends with one of these only when its time is up; none of them lets a
+            // request start.
             Some(
                 Kind::Unavailable(_)
                 | Kind::DeadlineExceeded(_)
@@ -219,13 +223,13 @@ impl From<v1::Error> for Error {
                 | Kind::StaleEpoch(_)
                 | Kind::RangeNotFound(_),
             ) => Error::Unavailable(message),
-            // A newer server's kind of error: nothing is known about what happened.
+            // A newer server's kind of error: the outcome is not known.
             None => Error::Undetermined(message),
         }
     }
 }
 
-/// For a node that answers on behalf of its own client.
+/// Conversion for a node that answers on behalf of its own client.
 impl From<Error> for v1::Error {
     fn from(error: Error) -> Self {
         let display = error.to_string();

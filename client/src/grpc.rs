@@ -1,15 +1,15 @@
-//! [`Net`] over gRPC and tokio: to each node one connection with one stream, on which requests
+//! [`Net`] over gRPC and tokio: one connection with one stream to each node, on which requests
 //! travel in batches.
 //!
-//! A unary call costs a stream, headers and a wake-up for each request; on one stream, all requests
-//! that gathered while the last message was on its way go out as the next (docs/architecture.md,
-//! D8). The more is going on, the larger the batches.
+//! A unary call costs a stream, headers and a wake-up for each request. On one stream, all requests
+//! that gathered while the last message was in flight go out as the next message
+//! (docs/architecture.md, D8). The higher the load, the larger the batches.
 //!
-//! A link (`link.rs`) is the task that owns such a connection. Links are opened by the first request
-//! and end after a minute in which nothing used them, so that nodes that left are forgotten.
+//! A link (`link.rs`) is the task that owns such a connection. The first request opens a link, and
+//! a link ends after a minute without use, so that nodes that left are forgotten.
 //!
-//! A link says which cluster it means (`cluster.rs`): where one node was, a node of another cluster
-//! may listen today, and its ranges have the same ids and epochs.
+//! A link names the cluster that it means (`cluster.rs`): a node of another cluster may listen at
+//! the address today, and its ranges have the same ids and epochs.
 
 #![allow(
     clippy::disallowed_types,
@@ -51,8 +51,8 @@ pub struct GrpcNet {
 }
 
 impl GrpcNet {
-    /// For the cluster of the first node that answers. Uses the tokio runtime that it is called in,
-    /// from then on.
+    /// Creates a network that keeps to the cluster of the first node that answers. It uses the
+    /// current tokio runtime from then on.
     ///
     /// # Panics
     ///
@@ -67,7 +67,7 @@ impl GrpcNet {
         }
     }
 
-    /// For this cluster and no other, on all links that are opened from now on.
+    /// Keeps to this cluster and no other, on all links that are opened from now on.
     pub fn keep_to(&self, cluster_id: u64) {
         self.cluster.keep_to(cluster_id);
     }
@@ -89,7 +89,7 @@ impl GrpcNet {
     }
 }
 
-/// Takes the link off the list, unless another one took its place already.
+/// Returns a function that removes the link from the list, unless another link has replaced it.
 fn forget_when_ended(links: Weak<Links>, address: String) -> impl FnOnce() {
     move || {
         if let Some(links) = links.upgrade() {

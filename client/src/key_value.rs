@@ -1,9 +1,9 @@
-//! A key with its value and what is known about them.
+//! A key with its value, version, timestamps and lease.
 
 use bytes::Bytes;
 use rangedb_proto::{Timestamp, v1};
 
-/// One row, as of the time it was read.
+/// A row, as of the time at which it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     pub key: Bytes,

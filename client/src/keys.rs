@@ -1,14 +1,14 @@
 //! Checks of the keys, values and spans that a request names, before anything is sent.
 //!
 //! `_/` is the system's own key space. A user's key may not lie there, and a user's span skips it:
-//! `["", "")` is every user key, on both sides of it. A span wholly inside is refused.
+//! `["", "")` covers every user key, below and above `_/`. A span wholly inside `_/` is refused.
 
 use bytes::Bytes;
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, VALUE_BYTES_MAX, prefix_end};
 
 use crate::error::{Error, Result};
 
-/// Whose keys a client handles.
+/// Keys that a client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {
     /// All keys but those under `_/`.
@@ -29,7 +29,7 @@ impl Span {
         Span { start: start.into(), end: end.into() }
     }
 
-    /// Just the key.
+    /// Span of a single key.
     pub fn of_key(key: &Bytes) -> Self {
         Span::new(key.clone(), [key, &b"\0"[..]].concat())
     }
@@ -51,7 +51,7 @@ impl Span {
         self.start <= key && (self.end.is_empty() || key < &self.end[..])
     }
 
-    /// What two spans share; may be empty.
+    /// Intersection of two spans; may be empty.
     pub fn and(&self, other: &Span) -> Span {
         let start = self.start.clone().max(other.start.clone());
         let end = match (self.end.is_empty(), other.end.is_empty()) {
@@ -79,7 +79,7 @@ impl View {
         Ok(())
     }
 
-    /// A span that a scan may read, in pieces: in key order, none of them empty.
+    /// Returns the parts of a span that a scan may read: in key order, none of them empty.
     pub fn check_scan(self, span: &Span) -> Result<Vec<Span>> {
         check_span_bytes(span)?;
         if span.is_empty() {
@@ -99,8 +99,8 @@ impl View {
         Ok(pieces)
     }
 
-    /// A span that may be deleted: for users nothing of it under `_/`, because a delete is done
-    /// whole or not at all.
+    /// Checks that a span may be deleted. A user's span may hold nothing under `_/`, because a
+    /// delete covers the whole span or nothing.
     pub fn check_delete_range(self, span: &Span) -> Result<()> {
         check_span_bytes(span)?;
         if span.is_empty() {
@@ -117,7 +117,7 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     check_bytes("value", value, VALUE_BYTES_MAX)
 }
 
-/// `bytes` are those of all keys and values of one command.
+/// Checks the size of a command; `bytes` is that of all its keys and values.
 pub(crate) fn check_command_bytes(bytes: usize) -> Result<()> {
     if bytes > COMMAND_BYTES_MAX {
         let message = format!("{bytes} bytes of keys and values; {COMMAND_BYTES_MAX} at most");

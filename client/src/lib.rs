@@ -4,23 +4,23 @@
 #![doc = include_str!("../examples/quickstart.rs")]
 //! ```
 //!
-//! # How a request finds its way
+//! # Request routing
 //!
-//! The key space is cut into ranges, each led by one node at a time. [`Client`] keeps a cache of
-//! which range holds a key and who leads it (`router.rs`), sends a request straight there, and
-//! learns from the answer when the leader moved or the range split (`sender.rs`). What is not known
-//! is asked of any node. Trying again happens in that one place, until the request's timeout and
-//! only while it is harmless (`retry.rs`).
+//! The key space is cut into ranges; one node at a time leads each of them. [`Client`] caches the
+//! range of a key and the range's leader (`router.rs`), and sends a request straight to that
+//! leader. From the response it learns that the leader moved or the range split (`sender.rs`). It
+//! asks any node for routes that it does not know. All retries are made in that one place, until
+//! the request's timeout and only while they are harmless (`retry.rs`).
 //!
-//! Reads of the newest value need no timestamp. A commit takes one from the cluster's oracle; all
-//! requests that wait share a call (`timestamps.rs`). The timestamp makes a repeated command
-//! recognisable, so a write whose answer was lost can be sent again. If no answer comes in time, the
-//! error says [`Error::Undetermined`], never that the write failed.
+//! Reads of the newest value need no timestamp. A commit takes one from the cluster's timestamp
+//! oracle; all requests that wait share a call (`timestamps.rs`). The timestamp makes a command
+//! idempotent, so a write can be sent again after its response was lost. If no response arrives in
+//! time, the error is [`Error::Undetermined`]; it never says that the write failed.
 //!
-//! Of conditional writes of one key that are made through one client at the same time, one is sent and
-//! the others are answered by what came of it; transactions that want the same key go one after the
-//! other (`turns.rs`). So a crowd at one key makes about as many writes a second as there are round
-//! trips, and everybody in it has the same share.
+//! Of concurrent conditional writes of one key through one client, one is sent, and its result
+//! answers the others. Transactions that want the same key run one after the other (`turns.rs`). So
+//! writers that contend for a key make about as many writes a second as there are round trips, and
+//! all of them get the same share.
 //!
 //! # Transactions
 //!
@@ -28,42 +28,44 @@
 #![doc = include_str!("../examples/bank.rs")]
 //! ```
 //!
-//! [`Client::transaction`] runs a closure and begins again when another transaction was in the way;
-//! [`Client::begin`] leaves that to the caller. Single writes and batches whose keys lie in one range
-//! take one round, and so does a transaction whose reads and writes do. Over several ranges the
-//! client coordinates two phases itself (`transaction.rs`). No node keeps a transaction open: what a
-//! client that dies leaves behind are locks, which whoever meets them clears (`resolve.rs`).
+//! [`Client::transaction`] runs a closure and begins again after a conflict with another
+//! transaction; [`Client::begin`] leaves that to the caller. Single writes and batches whose keys
+//! lie in one range take one round. So does a transaction whose reads and writes lie in one range.
+//! Over several ranges the client coordinates a two-phase commit itself (`transaction.rs`). No node
+//! keeps a transaction open: a client that dies leaves only locks, and the next request that meets
+//! one clears it (`resolve.rs`).
 //!
-//! What to do about errors:
+//! Errors and the caller's next step ([`Client::transaction`] begins again by itself):
 //!
-//! | error | what it means | what to do |
+//! | error | meaning | next step |
 //! |---|---|---|
-//! | [`Error::WriteConflict`], [`Error::Aborted`], [`Error::Locked`], [`Error::Deadlock`] | another transaction was in the way, nothing was written | begin anew, as [`Client::transaction`] does |
-//! | [`Error::Conflict`] | the caller's own condition does not hold, nothing was written | read and decide again |
-//! | [`Error::TooLarge`] | more than one request or transaction may do | split the work |
-//! | [`Error::Unavailable`], [`Error::TooBusy`] | nobody could do it in time, it did not happen | try later |
+//! | [`Error::WriteConflict`], [`Error::Aborted`] | conflict, nothing was written | begin again |
+//! | [`Error::Locked`], [`Error::Deadlock`] | conflict, nothing was written | begin again |
+//! | [`Error::Conflict`] | the caller's own condition failed, no write | read, then decide again |
+//! | [`Error::TooLarge`] | over a limit of a request or transaction | split the work |
+//! | [`Error::Unavailable`], [`Error::TooBusy`] | out of time, certainly not executed | try later |
 //! | [`Error::Undetermined`] | it may have happened, or happen still | read, then decide |
 //!
-//! # What it promises
+//! # Guarantees
 //!
 //! * `get` is linearizable: it sees every write that was acknowledged before it began.
 //! * A write that is acknowledged is durable on a quorum and applied.
-//! * A batch is applied whole or not at all, wherever its keys lie; its conditions hold at the moment
-//!   of that.
-//! * Transactions are serializable, in an order that agrees with real time, unless snapshot isolation
-//!   is asked for by name ([`Isolation`]).
-//! * A client that dies holds up nobody for longer than ten seconds, and what it was doing is there
-//!   as a whole or not at all.
+//! * A batch is applied whole or not at all, wherever its keys lie; its conditions hold at the
+//!   moment at which it is applied.
+//! * Transactions are serializable, in an order that agrees with real time, unless snapshot
+//!   isolation is asked for by name ([`Isolation`]).
+//! * A client that dies blocks others for at most ten seconds, and its transaction is applied as a
+//!   whole or not at all.
 //!
-//! # What is left out
+//! # Not implemented
 //!
 //! Watches and leases. TLS.
 //!
-//! # The world outside
+//! # Environment
 //!
-//! Calls, time, tasks and randomness come through [`net::Net`]. [`grpc::GrpcNet`] is the real one;
-//! the simulator has another, under which this crate is deterministic: a `clippy.toml` bans the
-//! rest.
+//! Calls, time, tasks and randomness come through [`net::Net`]. [`grpc::GrpcNet`] is the production
+//! implementation. The simulator has another, under which this crate is deterministic;
+//! `clippy.toml` bans all other sources.
 
 mod admin;
 mod background;

@@ -1,13 +1,14 @@
-//! Waiting for the lock of a living transaction, on the node where it stands.
+//! Lock waits: a request waits for the lock of a live transaction, on the node where the lock
+//! stands.
 //!
-//! The node holds a request back, in the order of arrival, until the lock in its way is gone or the
-//! time is up that the request allows. So a lock that is let go is handed on at once, and who waits
-//! longest comes first. In between the client looks after the lock's transaction (`resolve.rs`): its
-//! client may be dead, and only the transaction's primary tells.
+//! The node holds requests back in order of arrival, until the lock in the way is gone or the time
+//! that the request allows is up. So a released lock passes on at once, to the longest waiter.
+//! Between two such waits the client checks the lock's transaction (`resolve.rs`): that
+//! transaction's client may be dead, and only its primary knows.
 //!
-//! Before a node has answered that there is a lock, it is allowed no more than what an attempt takes
-//! anyway: a node that says nothing must not cost more time because it might be waiting. A node that
-//! does not hold requests back, because its queue is full, is asked again after growing pauses.
+//! Until a node has reported a lock, the request allows it no more time than an ordinary attempt: a
+//! silent node must not cost more time because it might be waiting. A node whose queue is full does
+//! not hold requests back. It is asked again after growing pauses.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use crate::retry::Retry;
 use crate::sender::Sender;
 use crate::transaction::heartbeat::OracleClock;
 
-/// Time for which a node may hold a request back at once. The lock's transaction is looked after this
-/// often, which costs its range a command for each who waits.
+/// Time for which a node may hold a request back in one attempt. The client checks the lock's
+/// transaction this often, which costs the primary's range one command for each waiter.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(1);
 
-/// Left of a request's time for the answer to arrive.
+/// Part of a request's time that is kept for the answer to arrive.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
 
-/// Behind the moment at which a lock expires: asked then, its primary finds that it has.
+/// Wait beyond the expiry of a lock, so that its primary then finds it expired.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(10);
 
 pub(crate) struct Waiting<'a> {
@@ -40,9 +41,9 @@ pub(crate) struct Waiting<'a> {
 
 struct Met {
     start_ts: u64,
-    /// Time for which its transaction lives from then on, unless there are heartbeats.
+    /// Remaining lifetime of its transaction without heartbeats, with the margin; 0: expired.
     alive_for: Duration,
-    /// The request was held back for it.
+    /// True if the node held the request back for this lock.
     was_held: bool,
 }
 
@@ -52,7 +53,8 @@ impl<'a> Waiting<'a> {
         Waiting { sender, clock, since: now, asked_at: now, hold: Duration::ZERO, met: None }
     }
 
-    /// Until when the request that is sent now may be held back: for `most` at most.
+    /// Returns the time until which the node may hold back the request that is sent now: `most` at
+    /// most.
     pub fn hold_until(&mut self, most: Duration, retry: &mut Retry<'_>) -> Duration {
         self.asked_at = self.sender.net.now();
         retry.set_hold(Duration::ZERO);
@@ -69,7 +71,7 @@ impl<'a> Waiting<'a> {
         self.asked_at + self.hold
     }
 
-    /// The answer was a lock.
+    /// Notes that the answer was a lock.
     pub fn meet(&mut self, lock: &v1::KeyLocked) {
         let net = &*self.sender.net;
         if self.met.is_none() {
@@ -82,7 +84,7 @@ impl<'a> Waiting<'a> {
         self.met = Some(Met { start_ts: lock.start_ts, alive_for, was_held });
     }
 
-    /// The lock's transaction lives: after this it is time to ask again.
+    /// Waits until the next attempt is due: the lock's transaction is alive.
     pub async fn blocked(&mut self, lock: v1::KeyLocked, retry: &mut Retry<'_>) {
         match &self.met {
             Some(met) if met.was_held => retry.held(lock.into()),
@@ -90,7 +92,7 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Since the request was first made.
+    /// Time since the request was first made.
     pub fn waited(&self) -> Duration {
         self.sender.net.now().saturating_sub(self.since)
     }
@@ -101,7 +103,8 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// For the wire: how much longer a request that is sent now may be held back.
+/// Remaining time in milliseconds, for the wire, for which a request that is sent now may be held
+/// back.
 pub(crate) fn millis_until(until: Duration, net: &dyn Net) -> u32 {
     let left = until.saturating_sub(net.now()).as_millis();
     u32::try_from(left).unwrap_or(u32::MAX)

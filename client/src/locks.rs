@@ -1,4 +1,4 @@
-//! Locks that stand in the ranges, for people who want to know what holds others up.
+//! Listing of the locks that stand in the ranges, for people who look for what blocks others.
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
@@ -17,12 +17,12 @@ use crate::sender::{Reached, unexpected_answer};
 const PAGE_LOCKS: u64 = 500;
 
 impl Admin<'_> {
-    /// Locks on keys that start with `prefix`, in key order, page by page. Each page shows its range
-    /// as it is when the page is fetched.
+    /// Lists locks on keys that start with `prefix`, in key order, page by page. Each page shows
+    /// its range at the time when the page is fetched.
     pub fn locks(&self, prefix: &[u8]) -> impl Stream<Item = Result<v1::LockInfo>> + Send + use<> {
         let prefix = Bytes::copy_from_slice(prefix);
         let end = prefix_end(&prefix);
-        // No lock stands under `_/`, and nobody but the system may look there.
+        // No lock stands under `_/`, and only the system may look there.
         let pieces = self.client.view.check_scan(&Span::new(prefix, end)).map(|mut pieces| {
             pieces.reverse();
             pieces
@@ -39,7 +39,7 @@ impl Admin<'_> {
     }
 }
 
-/// The first locks of a span, and what they do not reach.
+/// Returns the first locks of a span, and the rest of the span behind them.
 async fn page(client: &Client, span: Span) -> Result<(Vec<v1::LockInfo>, Option<Span>)> {
     let build = |range: &RangeDescriptor| {
         let part = span.and(&Span::new(range.start_key.clone(), range.end_key.clone()));

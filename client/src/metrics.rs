@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Which way a commit took.
+/// Path of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
     ReadOnly,
@@ -33,22 +33,23 @@ pub struct Metrics {
     pub commits_one_range: u64,
     /// Commits over ranges that were decided at their primary.
     pub commits_two_phase: u64,
-    /// Commits over ranges that were decided by their first phase.
+    /// Commits over ranges that were decided by their first phase (asynchronous commit).
     pub commits_async: u64,
-    /// Commits that ended because of another transaction. One that is begun anew counts again.
+    /// Commits that failed because of another transaction. A transaction that begins again counts
+    /// again.
     pub conflicts: u64,
-    /// Transactions that were told of a deadlock.
+    /// Transactions that failed with a deadlock.
     pub deadlocks: u64,
-    /// Requests that were answered with another transaction's lock: it had not gone for as long as
-    /// the node held the request back.
+    /// Requests that were answered with another transaction's lock, which stood for as long as the
+    /// node held the request back.
     pub lock_waits: u64,
-    /// Locks of other transactions that were finished, because whoever held them had not.
+    /// Locks of other transactions that this client finished in place of their owners.
     pub resolved_locks: u64,
     /// Attempts to reach a node after the first one of a request.
     pub retries: u64,
-    /// Transactions and batches that were begun anew by the client itself.
+    /// Transactions and batches that the client itself began again.
     pub restarts: u64,
-    /// Commits whose outcome the caller was not told, because it was not known.
+    /// Commits that ended with an unknown outcome.
     pub undetermined: u64,
 }
 
@@ -78,7 +79,7 @@ impl Counter {
 }
 
 impl Counters {
-    /// A commit ended this way.
+    /// Counts a commit that ended on this path.
     pub fn ended<T>(&self, outcome: &Result<T>, path: Path) {
         match outcome {
             Ok(_) => self.commits[path as usize].add(1),

@@ -1,5 +1,6 @@
-//! The world as the client crate sees it. Production is tonic and tokio ([`crate::grpc`]); the
-//! simulator gives a seeded one, so that coordinators run there unchanged (design D9).
+//! Interface of the client crate to its environment. Production uses tonic and tokio
+//! ([`crate::grpc`]). The simulator provides a seeded implementation, so that coordinators run
+//! there unchanged (design D9).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,21 +13,21 @@ use rangedb_proto::v1;
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A call that brought no response.
+/// Failure of a call that brought no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The request did not leave, or was refused before it was read: it certainly did not happen.
+    /// The request did not leave, or was refused before it was read: it was certainly not executed.
     NotSent(String),
-    /// The connection broke or the time ran out afterwards: it may have happened.
+    /// The connection broke or the time ran out after sending: the request may have been executed.
     Lost(String),
 }
 
-/// Calls, time and randomness: all that a coordinator may use of the outside.
+/// Calls, time and randomness: everything that a coordinator may use of its environment.
 ///
 /// Nothing else in this crate may look at a clock, sleep, spawn or draw a random number, except the
 /// production implementation itself.
 pub trait Net: Send + Sync {
-    /// One request to the node at `address` ("host:port"). Cancelled when dropped.
+    /// Sends one request to the node at `address` ("host:port"). Cancelled when dropped.
     fn call<'a>(
         &'a self,
         address: &'a str,
@@ -34,9 +35,9 @@ pub trait Net: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<v1::response::Body, CallError>>;
 
-    /// As [`Net::call`], given up as soon as `given_up` says why: it may have happened, unless the
-    /// implementation knows that the request has not left yet. The callee is told of `timeout`, and
-    /// the caller sees to it that `given_up` is not later.
+    /// As [`Net::call`], but gives up as soon as `given_up` returns a reason. The request may then
+    /// have been executed, unless the implementation knows that it has not left yet. The callee
+    /// receives `timeout`, and the caller ensures that `given_up` is not later.
     fn call_unless<'a>(
         &'a self,
         address: &'a str,
@@ -58,7 +59,7 @@ pub trait Net: Send + Sync {
     /// Monotonic time since some fixed moment.
     fn now(&self) -> Duration;
 
-    /// Uniform below `bound`, which is not 0. For jitter, never for safety.
+    /// Uniform random number below `bound`, which is not 0. For jitter, never for safety.
     fn random_below(&self, bound: u64) -> u64;
 
     /// Runs a task in the background until it ends.

@@ -17,16 +17,16 @@ use crate::sender::{Reached, unexpected_answer};
 use crate::transaction::heartbeat::OracleClock;
 use crate::turns::{self, Entered, Taker, Turn};
 
-/// Operations, conditions and checks that a range accepts in one command. With more it is done as if
-/// the keys lay in several ranges: in chunks.
+/// Operations, conditions and checks that a range accepts in one command. A larger commit is cut
+/// into chunks, as if its keys lay in several ranges.
 const ITEMS_MAX: usize = 1024;
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
-/// None: it does not, or the command is too much for one, and certainly nothing was done. The
-/// command's timestamp is taken here, after all that it waited for.
+/// None if it does not, or if the command is too much for one range; then certainly nothing was
+/// done. The command's timestamp is taken here, after all waits.
 ///
-/// A lock in the way is waited for until the deadline. The command holds none itself, so nobody can
-/// be waiting for it in turn.
+/// Waits until the deadline for a lock in the way. The command holds no lock itself, so no
+/// transaction can wait for it in turn.
 pub(crate) async fn commit(
     client: &Client,
     command: v1::CommitOneRange,
@@ -36,7 +36,7 @@ pub(crate) async fn commit(
     send(client, command, hull, deadline, None).await
 }
 
-/// As [`commit`], of a command that takes turns with others for its key.
+/// As [`commit`], for a command that takes turns with other writers of its key.
 pub(crate) async fn commit_in_turn(
     client: &Client,
     command: v1::CommitOneRange,
@@ -108,7 +108,8 @@ async fn send(
             Err(_) if outgrown.load(Ordering::Relaxed) && !retry.may_have_happened() => {
                 return Ok(None);
             }
-            // Spans that hold more than one command may look at: in steps it can be done.
+            // The spans hold more records than one command may read. The caller can commit in
+            // steps.
             Err(Error::TooLarge { .. }) if has_spans(&command) => return Ok(None),
             Err(error) => {
                 if let (Error::Conflict { actual, .. }, Some(turn)) = (&error, turn) {
@@ -122,7 +123,8 @@ async fn send(
                 let mut committed = committed(answer, operations)?;
                 if let (Some(row), Some(turn)) = (turns::left_by(&command, &committed), turn) {
                     turn.found(row.as_ref());
-                    // Who writes the same key again at once stands behind those that were told.
+                    // A caller that writes the same key again at once goes behind the waiters that
+                    // were answered.
                     turns::step_back().await;
                 }
                 if !wants_previous {
@@ -148,7 +150,7 @@ fn has_spans(command: &v1::CommitOneRange) -> bool {
         || command.reads.iter().any(|read| !read.end_key.is_empty())
 }
 
-/// Keys that may carry more locks of a transaction that one of them was locked by.
+/// Keys that the command writes: they may hold more locks of the transaction whose lock was met.
 fn written(command: &v1::CommitOneRange) -> Vec<Bytes> {
     let key = |operation: &v1::Operation| match &operation.body {
         Some(operation::Body::Put(put)) => Some(put.key.clone()),
@@ -158,18 +160,19 @@ fn written(command: &v1::CommitOneRange) -> Vec<Bytes> {
     command.operations.iter().filter_map(key).collect()
 }
 
-/// What only the sender of the command knows about why it was refused.
+/// Adds to a refusal the details that only the sender of the command knows.
 fn explained(error: Error, command: &v1::CommitOneRange) -> Error {
     match error {
-        // The range says which condition failed, and the key only if something stands there.
+        // The range reports the index of the failed condition, and its key only if a value stands
+        // there.
         Error::Conflict { condition_index, actual, .. }
             if condition_index < command.conditions.len() =>
         {
             let key = command.conditions[condition_index].key.clone();
             Error::Conflict { key, condition_index, actual }
         }
-        // The command's own timestamp was fresh. If nothing was read before the floor, the same with
-        // another timestamp can work.
+        // The command's own timestamp was fresh. If no read is from below the floor, the same
+        // command can succeed with another timestamp.
         Error::TooOld { message, floor_ts }
             if command.reads.iter().all(|read| read.read_ts >= floor_ts) =>
         {

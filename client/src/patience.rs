@@ -1,11 +1,13 @@
-//! Attempt timeouts with a probe: waiting for a node that may be working on a request, or be gone.
+//! Attempt timeouts with a probe, for a node that may be working on a request or may be gone.
 //!
-//! A request that takes long looks from outside like one to a node that hangs. Sent again, it would
-//! be worked on twice, just where there is too much to do already; not sent again, a range whose
-//! leader hangs would be out of reach until the caller's time is up. So a node that has said
-//! nothing for half a second is asked something cheap about the same range: a scan for a single
-//! key. A node that does not lead the range any more, or has no quorum, refuses it; one that stands
-//! still says nothing. Then it is left; else it is waited for.
+//! From outside, a slow request looks like a node that hangs. Sending it again doubles the work
+//! where there is already too much of it. Not sending it again makes a range whose leader hangs
+//! unreachable until the caller's deadline. So the client probes a node that was silent for half a
+//! second with a cheap request for the same range, a scan for a single key:
+//!
+//! * A node that no longer leads the range, or has no quorum, refuses the probe, and is given up.
+//! * A node that hangs does not answer the probe, and is given up.
+//! * After any other answer the client goes on waiting.
 
 use std::time::Duration;
 
@@ -14,19 +16,19 @@ use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
 use crate::client::header;
 use crate::net::{CallError, Net};
 
-/// Times of one attempt.
+/// Timeouts of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// Before it is asked whether it is there, and each time before it is asked again.
+    /// Silence before the first probe, and between two probes.
     pub quiet: Duration,
-    /// For the answer to that.
+    /// Time for the answer to a probe.
     pub answer: Duration,
-    /// Altogether, whatever it says.
+    /// Total time, whatever the node answers to probes.
     pub all: Duration,
 }
 
 impl Patience {
-    /// A request to the leader of a range.
+    /// Sends a request to the leader of a range.
     pub async fn call(
         self,
         net: &dyn Net,
@@ -38,7 +40,7 @@ impl Patience {
         net.call_unless(address, body, self.all, silence).await
     }
 
-    /// Ends when the node does not answer for the range, or the time is up; says so.
+    /// Ends when the node does not answer for the range, or the time is up. Returns the reason.
     async fn silence(self, net: &dyn Net, address: &str, range: &RangeDescriptor) -> String {
         let deadline = net.now().saturating_add(self.all);
         let left = || deadline.saturating_sub(net.now());
@@ -55,7 +57,8 @@ impl Patience {
     }
 }
 
-/// The cheapest that only the leader of a range answers: a page of one key, without its value.
+/// The cheapest request that only the leader of a range answers: a page of one key, without its
+/// value.
 fn probe(range: &RangeDescriptor) -> request::Body {
     let start_key = match &range.start_key[..] {
         [] => b"\0".to_vec().into(),
@@ -72,8 +75,8 @@ fn probe(range: &RangeDescriptor) -> request::Body {
     })
 }
 
-/// True if the answer to a probe is that of a node which leads the range. One that is too busy for
-/// it, or meets a lock, does.
+/// True if the answer to a probe comes from a node that leads the range. A leader may be too busy
+/// for the probe, or meet a lock.
 fn leads(answer: &Result<response::Body, CallError>) -> bool {
     match answer {
         Err(_) => false,

@@ -1,9 +1,9 @@
 //! Scans: rows in key order over any number of ranges, with memory for two pages.
 //!
-//! A scan is a list of spans still to read. Each page is one request to one range; what the page
-//! did not reach, behind a bound or in the next range, goes back to the front of the list. The next
-//! page is fetched once half of this one is read, so that a reader who keeps up does not wait and
-//! one who stops early has fetched little too much.
+//! A scan is a list of spans still to read. Each page is one request to one range. The part of a
+//! span that a page did not reach, behind a bound or in the next range, goes back to the front of
+//! the list. The next page is fetched once half of this one is read: a steady reader then does not
+//! wait, and a reader that stops early has fetched little too much.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,11 +25,11 @@ use crate::resolve::Extent;
 use crate::router::Place;
 use crate::sender::unexpected_answer;
 
-/// Bytes of a page after which it ends: some milliseconds of a network, so that a scan does not hold
-/// up what shares its connection.
+/// Bytes after which a page ends: some milliseconds of network time, so that a scan does not delay
+/// other requests on its connection.
 const PAGE_BYTES: u64 = 1024 * 1024;
 
-/// Which rows a scan reads.
+/// Options of a scan: its span, row limit, direction and timestamp, and the omission of values.
 ///
 /// Keys under `_/` belong to the system and are skipped: `RangeOptions::new("", "")` reads all
 /// others. A span wholly under `_/` is refused.
@@ -56,13 +56,13 @@ impl RangeOptions {
         Self::new(prefix, end)
     }
 
-    /// Rows at most; of 0 rows, none are read.
+    /// Reads at most this many rows; with 0, none.
     pub fn limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// From the last key to the first.
+    /// Reads from the last key to the first.
     pub fn reverse(mut self) -> Self {
         self.reverse = true;
         self
@@ -74,36 +74,37 @@ impl RangeOptions {
         self
     }
 
-    /// Reads as of a timestamp: one snapshot of all rows. Without, each page shows the newest
-    /// committed values at the time it is fetched.
+    /// Reads as of a timestamp: one snapshot of all rows. Without a timestamp, each page shows the
+    /// newest committed values at the time it is fetched.
     pub fn at(mut self, at: Timestamp) -> Self {
         self.read_ts = at.0;
         self
     }
 }
 
-/// The rows of a scan: a [`Stream`], or [`RangeStream::next`] for those without stream adapters.
-/// Ends after the first error. Dropping it ends the scan.
+/// Rows of a scan: a [`Stream`], or [`RangeStream::next`] for callers without stream adapters. Ends
+/// after the first error. Dropping it ends the scan.
 pub struct RangeStream {
     client: Client,
     options: RangeOptions,
-    /// Spans still to read, the next one first. Empty while a page is under way that began the last.
+    /// Spans still to read, the next one first. Empty while the first page of the last span is in
+    /// flight.
     spans: VecDeque<Span>,
-    /// Rows still wanted of pages that are not fetched.
+    /// Rows still wanted from pages that are not fetched yet.
     wanted: u64,
     /// Rows of the page that is being read.
     rows: std::vec::IntoIter<v1::KeyValue>,
     page_rows: usize,
     next_page: Option<BoxFuture<'static, Result<Page>>>,
-    /// The next page, once it is here.
+    /// The next page, once it has arrived.
     fetched: Option<Result<Page>>,
-    /// What is read at must not be dropped.
+    /// Keeps the versions at the read timestamp from garbage collection.
     _hold: Option<Hold>,
 }
 
 pub(crate) struct Page {
     pub rows: Vec<v1::KeyValue>,
-    /// What the page did not reach of its span.
+    /// The part of the span that the page did not reach.
     pub rest: Option<Span>,
 }
 
@@ -130,12 +131,12 @@ impl RangeStream {
         }
     }
 
-    /// The next row; none at the end.
+    /// Returns the next row; none at the end.
     pub async fn next(&mut self) -> Option<Result<KeyValue>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
-    /// Begins to fetch the next page if there is one and none is under way.
+    /// Begins to fetch the next page, if there is one and none is in flight.
     fn begin_page(&mut self) {
         if self.next_page.is_some() || self.fetched.is_some() || self.wanted == 0 {
             return;
@@ -187,7 +188,7 @@ impl Stream for RangeStream {
     }
 }
 
-/// One page of a span: from its start, or from its end if the scan goes backwards.
+/// Fetches one page of a span: from its start, or from its end if the scan is reversed.
 pub(crate) async fn fetch(
     client: Client,
     options: RangeOptions,
@@ -228,8 +229,7 @@ fn part_in(descriptor: &RangeDescriptor, span: &Span) -> Span {
     span.and(&Span::new(descriptor.start_key.clone(), descriptor.end_key.clone()))
 }
 
-/// What is left of `span` after a page that was asked for `part` of it, which is all that one range
-/// holds of it.
+/// Rest of `span` after a page that asked for `part`, the portion of `span` in one range.
 fn rest_of(span: &Span, part: &Span, reply: &v1::ScanReply, reverse: bool) -> Result<Option<Span>> {
     let edge = match (reply.more, reply.kvs.last()) {
         (false, _) if reverse => part.start.clone(),
@@ -239,7 +239,7 @@ fn rest_of(span: &Span, part: &Span, reply: &v1::ScanReply, reverse: bool) -> Re
         (true, Some(last)) => [&last.key[..], b"\0"].concat().into(),
         (true, None) => return Err(no_progress()),
     };
-    // At the end of the key space an edge is empty, and nothing lies behind it.
+    // An empty edge is the end of the key space; nothing lies behind it.
     let done = if reverse { edge <= span.start } else { edge.is_empty() };
     if done {
         return Ok(None);

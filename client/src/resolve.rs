@@ -1,31 +1,39 @@
 //! Resolution of another transaction's lock.
 //!
-//! A lock is an uncommitted write whose fate is decided at one key, its transaction's primary. Who
-//! meets a lock asks there what became of the transaction, and the answer settles what comes next:
+//! A lock is an uncommitted write. Its transaction's fate is decided at one key, the primary. A
+//! client that meets a lock asks the primary for the fate, which decides the next step (*finish*:
+//! commit or remove the lock):
 //!
-//! | fate        | reader of the newest | reader at a timestamp   | writer            |
-//! |-------------|----------------------|-------------------------|-------------------|
-//! | committed   | finish it, again     | finish it, again        | finish it, again  |
-//! | rolled back | finish it, again     | finish it, again        | finish it, again  |
-//! | alive       | pass it (one key)    | pushed: pass it         | wait, then again  |
-//! | alive, asynchronous commit | wait, then again | pass it if it commits later, else wait | wait, then again |
+//! | fate                | reader of newest | reader at a timestamp               | writer        |
+//! |---------------------|------------------|-------------------------------------|---------------|
+//! | committed           | finish, retry    | finish, retry                       | finish, retry |
+//! | rolled back         | finish, retry    | finish, retry                       | finish, retry |
+//! | alive               | pass (one key)   | push, pass                          | wait, retry   |
+//! | alive, asynchronous | wait, retry      | pass if it commits later, else wait | wait, retry   |
 //!
-//! A transaction whose client is dead is rolled back by whoever asks once its lock has expired, by
-//! the oracle's time; so nobody waits longer than a lock lives. A living one that a reader at T meets
-//! is pushed: it may only commit above T from then on, so T can be read as if it was not there.
+//! A transaction whose client is dead is rolled back by the next client that meets its lock, once
+//! the lock has expired by the oracle's time. So nobody waits longer than a lock lives. A live
+//! transaction that a reader at T meets is pushed: it may then only commit above T, so the read at
+//! T can ignore it.
 //!
-//! A transaction of an asynchronous commit is committed as soon as all of its locks stand, so nobody
-//! pushes it, and a reader of the newest cannot tell from its primary alone that it is not. Once its
-//! time is up, all of its locks are looked at (`secondaries.rs`).
+//! A transaction with asynchronous commit is committed as soon as all of its locks stand. So it
+//! cannot be pushed, and its primary alone does not tell a reader of the newest value that it is
+//! uncommitted. Once its time is up, all of its locks are checked (`secondaries.rs`).
 //!
 //! A reader of the newest value of one key passes only locks that it met in the same request: those
-//! were uncommitted after the request began, so it may be ordered before them. Of a page of keys
-//! that would not do: asked for again, it would show what was committed meanwhile, perhaps by
-//! whoever heard that the passed transaction is committed, and hide that one. Such a reader takes a
-//! timestamp when it meets the first lock, and reads the page as of then.
+//! were uncommitted after the request began, so the read may be ordered before them. That does not
+//! suffice for a page of keys. Suppose a page meets a lock of transaction A, and the client decides
+//! to pass A:
 //!
-//! Fates are remembered, because one transaction leaves many locks. None of what is remembered can
-//! become wrong: the two ends are final, and the least commit timestamp of a living one only rises.
+//! 1. A commits, and another client learns of it.
+//! 2. That client commits B on another key of the page.
+//! 3. The repeated request passes A and reads the newest values: it shows B but hides A.
+//!
+//! Such a reader therefore takes a timestamp when it meets the first lock, and reads the page as of
+//! that timestamp.
+//!
+//! Fates are cached, because one transaction leaves many locks. A cached fate cannot become wrong:
+//! commit and rollback are final, and the min_commit_ts of a live transaction only rises.
 
 mod finish;
 mod secondaries;
@@ -48,15 +56,15 @@ use crate::router::Place;
 use crate::sender::{Reached, Sender};
 use crate::timestamps::Timestamps;
 
-/// Transactions whose fate is remembered: some tens of kilobytes, and more than a client meets
-/// unfinished at one time. Beyond, the oldest is forgotten, which costs asking again.
+/// Transactions whose fate is cached: some tens of kilobytes, and more than the unfinished ones
+/// that a client meets at one time. Beyond that the oldest is evicted, which costs asking again.
 const FATES_MAX: usize = 1024;
 
-/// A request for the range that a descriptor describes, at a timestamp or (0) of the newest, passing
-/// locks of these transactions.
+/// Builds a request for the range that a descriptor describes, which reads at a timestamp (0: the
+/// newest) and passes locks of these transactions.
 type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, u64, &[u64]) -> Result<request::Body> + Sync);
 
-/// How much a request reads.
+/// Extent of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     Key,
@@ -70,10 +78,10 @@ enum Fate {
         commit_ts: u64,
     },
     RolledBack,
-    /// Not decided at its primary; it can only commit from here on. 0: not known.
+    /// Undecided at its primary. It can only commit at this timestamp or above; 0: not known.
     Alive {
         min_commit_ts: u64,
-        /// It may be committed by its locks, all taken together.
+        /// True if its locks, taken together, may have committed it.
         is_async: bool,
     },
 }
@@ -92,15 +100,15 @@ impl Fate {
 
 struct Known {
     fate: Fate,
-    /// Number of times that locks of it were met that had to be finished.
+    /// Number of times that locks of the transaction were met and had to be finished.
     finished: u32,
 }
 
 pub(crate) struct Resolver {
     sender: Arc<Sender>,
     timestamps: Timestamps,
-    /// By start timestamp and primary: what was decided at one primary says nothing of locks under
-    /// another, which a foreign client may have left.
+    /// Keyed by start timestamp and primary. A decision at one primary says nothing about locks
+    /// under another one, which a foreign client may have left.
     fates: Mutex<BTreeMap<(u64, Bytes), Known>>,
 }
 
@@ -109,7 +117,8 @@ impl Resolver {
         Resolver { sender, timestamps, fates: Mutex::default() }
     }
 
-    /// Asks the range at a place to read something, at `read_ts` or (0) the newest.
+    /// Sends a read to the range at a place, at `read_ts` (0: the newest), and resolves the locks
+    /// in its way.
     pub async fn read(
         &self,
         place: Place<'_>,
@@ -146,7 +155,7 @@ impl Resolver {
                 }
                 decided => {
                     self.finish(&lock, &[], decided, deadline).await?;
-                    // Its other locks hide nothing either.
+                    // The transaction was rolled back, so ignore its other locks too.
                     if decided == Fate::RolledBack && !passed.contains(&lock.start_ts) {
                         passed.push(lock.start_ts);
                     }
@@ -156,8 +165,9 @@ impl Resolver {
         }
     }
 
-    /// For a writer: true if the lock is gone now, false if its transaction lives. Gone are also
-    /// those that the transaction has on `keys`, which the writer would meet next.
+    /// Resolves a lock for a writer. True if the lock is gone now, false if its transaction is
+    /// alive. The transaction's locks on `keys`, which the writer would meet next, then are gone
+    /// too.
     pub async fn clear(
         &self,
         lock: &v1::KeyLocked,
@@ -173,8 +183,9 @@ impl Resolver {
         }
     }
 
-    /// For one who looks at the state as of a timestamp: true if the lock may be passed there,
-    /// because its transaction commits later or never. False also if it was finished just now.
+    /// Resolves a lock for a reader as of `above_ts`, and pushes its transaction above that. True
+    /// if the reader may pass the lock, because the transaction commits later or never. False also
+    /// if the lock has just been committed.
     pub async fn push(
         &self,
         lock: &v1::KeyLocked,
@@ -190,7 +201,7 @@ impl Resolver {
         }
     }
 
-    /// What became of the transaction that holds the lock. A living one is pushed above
+    /// Returns the fate of the transaction that holds the lock. A live one is pushed above
     /// `push_above_ts`, unless that is 0.
     async fn fate(
         &self,
@@ -202,7 +213,7 @@ impl Resolver {
         fate.map_err(|error| self.out_of_time(error, lock, deadline))
     }
 
-    /// Out of time, the lock is what it was spent on.
+    /// Replaces an error after the deadline by the lock, on which the time was spent.
     fn out_of_time(&self, error: Error, lock: &v1::KeyLocked, deadline: Duration) -> Error {
         match self.sender.net.now() >= deadline {
             true => lock.clone().into(),
@@ -238,7 +249,8 @@ impl Resolver {
         Ok(fate)
     }
 
-    /// What the primary says, and as of when.
+    /// Asks the primary for the transaction's status. Also returns the timestamp as of which it is
+    /// valid.
     async fn check_transaction(
         &self,
         lock: &v1::KeyLocked,
@@ -269,7 +281,7 @@ impl Resolver {
         }
     }
 
-    /// Number of times that this was said of the transaction.
+    /// Counts that locks of the transaction were finished. Returns the count.
     fn note_finished(&self, lock: &v1::KeyLocked) -> u32 {
         let mut fates = self.fates.lock().unwrap();
         fates.get_mut(&place_of(lock)).map_or(1, |known| {
@@ -279,7 +291,7 @@ impl Resolver {
     }
 }
 
-/// Where the fate of a lock's transaction is decided.
+/// Key of a lock's transaction in the cache of fates.
 fn place_of(lock: &v1::KeyLocked) -> (u64, Bytes) {
     (lock.start_ts, lock.primary.clone())
 }

@@ -3,14 +3,15 @@
 //! Two rules matter more than speed:
 //!
 //! * A write that may have happened is not reported as failed. Once the answer to an attempt was
-//!   lost, only success is an answer; a refusal of a later attempt says nothing about the lost one,
-//!   which may still be on its way. The end is then [`Error::Undetermined`].
-//! * A node that says nothing is left after a second, and a node is asked once between two pauses. So a
-//!   node that hangs costs one attempt, and a cluster that is down costs little more than its pauses.
+//!   lost, only success is an answer: a refusal of a later attempt says nothing about the lost one,
+//!   which may still be in flight. The request then ends with [`Error::Undetermined`].
+//! * A silent node is given up after a second, and each node is asked once between two pauses. So a
+//!   node that hangs costs one attempt, and a cluster that is down costs little more than the
+//!   pauses.
 //!
-//! And one that keeps load from feeding on itself: what a range is still working on is not sent
-//! once more. Whoever leads it is asked whether it still does (`patience.rs`), and is waited for as
-//! long as it says so and the caller has time.
+//! A third rule keeps retries from adding to an overload: a request that a range is still working
+//! on is not sent again. The client probes the node that leads the range (`patience.rs`), and waits
+//! for as long as the node says that it leads and the caller has time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,41 +24,42 @@ use crate::error::{Error, Result};
 use crate::net::Net;
 use crate::patience::Patience;
 
-/// Longest silence of a node. Well above a commit on a busy disk, well below an election, so
-/// that a node that went silent is left before its range has a new leader.
+/// Longest silence of a node. Well above a commit on a busy disk, and well below an election, so
+/// that a silent node is given up before its range has a new leader.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
-/// An attempt takes half of what is left, so that there is time for another one; but never is cut
-/// below this, in which a healthy node answers.
+/// Shortest timeout of an attempt, within which a healthy node answers. Otherwise an attempt takes
+/// half of the remaining time, so that there is time for another one.
 pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 
-/// What it means to send a request twice.
+/// Retry safety of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Changes nothing: may be repeated freely.
     Read,
-    /// A command that carries its start timestamp: repeated, it is applied once and answered twice.
+    /// A command with a start timestamp, which is idempotent: repeated, it is applied once and
+    /// answered twice.
     Recognised,
-    /// A change that would be made twice: not repeated once an answer was lost.
+    /// A change that would be applied twice: not repeated once an answer was lost.
     Once,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
     Answer(T),
-    /// It did not happen there. Another node may do it.
+    /// The request was not executed. Another node may execute it.
     Elsewhere(Error),
-    /// It did not happen, but more is known about ranges now.
+    /// The request was not executed, and the router has learned newer ranges.
     Rerouted(Error),
-    /// It did not happen, and needs time.
+    /// The request was not executed. The next attempt needs a pause.
     Later {
         at_least: Duration,
         reason: Error,
     },
-    /// It may have happened.
+    /// The request may have been executed.
     Lost(String),
-    /// It did not happen and will not, wherever it is asked.
+    /// The request was not executed and never will be, on any node.
     Refused(Error),
 }
 
@@ -68,19 +70,21 @@ pub(crate) struct Retry<'a> {
     backoff: Backoff,
     may_have_happened: bool,
     lost_answers: bool,
-    /// How much longer an attempt may take, because the node waits for a lock.
+    /// Extra time for an attempt, because the node waits for a lock.
     hold: Duration,
     rerouted_since_pause: bool,
     last: Error,
-    /// It is what stands in the way, told by the range itself.
+    /// `last` is an obstacle that the range itself reported, such as a lock, so nothing was
+    /// executed.
     is_blocked: bool,
     begun: Duration,
-    /// The last lock or conflict in the way, unless it is gone, and when the range told of it.
+    /// The last lock or conflict in the way, unless it is gone, and the time at which the range
+    /// reported it.
     obstacle: Option<(Error, Duration)>,
     /// Addresses asked since the last pause, for the request itself.
     pub asked: BTreeSet<Arc<str>>,
-    /// Addresses asked in vain for the way to the range, until all were. A pause does not end that:
-    /// while a range is known, each round asks for a better way only once.
+    /// Addresses asked in vain for the route to the range, until all were asked. A pause does not
+    /// clear them: while a route is known, each round makes only one attempt to find a better one.
     pub directories_asked: BTreeSet<Arc<str>>,
 }
 
@@ -104,9 +108,10 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// The end of the request if its time is up.
+    /// Returns the final error of the request if its time is up.
     pub fn check_time(&self) -> Result<()> {
-        // Cut off in the middle, a change would have an outcome that nobody knows.
+        // The outcome of a blocked write is known. An attempt that is cut off in the middle would
+        // make it unknown.
         let is_known = self.is_blocked && self.effect != Effect::Read;
         let needed = if is_known { ATTEMPT_MIN } else { Duration::ZERO };
         if self.left() <= needed {
@@ -115,20 +120,21 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// The obstacle, if the attempt before this one met it, or if the range told of it in the second
-    /// half of the time so far. It tells more than that there was no answer in what was left.
+    /// For reads: the obstacle, if the attempt before this one met it, or if the range reported it
+    /// in the second half of the time so far. The obstacle says more than a missing answer in the
+    /// remaining time.
     fn obstacle(&self, was_blocked: bool) -> Option<&Error> {
         let (reason, at) = self.obstacle.as_ref()?;
         let is_late = *at - self.begun >= self.net.now() - *at;
         (self.effect == Effect::Read && (was_blocked || is_late)).then_some(reason)
     }
 
-    /// Time that an attempt that begins now may take at a node that does not say that it is there; none
-    /// if the time is up.
+    /// Timeout of an attempt that begins now, at a node that gives no sign of life; none if the
+    /// time is up.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         let left = self.left();
         let timeout = match self.effect {
-            // There is no second attempt after a lost one.
+            // A lost attempt is not followed by another one.
             Effect::Once => left,
             Effect::Read | Effect::Recognised => {
                 let answer = (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX);
@@ -138,15 +144,15 @@ impl<'a> Retry<'a> {
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    /// Patience with a node that is asked now; none if the time is up.
+    /// Timeouts for a node that is asked now; none if the time is up.
     pub fn patience(&self) -> Option<Patience> {
         let attempt = self.attempt_timeout()?;
-        // Half of the silence before the node is asked, half for its answer.
+        // Half of the silence passes before the probe, half is for its answer.
         let answer = attempt.saturating_sub(self.hold) / 2;
         Some(Patience { quiet: attempt - answer, answer, all: self.left() })
     }
 
-    /// The node that is asked from now on may hold each attempt back for so long before it answers.
+    /// Sets the time for which the node may hold each further attempt back before it answers.
     pub fn set_hold(&mut self, hold: Duration) {
         self.hold = hold;
     }
@@ -155,7 +161,7 @@ impl<'a> Retry<'a> {
         self.deadline.saturating_sub(self.net.now())
     }
 
-    /// Returns the answer, or none when the next attempt is due.
+    /// Evaluates an attempt. Returns its answer, or none when the next attempt is due.
     pub async fn after<T>(&mut self, outcome: Outcome<T>) -> Result<Option<T>> {
         let was_blocked = std::mem::take(&mut self.is_blocked);
         let is_over = self.left().is_zero();
@@ -167,7 +173,7 @@ impl<'a> Retry<'a> {
             (Outcome::Elsewhere(reason), None) => self.last = reason,
             (Outcome::Rerouted(reason), None) => {
                 self.last = reason;
-                // Once is a range that moved; more in a row are nodes that disagree.
+                // A single reroute is a range that moved; several in a row are nodes that disagree.
                 if self.rerouted_since_pause {
                     self.pause(Duration::ZERO).await;
                 }
@@ -190,19 +196,19 @@ impl<'a> Retry<'a> {
         Ok(None)
     }
 
-    /// What stood in the way is gone, or may be passed: the same node may be asked again at once.
+    /// Notes that the obstacle is gone or may be passed: the same node may be asked again at once.
     pub fn unblocked(&mut self) {
         self.obstacle = None;
         self.asked.clear();
     }
 
-    /// Something stands in the way that needs time: asked again after a pause.
+    /// Notes an obstacle that needs time, and pauses before the next attempt.
     pub async fn blocked(&mut self, reason: Error) {
         self.note_obstacle(reason);
         self.pause(Duration::ZERO).await;
     }
 
-    /// As `blocked`, after a node waited already.
+    /// As `blocked`, without a pause, because a node has already waited.
     pub fn held(&mut self, reason: Error) {
         self.note_obstacle(reason);
         self.asked.clear();
@@ -214,12 +220,12 @@ impl<'a> Retry<'a> {
         self.is_blocked = true;
     }
 
-    /// True if an answer was lost of a request that changes something.
+    /// True if an answer was lost and the request changes something.
     pub fn may_have_happened(&self) -> bool {
         self.may_have_happened
     }
 
-    /// True if an answer was lost, whatever the request does.
+    /// True if an answer was lost, for reads too.
     pub fn has_lost_answers(&self) -> bool {
         self.lost_answers
     }
@@ -228,7 +234,8 @@ impl<'a> Retry<'a> {
         self.deadline
     }
 
-    /// Everybody was asked in vain: the same again after a pause. Keeps the reason.
+    /// Outcome after every node was asked in vain: the same again after a pause, with the last
+    /// reason.
     pub fn round_over<T>(&self) -> Outcome<T> {
         Outcome::Later { at_least: Duration::ZERO, reason: self.last.clone() }
     }
@@ -240,10 +247,10 @@ impl<'a> Retry<'a> {
         self.rerouted_since_pause = false;
     }
 
-    /// How the request ends if this is the last thing that is known.
+    /// Final error of the request, if `error` is the last that is known.
     ///
-    /// A write conflict stands whatever became of lost attempts: had one been applied, the range
-    /// would have recognised this one; and one that arrives later meets the same newer version.
+    /// A write conflict is final even after lost attempts. Had one of them been applied, the range
+    /// would have recognised the command; one that arrives later meets the same newer version.
     pub fn end(&self, error: Error) -> Error {
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::UndeterminedAsFailed.is_planted() {
@@ -256,7 +263,8 @@ impl<'a> Retry<'a> {
     }
 }
 
-/// What a node's error means for the request, apart from what it teaches about ranges.
+/// Maps a node's error to the outcome of the attempt. `sender.rs` updates the router from the
+/// error.
 pub(crate) fn outcome_of<T>(error: v1::Error) -> Outcome<T> {
     use v1::error::Kind;
     let message = error.message.clone();

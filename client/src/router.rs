@@ -1,14 +1,16 @@
-//! Routing cache from keys to ranges and their leaders, of what directory and nodes have said.
+//! Routing cache from keys to ranges and their leaders, filled from answers of the directory and of
+//! nodes.
 //!
-//! Nothing here needs to be right. A request carries the epoch it was routed by, and a node that
-//! knows better refuses it and says what it knows. Being wrong costs a round trip, so what is
-//! learnt is kept by three rules:
+//! The cache need not be right. A request carries the epoch that it was routed by. A node with a
+//! newer descriptor refuses the request and returns what it knows. A wrong entry costs one round
+//! trip, so three rules suffice:
 //!
 //! * Cached ranges never overlap. Of two that do, the one with the newer epoch stays.
-//! * A range under doubt (a node did not know it, or nobody would lead it) is looked up again before
-//!   its next use, and then whatever the directory says replaces it. If the directory cannot be
-//!   asked, it stays: data must not become unreachable because the control range is.
-//! * A leader is believed until it fails or says otherwise. The node that failed last is asked last.
+//! * A doubtful range (a node did not know it, or no node leads it) is looked up again before its
+//!   next use, and the directory's answer replaces it. If the directory cannot be asked, the range
+//!   stays: data must not become unreachable because the control range is.
+//! * A leader is believed until it fails or denies leading. The node that failed last is asked
+//!   last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -20,11 +22,11 @@ use rangedb_proto::{RangeDescriptorExt, v1::RangeLocation};
 
 use crate::config::AddressKind;
 
-/// Ranges cached at most, some 20 MB of them. Beyond, the cache starts again from nothing: a client
-/// that touches so many ranges pays one look-up for 16 of them.
+/// Ranges cached at most, some 20 MB of them. Beyond that the cache is cleared: a client that uses
+/// so many ranges pays one look-up for 16 of them.
 const RANGES_MAX: usize = 64 * 1024;
 
-/// What a request wants the range of.
+/// Place in the key space whose range a request needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<'a> {
     /// The range that holds this key.
@@ -47,7 +49,7 @@ impl Place<'_> {
     }
 }
 
-/// A range as it is cached, and whom to ask.
+/// A cached range, and the node to ask.
 pub(crate) struct Route {
     pub descriptor: Arc<RangeDescriptor>,
     pub doubtful: bool,
@@ -76,9 +78,9 @@ struct State {
 
 struct CachedRange {
     descriptor: Arc<RangeDescriptor>,
-    /// Node id; 0: unknown.
+    /// Node id of the leader; 0: unknown.
     leader: u64,
-    /// Node that failed last; 0: none.
+    /// Node id of the node that failed last; 0: none.
     avoid: u64,
     doubtful: bool,
 }
@@ -92,7 +94,7 @@ impl Router {
         self.address_kind
     }
 
-    /// The cached range at a place, and the next of its nodes that is not in `asked`.
+    /// Returns the cached range at a place, and the next of its nodes that is not in `asked`.
     pub fn route(&self, place: Place<'_>, asked: &BTreeSet<Arc<str>>) -> Option<Route> {
         let state = self.state.lock().unwrap();
         let cached = state.find(place)?;
@@ -103,7 +105,7 @@ impl Router {
         })
     }
 
-    /// The node that leads the range of a key, if that is known.
+    /// Returns the node that leads the range of a key, if it is known.
     pub fn leader(&self, key: &[u8]) -> Option<Target> {
         let state = self.state.lock().unwrap();
         let cached = state.find(Place::Key(key))?;
@@ -115,7 +117,7 @@ impl Router {
         self.state.lock().unwrap().addresses.values().cloned().collect()
     }
 
-    /// What the directory says. The range at the place that was asked for replaces a doubtful one.
+    /// Stores an answer of the directory. The range at the requested place replaces a doubtful one.
     pub fn learn(&self, place: Place<'_>, reply: v1::LocateReply) {
         let mut state = self.state.lock().unwrap();
         for node in &reply.nodes {
@@ -133,7 +135,7 @@ impl Router {
         }
     }
 
-    /// What a node says that refused an epoch.
+    /// Stores the descriptors from a node that refused a request's epoch.
     pub fn learn_descriptors(&self, descriptors: Vec<RangeDescriptor>) {
         let mut state = self.state.lock().unwrap();
         for descriptor in descriptors {
@@ -141,7 +143,7 @@ impl Router {
         }
     }
 
-    /// The node answered as the leader.
+    /// Notes that the node answered as the leader.
     pub fn leads(&self, descriptor: &RangeDescriptor, node_id: u64) {
         self.update(descriptor, |cached| {
             cached.leader = node_id;
@@ -151,8 +153,8 @@ impl Router {
         });
     }
 
-    /// A node that is not the leader named another one. If that one has just failed here, the others
-    /// come first: they hear of its end later, and one of them leads next.
+    /// Notes the leader that another node named. If that leader has just failed here, the other
+    /// nodes come first: they learn of its failure later, and one of them leads next.
     pub fn hint(&self, descriptor: &RangeDescriptor, leader_node_id: u64, address: &str) {
         let mut state = self.state.lock().unwrap();
         if !address.is_empty() {
@@ -163,7 +165,7 @@ impl Router {
         });
     }
 
-    /// The node failed to answer, or said that it does not lead without knowing who does.
+    /// Notes that the node did not answer, or does not lead and does not know who does.
     pub fn turned_away(&self, descriptor: &RangeDescriptor, node_id: u64) {
         self.update(descriptor, |cached| {
             cached.avoid = node_id;
@@ -173,12 +175,12 @@ impl Router {
         });
     }
 
-    /// The range is not what it was, or cannot be reached: look it up before its next use.
+    /// Marks a range that changed or cannot be reached: it is looked up before its next use.
     pub fn doubt(&self, descriptor: &RangeDescriptor) {
         self.update(descriptor, |cached| cached.doubtful = true);
     }
 
-    /// It could not be looked up: use it as it is.
+    /// Clears the doubt about a range that could not be looked up: it is used as it is.
     pub fn trust(&self, descriptor: &RangeDescriptor) {
         self.update(descriptor, |cached| cached.doubtful = false);
     }
@@ -210,7 +212,8 @@ impl State {
         }
     }
 
-    /// The leader, else voters, else whoever has a replica; the one that failed last comes last.
+    /// The next node to ask: the leader, then voters, then learners; the one that failed last comes
+    /// last.
     fn target(&self, cached: &CachedRange, asked: &BTreeSet<Arc<str>>) -> Option<Target> {
         let ask = |node_id: u64| {
             let address = self.addresses.get(&node_id).filter(|a| !asked.contains(*a))?;
@@ -225,8 +228,8 @@ impl State {
         std::iter::once(cached.leader).chain(in_turn).find_map(ask)
     }
 
-    /// Takes in what is known of a range, unless something newer is cached where it lies. `leader`
-    /// is 0 if unknown; `replace` lets it take the place of newer ones too.
+    /// Inserts a range, unless a newer one is cached that overlaps it. `leader` is 0 if unknown.
+    /// With `replace`, the range replaces newer ones too.
     fn insert(&mut self, descriptor: RangeDescriptor, leader: u64, replace: bool) {
         let overlapping = self.overlapping(&descriptor);
         let mut inherited = None;
@@ -240,8 +243,8 @@ impl State {
                 return;
             }
             if !replace && same_range && cached.descriptor.epoch() == descriptor.epoch() {
-                // Nothing new but perhaps the leader, of whom the node that answered last knows
-                // more than the directory.
+                // Nothing is new except perhaps the leader. The node that answered last knows the
+                // leader better than the directory.
                 if cached.leader == 0 && leader != cached.avoid {
                     cached.leader = leader;
                 }
@@ -255,7 +258,7 @@ impl State {
             self.ranges.clear();
         }
         let (leader_before, avoid) = inherited.unwrap_or((0, 0));
-        // The directory hears of a dead leader later than the client that asked it.
+        // The directory learns of a dead leader later than the client.
         let leader = if leader == 0 || leader == avoid { leader_before } else { leader };
         let leader = if descriptor.replica_on(leader).is_some() { leader } else { 0 };
         let start = descriptor.start_key.clone();
@@ -263,7 +266,7 @@ impl State {
         self.ranges.insert(start, CachedRange { descriptor, leader, avoid, doubtful: false });
     }
 
-    /// Start keys of cached ranges that share keys with this one.
+    /// Start keys of cached ranges that overlap this one.
     fn overlapping(&self, descriptor: &RangeDescriptor) -> Vec<Bytes> {
         let (start, end) = (&descriptor.start_key, &descriptor.end_key);
         let before = self.ranges.range::<Bytes, _>(..start).next_back();
@@ -276,8 +279,8 @@ impl State {
     }
 }
 
-/// True if `a` tells of a later shape than `b`, of the same range or of ranges that overlap. A split or
-/// merge gives what it makes a higher version than what it is made from.
+/// True if `a` is newer than `b`, for one range or for two that overlap. A split or merge gives the
+/// resulting ranges a higher version than their sources.
 fn is_newer(a: &RangeDescriptor, b: &RangeDescriptor) -> bool {
     let (ea, eb) = (a.epoch(), b.epoch());
     if a.range_id == b.range_id {

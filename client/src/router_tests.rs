@@ -100,7 +100,7 @@ fn the_leader_is_asked_first_and_the_node_that_failed_last() {
     r.doubt(&used);
     learn(&r, b"k", vec![(range(1, "", "", 1, &[1, 2, 3]), 2)]);
     assert_eq!(asked_in_turn(&r, b"k"), [1, 3, 2]);
-    // So does a follower, until it has heard of it.
+    // A follower names it too, until it learns of the failure.
     r.hint(&used, 2, "");
     assert_eq!(asked_in_turn(&r, b"k"), [1, 3, 2]);
     r.hint(&used, 3, "");

@@ -1,8 +1,8 @@
-//! Gets a request to whoever can answer it. Nothing else in this crate tries again: find the node,
-//! ask it, learn from what it says, and let [`Retry`] decide what comes next.
+//! Delivery of requests to nodes that can answer them. All retries of this crate happen here: find
+//! the node, ask it, learn from its answer, and let [`Retry`] decide the next step.
 //!
-//! A request goes to a range (its leader answers) or to the cluster (any node answers). The way to
-//! a range is itself asked from the cluster, one attempt in each turn of the loop.
+//! A request goes to a range (its leader answers) or to the cluster (any node answers). The route
+//! to a range is itself requested from the cluster, one attempt in each iteration of the loop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::retry::{ATTEMPT_MIN, Effect, Outcome, Retry, outcome_of};
 use crate::router::{Place, Router, Target};
 use crate::trace::traced;
 
-/// Ranges asked for at once: a scan looks up the way once in 16 ranges.
+/// Ranges in one look-up: a scan looks up its route once in 16 ranges.
 const LOCATE_RANGES: u32 = 16;
 
 /// A key of the control range, whose leader is the control plane and the oracle.
 pub(crate) const CONTROL_KEY: &[u8] = b"_/cluster/";
 
-/// A request for the range that a descriptor describes; an error ends it.
+/// Builds the request for the range that a descriptor describes; an error ends the request.
 pub(crate) type Build<'a> = &'a (dyn Fn(&RangeDescriptor) -> Result<request::Body> + Sync);
 
-/// What the leader of a range said.
+/// Response of a range's leader.
 pub(crate) enum Reached {
     Answer(response::Body),
-    /// Nothing was done: an uncommitted write is in the way, for the caller to judge.
+    /// Nothing was done: an uncommitted write is in the way. The caller decides the next step.
     Locked(v1::KeyLocked),
 }
 
@@ -50,8 +50,9 @@ impl Sender {
         Sender { net, router, metrics, slow_transaction, endpoints }
     }
 
-    /// Asks the leader of the range at a place. Returns the range's descriptor at that time too. The
-    /// caller keeps `retry`: what an earlier attempt may have done counts after a lock was met, too.
+    /// Sends a request to the leader of the range at a place. Also returns the range's descriptor
+    /// at that time. The caller keeps `retry`, because a lost attempt may have had an effect even
+    /// if a later one meets a lock.
     pub async fn to_range(
         &self,
         place: Place<'_>,
@@ -68,7 +69,8 @@ impl Sender {
         }
     }
 
-    /// Asks the control plane: its node where that is known, else any, which passes the request on.
+    /// Sends a request to the control plane: to its node if that is known, else to any node, which
+    /// forwards the request.
     pub async fn to_cluster(
         &self,
         effect: Effect,
@@ -86,7 +88,7 @@ impl Sender {
         }
     }
 
-    /// The range at a place, from the cache if it is there.
+    /// Returns the range at a place, from the cache if it is there.
     pub async fn locate(
         &self,
         place: Place<'_>,
@@ -105,7 +107,8 @@ impl Sender {
         }
     }
 
-    /// Asks the directory, whatever is cached: one attempt. False if it did not answer.
+    /// Looks a place up in the directory, whatever is cached, with one attempt. False if the
+    /// directory did not answer.
     pub async fn look_up(&self, place: Place<'_>, timeout: Duration) -> bool {
         let mut retry = Retry::new(&*self.net, Effect::Read, self.net.now() + timeout);
         matches!(self.ask_directory(place, &mut retry).await, Outcome::Answer(()))
@@ -122,7 +125,7 @@ impl Sender {
             Err(outcome) => return outcome,
         };
         let Some(target) = target else {
-            // Every replica was asked. Perhaps they are not its replicas any more.
+            // Every replica was asked. Perhaps the range has other replicas by now.
             self.router.doubt(&descriptor);
             return retry.round_over();
         };
@@ -149,7 +152,8 @@ impl Sender {
                 Outcome::Answer((descriptor, Reached::Answer(answer)))
             }
             Err(error) => {
-                // In less time than that nobody could have answered: the request came too late.
+                // No node can answer in less than `ATTEMPT_MIN`, so the failure of a shorter
+                // attempt is not the node's.
                 if patience.all >= ATTEMPT_MIN || matches!(error, CallError::NotSent(_)) {
                     self.router.turned_away(&descriptor, target.node_id);
                 }
@@ -167,7 +171,7 @@ impl Sender {
         traced(&*self.net, "call", self.net.call(address, body, timeout)).await
     }
 
-    /// The range at a place and whom to ask there: cached, or looked up.
+    /// Returns the range at a place and the node to ask, from the cache or the directory.
     async fn way_to<T>(
         &self,
         place: Place<'_>,
@@ -214,7 +218,7 @@ impl Sender {
                 Outcome::Answer(())
             }
             Outcome::Answer(_) => Outcome::Elsewhere(unexpected_answer(&address)),
-            // Nothing is wrong with the question: this node is not part of the cluster yet.
+            // The request is valid: this node is not part of the cluster yet.
             Outcome::Refused(error) => Outcome::Elsewhere(error),
             failed => failed.without_answer(),
         }
@@ -291,7 +295,7 @@ impl Sender {
         }
     }
 
-    /// Takes from a node's error what it says about the range.
+    /// Updates the router from a node's error.
     fn learn(&self, used: &RangeDescriptor, asked: &Target, error: &v1::Error) {
         match &error.kind {
             Some(Kind::NotLeader(not_leader @ v1::NotLeader { leader: Some(leader), .. }))
@@ -300,13 +304,13 @@ impl Sender {
                 let address = self.router.address_kind().of_leader(not_leader);
                 self.router.hint(used, leader.node_id, address);
             }
-            // Without a quorum behind it, a leader is none; nor is it one that does not get done what
-            // it is asked, as a node does that cannot reach the oracle.
+            // A leader without a quorum counts as none. So does a leader that cannot execute
+            // requests, for example because its node cannot reach the oracle.
             Some(Kind::NotLeader(_) | Kind::Unavailable(_) | Kind::Undetermined(_)) => {
                 self.router.turned_away(used, asked.node_id);
             }
             Some(Kind::StaleEpoch(stale)) => {
-                // Does nothing if one of these replaces it.
+                // Without effect if one of these descriptors replaces the cached one.
                 self.router.doubt(used);
                 self.router.learn_descriptors(stale.descriptors.clone());
             }
@@ -320,21 +324,22 @@ impl Sender {
 }
 
 impl<T> Outcome<T> {
-    /// The same outcome for another kind of answer.
+    /// Converts an outcome without an answer to another answer type.
     fn without_answer<U>(self) -> Outcome<U> {
         match self {
             Outcome::Answer(_) => unreachable!("only failed attempts are passed on"),
             Outcome::Elsewhere(reason) => Outcome::Elsewhere(reason),
             Outcome::Rerouted(reason) => Outcome::Rerouted(reason),
             Outcome::Later { at_least, reason } => Outcome::Later { at_least, reason },
-            // Only looking up was lost, and that changes nothing.
+            // Only a look-up was lost, which changes nothing.
             Outcome::Lost(reason) => Outcome::Elsewhere(Error::Unavailable(reason)),
             Outcome::Refused(error) => Outcome::Refused(error),
         }
     }
 }
 
-/// A node that cannot reach who could answer is not the only way there: before the pause, others.
+/// Turns a pause or a reroute into `Elsewhere`: this node cannot reach the one that answers, but
+/// other nodes may. They are asked before the pause.
 fn elsewhere_first<T>(outcome: Outcome<T>) -> Outcome<T> {
     match outcome {
         Outcome::Later { at_least: Duration::ZERO, reason } | Outcome::Rerouted(reason) => {
@@ -357,7 +362,7 @@ fn outcome_of_call<T>(error: CallError, address: &str) -> Outcome<T> {
     }
 }
 
-/// For an answer that does not belong to its request.
+/// Error for an answer that does not belong to its request.
 pub(crate) fn unexpected_answer(from: &str) -> Error {
     Error::protocol(format!("{from} answered something else than what was asked"))
 }

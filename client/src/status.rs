@@ -1,6 +1,6 @@
-//! [`v1::Error`] in a gRPC status and out of it. Unary calls and streams of the public API fail with
-//! a status: the code is for every gRPC client, the details hold the whole error for those that know
-//! its type, packed as the standard `google.rpc.Status`.
+//! Conversion between [`v1::Error`] and a gRPC status. Unary calls and streams of the public API
+//! fail with a status. Its code is for every gRPC client. Its details hold the whole error for
+//! clients that know the type, packed as the standard `google.rpc.Status`.
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,12 +9,13 @@ use tonic::{Code, Status};
 
 const ERROR_TYPE_URL: &str = "type.googleapis.com/rangedb.v1.Error";
 
-/// Details of a status at most. Proxies commonly refuse more than 8 KiB of headers, and this is
-/// encoded in base64 there.
+/// Bytes of a status's details at most. Proxies commonly refuse more than 8 KiB of headers, where
+/// the details stand encoded in base64.
 const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
-/// A status's message at most; a key in it may be long, and longer with its escapes. Whoever gets a
-/// longer head takes the connection for broken, and the outcome for unknown.
+/// Bytes of a status's message at most. A key in the message may be long, and longer with its
+/// escapes. A client that gets too long a header takes the connection for broken and the outcome
+/// for unknown.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// `google.rpc.Status`, by its public definition.
@@ -37,13 +38,13 @@ struct Any {
     value: Vec<u8>,
 }
 
-/// The status to answer with.
+/// Converts an error to the status to answer with.
 pub fn to_status(error: &v1::Error) -> Status {
     let error = &with_short_message(error);
     let code = code_of(error);
     let details = details_of(error);
     if details.len() > DETAILS_BYTES_MAX {
-        // A conflict with a large value: say which key, without what stands there.
+        // Such as a conflict with a large value: name the key, and leave out the value.
         let details = details_of(&without_payload(error));
         if details.len() > DETAILS_BYTES_MAX {
             return Status::new(code, &error.message);
@@ -53,7 +54,7 @@ pub fn to_status(error: &v1::Error) -> Status {
     Status::with_details(code, &error.message, details.into())
 }
 
-/// The error that a status carries; from its code alone if it was made by somebody else.
+/// Returns the error that a status carries, or derives one from the code of a foreign status.
 pub fn from_status(status: &Status) -> v1::Error {
     let details = RpcStatus::decode(status.details()).unwrap_or_default().details;
     let ours = details.iter().filter(|any| any.type_url == ERROR_TYPE_URL);
@@ -97,7 +98,7 @@ fn code_of(error: &v1::Error) -> Code {
         Some(Kind::PermissionDenied(_)) => Code::PermissionDenied,
         Some(Kind::NotFound(_)) => Code::NotFound,
         Some(Kind::FailedPrecondition(_)) => Code::FailedPrecondition,
-        // To be tried again by whoever knows what was read before.
+        // The client has to read again before it retries.
         Some(
             Kind::Conflict(_)
             | Kind::KeyLocked(_)
@@ -115,7 +116,7 @@ fn code_of(error: &v1::Error) -> Code {
             | Kind::StaleEpoch(_)
             | Kind::RangeNotFound(_),
         ) => Code::Unavailable,
-        // Not Unavailable: that one is retried blindly by gRPC clients.
+        // Not Unavailable, which gRPC clients retry blindly.
         Some(Kind::Undetermined(_)) | None => Code::Unknown,
     }
 }
@@ -128,8 +129,8 @@ fn from_code(status: &Status) -> v1::Error {
         Code::NotFound => v1::Error::not_found(message),
         Code::FailedPrecondition => v1::Error::failed_precondition(message),
         Code::ResourceExhausted => v1::Error::too_busy(0, message),
-        // A connection that broke says Unavailable or Cancelled too, perhaps after the request
-        // had arrived.
+        // A broken connection gives Unavailable or Cancelled too, perhaps after the request had
+        // arrived.
         _ => v1::Error::undetermined(format!("{}: {message}", status.code().description())),
     }
 }

@@ -1,10 +1,10 @@
-//! Timestamps of the oracle, fetched for many at once.
+//! Timestamps of the oracle, fetched for many requests at once.
 //!
-//! While one call is under way, requests gather; the next call serves all of them. So the oracle
-//! sees one call per client and round trip, however many transactions there are.
+//! Requests gather while a call is in flight; the next call serves all of them. So the oracle sees
+//! one call per client and round trip, however many transactions there are.
 //!
-//! Invariant: a request only gets a timestamp of a call that began after the request arrived.
-//! Anything older could order its commit before a write that had been acknowledged already.
+//! Invariant: a request only gets a timestamp of a call that began after the request arrived. An
+//! older timestamp could order its commit before a write that was already acknowledged.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -20,19 +20,19 @@ use crate::retry::Effect;
 use crate::router::Place;
 use crate::sender::{CONTROL_KEY, Sender, unexpected_answer};
 
-/// Timestamps asked for at once. A 60th of what the oracle has in a millisecond, so that one client
-/// cannot use it up.
+/// Timestamps in one call. A 60th of what the oracle has in a millisecond, so that one client
+/// cannot exhaust it.
 const BATCH_MAX: usize = 4096;
 
-/// Requests that wait at most; the next one is refused. Two full batches: whoever comes behind them
+/// Requests that wait at most; the next one is refused. Two full batches: a request behind them
 /// would wait for three round trips.
 const WAITING_MAX: usize = 2 * BATCH_MAX;
 
 /// Time for one call with its retries. The requests that wait for it have deadlines of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the oracle's node is looked up while it is not known. Until then other nodes pass the
-/// calls on, which is slower but works.
+/// Interval at which the oracle's node is looked up while it is not known. Until then other nodes
+/// forward the calls, which is slower but works.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
 type Answer = Result<Timestamp>;
@@ -50,7 +50,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<oneshot::Sender<Answer>>,
-    /// A task runs that serves `waiting` until it is empty.
+    /// True while a task serves `waiting`, until that is empty.
     served: bool,
     /// The highest timestamp received.
     last: u64,
@@ -62,7 +62,7 @@ impl Timestamps {
         Timestamps { shared: Arc::new(Shared { sender, state: Mutex::default() }) }
     }
 
-    /// A timestamp above all that were handed out to anybody before this call.
+    /// Returns a timestamp above all that were handed out to anybody before this call.
     pub async fn next(&self, deadline: Duration) -> Answer {
         let net = &self.shared.sender.net;
         let answer = self.enqueue()?;
@@ -77,7 +77,7 @@ impl Timestamps {
     fn enqueue(&self) -> Result<oneshot::Receiver<Answer>> {
         let (give, answer) = oneshot::channel();
         let mut state = self.shared.state.lock().unwrap();
-        // Requests that were given up must not hold the places of living ones.
+        // Requests that were given up must not take the places of live ones.
         if state.waiting.len() >= WAITING_MAX {
             state.waiting.retain(|waiting| !waiting.is_canceled());
         }
@@ -95,10 +95,10 @@ impl Timestamps {
     }
 }
 
-/// The task that fetches.
+/// The task that fetches timestamps.
 struct Serving {
     shared: Arc<Shared>,
-    /// Nobody waited any more, and the next request starts another task.
+    /// True if no request waited any more; the next one starts another task.
     finished: bool,
 }
 
@@ -108,7 +108,7 @@ impl Serving {
             let first = self.shared.fetch(batch.len()).await;
             for (place, waiting) in batch.into_iter().enumerate() {
                 let answer = first.clone().map(|first| Timestamp(first + place as u64));
-                // Whoever waits no longer leaves a gap, which does no harm.
+                // A request that no longer waits leaves a gap, which does no harm.
                 let _ = waiting.send(answer);
             }
             self.shared.look_up_oracle();
@@ -129,7 +129,8 @@ impl Serving {
 }
 
 impl Drop for Serving {
-    /// Dropped in the middle, by an executor that stops: those who wait must not wait for ever.
+    /// Runs early if an executor that stops drops the task: the waiting requests must not wait for
+    /// ever.
     fn drop(&mut self) {
         if !self.finished {
             let mut state = self.shared.state.lock().unwrap();
@@ -161,7 +162,8 @@ impl Shared {
         Ok(first)
     }
 
-    /// In the background: those who wait for timestamps must not wait for this too.
+    /// Looks up the oracle's node in the background, so that no request for a timestamp waits for
+    /// it.
     fn look_up_oracle(self: &Arc<Self>) {
         let now = self.sender.net.now();
         let mut state = self.state.lock().unwrap();

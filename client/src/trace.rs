@@ -1,13 +1,14 @@
-//! Traces that go on from the caller through this client to the nodes, by the
+//! Distributed tracing from the caller through this client to the nodes, by the
 //! [W3C trace context](https://www.w3.org/TR/trace-context/).
 //!
-//! Each operation (a read, a commit) is a span, and so is each call to a node below it, whose
-//! `traceparent` travels with the request. A trace begins where somebody listens: with an operation, if
-//! a `tracing` subscriber takes spans of this module at the level DEBUG, or with the caller, who says so
-//! by [`TraceContext::scope`]. Spans carry their ids as fields, so that what a node logs can be found
-//! from what the client logs. Where nobody listens, nothing is made up and nothing is sent.
+//! Each operation (a read, a commit) is a span, and so is each call to a node below it. The request
+//! carries the call's `traceparent`. A trace begins with an operation, if a `tracing` subscriber
+//! takes spans of this module at the level DEBUG, or with the caller, who passes it by
+//! [`TraceContext::scope`]. Spans carry their ids as fields, so that the log lines of nodes can be
+//! found from the client's. Without a subscriber or a caller's context, no ids are created or sent.
 //!
-//! A call that serves many (timestamps), and what goes on behind an answer, belongs to no trace.
+//! A call that serves many requests (timestamps), and work in the background after an answer,
+//! belong to no trace.
 
 use std::cell::Cell;
 use std::fmt;
@@ -21,15 +22,15 @@ use crate::net::Net;
 /// Bytes of a `traceparent` of version 00.
 const TRACEPARENT_BYTES: usize = 55;
 
-/// The flag that says that spans are kept.
+/// Flag of a sampled trace, whose spans are kept.
 const SAMPLED: u8 = 1;
 
 thread_local! {
-    /// Of the task that is being polled.
+    /// Context of the task that is being polled.
     static CURRENT: Cell<Option<TraceContext>> = const { Cell::new(None) };
 }
 
-/// A trace, and the span in it that things happen under.
+/// A trace, and its current span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     /// Not 0.
@@ -41,7 +42,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads a `traceparent`; none if it is not one.
+    /// Parses a `traceparent`; none if it is malformed.
     pub fn parse(traceparent: &str) -> Option<TraceContext> {
         let is_ascii = traceparent.is_ascii() && traceparent.len() >= TRACEPARENT_BYTES;
         let text = traceparent.get(..TRACEPARENT_BYTES).filter(|_| is_ascii)?;
@@ -51,7 +52,7 @@ impl TraceContext {
         let trace_id = hex(parts.next()?, 32)?;
         let span_id = u64::try_from(hex(parts.next()?, 16)?).ok()?;
         let flags = u8::try_from(hex(parts.next()?, 2)?).ok()?;
-        // A later version may say more behind that.
+        // A later version may have more fields behind these.
         let is_known = match version {
             0 => rest.is_empty(),
             0xff => false,
@@ -61,12 +62,12 @@ impl TraceContext {
         is_valid.then_some(TraceContext { trace_id, span_id, flags })
     }
 
-    /// What the task that is running happens under.
+    /// Trace context of the running task.
     pub fn current() -> Option<TraceContext> {
         CURRENT.get()
     }
 
-    /// Runs a future under this context: what this crate does in it goes on with the trace.
+    /// Runs a future under this context: spans that this crate makes in it continue the trace.
     pub async fn scope<T>(self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -76,7 +77,7 @@ impl TraceContext {
         .await
     }
 
-    /// A new span of the same trace, or (none) of a new one.
+    /// A new span of the parent's trace; without a parent, of a new trace.
     fn below(parent: Option<TraceContext>, net: &dyn Net) -> TraceContext {
         let random = || net.random_below(u64::MAX) + 1;
         let span_id = random();
@@ -90,21 +91,21 @@ impl TraceContext {
     }
 }
 
-/// As a `traceparent`.
+/// Formats the context as a `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
-/// Lower-case digits only, as the standard wants it.
+/// Parses `count` hexadecimal digits, lower-case only, as the standard demands.
 fn hex(digits: &str, count: usize) -> Option<u128> {
     let is_hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
     let is_number = digits.len() == count && digits.bytes().all(is_hex);
     is_number.then(|| u128::from_str_radix(digits, 16).ok())?
 }
 
-/// Puts back what was current before, also when what is between panics.
+/// Restores the previous context when it is dropped, after a panic too.
 struct Entered {
     before: Option<TraceContext>,
 }
@@ -121,7 +122,7 @@ impl Drop for Entered {
     }
 }
 
-/// Runs a future as a span of its own, if anybody listens.
+/// Runs a future as a span of its own, if a subscriber or the caller asks for spans.
 pub(crate) async fn traced<T>(
     net: &dyn Net,
     operation: &'static str,

@@ -1,31 +1,34 @@
-//! Interactive transactions over any keys: [`Client::begin`], or [`Client::transaction`], which also
-//! begins again after a conflict.
+//! Interactive transactions over any keys: [`Client::begin`], or [`Client::transaction`], which
+//! also begins again after a conflict.
 //!
-//! # How a transaction works
+//! # Life of a transaction
 //!
-//! It takes a timestamp when it begins and reads everything as of then (`merged_range.rs`, reads of
-//! [`Transaction`]), or of when its turn came at a key that many want (`turn.rs`, `snapshot.rs`).
-//! Writes wait in the client (`buffer.rs`), where the transaction's own reads find them. What was
-//! read is remembered (`read_set.rs`). Commit (`commit.rs`) then looks where the keys lie: in one
-//! range, one command checks and writes everything in one round (`../one_range.rs`); in several,
-//! two phases with a validation in between do (`two_phase.rs`). Nothing is locked before the
-//! commit, except what [`Transaction::get_for_update`] locks (`locking.rs`). A transaction can go
-//! back to what it had written before (`savepoints.rs`), and be put away for another process to
-//! take up (`suspended.rs`).
+//! A transaction takes a timestamp when it begins and reads everything as of that timestamp
+//! (`merged_range.rs`, reads of [`Transaction`]). At a hot key it first waits for its turn, and may
+//! then take a later timestamp (`turn.rs`, `snapshot.rs`). Writes are buffered in the client
+//! (`buffer.rs`), where the transaction's own reads find them. Reads are tracked (`read_set.rs`).
+//! The commit (`commit.rs`) depends on where the keys lie:
 //!
-//! # What it promises
+//! * In one range, one command checks and writes everything in one round (`../one_range.rs`).
+//! * In several ranges, it takes two phases with a validation in between (`two_phase.rs`).
+//!
+//! Nothing is locked before the commit, except by [`Transaction::get_for_update`] and by writes of
+//! a pessimistic transaction (`locking.rs`). A transaction can return to a savepoint
+//! (`savepoints.rs`), and be suspended for another process to resume (`suspended.rs`).
+//!
+//! # Guarantees
 //!
 //! * A transaction that commits is applied whole, at one timestamp, under its [`Isolation`].
-//! * One that fails, is dropped or rolled back leaves nothing. Locks that it held go at once if the
-//!   client lives, and after at most ten seconds if it does not.
+//! * A transaction that fails, is dropped or rolled back leaves nothing. Its locks go at once if
+//!   the client lives, and after at most ten seconds if it does not.
 //! * [`Error::Undetermined`] from [`Transaction::commit`] is the only case where the outcome is not
-//!   known. Nothing in this crate retries behind it.
+//!   known. Nothing in this crate retries after it.
 //!
-//! # What is left out
+//! # Limits
 //!
-//! Nothing is written before the commit, so a transaction is as large as the client's memory allows it
-//! ([`TRANSACTION_BYTES_MAX`]). Two transactions that validate what the other has locked are not found
-//! as a deadlock: the younger gives way after a tenth of a second.
+//! Nothing is written before the commit, so the client's memory bounds the size of a transaction
+//! ([`TRANSACTION_BYTES_MAX`]). Two transactions that each validate a key locked by the other are
+//! not detected as a deadlock: the younger gives way after a tenth of a second.
 
 mod buffer;
 pub(crate) mod chunks;
@@ -76,12 +79,11 @@ pub use retrying::TRANSACTION_ATTEMPTS_MAX;
 pub use savepoints::{SAVEPOINTS_MAX, Savepoint};
 pub use suspended::SuspendedTransaction;
 
-/// How a transaction is run. The default: serializable, optimistic, reading and writing.
+/// Options of a transaction. The default: serializable, optimistic, read-write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionOptions {
     pub isolation: Isolation,
-    /// Refuses writes and locks. Nothing is remembered of what is read, and there is nothing to
-    /// commit.
+    /// Refuses writes and locks. Reads are not tracked, and there is nothing to commit.
     pub read_only: bool,
     /// Read as of this timestamp; the transaction is read-only.
     pub at: Option<Timestamp>,
@@ -90,8 +92,8 @@ pub struct TransactionOptions {
     pub timeout: Option<Duration>,
     /// Time to wait for a key that another transaction has locked; `timeout` by default.
     pub lock_wait: Option<Duration>,
-    /// Lock every key when it is written, so that what has been written cannot fail for a conflict on
-    /// that key any more.
+    /// Lock every key when it is written, so that a later conflict on that key cannot fail the
+    /// transaction.
     pub pessimistic: bool,
 }
 
@@ -100,7 +102,7 @@ impl TransactionOptions {
         self.read_only || self.at.is_some()
     }
 
-    /// Reads of a transaction that may write are remembered; so is nothing of others.
+    /// True if reads are tracked: only for serializable read-write transactions.
     fn remembers_reads(&self) -> bool {
         !self.is_read_only() && self.isolation == Isolation::Serializable
     }
@@ -108,11 +110,11 @@ impl TransactionOptions {
 
 /// An open transaction. Dropping it rolls it back.
 ///
-/// Reads of keys that it has written itself show what it wrote, with version 0 and timestamps of 0:
-/// those are given at commit.
+/// A read of a key that the transaction has written shows its own write, with version 0 and
+/// timestamps of 0: the commit assigns them.
 pub struct Transaction {
     inner: Arc<Inner>,
-    /// Committed by [`Client::transaction`], not by whoever holds this.
+    /// Committed by [`Client::transaction`], not by the holder of this handle.
     managed: bool,
 }
 
@@ -131,12 +133,12 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct State {
     ended: bool,
-    /// What ended it before its time.
+    /// The error that ended the transaction early.
     failed: Option<Error>,
     buffer: Buffer,
     reads: ReadSet,
     locks: Locks,
-    /// Of a batch: checked where the keys are, when the transaction commits.
+    /// Conditions of a batch: checked in the ranges of their keys, when the transaction commits.
     conditions: Vec<v1::Condition>,
 }
 
@@ -163,24 +165,24 @@ impl Client {
 }
 
 impl Transaction {
-    /// For people: eight hexadecimal digits, the same for the whole life of the transaction. Others
-    /// may have the same; its [`Transaction::start_ts`] is its own alone.
+    /// Id for people: eight hexadecimal digits, the same for the whole life of the transaction. It
+    /// is not unique; [`Transaction::start_ts`] is.
     pub fn id(&self) -> String {
         suspended::short_id(self.inner.start_ts())
     }
 
-    /// What its reads see: all that was committed up to here. Not before the first read or the first
-    /// call of this is it settled.
+    /// Start timestamp: reads see everything that was committed up to it. It may still change until
+    /// the first read or the first call of this function.
     pub fn start_ts(&self) -> Timestamp {
         Timestamp(self.inner.start_ts())
     }
 
-    /// The key's value as of the transaction's start, or what the transaction itself wrote.
+    /// Reads the key's value as of the transaction's start, or the transaction's own write.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         self.inner.get(key.into()).await
     }
 
-    /// The values of many keys, in the order of the keys, all as of the same time.
+    /// Reads the values of many keys, in the order of the keys, all as of the same time.
     pub async fn get_many<K: Into<Bytes>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -194,7 +196,7 @@ impl Transaction {
         Ok(self.get(key).await?.is_some())
     }
 
-    /// Rows in key order, as of the transaction's start, with what it wrote itself up to now.
+    /// Scans rows in key order, as of the transaction's start, with its own writes up to now.
     pub fn range(&self, options: RangeOptions) -> TransactionRange {
         TransactionRange::new(self.inner.clone(), options)
     }
@@ -204,7 +206,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::TooLarge`] beyond [`TRANSACTION_BYTES_MAX`] or [`TRANSACTION_KEYS_MAX`]. With
-    /// pessimistic options, as [`Transaction::get_for_update`].
+    /// pessimistic options, also the errors of [`Transaction::get_for_update`].
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
         let value = value.into();
         check_value(&value)?;
@@ -216,8 +218,8 @@ impl Transaction {
         self.inner.write(key.into(), Write::Delete).await
     }
 
-    /// Deletes every key of `[start, end)`, which are read for that; an empty `end` is behind every
-    /// key. Returns how many there were.
+    /// Reads and deletes every key of `[start, end)`; an empty `end` is behind every key. Returns
+    /// the number of deleted keys.
     ///
     /// # Errors
     ///
@@ -230,8 +232,8 @@ impl Transaction {
         over_ranges::delete_range(self, Span::new(start, end)).await
     }
 
-    /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise the answer
-    /// is [`Error::Conflict`] with what stands there, and the transaction may go on.
+    /// Sets the key to `new` if its value is `expected` (none: if it has none). Otherwise returns
+    /// [`Error::Conflict`] with the current row, and the transaction may go on.
     pub async fn compare_and_swap(
         &self,
         key: impl Into<Bytes>,
@@ -246,8 +248,8 @@ impl Transaction {
         self.put(key, new).await
     }
 
-    /// Locks the key until the transaction ends, and returns its newest value. Nobody else writes it
-    /// meanwhile; readers are not held up.
+    /// Locks the key until the transaction ends, and returns its newest value. No other transaction
+    /// writes the key meanwhile; readers are not blocked.
     ///
     /// The value may be newer than what [`Transaction::get`] shows. A serializable transaction that
     /// reads the same key both ways and sees it change fails at commit.
@@ -255,13 +257,13 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::Locked`] if another transaction held the key for all of the wait timeout.
-    /// [`Error::Deadlock`] if it waits for this one in turn: this one is rolled back then, so that the
-    /// others go on.
+    /// [`Error::Deadlock`] if that transaction waits for this one in turn: this one is then rolled
+    /// back, so that the others go on.
     ///
     /// # Cancellation
     ///
-    /// Dropped before its answer while it takes the transaction's first lock, it ends the transaction:
-    /// nobody knows then where that is to be decided. To wait for less long, set
+    /// If the call that takes the transaction's first lock is dropped before its answer, the
+    /// transaction ends: it is then unknown whether its primary is locked. For a shorter wait, set
     /// [`TransactionOptions::lock_wait`].
     pub async fn get_for_update(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         let key = key.into();
@@ -270,13 +272,14 @@ impl Transaction {
         Ok(own.unwrap_or(locked))
     }
 
-    /// Makes all writes visible at once, or none. Returns the timestamp of that; a transaction that
-    /// wrote nothing keeps the one it read at.
+    /// Makes all writes visible at once, or none. Returns the commit timestamp; a transaction that
+    /// neither wrote nor locked returns its start timestamp.
     ///
     /// # Errors
     ///
-    /// [`Error::Undetermined`]: it may be committed. After every other error it is not and never will
-    /// be; [`Error::is_transaction_conflict`] tells whether it is worth beginning anew.
+    /// [`Error::Undetermined`]: the transaction may be committed. After every other error it is not
+    /// committed and never will be; [`Error::is_transaction_conflict`] tells whether a retry is
+    /// worthwhile.
     pub async fn commit(self) -> Result<Timestamp> {
         self.check_not_managed()?;
         let committed = self.inner.commit().await;
@@ -284,7 +287,8 @@ impl Transaction {
         committed
     }
 
-    /// Forgets all writes, and returns once the locks are gone.
+    /// Discards all writes and removes the locks. Returns after half a second at most; a rollback
+    /// that takes longer goes on in the background.
     pub async fn rollback(self) -> Result<()> {
         self.check_not_managed()?;
         self.inner.turn.end();
@@ -317,7 +321,8 @@ impl Inner {
         Inner { client, options, snapshot, clock, state, phases, turn, locking }
     }
 
-    /// The transaction's name in the cluster, and what it reads as of. Settled once it was asked for.
+    /// Start timestamp, which identifies the transaction and as of which it reads. Settled by the
+    /// first call.
     fn start_ts(&self) -> u64 {
         self.snapshot.start_ts()
     }

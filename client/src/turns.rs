@@ -1,39 +1,43 @@
-//! Turns at a key that many writers of this client want at the same time: one goes, the others wait.
+//! Turns at a key for which many writers of this client contend: one goes, the others wait in a
+//! queue.
 //!
-//! Of many that want to replace the same version, one can succeed. Sent all together, the others cost
-//! the range as much as that one, and their next attempts meet in the same way. So they go one after
-//! the other, in the order in which they came. In a crowd nearly every commit then is a success.
+//! Of many writers that want to replace the same version, one can succeed. Sent all together, the
+//! others cost the range as much as that one, and their next attempts collide in the same way. So
+//! they go one after the other, in order of arrival. Nearly every commit under contention then
+//! succeeds.
 //!
-//! A turn is advice and nothing else: whether a write may take effect is decided by the range, as if
-//! there were no turns. Writers in other processes know nothing of them.
+//! A turn is advice and no lock: the range decides whether a write takes effect, as if there were
+//! no turns. Writers in other processes know nothing of turns.
 //!
 //! # Conditional writes
 //!
-//! They always take turns, and hold theirs until they are answered. What stands at the key then is
-//! known, and those who wait and whose condition this breaks are answered with it, without a request
-//! of their own.
+//! Conditional writes always take turns, and hold theirs until they are answered. The row at the
+//! key is then known. Waiters whose condition this row breaks are answered with it, without a
+//! request of their own.
 //!
-//! Why an answer of somebody else's is right: a write takes effect, or is found not to, at some moment
-//! after it was sent. Whoever waited already when it was sent (`early`) may be answered as if it had
-//! been looked at in that same moment, which lies between its call and its answer. Whoever came later
-//! may not: it might know of something newer. It takes its turn.
+//! Why an answer to another's write is right: a write takes effect, or is found not to, at some
+//! moment after it was sent. A waiter that already waited when the write was sent (`early`) may be
+//! answered as if its condition had been checked at that same moment, which lies between its call
+//! and its answer. A waiter that came later may not: it might know of something newer. It takes its
+//! turn.
 //!
 //! # Transactions
 //!
-//! They take turns at keys that are hot: where one of them met a conflict lately (`turns/hot.rs`,
-//! `transaction/turn.rs`). What a transaction does with its turn is up to its caller, so it loses it
-//! after [`TURN_MAX`] if others wait.
+//! Transactions take turns at hot keys, at which one of them met a conflict lately (`turns/hot.rs`,
+//! `transaction/turn.rs`). The caller decides what a transaction does with its turn, so the
+//! transaction loses it after [`TURN_MAX`] if others wait.
 //!
 //! # No deadlocks
 //!
-//! A transaction asks for one turn at a time and gives it back before it asks for another, and a write
-//! needs none but its own. A closure that waits for a second transaction at the same key waits for
-//! itself: until its turn is over.
+//! A transaction asks for one turn at a time and gives it back before it asks for another. A write
+//! needs only its own turn. A closure that waits for a second transaction at the same key waits for
+//! itself, until its turn is over.
 //!
-//! # What is left out
+//! # Without turns
 //!
-//! Writes of several keys, and conditions that many can meet at once ([`Test::Exists`] alone): these
-//! go their own ways. Waiters need no bound of their own: each is a call that its caller waits in.
+//! Writes of several keys, and conditions that many writers can meet at once ([`Test::Exists`]
+//! alone), take no turns. Waiters need no bound of their own: each is a call in which its caller
+//! waits.
 //!
 //! [`Test::Exists`]: crate::Test::Exists
 
@@ -55,11 +59,11 @@ use hot::HotKeys;
 
 pub(crate) use conditional::{first_broken, key_of, left_by};
 
-/// Time for which a transaction keeps its turn while others wait: several rounds over a slow network or
-/// disk. Beyond that it is the caller who takes so long, and must not stop the others.
+/// Time for which a transaction keeps its turn while others wait: several rounds over a slow
+/// network or disk. Beyond that the caller causes the delay, and must not stop the others.
 pub(crate) const TURN_MAX: Duration = Duration::from_millis(250);
 
-/// Whose turn it is, by key. Clones are the same.
+/// Queues of turns, by key. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Turns {
     net: SharedNet,
@@ -68,31 +72,31 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct State {
-    /// A key is here as long as somebody has its turn.
+    /// Queues by key. A key is listed as long as somebody has its turn.
     queues: BTreeMap<Bytes, Queue>,
     last_ticket: u64,
     hot: HotKeys,
 }
 
 struct Queue {
-    /// The ticket of who has the turn.
+    /// Ticket of the holder of the turn.
     holder: u64,
-    /// When it can be taken away; none: never.
+    /// Time from which the turn can be taken away; none: never.
     ends_at: Option<Duration>,
     waiting: VecDeque<Waiter>,
 }
 
 struct Waiter {
     taker: Taker,
-    /// It waited before the write was sent that is under way.
+    /// True if the waiter came before the write in flight was sent.
     early: bool,
     told: oneshot::Sender<Told>,
 }
 
-/// Who takes a turn.
+/// Kind of a participant in turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Taker {
-    /// A conditional write: holds it for one request, and may be answered while it waits.
+    /// A conditional write: holds the turn for one request, and may be answered while it waits.
     Write,
     Transaction,
 }
@@ -102,19 +106,19 @@ enum Told {
     Found(Option<v1::KeyValue>),
 }
 
-/// How a wait ended.
+/// Result of waiting for a turn.
 pub(crate) enum Entered {
     Turn {
         turn: Turn,
-        /// Others had it first.
+        /// True if others had the turn first.
         waited: bool,
     },
-    /// For writes: what stood at the key at some moment of the wait; none: nothing.
+    /// For writes: the row at the key at some moment of the wait; none: no row.
     Found(Option<v1::KeyValue>),
     TimeUp,
 }
 
-/// The right to go next. Passed on when it is dropped.
+/// The right to go next at a key. Passed on when it is dropped.
 pub(crate) struct Turn {
     turns: Turns,
     key: Bytes,
@@ -127,7 +131,7 @@ impl Turns {
         Turns { net, state: Arc::default() }
     }
 
-    /// Waits for the key's turn until a moment.
+    /// Waits for the key's turn, until a moment at most.
     pub async fn enter(&self, key: &Bytes, taker: Taker, until: Duration) -> Entered {
         let mut wait = match self.join(key, taker) {
             Ok(turn) => return Entered::Turn { turn, waited: false },
@@ -138,7 +142,7 @@ impl Turns {
             if now >= until {
                 return Entered::TimeUp;
             }
-            // Whoever gets the turn meanwhile keeps it for at least as long as this.
+            // A transaction that gets the turn meanwhile keeps it for at least `TURN_MAX`.
             let look_at = self.end_overdue(key, now).unwrap_or(now + TURN_MAX).min(until);
             match select(wait, self.net.sleep(look_at - now)).await {
                 Either::Left((Ok(Told::YourTurn(turn)), _)) => {
@@ -170,8 +174,8 @@ impl Turns {
         Turn { turns: self.clone(), key: key.clone(), ticket, passed_on: false }
     }
 
-    /// Takes the turn away from whoever has it for too long. Returns when that is due for who has it
-    /// then; none: never.
+    /// Takes the turn away from a holder that has had it for too long. Returns the time at which
+    /// the current holder's turn ends; none: never.
     fn end_overdue(&self, key: &Bytes, now: Duration) -> Option<Duration> {
         let look = || {
             let state = self.state.lock().unwrap();
@@ -186,7 +190,8 @@ impl Turns {
         look().map(|(_, due)| due)
     }
 
-    /// From who has the turn, unless it has lost it, to the first who still waits.
+    /// Passes the turn from its holder `from`, unless it has lost it, to the first that still
+    /// waits.
     fn pass_on(&self, key: &Bytes, mut from: u64) {
         let now = self.net.now();
         loop {
@@ -207,14 +212,15 @@ impl Turns {
             };
             match waiter.told.send(Told::YourTurn(self.turn(key, from))) {
                 Ok(()) => return,
-                // It went away. What came back must not pass anything on by itself.
+                // The waiter has left. The returned turn must not pass anything on when it is
+                // dropped.
                 Err(Told::YourTurn(mut back)) => back.passed_on = true,
                 Err(Told::Found(_)) => unreachable!("a turn was sent"),
             }
         }
     }
 
-    /// A transaction met a conflict at the key.
+    /// Notes that a transaction met a conflict at the key.
     pub fn met_conflict(&self, key: &Bytes) {
         let now = self.net.now();
         self.state.lock().unwrap().hot.heat(key, now);
@@ -226,7 +232,7 @@ impl Turns {
         self.state.lock().unwrap().hot.is_hot(key, now)
     }
 
-    /// True if somebody had the turn of a hot key then or later.
+    /// True if a turn of a hot key ended, or a conflict was met there, at `since` or later.
     pub fn has_changed_since(&self, key: &Bytes, since: Duration) -> bool {
         self.state.lock().unwrap().hot.has_changed_since(key, since)
     }
@@ -242,18 +248,18 @@ impl Taker {
 }
 
 impl Turn {
-    /// True if it is of this key, and was not taken away.
+    /// True if the turn is of this key and was not taken away.
     pub fn is_held_of(&self, key: &Bytes) -> bool {
         let state = self.turns.state.lock().unwrap();
         self.key == *key && state.queues.get(key).is_some_and(|queue| queue.holder == self.ticket)
     }
 
-    /// For writes, to be called before the write is sent for the first time. Whether a write waits
-    /// for its end.
+    /// For writes, before the write is sent for the first time: marks the waiting writes as early.
+    /// True if there is one.
     pub fn sending(&self) -> bool {
         let mut state = self.turns.state.lock().unwrap();
         let queue = state.queues.get_mut(&self.key).expect("it stays while a write has the turn");
-        // Those who went away do not count.
+        // Waiters that have left do not count.
         queue.waiting.retain(|waiter| !waiter.told.is_canceled());
         for waiter in &mut queue.waiting {
             waiter.early = waiter.taker == Taker::Write;
@@ -261,7 +267,7 @@ impl Turn {
         queue.waiting.iter().any(|waiter| waiter.early)
     }
 
-    /// For writes: it has ended, and this stood at the key then.
+    /// Ends the turn of a write, and answers the early waiters with the row that the write found.
     pub fn found(self, row: Option<&v1::KeyValue>) {
         let early = {
             let mut state = self.turns.state.lock().unwrap();
@@ -273,7 +279,7 @@ impl Turn {
             early
         };
         for waiter in early {
-            // One that has gone away needs no answer.
+            // A waiter that has left needs no answer.
             let _ = waiter.told.send(Told::Found(row.cloned()));
         }
     }
@@ -287,7 +293,7 @@ impl Drop for Turn {
     }
 }
 
-/// Lets all others go on first that are ready to: whoever had a turn and wants the next one stands
+/// Lets all other ready tasks run first. A caller that had a turn and wants the next one then goes
 /// behind those that waited meanwhile.
 pub(crate) async fn step_back() {
     let mut stepped = false;

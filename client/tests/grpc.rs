@@ -18,12 +18,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Long enough for any machine; no test waits for it.
+/// Timeout that suffices on any machine; no test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Respond = Box<dyn FnMut(v1::Requests) -> Result<Vec<v1::Response>, Status> + Send>;
 
-/// A node that answers each message of requests with what `respond` makes of it.
+/// A node that answers each message of requests with the result of `respond`.
 #[derive(Clone)]
 struct TestNode {
     respond: Arc<Mutex<Respond>>,
@@ -119,7 +119,7 @@ fn count_of(body: response::Body) -> u32 {
     }
 }
 
-/// As large as a command may be.
+/// A write as large as a command may be.
 fn large_write() -> request::Body {
     let value = vec![1; rangedb_proto::COMMAND_BYTES_MAX];
     let put = v1::Put { key: "k".into(), value: value.into(), lease_id: 0 };
@@ -213,7 +213,8 @@ async fn a_silent_node_loses_the_request_at_its_timeout_and_not_those_that_follo
 
 #[tokio::test]
 async fn a_request_that_never_left_is_known_not_to_have_happened() {
-    // The kernel takes the connection, nobody reads from it: the first request fills the windows.
+    // The kernel accepts the connection and nobody reads from it: the first request fills the
+    // windows.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let net = GrpcNet::new();

@@ -1,5 +1,5 @@
-//! Shapes of messages: what a part of each costs in memory once it is decoded, worked out from the
-//! descriptors the way prost makes structs of them.
+//! Shapes of messages: the memory that each part of a message costs once it is decoded. Computed
+//! from the descriptors, in the way that prost makes structs of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-/// Bytes of the struct of a field: of a string or bytes, a number, a list, an index in memory.
+/// Bytes of a field in a struct: of a string or bytes, a number, a list, a pointer.
 const TEXT: usize = 32;
 const NUMBER: usize = 8;
 const LIST: usize = 24;
@@ -19,7 +19,7 @@ const GROWTH: usize = 2;
 /// Entries of a map stand in nodes that are partly empty.
 const MAP_GROWTH: usize = 3;
 
-/// Source of `SHAPES`, a table that is sorted by name.
+/// Returns the source of `SHAPES`, a table that is sorted by name.
 pub fn table(files: &[FileDescriptorProto]) -> String {
     let mut messages = BTreeMap::new();
     for file in files {
@@ -50,7 +50,8 @@ fn gather(above: &str, message: &DescriptorProto, messages: &mut Messages) {
     messages.insert(name, message.clone());
 }
 
-/// A field as an element of the table: number, what lies in it, and what each occurrence costs.
+/// Returns a field as an element of the table: its number, its content, and the cost of each
+/// occurrence.
 fn part(
     field: &FieldDescriptorProto,
     messages: &Messages,
@@ -65,7 +66,7 @@ fn part(
             let cost = match (is_list, is_map) {
                 (true, true) => of_element * MAP_GROWTH,
                 (true, false) => of_element * GROWTH,
-                // It stands in the struct above, unless that would have no end.
+                // It stands in the enclosing struct, unless the message is recursive.
                 (false, _) => of_element,
             };
             (format!("Inner::Message({})", places[name]), cost)
@@ -78,7 +79,7 @@ fn part(
     format!("Part {{ number: {}, inner: {inner}, cost: {cost} }},", field.number())
 }
 
-/// Bytes of a message's struct; `above` are the messages that it is looked at for.
+/// Returns the bytes of a message's struct; `above` are the messages that enclose it.
 fn size(name: &str, messages: &Messages, above: &mut Vec<String>) -> usize {
     // Recursive fields are boxed.
     if above.iter().any(|seen| seen == name) {

@@ -1,10 +1,11 @@
-//! The codec of every gRPC service here: protobuf by prost, with a bound on what a message takes up once
-//! it is decoded.
+//! Codec of every gRPC service here: protobuf by prost, with a bound on the memory that a message
+//! takes once it is decoded.
 //!
-//! A message of two bytes can become a struct of hundreds: the length of what arrives says little about
-//! the memory that it will need. So a large message is first walked over as it stands, without
-//! allocating, and refused if its parts would cost too much. What each part costs is worked out from
-//! the descriptors when this crate is built (`build/shapes.rs`).
+//! A message of two bytes can become a struct of hundreds, so the length of a message says little
+//! about the memory that it will need. Before a large message is decoded, a walk over its bytes
+//! adds up the cost of its parts, without allocating. The message is refused if they cost too much.
+//! The cost of each part is computed from the descriptors when this crate is built
+//! (`build/shapes.rs`).
 
 use std::marker::PhantomData;
 
@@ -16,21 +17,22 @@ use tonic_prost::ProstEncoder;
 
 include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
 
-/// Messages up to this are decoded without a look: none of them can take up much.
+/// Messages up to this length are decoded without a check, because none of them can take much
+/// memory.
 const UNSEEN_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes that the parts of any message may cost, and how many more for each byte of the message. Twice
-/// what the largest commands, pages and batches of small items need.
+/// Bytes that the parts of any message may cost, and the bytes added to that for each byte of the
+/// message. This is twice what the largest commands, pages and batches of small items need.
 const PARTS_BYTES_MIN: usize = 4 << 20;
 const PARTS_PER_BYTE: usize = 8;
 
-/// And at most, whatever the length.
+/// Bytes that the parts of a message may cost at most, whatever its length.
 const PARTS_BYTES_MAX: usize = 64 << 20;
 
-/// Messages within messages at most: prost refuses what is deeper.
+/// Nesting depth of messages at most: prost refuses deeper ones.
 const DEPTH_MAX: usize = 100;
 
-/// A message's fields that are no single number.
+/// Shape of a message: its fields.
 struct Shape {
     name: &'static str,
     parts: &'static [Part],
@@ -39,21 +41,21 @@ struct Shape {
 struct Part {
     number: u32,
     inner: Inner,
-    /// Bytes that each occurrence costs, beside those of the message itself.
+    /// Bytes that each occurrence costs, beside those of the enclosing message.
     cost: usize,
 }
 
 #[derive(Clone, Copy)]
 enum Inner {
-    /// Of the shape at this place.
+    /// A message, by the position of its shape in `SHAPES`.
     Message(usize),
-    /// Text or bytes, which are cut out of what arrived.
+    /// Text or bytes, whose content takes no more than the received bytes.
     Opaque,
-    /// One, or a packed list, of which each may be a byte long.
+    /// A number, or a packed list of numbers, each of which may be one byte long.
     Number,
 }
 
-/// See the module's head.
+/// Codec that bounds the memory of a decoded message, by the cost of its parts.
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for BoundedCodec<T, U> {
@@ -81,7 +83,7 @@ where
     }
 }
 
-/// See the module's head.
+/// Decoder that refuses a message whose parts would cost too much memory.
 pub struct BoundedDecoder<U>(PhantomData<U>);
 
 impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
@@ -113,7 +115,7 @@ fn check<U: Name>(message: &[u8]) -> Result<(), Status> {
             "a message of {} bytes has too many parts: they would take more than {most} bytes",
             message.len()
         ))),
-        // Prost will say the same.
+        // Prost reports malformed messages itself.
         Ok(()) | Err(Stop::Malformed) => Ok(()),
     }
 }
@@ -155,7 +157,7 @@ impl Walk {
     }
 }
 
-/// Goes behind a field; returns its bytes if it has a length.
+/// Passes over a field; returns its bytes if it has a length.
 fn content<'a>(
     bytes: &mut &'a [u8],
     wire_type: u64,
@@ -175,7 +177,7 @@ fn content<'a>(
     }
 }
 
-/// Groups are no part of these messages; prost passes over them.
+/// Passes over a group, as prost does. No message here has groups.
 fn skip_group(bytes: &mut &[u8], number: u32, depth: usize) -> Result<(), Stop> {
     if depth > DEPTH_MAX {
         return Err(Stop::Malformed);
@@ -234,7 +236,8 @@ mod tests {
             (cost("rangedb.v1.CommitOneRange", 3), size_of::<v1::Operation>()),
             (cost("rangedb.v1.ScanReply", 1), size_of::<v1::KeyValue>()),
         ] {
-            // With the room of a list that grows; padding makes a difference of a few bytes.
+            // The table includes the spare room of a growing list; padding makes a difference of a
+            // few bytes.
             assert!((real..=4 * real).contains(&stated), "{stated} for {real}");
         }
     }

@@ -1,4 +1,4 @@
-//! Making and reading [`v1::Error`]: each constructor names what the caller can do next.
+//! Constructors of [`v1::Error`]; each names what the caller can do next.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Ids, each a type of its own so that one is never taken for another.
+//! Ids, each a type of its own so that they cannot be confused.
 
 use std::fmt;
 
@@ -27,8 +27,8 @@ id!(
     "n"
 );
 id!(
-    /// A replica within its range, which is its raft id there. Never used again in that range, so
-    /// that a message to a destroyed replica cannot reach its successor. 0 is no replica.
+    /// A replica within its range, with its raft id there. Never reused in that range, so that a
+    /// message to a destroyed replica cannot reach its successor. 0 is no replica.
     ReplicaId,
     "p"
 );

@@ -1,9 +1,10 @@
-//! Messages that RangeDB stores and sends, ids and timestamps as types of their own, and what a
-//! range descriptor can answer about keys and epochs.
+//! Messages that RangeDB stores and sends, ids and timestamps as types of their own, and methods of
+//! range descriptors about keys and epochs.
 //!
-//! The `.proto` files say what each field means. Those of `command.proto` and `meta.proto` stand in
-//! raft logs and in the state, so their numbers are never reused. The service stubs need feature
-//! `grpc`; without it this crate holds messages alone, which is all that the deterministic crates see.
+//! The `.proto` files document each field. Messages of `command.proto` and `meta.proto` stand in
+//! raft logs and in the state, so their field numbers are never reused. The service stubs need
+//! feature `grpc`; without it this crate holds messages alone, which is all that the deterministic
+//! crates see.
 
 #[cfg(feature = "grpc")]
 pub mod codec;
@@ -36,5 +37,5 @@ pub const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// follower must take it in one message.
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What user keys may not start with: the system's own key space.
+/// Prefix of the system's own key space. User keys may not start with it.
 pub const SYSTEM_PREFIX: &[u8] = b"_/";

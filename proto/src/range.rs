@@ -1,14 +1,14 @@
-//! Questions to a range descriptor about keys, neighbours and epochs.
+//! Methods of a range descriptor about keys, replicas and epochs.
 
 use crate::v1::{Epoch, RangeDescriptor, Replica, ReplicaRole};
 
-/// Questions to a [`RangeDescriptor`]. An empty end key means that the range has no end.
+/// Methods of a [`RangeDescriptor`]. An empty end key means that the range has no end.
 pub trait RangeDescriptorExt {
     /// True if the range holds the key.
     fn contains(&self, key: &[u8]) -> bool;
     /// True if the range holds every key of `[start, end)`; an empty `end` has no end.
     fn covers(&self, start: &[u8], end: &[u8]) -> bool;
-    /// The epoch, or zeros where none was set.
+    /// Returns the epoch, or zeros if none was set.
     fn epoch(&self) -> Epoch;
     fn replica(&self, replica_id: u64) -> Option<&Replica>;
     fn replica_on(&self, node_id: u64) -> Option<&Replica>;
@@ -45,7 +45,7 @@ impl RangeDescriptorExt for RangeDescriptor {
     }
 }
 
-/// The first key behind every key that starts with `prefix`; empty if there is none.
+/// Returns the first key after all keys that start with `prefix`; empty if there is none.
 ///
 /// Appending a high byte instead would miss keys with a byte above it.
 pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
-//! Timestamps of the oracle: 46 bits of milliseconds since 1970, 18 bits of counter, so that they
-//! order by time, fit a positive i64 until the year 3084, and 262,144 exist in each millisecond.
-//! The same split as TiKV's.
+//! Timestamps of the oracle: 46 bits of milliseconds since 1970 and 18 bits of counter. So they
+//! order by time, fit a positive i64 until the year 3084, and there are 262,144 in each
+//! millisecond. TiKV's timestamps have the same split.
 
 use std::fmt;
 
@@ -19,24 +19,24 @@ impl Timestamp {
     /// The last millisecond that a timestamp can be of.
     pub const MILLIS_MAX: u64 = Self::MAX.0 >> LOGICAL_BITS;
 
-    /// The first timestamp of a millisecond since 1970. Of a later one than [`Self::MILLIS_MAX`]
-    /// there is none: it stands for that one, and never for an earlier moment.
+    /// Returns the first timestamp of a millisecond since 1970. A millisecond above
+    /// [`Self::MILLIS_MAX`] counts as that one, and never as an earlier moment.
     pub const fn from_millis(millis: u64) -> Self {
         let last = Self::MILLIS_MAX;
         Timestamp(if millis < last { millis } else { last } << LOGICAL_BITS)
     }
 
-    /// Milliseconds since 1970.
+    /// Returns the milliseconds since 1970.
     pub fn millis(self) -> u64 {
         self.0 >> LOGICAL_BITS
     }
 
-    /// Place within the millisecond.
+    /// Returns the counter within the millisecond.
     pub fn logical(self) -> u64 {
         self.0 & ((1 << LOGICAL_BITS) - 1)
     }
 
-    /// The next timestamp; carries into the milliseconds.
+    /// Returns the next timestamp; carries into the milliseconds.
     pub fn next(self) -> Self {
         Timestamp(self.0 + 1)
     }

@@ -1,24 +1,25 @@
 //! The applier: evaluates committed entries beside the raft thread and writes the state.
 //!
-//! A store never evaluates a command. It hands committed entries out as [`Effect::Apply`]; the
-//! applier of the same shard runs them in order for each range, writes the state, answers whoever
-//! waits, and tells the store how far it is ([`ApplyEffect::Event`]). So ticks, heartbeats and votes
-//! never wait for a command, a stalled write or a flush.
+//! A store never evaluates a command. It emits committed entries as [`crate::Effect::Apply`]. The
+//! applier of the same shard runs them in order for each range, writes the state, answers the
+//! waiting requests and reports its progress to the store ([`ApplyEffect::Event`]). So ticks,
+//! heartbeats and votes never wait for a command, a stalled write or a flush.
 //!
 //! # Order
 //!
-//! 1. Tasks of one range are carried out in the order in which its store handed them out.
+//! 1. Tasks of one range are carried out in the order in which its store emitted them.
 //! 2. Ranges are served round robin, a slice of work each. A slice ends once its entries may have
 //!    touched [`SLICE_COST_MAX`] records.
 //! 3. Everything that a round of slices wrote goes to the engine in one batch, before any answer or
 //!    event of the round leaves.
-//! 4. After a change of structure (membership, snapshot, removal) the range stands still until the
-//!    state is flushed; its store hears of the change afterwards (design D3).
+//! 4. After a membership change, a skipped entry or a removal the range stands still until the
+//!    state is flushed; its store hears of the change afterwards (design D3). An installed snapshot
+//!    is durable at once.
 //!
 //! # The state is ahead of the store
 //!
-//! The engine shows entries that the store has not heard to be applied. So whatever describes a view
-//! of the state (applied index, term, descriptor) is read from that view: see [`crate::view`].
+//! The engine shows entries that the store does not yet know to be applied. So the applied index,
+//! term and descriptor of a view of the state are read from that view: see [`crate::view`].
 //!
 //! Anchors: TiKV's apply pool, and openraft's separation of engine and state machine.
 
@@ -41,26 +42,27 @@ pub use task::{
     SnapshotInstall,
 };
 
-/// Records that one slice of a range may touch, nearly: about a millisecond of work, which is what a
-/// range may wait for each of the others. A deleted key costs some fifteen microseconds.
+/// Approximate number of records that one slice of a range may touch: about a millisecond of work.
+/// A range waits that long for each of the others. A deleted key costs about 15 microseconds.
 const SLICE_COST_MAX: u64 = 64;
 
-/// Records that one round of slices may touch, and bytes that it may write: its answers wait for all
-/// of it. A slice that is full is a round of its own.
+/// Limits of one round of slices: records touched, and bytes written. All answers of a round wait
+/// for the whole round. A full slice is a round of its own.
 const ROUND_COST_MAX: u64 = SLICE_COST_MAX;
 const ROUND_BYTES_MAX: usize = 4 << 20;
 
-/// The applied replicas of one shard. Driven like a store: tasks in, bounded rounds, effects out.
+/// Applier of one shard's committed entries. Driven like a store: tasks in, bounded rounds, effects
+/// out.
 ///
 /// Invariants:
 /// - a range is in `runnable` exactly if it has tasks and does not wait for a flush;
-/// - what a replica's `applied` says is in the engine, in the same batch as what it describes.
+/// - a replica's `applied` is written in the same batch as the data that it describes.
 pub struct Applier {
     state: Arc<dyn StateEngine>,
     machines: MachineFactory,
     replicas: BTreeMap<RangeId, Replica>,
     runnable: VecDeque<RangeId>,
-    /// Ranges that stand still until a flush is finished, with what leaves then.
+    /// Ranges that stand still until a flush is finished, with the events to emit then.
     flushing: BTreeMap<u64, Vec<(RangeId, Event)>>,
     last_flush: u64,
 }
@@ -72,7 +74,7 @@ struct Round {
     written_bytes: usize,
     cost: u64,
     effects: Vec<ApplyEffect>,
-    /// Changes of structure: told after a flush.
+    /// Membership changes, skipped entries and removals, reported after a flush.
     structural: Vec<(RangeId, Event)>,
 }
 
@@ -98,7 +100,7 @@ impl Applier {
         Ok(applier)
     }
 
-    /// Takes a task in. Never blocks; it is carried out by [`Applier::run`].
+    /// Queues a task. Never blocks; [`Applier::run`] carries the task out.
     pub fn step(&mut self, task: ApplyTask) {
         let range = task.range();
         let replica = self.replicas.entry(range).or_insert_with(|| Replica::without_state(range));
@@ -109,7 +111,8 @@ impl Applier {
         }
     }
 
-    /// The flush asked for by [`ApplyEffect::Flush`] is finished. Returns what was held back for it.
+    /// Handles the end of the flush of [`ApplyEffect::Flush`]. Returns the effects held back for
+    /// it.
     pub fn on_flushed(&mut self, flush: u64) -> Vec<ApplyEffect> {
         let told = self.flushing.remove(&flush).unwrap_or_default();
         let mut effects = Vec::new();
@@ -132,11 +135,12 @@ impl Applier {
         !self.runnable.is_empty()
     }
 
-    /// One round of slices, bounded in work.
+    /// Runs one round of slices, bounded in work.
     ///
     /// # Errors
     ///
-    /// The engine's: the process must end, because what is in memory may be ahead of what is stored.
+    /// Errors of the storage engine. The process must then end, because memory may be ahead of what
+    /// is stored.
     pub fn run(&mut self) -> Result<Vec<ApplyEffect>> {
         let mut round = Round::default();
         for _ in 0..self.runnable.len() {
@@ -192,7 +196,7 @@ impl Applier {
 
     /// Replaces a range's data by a staged snapshot, durably.
     fn install(&mut self, install: SnapshotInstall, round: &mut Round) -> Result<()> {
-        // What was applied before must not be written over the snapshot afterwards.
+        // Write the round so far first: written later, it would overwrite the snapshot.
         self.write(round)?;
         let range = install.replica.range;
         let installed = install.installed();

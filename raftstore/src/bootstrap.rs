@@ -1,4 +1,4 @@
-//! The first state of the ranges that exist from the beginning, the same on every founding node.
+//! First state of the founding ranges, the same on every founding node.
 
 use prost::Message as _;
 use raft::eraftpb::HardState;
@@ -7,13 +7,13 @@ use rangedb_storage::{
     ColumnFamily, LogBatch, LogChange, LogEngine, Result, StateEngine, WriteBatch, keys,
 };
 
-/// Where every founding replica's log begins. Above 0, so that a replica created later can never be
-/// brought up from an empty log: it needs a snapshot.
+/// Index behind which every founding replica's log begins. Above 0, so that a replica created later
+/// can never be brought up from an empty log: it needs a snapshot.
 const FIRST_INDEX: u64 = 1;
 const FIRST_TERM: u64 = 1;
 
-/// Writes the founding state of the given ranges, durably. May be repeated after a crash, as long as
-/// no store was opened on it.
+/// Writes the founding state of the given ranges, durably. May be repeated after a crash, as long
+/// as no store was opened on these engines.
 pub fn bootstrap(
     log: &dyn LogEngine,
     state: &dyn StateEngine,

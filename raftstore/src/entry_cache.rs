@@ -1,21 +1,21 @@
 //! The newest entries of one range's log, in memory.
 //!
-//! Between being handed to the log writer and being durable, an entry is nowhere else: raft-rs has
-//! let go of it and the log engine does not have it yet. Entries behind that are kept up to a bound,
+//! An entry is nowhere else between the hand-over to the log writer and durability: raft-rs has
+//! released it, and the log engine does not have it yet. Durable entries are kept up to a bound,
 //! because followers and apply mostly want the newest ones.
 
 use std::collections::VecDeque;
 
 use raft::eraftpb::Entry;
 
-/// Invariant: the cached entries are a suffix of the log, without a hole.
+/// Cache of the newest entries. Invariant: they are a suffix of the log, without a hole.
 #[derive(Default)]
 pub(crate) struct EntryCache {
     entries: VecDeque<Entry>,
     bytes: usize,
 }
 
-/// What an entry costs in memory and on disk, nearly.
+/// Approximate bytes that an entry takes in memory and on disk.
 pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     const OVERHEAD: usize = 64;
     entry.data.len() + entry.context.len() + OVERHEAD
@@ -31,7 +31,8 @@ impl EntryCache {
         self.entries.get(index.checked_sub(first)? as usize)
     }
 
-    /// Entries `[low, high)`, all of which must be cached, until `bytes_max` but at least one.
+    /// Returns entries `[low, high)`, all of which must be cached: up to `bytes_max`, but at least
+    /// one.
     pub fn slice(&self, low: u64, high: u64, bytes_max: u64) -> Vec<Entry> {
         let first = self.first_index().expect("slice of an empty entry cache");
         assert!(first <= low, "entry {low} is not cached: the cache begins at {first}");
@@ -47,7 +48,7 @@ impl EntryCache {
         out
     }
 
-    /// Appends entries; cached ones from their first index on are replaced.
+    /// Appends entries. They replace cached entries from their first index on.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(new_first) = entries.first().map(|entry| entry.index) else { return };
         while self.entries.back().is_some_and(|entry| entry.index >= new_first) {
@@ -60,14 +61,14 @@ impl EntryCache {
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Lets go of the oldest entries up to `index`, as far as the bound asks for it.
+    /// Drops the oldest entries up to `index`, until the cache is within `bytes_max`.
     pub fn shrink(&mut self, index: u64, bytes_max: usize) {
         while self.bytes > bytes_max && self.entries.front().is_some_and(|e| e.index <= index) {
             self.bytes -= entry_bytes(&self.entries.pop_front().expect("just seen"));
         }
     }
 
-    /// Lets go of all entries up to `index`.
+    /// Drops all entries up to `index`.
     pub fn truncate(&mut self, index: u64) {
         self.shrink(index, 0);
     }

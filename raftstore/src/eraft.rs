@@ -1,5 +1,5 @@
-//! Raft's own messages as bytes. They are protobuf of another generation than the rest of the
-//! protocol, so they travel and rest as opaque bytes.
+//! Encoding of raft-rs's own messages. They use another generation of protobuf than the rest of the
+//! protocol, so they are sent and stored as opaque bytes.
 
 use bytes::Bytes;
 use protobuf::{CodedInputStream, Message as _};
@@ -9,19 +9,19 @@ pub(crate) fn encode(message: &Message) -> Bytes {
     message.write_to_bytes().expect("writing to memory does not fail").into()
 }
 
-/// A raft message out of an envelope; `None` if the bytes are none.
+/// Decodes a raft message from an envelope; `None` if the bytes are not one.
 pub fn decode_message(bytes: &[u8]) -> Option<Message> {
     decode(bytes)
 }
 
-/// An entry's change of the raft configuration. Empty data leaves the joint configuration.
+/// Decodes an entry's change of the raft configuration. Empty data leaves the joint configuration.
 pub(crate) fn decode_conf_change(bytes: &[u8]) -> Option<ConfChangeV2> {
     decode(bytes)
 }
 
-/// From bytes that can be shared and within a limit, or the decoder would make room for whatever
-/// length it reads before it finds out that the bytes end. Copied first: what is kept of a message
-/// must not keep alive all that travelled with it.
+/// Decodes a copy of the bytes, within a limit. Without the limit, the decoder allocates any length
+/// that it reads before it finds that the bytes end. Without the copy, a kept part of a message
+/// keeps alive all bytes that arrived with it.
 fn decode<M: protobuf::Message>(bytes: &[u8]) -> Option<M> {
     let own = Bytes::copy_from_slice(bytes);
     let mut input = CodedInputStream::from_carllerche_bytes(&own);

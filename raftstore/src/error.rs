@@ -3,38 +3,38 @@
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, Replica, error::Kind};
 
-/// An answer to a request. The request was certainly not applied, except under
+/// Refusal of a request. The request was certainly not applied, except under
 /// [`Error::Undetermined`].
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum Error {
     /// Ask the leader, if it is known.
     #[error("not the leader of range {range}")]
     NotLeader { range: RangeId, leader: Option<Replica> },
-    /// The range has another shape now.
+    /// The range's bounds or replicas have changed.
     #[error("the epoch of range {} is stale", descriptor.range_id)]
     StaleEpoch { descriptor: Box<v1::RangeDescriptor> },
     /// No replica of the range on this node.
     #[error("range {0} has no replica on this node")]
     RangeNotFound(RangeId),
-    /// A bound is reached; ask again later.
+    /// A bound is reached; retry later.
     #[error("range {range} is busy: {reason}")]
     TooBusy { range: RangeId, reason: &'static str },
     /// No room on the disk; reads go on.
     #[error("the disk of the leader of range {0} is full")]
     DiskFull(RangeId),
-    /// The command was proposed, and this replica can no longer learn what became of it.
+    /// The command was proposed, and this replica can no longer learn its outcome.
     #[error("the outcome of a command on range {0} is not known")]
     Undetermined(RangeId),
-    /// This replica stands still at an entry that it cannot apply. Another one may go on, with a newer
-    /// version; else an operator has to decide.
+    /// This replica is quarantined: it cannot apply an entry, or has lost entries. A replica of a
+    /// newer version may go on; otherwise an operator has to decide.
     #[error("range {range} is quarantined: {reason}")]
     Quarantined { range: RangeId, reason: String },
-    /// An operation that is not possible as things stand.
+    /// An operation that is not possible in the current state.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Milliseconds after which a busy range may be asked again: a few rounds of the log.
+/// Milliseconds after which a client may retry at a busy range: a few rounds of the log.
 const TOO_BUSY_RETRY_MS: u32 = 20;
 
 impl From<Error> for v1::Error {

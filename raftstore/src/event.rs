@@ -1,4 +1,4 @@
-//! Everything that can reach or leave a [`crate::Store`]. What is not here cannot happen.
+//! Events and effects: the only inputs and outputs of a [`crate::Store`].
 
 use std::sync::Arc;
 
@@ -10,37 +10,40 @@ use rangedb_storage::{LogBatch, Reader, Span, StagedSnapshot};
 use crate::apply::{AppliedMembership, ApplyTask, Quarantine, ReplicaRef};
 use crate::{Error, Room};
 
-/// Microseconds on the node's monotonic clock since some fixed moment. Only leases look at it, and
-/// only ever compare moments of one node.
+/// Microseconds on the node's monotonic clock since some fixed moment. Only leases use these times,
+/// and they compare only times of one node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Monotonic(pub u64);
 
-/// The caller's name for a request; its [`Effect::Reply`] or [`Effect::ReadReady`] carries it back.
+/// Request id chosen by the caller. [`Effect::Reply`], [`Effect::ReadReady`] and
+/// [`crate::ApplyEffect::Reply`] carry it back.
 pub type RequestId = u64;
 
-/// A range as the sender of a request believes it to be.
+/// Range id and epoch as the sender of a request knows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RangeRef {
     pub id: RangeId,
-    /// Requests look at the version alone: membership does not move keys.
+    /// Requests check only the version: a membership change does not move keys.
     pub epoch: Epoch,
 }
 
-/// What a read wants to see.
+/// Point in time that a read sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadAt {
     /// The newest committed value.
     Latest,
-    /// All that committed at or before this moment, and nothing that commits there later.
+    /// Everything that committed at or before this timestamp. No later commit gets such a
+    /// timestamp.
     Snapshot(Timestamp),
 }
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// One unit of time passed: the only notion of time in raft itself. Never sent in a burst to make
-    /// up for lost ones, or a follower would forget its leader sooner than the leader's lease allows.
+    /// One unit of time passed: the only notion of time in raft itself. Never sent in a burst to
+    /// make up for lost ones, or a follower would forget its leader sooner than the leader's lease
+    /// allows.
     Tick,
-    /// From another node. May be late, repeated, reordered or lost.
+    /// A message from another node. May be late, repeated, reordered or lost.
     Message(RaftEnvelope),
     /// Replicate a command. Always answered once, by [`Effect::Reply`] or the applier's
     /// [`crate::ApplyEffect::Reply`], unless the process ends.
@@ -48,69 +51,76 @@ pub enum Event {
         request: RequestId,
         range: RangeRef,
         command: Bytes,
-        /// Records that evaluating the command may touch, at the most.
+        /// Upper bound on the records that evaluating the command touches.
         cost: u32,
-        /// The command gives up what is stored: it is taken while the disk has no room for others.
+        /// True if the command frees space: accepted while the disk has no room for other commands.
         frees_space: bool,
     },
-    /// Answered by [`Effect::ReadReady`], or [`Effect::Reply`] with an error.
+    /// Read from the range. Answered by [`Effect::ReadReady`], or by [`Effect::Reply`] with an
+    /// error.
     Read {
         request: RequestId,
         range: RangeRef,
         at: ReadAt,
-        /// The lease was no longer valid when the reader had been taken: ask a quorum this time.
+        /// True if the lease had run out once the reader was taken: a quorum has to confirm this
+        /// time.
         confirm: bool,
     },
-    /// A step of the scheduler or of an operator. Answered by [`Effect::Reply`] once it took effect
-    /// (a transfer: once it was begun).
+    /// A step of the scheduler or of an operator. Answered by [`Effect::Reply`] once it took
+    /// effect; a leadership transfer is answered once it has begun.
     Operate { request: RequestId, operation: RangeOperation },
-    /// The batch of [`Effect::Append`] is durable, and so are all with lower tokens. Not lost.
+    /// The batch of [`Effect::Append`] is durable, and so are all with lower tokens. Must not be
+    /// lost.
     Persisted { token: u64 },
-    /// The flush asked for by [`Effect::Flush`] is finished. Not lost.
+    /// The flush requested by [`Effect::Flush`] is finished. Must not be lost.
     Flushed { token: u64 },
-    /// Entries up to this one are applied, and in the state. Not lost.
+    /// The entries up to this index are applied and in the state. Must not be lost.
     Applied { replica: ReplicaRef, index: u64, term: u64, membership: Option<AppliedMembership> },
-    /// The snapshot of [`ApplyTask::Install`] is the range's state, durably. Not lost.
+    /// The snapshot of [`ApplyTask::Install`] is durably installed. Must not be lost.
     Installed { replica: ReplicaRef, descriptor: Box<RangeDescriptor> },
-    /// Nothing is stored any more of the replica of [`ApplyTask::Destroy`], durably. Not lost.
+    /// The state of the replica of [`ApplyTask::Destroy`] is durably removed; its log is not yet.
+    /// Must not be lost.
     Destroyed { replica: ReplicaRef },
-    /// An entry cannot be applied. Not lost.
+    /// The applier cannot apply an entry. Must not be lost.
     Quarantined { replica: ReplicaRef, quarantine: Quarantine },
-    /// Answers [`ApplyTask::SkipEntry`]. Not lost.
+    /// The entry of [`ApplyTask::SkipEntry`] is durably skipped. Must not be lost.
     QuarantineLifted { replica: ReplicaRef, request: RequestId },
-    /// An operator's word that the entry at which the replica here is quarantined has no effect.
-    /// Answered by [`Effect::Reply`]. It must be said to every replica of the range.
+    /// An operator declares that the entry at which this replica is quarantined has no effect.
+    /// Answered by [`Effect::Reply`]. Every replica of the range must get this event.
     SkipEntry { request: RequestId, range: RangeId, index: u64 },
-    /// A whole snapshot came in and was staged.
+    /// A whole snapshot was received and staged.
     SnapshotReceived { envelope: RaftEnvelope, staged: StagedSnapshot },
-    /// What became of an [`Effect::SendSnapshot`]: said of each once. Not lost, as until then the
-    /// replica is sent no other.
+    /// Result of an [`Effect::SendSnapshot`], exactly one for each. Must not be lost: until then
+    /// the store sends the replica no other snapshot.
     SnapshotSent { range: RangeId, to: ReplicaId, index: u64, delivered: bool },
-    /// Answers [`Effect::NeedFence`]: a timestamp that the oracle gave out after it was asked.
+    /// Answers [`Effect::NeedFence`] with a timestamp that the oracle issued after it was asked.
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
-    /// A range as the control plane knows it, maybe from long ago: without the replica on this node.
+    /// A descriptor from the control plane, possibly outdated. It does not list the replica on this
+    /// node.
     Elsewhere(RangeDescriptor),
-    /// Messages to that node could not be delivered.
+    /// Messages to the given node could not be delivered.
     Unreachable(NodeId),
-    /// Room on the disk, as it is now. What it has no room for is not proposed, and not taken in
-    /// from other leaders.
+    /// Current room on the disk. A store neither proposes nor accepts from other leaders an entry
+    /// for which there is no room.
     DiskRoom(Room),
-    /// Appends that were handed out long ago are not durable, or are again. Meanwhile a leader hands
-    /// over what others can do without it, and nobody here stands for election.
+    /// True if appends that were handed out long ago are not durable; false once they are. While
+    /// true, a leader hands over its range if the other replicas commit without this node, and no
+    /// replica of this store stands for election.
     LogStalled(bool),
 }
 
 pub enum Effect {
-    /// May be lost. Sent in the order given, per receiver.
+    /// Send a message to another node. May be lost. Messages to one receiver leave in the order
+    /// given.
     Send(RaftEnvelope),
-    /// Make durable, in order of tokens, then say [`Event::Persisted`].
+    /// Make the batch durable, in order of tokens, then report [`Event::Persisted`].
     Append {
         token: u64,
         batch: LogBatch,
     },
-    /// Hand to the shard's [`crate::Applier`], in this order. Not lost.
+    /// Hand the task to the shard's [`crate::Applier`], in this order. Must not be lost.
     Apply(ApplyTask),
-    /// Flush the state engine, then say [`Event::Flushed`].
+    /// Flush the state engine, then report [`Event::Flushed`].
     Flush {
         token: u64,
     },
@@ -118,26 +128,27 @@ pub enum Effect {
         request: RequestId,
         result: Result<Bytes, Error>,
     },
-    /// The reader shows what the read may see.
+    /// Evaluate the read on this reader, which shows the state that the read may see.
     ReadReady {
         request: RequestId,
         reader: Arc<dyn Reader>,
         descriptor: Arc<RangeDescriptor>,
-        /// The reader was taken under a lease until then. Whoever performs this effect looks at the
-        /// clock afterwards: past that moment (a process may stand still at any point) the reader
-        /// may be stale, and the read is stepped again with `confirm`.
+        /// End of the lease under which the reader was taken; `None` if a quorum confirmed the
+        /// read. The performer of this effect checks the clock after it has used the reader. Past
+        /// this time the reader may be stale, because a process may stall at any point, and the
+        /// read is stepped again with `confirm`.
         lease_until: Option<Monotonic>,
     },
-    /// Stream the span's records to the envelope's receiver, then say [`Event::SnapshotSent`]. They
-    /// are the state at the entry `index`.
+    /// Stream the span's records to the envelope's receiver, then report [`Event::SnapshotSent`].
+    /// The records are the state at the entry `index`.
     SendSnapshot {
         envelope: RaftEnvelope,
         index: u64,
         reader: Arc<dyn Reader>,
         span: Span,
     },
-    /// This replica leads and has applied all that earlier leaders committed; it wants a fresh
-    /// timestamp before it commits anything.
+    /// This replica leads and has applied all entries that earlier leaders committed. It needs a
+    /// fresh timestamp from the oracle before it commits anything.
     NeedFence {
         range: RangeId,
         term: u64,

@@ -1,14 +1,17 @@
-//! The leader's lease: until when no other leader can have committed anything.
+//! The leader's lease: the time in which no other leader can have committed anything.
 //!
-//! A round that a quorum answered proves that the quorum followed this leader at some moment after
-//! the round was sent, and a follower refuses its vote for an election timeout from then on
-//! (CheckQuorum and PreVote are on, and nothing but a later leader makes it forget this one: see
-//! `peer/step.rs`). So the lease runs from the moment of *sending*; measured from
-//! the answer it could outlast the followers' patience. Raft thesis, 6.4.1.
+//! 1. A quorum's answer to a round proves that the quorum followed this leader at some moment after
+//!    the round was sent.
+//! 2. From then on each follower refuses its vote for an election timeout. CheckQuorum and PreVote
+//!    are on, and only a later leader makes a follower forget this one: see `peer/step.rs`.
+//! 3. So the lease runs from the moment of *sending*. Measured from the answer, it could outlast
+//!    the followers' refusal.
 //!
-//! Rounds are ReadIndex heartbeats and committed proposals of the current term. Once leadership is
-//! being handed over there is no lease for the rest of the term: a transfer's votes ignore the
-//! followers' patience, and the message that asks for them may arrive at any later time.
+//! Raft thesis, 6.4.1.
+//!
+//! Rounds are ReadIndex heartbeats and committed proposals of the current term. Once a leadership
+//! transfer has begun, there is no lease for the rest of the term: the votes of a transfer ignore
+//! the followers' refusal, and the message that asks for them may arrive at any later time.
 
 use crate::Monotonic;
 
@@ -19,13 +22,13 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// A quorum answered a round that was sent at `sent`.
+    /// Renews the lease after a quorum answered a round sent at `sent`.
     pub fn renew(&mut self, sent: Monotonic, lasts_us: u64) {
         let until = Monotonic(sent.0 + lasts_us);
         self.until = self.until.max(Some(until));
     }
 
-    /// Ends the lease for good.
+    /// Ends the lease for the rest of the term.
     pub fn give_up(&mut self) {
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::LeaseKeptInTransfer.is_planted() {
@@ -34,7 +37,7 @@ impl Lease {
         self.given_up = true;
     }
 
-    /// The end of the lease, if it has not come.
+    /// Returns the end of the lease, if it is in the future.
     pub fn valid_until(&self, now: Monotonic) -> Option<Monotonic> {
         self.until.filter(|until| now < *until && !self.given_up)
     }

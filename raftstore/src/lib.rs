@@ -8,27 +8,33 @@
 //!
 //! # Life of a write
 //!
-//! [`Event::Propose`] → `peer/propose.rs` packs what waits into one entry → `peer/ready.rs` sends it
-//! to the followers and hands it to the log writer ([`Effect::Append`]) at the same time →
-//! [`Event::Persisted`] here and acknowledgements from there make a quorum → `peer/apply.rs` hands the
-//! entry to the [`Applier`] ([`Effect::Apply`]), which runs the command through the range's
-//! [`rangedb_storage::StateMachine`], writes the state and answers ([`ApplyEffect::Reply`]) → the store
-//! hears how far the state is ([`Event::Applied`]). One round of the log, one fsync on each node,
-//! shared by all ranges.
+//! 1. [`Event::Propose`]: `peer/propose.rs` packs the waiting commands into one entry.
+//! 2. `peer/ready.rs` sends the entry to the followers and, at the same time, hands it to the log
+//!    writer ([`Effect::Append`]).
+//! 3. [`Event::Persisted`] from the log writer and acknowledgements from the followers make a
+//!    quorum.
+//! 4. `peer/apply.rs` hands the committed entry to the [`Applier`] ([`Effect::Apply`]).
+//! 5. The applier runs the command through the range's [`rangedb_storage::StateMachine`], writes
+//!    the state and answers ([`ApplyEffect::Reply`]).
+//! 6. The applier reports to the store how far the state is ([`Event::Applied`]).
+//!
+//! That is one round of the log and one fsync on each node, shared by all ranges.
 //!
 //! # Life of a read
 //!
-//! [`Event::Read`] → `peer/read.rs`: under a valid lease at once, else after a ReadIndex round →
-//! [`Effect::ReadReady`] with a reader of the state. The reader is evaluated outside.
+//! 1. [`Event::Read`]: `peer/read.rs` serves it under a valid lease at once, otherwise after a
+//!    ReadIndex round.
+//! 2. [`Effect::ReadReady`] carries a reader of the state. The caller evaluates the read outside
+//!    the store.
 //!
 //! # Invariants
 //!
-//! - A reply to a command means: durable on a quorum, and applied here.
+//! - A successful reply to a command means: durable on a quorum, and applied here.
 //! - A vote or acknowledgement leaves only after what it promises is durable.
-//! - State and applied index change in one batch; the log is dropped only behind a finished flush.
-//! - A lease is measured from the moment of sending, and a replica that restarts does not vote for
-//!   an election timeout, because it cannot know whether it just heard a leader.
-//! - A destroyed replica never comes back: its ids are behind a tombstone.
+//! - State and applied index change in one batch. The log is dropped only behind a finished flush.
+//! - A lease is measured from the moment of sending. A replica that restarts does not vote for an
+//!   election timeout, because it cannot know whether it just heard a leader.
+//! - A destroyed replica never comes back: a tombstone refuses its id.
 //!
 //! # Where things go
 //!
@@ -72,6 +78,6 @@ pub use room::Room;
 pub use status::{Counters, RangeStatus};
 pub use store::{MachineFactory, Options, Shard, Store};
 
-/// The newest rules of evaluating commands that this version knows, written into every entry. A
-/// replica that meets a higher level stops instead of guessing.
+/// Newest version of the command evaluation rules in this build, written into every entry. A
+/// replica enters quarantine at an entry with a higher level instead of guessing.
 pub const FEATURE_LEVEL: u32 = 1;

@@ -1,9 +1,9 @@
 //! Conversion between a descriptor's replicas and raft's configuration.
 //!
-//! The descriptor is the one truth: raft's configuration is always made from it. A change goes in
-//! two entries when it touches more than one voter: the first enters the joint configuration, where
-//! a quorum of the old and of the new voters decides, the second leaves it. raft-rs proposes the
-//! second by itself. Raft paper section 6, raft thesis section 4.3.
+//! The descriptor is the one truth: raft's configuration is always made from it. A change that
+//! touches more than one voter takes two entries. The first enters the joint configuration, in
+//! which a quorum of the old and a quorum of the new voters decide; the second leaves it. raft-rs
+//! proposes the second by itself. Raft paper section 6, raft thesis section 4.3.
 
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
@@ -37,8 +37,8 @@ pub(crate) fn conf_state(descriptor: &RangeDescriptor) -> ConfState {
     conf
 }
 
-/// True if these can be the replicas of a range: ids that are used once and were handed out, roles that
-/// are known, and somebody to decide, in both configurations of a joint one.
+/// True if these can be the replicas of a range. Ids are issued and used once, roles are known, and
+/// there is a voter, in a joint configuration one on each side.
 pub(crate) fn are_sound(replicas: &[Replica], next_replica_id: u64) -> bool {
     let mut ids: Vec<u64> = replicas.iter().map(|replica| replica.replica_id).collect();
     ids.sort_unstable();
@@ -50,7 +50,7 @@ pub(crate) fn are_sound(replicas: &[Replica], next_replica_id: u64) -> bool {
     once && given && known && decided
 }
 
-/// True if both have the same members in the same parts.
+/// True if both have the same voters, outgoing voters and learners.
 pub(crate) fn same_members(a: &ConfState, b: &ConfState) -> bool {
     let sorted = |ids: &[u64]| {
         let mut ids = ids.to_vec();
@@ -66,7 +66,7 @@ pub(crate) fn same_members(a: &ConfState, b: &ConfState) -> bool {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
     AddLearner(Replica),
-    /// Promote a learner and drop a voter, either of which may be missing.
+    /// Promote a learner and remove a voter. Either may be absent.
     Replace {
         promote: Option<u64>,
         remove: Option<u64>,
@@ -101,7 +101,7 @@ impl Change {
         after
     }
 
-    /// The step from one set of replicas to the other, if a single one leads there.
+    /// Returns the single step from one set of replicas to the other, if there is one.
     pub fn between(before: &[Replica], after: &[Replica]) -> Option<Change> {
         let only_in = |these: &[Replica], those: &[Replica]| {
             let mut only = these.iter().filter(|this| !has(those, this.replica_id));
@@ -132,7 +132,7 @@ impl Change {
         (step.replicas_after(before) == after).then_some(step)
     }
 
-    /// The same as raft knows it.
+    /// Converts the change to raft-rs's form.
     pub fn conf_change(&self) -> ConfChangeV2 {
         let single = |kind: ConfChangeType, id: u64| {
             let mut single = ConfChangeSingle::default();

@@ -1,33 +1,33 @@
-//! Snapshots that a replica has on their way to others: one at a time to each.
+//! Snapshots in flight from this replica to others: one at a time to each.
 //!
-//! Raft is told of the end of a stream, not of which one, and would take the end of an older one for
-//! that of the newest, send what comes behind that, be refused and send another, for as long as there
-//! are writes.
+//! raft-rs's `report_snapshot` does not name the snapshot. Without a match by index, a late report
+//! of an older stream would count for the newest snapshot. Raft would then send the entries behind
+//! that snapshot, be rejected and send another snapshot, for as long as there are writes.
 //!
-//! From the moment that raft is given a snapshot's description until its stream has ended, somebody
-//! holds a view of the state and counts on finding all in it. That lasts through the end of this
-//! replica's leadership; who looks at [`crate::RangeStatus::sends_snapshot`] can rely on it.
+//! A snapshot needs everything in its view of the state from the moment raft gets its description
+//! until its stream has ended, even after this replica has ceased to lead.
+//! [`crate::RangeStatus::sends_snapshot`] is true for all of that time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rangedb_storage::{Reader, Span};
 
-/// The state that a snapshot shows.
+/// View of the state that a snapshot shows.
 pub(crate) struct OutgoingView {
     pub reader: Arc<dyn Reader>,
-    /// Stored keys of the range, as the view has it.
+    /// Stored keys of the range, as of the view.
     pub span: Span,
 }
 
-/// By the entry it stands at.
+/// Stage of a snapshot, with the index of its last entry.
 enum Stage {
-    /// Raft was given its description.
+    /// Raft has the snapshot's description.
     Taken(u64, OutgoingView),
     Streaming(u64),
 }
 
-/// By the replica that they are for.
+/// Snapshots by the receiver's replica id.
 #[derive(Default)]
 pub(crate) struct Outgoing(BTreeMap<u64, Stage>);
 
@@ -36,8 +36,8 @@ impl Outgoing {
         self.0.is_empty()
     }
 
-    /// Raft is about to be given the description. It takes the place of one whose stream has not
-    /// begun.
+    /// Notes a snapshot whose description raft is about to get. It replaces a snapshot whose stream
+    /// has not begun.
     pub fn take(&mut self, to: u64, index: u64, view: OutgoingView) {
         assert!(!self.is_streaming(to), "one stream at a time goes to replica {to}");
         self.0.insert(to, Stage::Taken(index, view));
@@ -47,7 +47,7 @@ impl Outgoing {
         matches!(self.0.get(&to), Some(Stage::Streaming(_)))
     }
 
-    /// The view that goes with a snapshot which raft was given, unless it took a newer one since.
+    /// Begins a stream. Returns its view, unless raft was given a newer snapshot since.
     pub fn begin(&mut self, to: u64, index: u64) -> Option<OutgoingView> {
         if !matches!(self.0.get(&to), Some(Stage::Taken(taken, _)) if *taken == index) {
             return None;
@@ -58,14 +58,14 @@ impl Outgoing {
         }
     }
 
-    /// The message with the description leaves for nobody.
+    /// Drops a snapshot whose message has no receiver.
     pub fn give_up(&mut self, to: u64) {
         if let Some(Stage::Taken(..)) = self.0.get(&to) {
             self.0.remove(&to);
         }
     }
 
-    /// False if no such stream was under way.
+    /// Ends a stream. False if no such stream was in flight.
     pub fn end(&mut self, to: u64, index: u64) -> bool {
         let ends = matches!(self.0.get(&to), Some(Stage::Streaming(at)) if *at == index);
         if ends {

@@ -1,6 +1,6 @@
-//! Places in a log.
+//! Positions in a log.
 
-/// A place in a log: an entry's index and the term that it was proposed in.
+/// Position in a log: an entry's index and the term in which it was proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Position {
     pub index: u64,

@@ -1,7 +1,7 @@
 //! One range's raft log as raft-rs reads it: the log engine behind a cache of the newest entries.
 //!
-//! Writing is not done here: the peer gathers [`LogChange`]s and the log writer makes them durable
-//! later. Until it says so, entries live in the cache alone.
+//! This type writes nothing: the peer collects [`LogChange`]s, and the log writer makes them
+//! durable later. Until the log writer reports that, entries exist in the cache alone.
 //!
 //! Invariants:
 //! - `truncated.index <= durable_index <= last_index`;
@@ -25,13 +25,13 @@ use crate::peer::INDEX_MAX;
 use crate::position::Position;
 use crate::view::View;
 
-/// No log gets to a later term by elections; above it is room for what is added to it.
+/// Highest term of a log. Elections never get there, and raft can add to it without overflow.
 const TERM_MAX: u64 = u64::MAX >> 1;
 
 /// Format of the records in a snapshot: changes with the formats of the state.
 pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 1;
 
-/// Entries on their way to disk.
+/// Entries in flight to disk.
 struct Pending {
     ready: u64,
     last_index: u64,
@@ -52,18 +52,19 @@ pub(crate) struct RaftLog {
     cache_bytes_max: usize,
     /// The newest entry that the applier is known to have applied. The state may be ahead of it.
     pub applied: Position,
-    /// Where the newest installed snapshot stood.
+    /// Index of the newest installed snapshot.
     pub snapshot_index: u64,
-    /// As of the newest entry that is known to be applied.
+    /// Descriptor as of the newest entry that is known to be applied.
     pub descriptor: Arc<RangeDescriptor>,
-    /// raft-rs asks for snapshots through a shared reference.
+    /// Snapshots in flight. A cell, because raft-rs asks for snapshots through a shared reference.
     outgoing: RefCell<Outgoing>,
-    /// Bytes appended since the last flush was asked for, and where they stand, for truncation.
+    /// Bytes appended since the last flush was requested, and their positions, for truncation.
     size: LogSize,
 }
 
 impl RaftLog {
-    /// The log of a replica with that state, and changes that bring the stored log in line with it.
+    /// Opens the log of a replica with this state. Returns also the changes that bring the stored
+    /// log in line with the state.
     ///
     /// After a crash the state can be ahead of the log in two ways: raft's commit index is written
     /// lazily, and an installed snapshot is durable before the log is reset.
@@ -164,8 +165,8 @@ impl RaftLog {
             self.pending.push_back(Pending { ready, last_index: last });
             changes.push(LogChange::Append { range_id: self.range.0, entries });
         }
-        // A term or a vote is a promise and is written at once. The commit index can be found again,
-        // so it waits for the next write.
+        // A term or a vote is a promise and is written at once. The commit index can be found
+        // again, so it waits for the next write.
         if let Some(hard_state) = hard_state {
             let (old, new) = (&self.hard_state, hard_state);
             self.promise_unwritten |= old.term != new.term || old.vote != new.vote;
@@ -179,7 +180,7 @@ impl RaftLog {
         changes
     }
 
-    /// All readies up to this number are durable.
+    /// Marks all readies up to this number as durable.
     pub fn on_persisted(&mut self, ready: u64) {
         while self.pending.front().is_some_and(|pending| pending.ready <= ready) {
             let pending = self.pending.pop_front().expect("just seen");
@@ -188,7 +189,7 @@ impl RaftLog {
         self.cache.shrink(self.durable_index.min(self.applied.index), self.cache_bytes_max);
     }
 
-    /// The applier has applied the entry, and all before it.
+    /// Marks the entry and all before it as applied.
     pub fn on_applied(&mut self, applied: Position) {
         assert!(
             applied.index >= self.applied.index,
@@ -218,7 +219,7 @@ impl RaftLog {
         Ok(LogChange::Truncate { range_id: self.range.0, index, term })
     }
 
-    /// The log begins behind an installed snapshot.
+    /// Resets the log to begin behind an installed snapshot. Returns the log changes.
     pub fn reset(&mut self, at: Position) -> Vec<LogChange> {
         self.cache.clear();
         self.pending.clear();
@@ -244,15 +245,16 @@ impl RaftLog {
         &mut self.size
     }
 
-    /// Entries of a term came in from elsewhere. The vote was given in an earlier one.
+    /// Raises the term to that of entries from elsewhere. The vote was given in an earlier term, so
+    /// it is cleared.
     fn raise_term(&mut self, term: u64) {
         if self.hard_state.term < term {
             (self.hard_state.term, self.hard_state.vote) = (term, 0);
         }
     }
 
-    /// The entries that a planted bug takes for the state of a view: entries that are committed,
-    /// applied or not.
+    /// State that a planted bug takes for that of a view: it counts committed entries, applied or
+    /// not.
     #[cfg(feature = "planted")]
     fn state_in_memory(&self) -> RangeState {
         let index = self.hard_state.commit.min(self.durable_index);
@@ -268,13 +270,13 @@ impl RaftLog {
         LogChange::HardState { range_id: self.range.0, state: self.hard_state.clone() }
     }
 
-    /// True if the entry is in the log, or just behind its beginning.
+    /// True if the entry is in the log, or is the last one truncated.
     fn holds(&self, at: Position) -> Result<bool, rangedb_storage::Error> {
         let within = (self.truncated.index..=self.last_index).contains(&at.index);
         Ok(within && self.term_at(at.index)? == at.term)
     }
 
-    /// Entries that were acknowledged are not there any more: a disk forgot what it had synced.
+    /// Error for acknowledged entries that are gone: a disk has lost synced data.
     fn lost(&self, index: u64) -> rangedb_storage::Error {
         rangedb_storage::Error::corrupt(format!(
             "the log of range {} holds entries {}..={} and had been durable up to {index}",
@@ -326,7 +328,7 @@ impl raft::Storage for RaftLog {
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
         match self.cache.first_index() {
             Some(first) if first <= low => Ok(self.cache.slice(low, high, bytes_max)),
-            // Cut where the cache begins; raft asks again for the rest.
+            // Return the part before the cache; raft asks again for the rest.
             first => {
                 let high = first.map_or(high, |first| first.min(high));
                 self.engine.entries(self.range.0, low, high, bytes_max).map_err(engine_error)
@@ -352,8 +354,8 @@ impl raft::Storage for RaftLog {
         Ok(self.last_index)
     }
 
-    /// Index, term and members of the snapshot are those that its view itself shows: raft-rs asks for
-    /// it in the middle of whatever it is doing, when nothing in memory says what the state holds.
+    /// Describes a snapshot by the index, term and members that its own view shows. raft-rs asks
+    /// for snapshots in the middle of its work, when nothing in memory says what the state holds.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let temporarily = || raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
         if self.outgoing.borrow().is_streaming(to) {
@@ -366,8 +368,8 @@ impl raft::Storage for RaftLog {
             true => self.state_in_memory(),
             false => state,
         };
-        // A learner promoted in the middle of a joint change would have to finish it from a
-        // snapshot; the change is over in a moment.
+        // raft-rs wants a snapshot at this index or later. It is 0, unless a follower requests a
+        // snapshot by a message, and `credible.rs` drops such messages.
         if state.applied_index < request_index {
             return Err(temporarily());
         }
@@ -386,13 +388,13 @@ impl raft::Storage for RaftLog {
     }
 }
 
-/// How many bytes of log stand behind an index, nearly: truncation goes by bytes, because entries
-/// may be of any size.
+/// Approximate bytes of log behind an index. Truncation goes by bytes, because entries may be of
+/// any size.
 #[derive(Default)]
 pub(crate) struct LogSize {
     /// Bytes appended since the replica was opened.
     total: u64,
-    /// Total when the last flush was asked for.
+    /// Value of `total` when the last flush was requested.
     flushed: u64,
     /// (index, total up to and including it), one for each [`LogSize::STEP`] bytes.
     marks: VecDeque<(u64, u64)>,

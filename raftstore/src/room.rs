@@ -1,17 +1,17 @@
 //! Room on the disk that a store's node writes to.
 
-/// Room on the disk, by what may be taken in. Reads go on in any case, and so do ranges of the
-/// cluster's own keys: what they write is little, and without it nobody would find a range to read or
-/// get a timestamp to read at.
+/// Room on the disk, by the entries that a store may accept. Reads go on in any case, and so do
+/// ranges of the cluster's own keys: they write little, and without them nobody could find a range
+/// to read or get a timestamp to read at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Room {
-    /// For everything.
+    /// Room for everything.
     #[default]
     Enough,
-    /// Only for what gives some back: deletes, the end of transactions, the collection of garbage and
-    /// the removal of replicas.
+    /// Room only for commands that free space: deletes, the end of transactions, garbage collection
+    /// and the removal of replicas.
     Reserve,
-    /// For nothing more.
+    /// Room for nothing.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! A look at a store from outside: for tests, the simulator's checkers, metrics and people.
+//! Status of a store, for tests, the simulator's checkers, metrics and people.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use rangedb_proto::v1::{RangeDescriptor, Replica};
 
 use crate::Quarantine;
 
-/// One replica as it stands between two passes.
+/// Status of one replica between two passes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeStatus {
     pub replica: Replica,
-    /// Without replicas while no snapshot has come yet.
+    /// Has no replicas until the first snapshot is installed.
     pub descriptor: Arc<RangeDescriptor>,
     pub term: u64,
-    /// As far as known here; 0 if not.
+    /// 0 if the leader is not known here.
     pub leader_replica_id: u64,
-    /// Leads, and has applied an entry of its term.
+    /// True if the replica leads and has applied an entry of its term.
     pub leads: bool,
-    /// Leads, and knows the timestamp that its commits must go above.
+    /// True if the replica leads and knows the timestamp above which its commits must go.
     pub fenced: bool,
     pub applied_index: u64,
     pub applied_term: u64,
@@ -26,14 +26,14 @@ pub struct RangeStatus {
     pub truncated_index: u64,
     /// Entries that the log still holds.
     pub log_entries: u64,
-    /// Somebody holds a view of the range's state, or is going to be handed one, to stream it to
-    /// another replica. Also after this one has ceased to lead.
+    /// True while a stream of a snapshot to another replica holds a view of the range's state, or
+    /// is about to get one. Also after this replica has ceased to lead.
     pub sends_snapshot: bool,
-    /// Set while the replica stands still.
+    /// Set while the replica is quarantined.
     pub quarantine: Option<Quarantine>,
 }
 
-/// What a store did since it was opened.
+/// Counts of a store since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub passes: u64,

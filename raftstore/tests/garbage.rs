@@ -1,12 +1,12 @@
-//! Messages that no sound replica sends: damaged, forged, or of somebody who lost his mind. A store
-//! that gets them must not panic, and must keep what it has promised: its term, its vote, its commit
-//! index and the entries that it has applied.
+//! Fuzz tests with messages that no sound replica sends: damaged, forged, or from a faulty replica.
+//! A store that gets them must not panic, and must keep what it has promised: its term, its vote,
+//! its commit index and the entries that it has applied.
 //!
-//! What is not promised: that replicas agree although somebody forges what a sound replica could
-//! have said. So each node is held to its own word alone, but for messages that a store can know to
-//! be wrong: those change nothing at all.
+//! Replicas need not agree if somebody forges messages that a sound replica could have sent. So
+//! each node is checked only against its own promises. A message that a store can recognise as
+//! wrong must change nothing at all.
 //!
-//! `PROPTEST_CASES` sets how many random runs are made.
+//! `PROPTEST_CASES` sets the number of random runs.
 
 #[path = "garbage/forge.rs"]
 mod forge;
@@ -21,7 +21,7 @@ use rangedb_proto::v1::{LogEntry, RaftEnvelope, Replica, raft_envelope::Body};
 use forge::{Edit, forge, message_of, with_message};
 use world::{RANGE, World};
 
-/// Steps of a run at most.
+/// Most steps of a run.
 const STEPS_MAX: usize = 120;
 
 #[derive(Clone, Debug)]
@@ -34,19 +34,19 @@ enum Step {
     Propose {
         node: u64,
     },
-    /// Writes what waits for the log, and flushes the state.
+    /// Persists waiting log writes, and flushes the state.
     Persist {
         node: u64,
     },
     Crash {
         node: u64,
     },
-    /// A message that was sent before, changed.
+    /// Delivers a changed copy of an earlier message.
     Forge {
         place: usize,
         edits: Vec<Edit>,
     },
-    /// A snapshot that arrives without having been asked for.
+    /// Delivers a snapshot that nobody asked for.
     ForgeSnapshot {
         place: usize,
         edits: Vec<Edit>,
@@ -96,7 +96,7 @@ proptest! {
     }
 }
 
-/// From the leader, replica 1, to replica 2, in the leader's term.
+/// Message from the leader, replica 1, to replica 2, in the leader's term.
 fn from_leader(world: &World, kind: MessageType) -> Message {
     let mut message = Message { from: 1, to: 2, term: world.status(1).term, ..Default::default() };
     message.set_msg_type(kind);
@@ -107,7 +107,7 @@ fn to_leader(world: &World, kind: MessageType) -> Message {
     Message { from: 2, to: 1, ..from_leader(world, kind) }
 }
 
-/// An append behind the last entry, with entries of these places and terms.
+/// Append behind the last entry, with entries of these indexes and terms.
 fn append(world: &World, entries: &[(u64, u64)]) -> Message {
     let (term, last) = (world.status(2).term, world.status(2).last_index);
     let mut message = from_leader(world, MessageType::MsgAppend);
@@ -119,7 +119,7 @@ fn append(world: &World, entries: &[(u64, u64)]) -> Message {
     message
 }
 
-/// Each is of a member, in the term in force, and has one thing in it that cannot be.
+/// Messages from a member, in the current term, each with one impossible detail.
 fn impossible(world: &World) -> Vec<(&'static str, Message)> {
     let (term, last) = (world.status(2).term, world.status(2).last_index);
     let mut all = Vec::new();

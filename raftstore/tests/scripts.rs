@@ -1,22 +1,23 @@
-//! Golden conversations with stores: `testscripts/`. The name of a script is the rule it shows.
+//! Golden conversations with stores: `testscripts/`. The name of a script is the rule that it
+//! shows.
 //!
-//! A line that begins with `> ` is a step; the indented lines behind it are what the stores did. All
-//! other lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-raftstore --test scripts` writes the
-//! answers down: inspect the difference, and only commit what you understand.
+//! A line that begins with `> ` is a step; the indented lines behind it are the stores' reactions.
+//! All other lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-raftstore --test scripts`
+//! writes the reactions down: inspect the difference, and only commit what you understand.
 //!
-//! Nothing happens by itself: a message waits until it is delivered, an append until it is persisted,
-//! a snapshot until it is streamed, a fence until it is given. There is one range, r1. Nodes are
-//! n1, n2.., replicas p1, p2..; at first pN is on nN. Clocks stand still but for ticks of 100 ms.
+//! Nothing happens by itself. A step delivers a message, persists an append, streams a snapshot or
+//! gives a fence; until then each waits. There is one range, r1. Nodes are n1, n2.., replicas p1,
+//! p2..; at first pN is on nN. Clocks stand still except for ticks of 100 ms.
 //!
 //! ```text
-//! > cluster nodes=4 [replicas=3] [leader=1] [log-keep=BYTES] [flush-log=BYTES] [no-lease] [tick-ms=A,B]
-//!       start over; with a leader, elect it and fence it at 100
-//! > quiet STEP                     a step whose answers are of no interest
+//! > cluster nodes=4 [replicas=3] [leader=1] [log-keep=BYTES] [flush-log=BYTES] [no-lease]
+//!       [tick-ms=A,B]              start over; with a leader, elect it and fence it at 100
+//! > quiet STEP                     a step whose reactions are not shown
 //! > stabilize                      persist and deliver until nothing is left to do
-//! > deliver [LINK]                 one round of what is in the network now, in order
-//! > drop [LINK] · hold [LINK] · release        lose it · delay it · end the delay
-//! > cut LINK · heal                from now on lose all that is sent · until healed
-//! > persist N                      write what waits for the log of node N, tell its store
+//! > deliver [LINK]                 one round of the messages in flight now, in order
+//! > drop [LINK] · hold [LINK] · release        lose them · delay them · end the delay
+//! > cut LINK · heal                from now on lose all messages · until healed
+//! > persist N                      persist the log writes of node N, tell its store
 //! > pause persist N · resume persist N         leave it out of `stabilize`
 //! > pause apply N · resume apply N             an applier that is slow
 //! > tick N [TIMES] [until campaign]
@@ -24,26 +25,28 @@
 //! > advance-clock N MS
 //! > crash N · restart N [tick-ms=MS]           with another tick from then on
 //! > fence N TS [term=T]            the oracle's answer
-//! > propose N [epoch=V] [cost=C] [freeing] put K=V [, put K=V ...]     commands that arrive together
+//! > propose N [epoch=V] [cost=C] [freeing] put K=V [, put K=V ...]
+//!                                  commands that arrive together
 //! > read N [epoch=V] K latest|snapshot TS [confirm] [, ...]
-//! > pause reads N · resume reads N             a process that stands still before it reads
+//! > pause reads N · resume reads N             a process that stalls before it reads
 //! > operate N [epoch=V.C] add-learner NODE | promote P | replace P by P | remove P | transfer P
-//! > snapshot deliver|lose|repeat [unheard] [behind LINK]      the oldest snapshot; `repeat`: delivered,
-//!                                  and believed lost; unheard: taken in together with what comes next;
-//!                                  behind: its end is heard in one pass with what is on that link
-//! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its store
-//!                                  learns it together with what comes next
+//! > snapshot deliver|lose|repeat [unheard] [behind LINK]
+//!                                  the oldest snapshot; `repeat`: delivered, and believed lost;
+//!                                  unheard: handled together with the next event; behind: its
+//!                                  end is handled in one pass with the messages on that link
+//! > flush N [unheard]              finish the oldest flush of the state engine; unheard: its
+//!                                  store handles it together with the next event
 //! > disk N full|reserve|free · log N stalled|flows · unreachable N NODE
-//! > elsewhere N M [behind-messages]         the control plane tells node N of the range as node M
-//!                                  knows it; in one pass with what is on its way to N
-//! > forge LINK [epoch=V] [level=L] put K=V      a leader's entry with an epoch or a feature level
+//! > elsewhere N M [behind-messages]            the control plane tells node N of the range as
+//!                                  node M knows it; in one pass with the messages to N
+//! > forge LINK [epoch=V] [level=L] put K=V     a leader's entry with an epoch or a feature level
 //!                                  that no leader here would use
-//! > skip-entry N INDEX             an operator takes the effect of the entry of a quarantine
+//! > skip-entry N INDEX             an operator declares the entry of a quarantine without effect
 //! > status · members · waiting · data · tombstones · staged
 //! ```
 //!
-//! A LINK is `1->2`, `1->` or `->2`; with `both ways` in place of a link's end: `3<->` is all from
-//! and to node 3. `x*600` is 600 times x.
+//! A LINK is `1->2`, `1->` or `->2`. With `<->` it means both ways: `3<->` is all messages from and
+//! to node 3. `x*600` is 600 times x.
 
 mod support;
 
@@ -93,7 +96,7 @@ fn play_directory(name: &str) {
     }
 }
 
-/// The script with its steps carried out and what they did written down.
+/// Plays a script. Returns it with the reactions written behind its steps.
 fn play(script: &str) -> String {
     let mut cluster = Cluster::default();
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! Status board: the last status of each store of a node, for everyone who only wants to look.
+//! Status board: the last status of each store of a node, for readers that do not ask the store.
 
 use std::sync::Mutex;
 
@@ -6,16 +6,17 @@ use rangedb_proto::RangeId;
 use rangedb_proto::v1::RangeReport;
 use rangedb_raftstore::{Counters, RangeStatus, Store};
 
-/// One store's look at itself.
+/// Status of one store, as the store itself reports it.
 #[derive(Clone, Default)]
 pub struct StoreView {
     pub ranges: Vec<RangeStatus>,
-    /// Of ranges that the store leads.
+    /// Reports on the ranges that the store leads.
     pub reports: Vec<RangeReport>,
     pub counters: Counters,
 }
 
-/// The newest view of each store, published by whoever drives it, at least once a tick.
+/// The newest status of each store. The thread that drives a store publishes it at least once a
+/// tick.
 pub struct Board {
     views: Vec<Mutex<StoreView>>,
 }

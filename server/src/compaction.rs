@@ -1,30 +1,37 @@
-//! Compaction bounds: how far compaction may drop versions out of sight, replica by replica.
+//! Compaction bounds: timestamps up to which compaction may drop versions, for each replica.
 //!
-//! A replica drops by what it has itself applied: its own record says below what its range collects.
-//! What leaders know, or what the cluster decided, is no measure for one that lags and has still to
-//! come to the same results over what the others saw. The engine waits for a flush before it uses a
-//! bound, so that a replay after a crash finds what it needs.
+//! A replica's bound comes from its own applied state: the range record in it says below which
+//! timestamp the range collects. The state of leaders and the decisions of the cluster do not
+//! count. A replica that lags must still reach the same results from the entries that the others
+//! have applied. The engine waits for a flush before it uses a bound, so that a replay after a
+//! crash finds what it needs.
 //!
-//! A read is refused below the floor that its snapshot of the state shows, but the floor may rise
-//! behind it, and compaction drops what snapshots show, too. So a bound is told to the engine one look
-//! later than it is first seen: reads that began before it are over by then.
+//! A read is refused below the floor in its own snapshot of the state. The floor may rise while the
+//! read goes on, and compaction also drops records that snapshots show. So the engine is given a
+//! bound one look after the bound was first seen. Reads that began before that look have ended by
+//! then.
 //!
-//! A view that is streamed to another replica is read for as long as that takes, and its receiver does
-//! more than read: it replays the log from there, by the floor that the view shows. Were a mark of a
-//! deletion dropped above what the view itself collects below, a commit behind the view that everybody
-//! else refuses because of the mark would be taken by the receiver. So *the bound in force is below
-//! what every view under way collects below*, or the stream does not reach its end:
+//! A view that is streamed to another replica is read for longer than that. Its receiver also
+//! replays the log from the view, under the floor in the view. If compaction dropped a tombstone
+//! that the receiver still needs, the receiver would accept a commit that all other replicas
+//! reject: divergence. So *the bound in force is below the `collect_below_ts` of every view in
+//! flight*, or the stream does not complete:
 //!
-//! - No bound is told while the replica sends a snapshot. One that is told was seen at the look
-//!   before, and what a replica collects below never sinks. A stream that is under way and was not
-//!   when the replica was last asked, which it is between any two looks, has a view from after the
-//!   look before, which collects below no less. Only bounds told later can pass that, and for those
-//!   the replica was asked again. As what was seen counts for one look, nothing seen before a stream
-//!   is told after it.
-//! - A stream may have no replica any more that is asked for it: that was destroyed, and another came
-//!   in its place; or its store may stand still. So the sender compares behind each chunk that it has
-//!   read, and behind the last ([`StreamedView::check`]). Compaction takes the bounds in force when it
-//!   begins, and the engine keeps the highest, so what was read by then had lost nothing above it.
+//! - While the replica sends a snapshot, the engine is given no bound for it. Let B be the bound
+//!   given at look n:
+//!   1. B was seen at look n-1, and a replica's `collect_below_ts` never sinks.
+//!   2. A view taken after look n-1 has a `collect_below_ts` above B. This covers a stream that
+//!      began between two looks.
+//!   3. The replica's status is taken between any two looks. So the stream of a view taken before
+//!      look n-1 is either over at look n or reported there. If it is reported, no bound is given.
+//!   4. Bounds given at later looks may pass the view's `collect_below_ts`, but each later look
+//!      asks the replica again. A bound seen is used at the next look or never, so none that was
+//!      seen before a stream is given after the stream.
+//! - A stream may have no replica that reports it: the replica was destroyed and replaced by
+//!   another, or its store stands still. So the sender checks the bounds after each chunk that it
+//!   has read, and after the last ([`StreamedView::check`]). A compaction uses the bounds in force
+//!   when it begins, and the engine remembers the highest. So the records read before a successful
+//!   check are complete.
 
 use std::collections::BTreeMap;
 
@@ -34,18 +41,18 @@ use rangedb_raftstore::RangeStatus;
 use rangedb_storage::{Compaction, Error, Reader, Result, Span, StateEngine, keys};
 use rangedb_txn::floors;
 
-/// What the replicas of this node collected below when they were last looked at.
+/// Timestamps below which each replica of this node collected, as of the last look.
 #[derive(Default)]
 pub struct CompactionBounds(BTreeMap<RangeId, u64>);
 
 impl CompactionBounds {
-    /// Tells the engine the bounds that these replicas had at the last look, but for those that send a
-    /// snapshot, and looks again. The time between two looks is what reads have to end in: time in
-    /// which this process ran, not time in which it stood still.
+    /// Gives the engine the bounds that these replicas had at the last look, and looks again.
+    /// Replicas that send a snapshot get no bound. Reads have the time between two looks to end.
+    /// That must be time in which this process ran, not time in which it stood still.
     ///
     /// # Errors
     ///
-    /// The engine's alone.
+    /// Only errors of the storage engine.
     pub fn raise(
         &mut self,
         state: &(impl StateEngine + Compaction),
@@ -58,13 +65,14 @@ impl CompactionBounds {
             let (start, end) = (&status.descriptor.start_key, &status.descriptor.end_key);
             let below = floors(&*reader, start)?.collect_below_ts;
             self.0.insert(range, below);
-            // Lower than before in a replica that was taken away and has come back.
+            // The value is lower than before if the replica was removed and has come back.
             let seen = before.get(&range).map_or(0, |seen| below.min(*seen));
             let held_up = status.sends_snapshot;
             #[cfg(feature = "planted")]
             let held_up = held_up && !rangedb_planted::Bug::CompactionUnderStream.is_planted();
             if seen > 0 && !held_up {
-                // Strictly below is dropped, and the engine's bound includes itself.
+                // Compaction drops strictly below `collect_below_ts`, and the engine's bound is
+                // inclusive.
                 state.set_collect_below(&keys::data_span(start, end), seen - 1);
             }
         }
@@ -75,16 +83,16 @@ impl CompactionBounds {
 /// A view of a range on its way to another replica.
 pub struct StreamedView {
     span: Span,
-    /// What it collects below itself.
+    /// The `collect_below_ts` in the view.
     below: u64,
 }
 
 impl StreamedView {
-    /// Of the range whose data stands in the span.
+    /// Creates the view of the range whose data is in the span.
     ///
     /// # Errors
     ///
-    /// The engine's, and [`Error::Corrupt`] if no range has that span.
+    /// Errors of the storage engine, and [`Error::Corrupt`] if no range has that span.
     pub fn new(view: &dyn Reader, span: Span) -> Result<Self> {
         let start_key = match &span.start[..] {
             [] => Bytes::new(),
@@ -94,10 +102,12 @@ impl StreamedView {
         Ok(StreamedView { span, below })
     }
 
+    /// Checks that compaction has dropped nothing that the view must show.
+    ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if what was read from the view before this call may have lacked records that
-    /// it has to have.
+    /// [`Error::Refused`] if records may be missing from what was read from the view before this
+    /// call.
     pub fn check(&self, state: &dyn Compaction) -> Result<()> {
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::CompactionUnderStream.is_planted() {

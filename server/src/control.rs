@@ -1,12 +1,14 @@
 //! The control plane: timestamps, the node registry, the range directory, configuration and the
 //! scheduler, as a role of whichever node leads the control range (design D10).
 //!
-//! Its state is ordinary keys below `_/cluster/` and `_/partitions/`, written by ordinary one-range
-//! commits; what is only in memory can be rebuilt from them and from the nodes' reports. A deposed
-//! leader's commits are refused by the log, its reads by the lease, and its timestamps by checking
-//! the lease after they were taken.
+//! The state of the control plane is ordinary keys below `_/cluster/` and `_/partitions/`, written
+//! by ordinary one-range commits. State that is only in memory can be rebuilt from those keys and
+//! from the nodes' reports. A deposed leader can do no harm: the log refuses its commits, the lease
+//! refuses its reads, and it checks the lease after it has taken timestamps and before it hands
+//! them out.
 //!
-//! One [`Control`] is one term of leadership: made by `takeover.rs`, dropped when the leadership ends.
+//! One [`Control`] is one term of leadership: `takeover.rs` creates it, and it is dropped when the
+//! leadership ends.
 
 mod admin;
 mod balance;
@@ -51,7 +53,7 @@ pub use time::Seen;
 /// The control range.
 pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);
 
-/// What a control plane works with.
+/// Environment of a control plane: ids, stores, network, clock and client of its node.
 #[derive(Clone)]
 pub struct Surroundings {
     pub cluster_id: u64,
@@ -62,19 +64,20 @@ pub struct Surroundings {
     pub clock: Arc<dyn WallClock>,
     /// For reading system keys outside the control range.
     pub gateway: rangedb_client::Client,
-    /// How the cluster was founded, where this node was there.
+    /// The decided formation, if this node is one of the founders.
     pub formation: Option<v1::Formation>,
 }
 
-/// The control plane during one term. See the module's head.
+/// The control plane during one term of leadership of the control range.
 pub struct Control {
     pub term: u64,
     around: Surroundings,
     oracle: Mutex<Oracle>,
-    /// Held while a bound is being committed, so that all who want one wait for the same.
+    /// Held while a bound is being committed, so that all who need a bound wait for the same
+    /// commit.
     extending: futures::lock::Mutex<()>,
     state: Mutex<State>,
-    /// Held from reading the state a change depends on until the change is committed.
+    /// Held from the read of the state that a change depends on until the change is committed.
     changing: futures::lock::Mutex<()>,
     deadlocks: Mutex<Detector>,
 }
@@ -82,8 +85,9 @@ pub struct Control {
 impl Control {
     /// Answers a request that is for the control plane.
     ///
-    /// A change that was begun is carried through even if nobody waits for the answer any more: cut
-    /// off between its commit and the note in memory that follows, it would be unknown here.
+    /// A change that was begun is carried through even if the caller no longer waits. If it were
+    /// cancelled between its commit and the update of memory, this control plane would not know of
+    /// it.
     pub fn handle(self: Arc<Self>, body: request::Body) -> BoxFuture<'static, response::Body> {
         let changes = matches!(
             body,
@@ -102,7 +106,7 @@ impl Control {
         }
         let (tell, answer) = oneshot::channel();
         net.spawn(Box::pin(async move {
-            // Whoever asked may be gone.
+            // The caller may no longer wait.
             let _ = tell.send(answering.await);
         }));
         Box::pin(async move {
@@ -142,8 +146,8 @@ impl Control {
         })
     }
 
-    /// Every timestamp that anybody gets from here on is above this one: this oracle hands out what is
-    /// higher, and one that follows it begins at a bound that this one never reaches.
+    /// The newest timestamp handed out. All later timestamps are above it: this oracle hands out
+    /// higher ones, and its successor begins at a bound that this oracle never reaches.
     pub fn newest_timestamp(&self) -> u64 {
         self.oracle().newest().0
     }

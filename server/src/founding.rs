@@ -1,24 +1,25 @@
-//! The ranges that exist from the beginning (design, "Key space"): made from the decided formation
-//! alone, so that every founding node makes the same.
+//! Founding ranges (design, "Key space"). They are computed from the decided formation alone, so
+//! every founding node creates the same ones.
 //!
-//! Who knows where the load will be gives the keys of users more ranges at once (`--split-keys`).
-//! Those have the ids after the ones that every cluster has.
+//! `--split-keys` gives the users' keys more ranges from the start, for operators who know where
+//! the load will be. The ids of these ranges follow those that every cluster has.
 
 use rangedb_proto::v1::{Epoch, Formation, RangeDescriptor, Replica, ReplicaRole};
 use rangedb_proto::{KEY_BYTES_MAX, SYSTEM_PREFIX};
 
-/// The range that holds the cluster's own state. Its leader runs the control plane; it never splits.
+/// The range that holds the cluster's own state. Its leader runs the control plane. It never
+/// splits.
 pub const CONTROL_RANGE_ID: u64 = 3;
 
 /// Start keys of the ranges that every cluster has, in key order; ids count from 1.
 const START_KEYS: [&[u8]; 6] = [b"", b"_/", b"_/b", b"_/s", b"_/t", b"_0"];
 
-/// Split keys at most: each is a Raft group on every node from the first moment on.
+/// Split keys at most: each makes a range with a Raft group on every node from the first moment on.
 const SPLIT_KEYS_MAX: usize = 256;
 
-/// Descriptors of all founding ranges in key order, each on as many of the founding nodes as the
-/// replication factor asks for. With more nodes than that, replicas are dealt out by rotating over
-/// the nodes.
+/// Descriptors of all founding ranges in key order. Each range has as many replicas as the
+/// replication factor asks for, on founding nodes. If there are more nodes than that, the replicas
+/// are dealt out by rotating over the nodes.
 pub fn founding_ranges(formation: &Formation) -> Vec<RangeDescriptor> {
     let splits = formation.split_keys.iter().map(String::as_bytes);
     let mut starts: Vec<(&[u8], u64)> = START_KEYS.into_iter().chain(splits).zip(1..).collect();
@@ -46,7 +47,7 @@ pub fn founding_ranges(formation: &Formation) -> Vec<RangeDescriptor> {
     starts.iter().enumerate().map(range).collect()
 }
 
-/// Refuses split keys that founding ranges cannot begin at: the key, and why.
+/// Refuses split keys at which no founding range can begin. The error is the key and the reason.
 pub fn check_split_keys(split_keys: &[String]) -> Result<(), (String, String)> {
     let refuse = |key: &String, reason: String| Err((key.clone(), reason));
     if let Some(first_too_many) = split_keys.get(SPLIT_KEYS_MAX) {

@@ -1,11 +1,10 @@
 //! The server of a RangeDB node: everything that touches threads, sockets, files and clocks, around
 //! logic that touches none of them.
 //!
-//! What a node decides stands in [`node`], [`control`], [`board`], [`handle`], [`memory`] and
-//! [`compaction`]:
-//! bound to no runtime, clock or socket, so that the simulator runs the very same code. [`shell`] is
-//! the rest, which drives it in production. Without the feature `shell` only the first half is
-//! compiled, and no engine on disk: that is how the simulator takes it.
+//! The logic of a node is in [`node`], [`control`], [`board`], [`founding`], [`handle`], [`memory`]
+//! and [`compaction`]. It is bound to no runtime, clock or socket, so the simulator runs the very
+//! same code. [`shell`] is the rest, which drives that logic in production. The simulator builds
+//! this crate without the feature `shell`: only the logic is compiled, and no engine on disk.
 
 pub mod board;
 pub mod compaction;

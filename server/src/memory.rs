@@ -1,8 +1,9 @@
-//! Shares of a node's memory, from which bytes are taken before they are used.
+//! Shares of a node's memory: bytes are taken from a share before they are used.
 //!
-//! Bound to no runtime: whoever finds too little waits in a future, first come, first served. A share
-//! may be a part of a larger one, as a connection's is of the node's; bytes are then taken from both,
-//! the smaller first, so that who uses up his own waits for himself and holds up nobody else.
+//! Bound to no runtime. A taker that finds too few bytes waits in a future, first come, first
+//! served. A share may be a part of a larger one, as a connection's share is of the node's. Bytes
+//! are then taken from both, the smaller share first. So a taker that uses up its own share waits
+//! for itself and delays nobody else.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,15 +11,16 @@ use std::sync::{Arc, Mutex};
 
 use futures::channel::oneshot;
 
-/// Those who wait for one share at most: more than a node works on at once.
+/// Takers that may wait for one share: more than a node works on at once.
 const WAITING_MAX: usize = 64 * 1024;
 
-/// See the module's head. Clones are the same share.
+/// A number of bytes that takers share. Clones are the same share.
 #[derive(Clone)]
 pub struct Share(Arc<Inner>);
 
-/// Bytes are taken and given back without a lock while nobody waits, as every request does both. All
-/// orderings are sequential: whoever gives back sees who began to wait before, or is seen by him.
+/// While nobody waits, bytes are taken and given back without a lock, because every request does
+/// both. The orderings of `used` and `count` are `SeqCst`: either the giver sees that a taker began
+/// to wait, or the taker sees the bytes that were given back.
 struct Inner {
     bytes_max: u64,
     part_of: Option<Share>,
@@ -34,18 +36,18 @@ struct Waiting {
     tell: oneshot::Sender<Part>,
 }
 
-/// Bytes of a share and of all that it is a part of, given back when it is dropped.
+/// Bytes of a share and of all shares that it is a part of. Given back on drop.
 #[must_use]
 pub struct Taken {
     share: Share,
     bytes: u64,
 }
 
-/// Bytes of a share and of what it is a part of, but not yet of the whole.
+/// Bytes of a share and of the shares that it is a part of, without the outermost one.
 #[must_use]
 pub struct Own(Vec<Part>);
 
-/// Bytes of one share alone.
+/// Bytes of a single share.
 struct Part {
     share: Share,
     bytes: u64,
@@ -56,12 +58,12 @@ impl Share {
         Self::of(bytes_max, None)
     }
 
-    /// A share that is not bounded: for what others bound already.
+    /// Creates a share without a bound, for uses that are bounded elsewhere.
     pub fn unbounded() -> Share {
         Self::new(u64::MAX)
     }
 
-    /// A share of this one.
+    /// Creates a share that is a part of this one.
     pub fn part(&self, bytes_max: u64) -> Share {
         Self::of(bytes_max.min(self.0.bytes_max), Some(self.clone()))
     }
@@ -90,19 +92,19 @@ impl Share {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Somebody was sent away for want of bytes.
+    /// Counts a refusal for lack of bytes.
     pub fn count_refusal(&self) {
         self.levels().for_each(|share| {
             share.0.refused.fetch_add(1, Ordering::Relaxed);
         });
     }
 
-    /// The share, what it is a part of, and so on up to the whole.
+    /// The share, the one that it is a part of, and so on up to the outermost.
     fn levels(&self) -> impl Iterator<Item = &Share> {
         std::iter::successors(Some(self), |share| share.0.part_of.as_ref())
     }
 
-    /// The bytes if they are there at once. What is larger than the share takes all of it.
+    /// Takes the bytes if they are free at once. A request for more than the share takes all of it.
     pub fn try_take(&self, bytes: u64) -> Option<Taken> {
         let bytes = bytes.min(self.0.bytes_max);
         for (level, share) in self.levels().enumerate() {
@@ -115,7 +117,7 @@ impl Share {
         Some(Taken { share: self.clone(), bytes })
     }
 
-    /// Waits for the bytes. `None` if too many wait already.
+    /// Waits for the bytes. `None` if too many takers wait already.
     pub async fn take(&self, bytes: u64) -> Option<Taken> {
         if let Some(taken) = self.try_take(bytes) {
             return Some(taken);
@@ -124,8 +126,8 @@ impl Share {
         self.take_rest(bytes, own).await
     }
 
-    /// Waits for what the taker alone uses up: the share, and those that it is a part of but for the
-    /// whole. `None` if too many wait already.
+    /// Waits for the bytes of the inner shares, which the taker alone uses up: this share and those
+    /// that it is a part of, without the outermost one. `None` if too many takers wait already.
     pub async fn take_own(&self, bytes: u64) -> Option<Own> {
         let bytes = bytes.min(self.0.bytes_max);
         let mut own = Own(Vec::new());
@@ -135,18 +137,19 @@ impl Share {
         Some(own)
     }
 
-    /// Waits for what all use up together, and adds it to what [`Share::take_own`] took.
+    /// Waits for the bytes of the outermost share, which all takers use up together, and adds them
+    /// to those of [`Share::take_own`].
     pub async fn take_rest(&self, bytes: u64, mut own: Own) -> Option<Taken> {
         let bytes = bytes.min(self.0.bytes_max);
         for whole in self.levels().filter(|share| share.0.part_of.is_none()) {
             own.0.push(whole.take_here(bytes).await?);
         }
-        // From here on they belong together.
+        // From here on the returned `Taken` gives the bytes of all shares back together.
         own.0.iter_mut().for_each(|part| part.bytes = 0);
         Some(Taken { share: self.clone(), bytes })
     }
 
-    /// Counts the bytes in if there is room.
+    /// Adds the bytes to `used` if they fit into the share.
     fn count_in(&self, bytes: u64) -> bool {
         let with = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.0.bytes_max);
         self.0.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, with).is_ok()
@@ -159,7 +162,7 @@ impl Share {
         let (tell, told) = oneshot::channel();
         {
             let mut waiting = self.0.waiting.lock().expect("no panic holds it");
-            // Those who gave up must not hold the places of those who wait.
+            // Takers that gave up must not hold the places of those that wait.
             if waiting.len() >= WAITING_MAX {
                 waiting.retain(|waiting| !waiting.tell.is_canceled());
             }
@@ -169,7 +172,7 @@ impl Share {
             waiting.push_back(Waiting { bytes, tell });
             self.0.count.store(waiting.len(), Ordering::SeqCst);
         }
-        // Room may have come between the look and the place in the queue.
+        // Bytes may have been given back between the check and the entry into the queue.
         self.grant();
         told.await.ok()
     }
@@ -181,7 +184,7 @@ impl Share {
         }
     }
 
-    /// Hands out what is free to the first of those who wait.
+    /// Grants free bytes to the first takers in the queue.
     fn grant(&self) {
         loop {
             let mut waiting = self.0.waiting.lock().expect("no panic holds it");
@@ -193,14 +196,14 @@ impl Share {
             self.0.count.store(waiting.len(), Ordering::SeqCst);
             drop(waiting);
             let Some(Waiting { bytes, tell }) = first else { return };
-            // One who gave up in this moment gives it back.
+            // A taker that gives up in this moment drops the `Part`, which gives the bytes back.
             let _ = tell.send(Part { share: self.clone(), bytes });
         }
     }
 }
 
 impl Taken {
-    /// Gives back what is above `bytes`.
+    /// Gives back the bytes above `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let excess = self.bytes.saturating_sub(bytes);
         if excess > 0 {
@@ -213,7 +216,8 @@ impl Taken {
         self.bytes
     }
 
-    /// Makes one of both, if they are of the same share; else the other one is given back.
+    /// Merges the other bytes into these if both are of the same share. Otherwise gives the others
+    /// back.
     pub fn add(&mut self, mut other: Taken) {
         if Arc::ptr_eq(&self.share.0, &other.share.0) {
             self.bytes += std::mem::take(&mut other.bytes);
@@ -281,7 +285,7 @@ mod tests {
         assert!(gone.as_mut().now_or_never().is_none());
         let mut next = pin!(share.take(50));
         assert!(next.as_mut().now_or_never().is_none());
-        // Granted, and never fetched.
+        // The bytes are granted and never fetched.
         drop(held);
         drop(gone);
         let next = next.now_or_never().flatten().unwrap();

@@ -1,9 +1,9 @@
-//! A node's logic above its stores: requests to ranges, requests to the cluster, heartbeats, fences,
-//! and the control plane while this node leads the control range.
+//! A node's logic above its stores: requests to ranges, requests to the cluster, heartbeats,
+//! fences, and the control plane while this node leads the control range.
 //!
-//! Bound to no runtime, clock or socket: the world comes in as [`rangedb_client::net::Net`] and
-//! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives it with tokio and
-//! threads, the simulator from one seed.
+//! Bound to no runtime, clock or socket. The world comes in as [`rangedb_client::net::Net`] and
+//! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives a node with tokio
+//! and threads, the simulator from one seed.
 
 mod address_book;
 mod admission;
@@ -54,23 +54,23 @@ pub use caller::{Caller, CallerKind};
 pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
 
-/// The time of day. The oracle alone goes by it, and it may jump.
+/// The time of day. Only the oracle uses it, and it may jump.
 pub trait WallClock: Send + Sync {
     fn unix_millis(&self) -> u64;
 }
 
-/// What a node is made of.
+/// Parts from which a node is made.
 pub struct NodeParts {
     pub cluster_id: u64,
     pub descriptor: NodeDescriptor,
-    /// How the cluster was founded, if this node was there.
+    /// The decided formation, if this node is one of the founders.
     pub formation: Option<v1::Formation>,
     pub stores: StoreHandle,
     pub board: Arc<Board>,
     /// Calls to this node's own addresses must reach [`Node::handle`].
     pub net: SharedNet,
     pub clock: Arc<dyn WallClock>,
-    /// Nodes as last known before the process ended.
+    /// Nodes as known when the process last ended.
     pub known_nodes: Vec<NodeDescriptor>,
     /// Peer addresses from the command line.
     pub seeds: Vec<String>,
@@ -78,32 +78,33 @@ pub struct NodeParts {
     pub heavy_reads: Arc<dyn HeavyReads>,
 }
 
-/// Where reads are evaluated whose cost grows with what they look at.
+/// Pool that evaluates heavy reads: those whose cost grows with the data that they look at.
 pub trait HeavyReads: Send + Sync {
-    /// Runs the work soon, callers in turn. False if too much waits already: it is dropped then.
+    /// Runs the work soon, callers in turn. False if too much work waits already: this work is then
+    /// dropped.
     fn run(&self, caller: u64, work: Box<dyn FnOnce() + Send>) -> bool;
 }
 
-/// When a read that found too many others waiting may come again.
+/// Milliseconds after which a heavy read may be retried if it was refused because too many wait.
 const HEAVY_RETRY_MS: u32 = 50;
 
-/// See the module's head.
+/// A node's logic above its stores.
 pub struct Node {
     cluster_id: u64,
     descriptor: NodeDescriptor,
     stores: StoreHandle,
     board: Arc<Board>,
     net: SharedNet,
-    /// For what the node itself wants.
+    /// Client for the node's own requests.
     own_client: Client,
-    /// For users.
+    /// Client for requests of users.
     gateway: Client,
     around: Surroundings,
     seeds: Vec<String>,
     started: Duration,
-    /// Ranges that this node leads, with the term.
+    /// Ranges that this node leads, and the term of each.
     leading: Mutex<BTreeMap<RangeId, u64>>,
-    /// The control plane, while this node is it.
+    /// The control plane, while this node leads the control range.
     control: Mutex<Option<Arc<Control>>>,
     book: Mutex<AddressBook>,
     control_plane: Mutex<ControlPlane>,
@@ -113,7 +114,7 @@ pub struct Node {
     stopped: Mutex<Option<String>>,
     readiness: Mutex<Readiness>,
     lock_queues: LockQueues,
-    /// Somebody tells the control plane who waits here.
+    /// True while a task reports lock waits of this node to the control plane.
     telling_of_waits: AtomicBool,
     garbage: Mutex<Garbage>,
     walk_pace: WalkPace,
@@ -122,19 +123,19 @@ pub struct Node {
     told: quarantine::Told,
 }
 
-/// For reports: total and available bytes.
+/// Total and available bytes of the disk, for reports.
 #[derive(Clone, Copy, Default)]
 pub struct DiskSpace {
     pub total_bytes: u64,
     pub available_bytes: u64,
 }
 
-/// Time for which the gateway tries on behalf of a request that does not say how long it waits.
+/// Time for which the gateway tries if a request does not say how long it waits.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Node {
     pub fn new(parts: NodeParts) -> Arc<Node> {
-        // Asked first: this node, which passes on what it cannot answer.
+        // The client asks this node first, which forwards the requests that it cannot answer.
         let config = Config::new([&parts.descriptor.peer_address])
             .timeout(GATEWAY_TIMEOUT)
             .address_kind(AddressKind::Peer);
@@ -185,7 +186,7 @@ impl Node {
         })
     }
 
-    /// Begins to report to the control plane, and to collect garbage.
+    /// Starts heartbeats to the control plane and garbage collection.
     pub fn start(self: &Arc<Self>) {
         self.start_heartbeats();
         self.start_collecting();
@@ -195,8 +196,8 @@ impl Node {
         self.cluster_id
     }
 
-    /// Answers a request within `timeout`; an error is an answer too. The answer's bytes stay taken from
-    /// the caller's share until whoever sends it lets go of them.
+    /// Answers a request within `timeout`; an error is an answer too. The bytes of the answer stay
+    /// taken from the caller's share until the returned [`Taken`] is dropped.
     pub async fn handle(
         self: &Arc<Self>,
         caller: Caller,
@@ -234,7 +235,7 @@ impl Node {
         (answer, room)
     }
 
-    /// Bytes for the answer are put into `room` before it is evaluated.
+    /// Answers a request. Takes the bytes for the answer into `room` before it is evaluated.
     async fn answer(
         self: &Arc<Self>,
         caller: Caller,
@@ -269,7 +270,8 @@ impl Node {
         })
     }
 
-    /// Evaluates heavy work where it holds up nobody, and returns its result.
+    /// Runs heavy work in the pool for heavy reads, where it delays nobody else, and returns its
+    /// result.
     async fn heavy<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -277,7 +279,7 @@ impl Node {
     ) -> Result<T, v1::Error> {
         let (tell, told) = oneshot::channel();
         let work = Box::new(move || {
-            // Whoever gave up meanwhile needs no answer.
+            // A caller that gave up meanwhile needs no answer.
             if !tell.is_canceled() {
                 let _ = tell.send(work());
             }
@@ -285,16 +287,16 @@ impl Node {
         if !self.heavy_reads.run(caller.number, work) {
             return Err(v1::Error::too_busy(HEAVY_RETRY_MS, "too many heavy reads wait"));
         }
-        // Dropped unused when the node is being taken down, and by a panic.
+        // The sender is dropped unused when the node is being taken down, or by a panic.
         told.await.map_err(|_| v1::Error::unavailable("the read was broken off"))
     }
 
-    /// The client inside the node, for users: finds its way to any key from here.
+    /// The client inside the node, for users. It reaches every key from here.
     pub fn gateway(&self) -> &Client {
         &self.gateway
     }
 
-    /// The world that this node lives in.
+    /// Network, clock, tasks and randomness of this node.
     pub fn net(&self) -> &dyn Net {
         &*self.net
     }
@@ -307,17 +309,17 @@ impl Node {
         self.book().get(node_id).cloned()
     }
 
-    /// Every node heard of, to be kept for the next start.
+    /// Every known node, to be kept for the next start.
     pub fn address_book(&self) -> Vec<NodeDescriptor> {
         self.book().nodes().cloned().collect()
     }
 
-    /// A node told this one where it is.
+    /// Takes in the address that a node gave for itself.
     pub fn meet(&self, node: &NodeDescriptor) -> Result<Met, String> {
         self.book().meet(node)
     }
 
-    /// Command, outcome and how often.
+    /// Counts of commands by command and outcome.
     pub fn command_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.command_counts.all()
     }
@@ -327,23 +329,23 @@ impl Node {
         self.oracle().newest().0
     }
 
-    /// Reason why the cluster no longer wants this node, if so: the process then ends.
+    /// Reason why the cluster no longer wants this node, if so. The process then ends.
     pub fn stopped(&self) -> Option<String> {
         self.stopped.lock().expect("no panic holds it").clone()
     }
 
-    /// Reason why the node should get no requests, as far as the control plane's answers tell.
+    /// Reason why the node should get no requests, as far as the control plane's answers show.
     pub fn not_ready(&self) -> Option<String> {
         self.readiness().reason(self.started, self.net.now())
     }
 
-    /// Since the control plane last answered; since the start, before the first time.
+    /// Time since the control plane last answered, or since the start if it never has.
     pub fn unanswered_for(&self) -> Duration {
         self.readiness().unanswered_for(self.started, self.net.now())
     }
 
-    /// Tells the control plane whether leaderships may be moved here: not to a node that is stopping,
-    /// or that cannot write.
+    /// Sets the flag that tells the control plane whether it may move leaderships to this node. It
+    /// must be false for a node that is stopping or cannot write.
     pub fn set_fit_to_lead(&self, fit: bool) {
         self.readiness().unfit_to_lead = !fit;
     }
@@ -353,14 +355,14 @@ impl Node {
         self.control().is_some()
     }
 
-    /// Lead of this node's clock over what a majority of the nodes' clocks shows, in milliseconds, as
-    /// the control plane last said.
+    /// Lead of this node's clock over the majority's time, in milliseconds, as the control plane
+    /// last reported it.
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.clock_news.lock().expect("no panic holds it").offset_ms
     }
 
-    /// Lead of timestamps over the nodes' clocks, in milliseconds, if this node is the control plane
-    /// and knows.
+    /// Lead of timestamps over the nodes' clocks, in milliseconds. `None` unless this node is the
+    /// control plane and knows it.
     pub fn timestamps_ahead_ms(&self) -> Option<i64> {
         self.control()?.timestamps_ahead_ms()
     }
@@ -385,12 +387,13 @@ impl Node {
         self.readiness.lock().expect("no panic holds it")
     }
 
-    /// A timestamp that the oracle is known to have handed out.
+    /// Takes note of a timestamp that the oracle has handed out.
     fn saw(&self, timestamp: u64) {
         self.oracle.saw(timestamp);
     }
 
-    /// The oracle's time; up to date, without a question, while this node is the control plane.
+    /// The oracle's time as known here. Up to date, without a call, while this node is the control
+    /// plane.
     fn oracle(&self) -> &Arc<OracleView> {
         if let Some(control) = self.control() {
             self.saw(control.newest_timestamp());
@@ -406,8 +409,8 @@ impl Node {
         }
     }
 
-    /// As [`Node::confirm`], but for a near timestamp, which has to be waited for before anything that
-    /// came of it is told.
+    /// Like [`Node::confirm`], but lets a near timestamp through. The caller must wait until the
+    /// oracle has passed it before it returns any result of the work.
     async fn confirm_unless_near(&self, at: Timestamp, named: &str) -> Result<(), v1::Error> {
         match self.oracle.is_near(at) {
             true => Ok(()),
@@ -415,7 +418,8 @@ impl Node {
         }
     }
 
-    /// Waits until the oracle has passed the timestamp of a commit that is going to be told of.
+    /// Waits until the oracle has passed the timestamp of a commit that an answer is going to
+    /// reveal.
     async fn until_passed(&self, at: Timestamp) -> Result<(), v1::Error> {
         match self.oracle.has_passed(at) {
             true => Ok(()),
@@ -423,7 +427,7 @@ impl Node {
         }
     }
 
-    /// Hints of a leader are of use only with its address.
+    /// Adds the leader's addresses to a `NotLeader` error, without which the hint is useless.
     fn with_leader_address(&self, mut error: v1::Error) -> v1::Error {
         if let Some(Kind::NotLeader(not_leader)) = &mut error.kind
             && let Some(leader) = &not_leader.leader
@@ -436,7 +440,7 @@ impl Node {
     }
 }
 
-/// The request itself, whoever it is for.
+/// The request itself, without the wrapper that says that it is for a user.
 fn unpacked(body: &request::Body) -> Option<&request::Body> {
     match body {
         request::Body::ForUser(ask) => ask.body.as_ref(),
@@ -444,7 +448,7 @@ fn unpacked(body: &request::Body) -> Option<&request::Body> {
     }
 }
 
-/// An engine's error as a client is told of it.
+/// Translates an engine's error into the error for a client.
 pub fn storage_error(error: rangedb_storage::Error) -> v1::Error {
     use rangedb_storage::Error;
     let message = error.to_string();

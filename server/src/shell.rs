@@ -1,19 +1,22 @@
 //! Production shell of a node: its threads, sockets, files and clocks.
 //!
-//! # Ways through
+//! # Path of a request
 //!
-//! A request comes in by `service`, goes to [`crate::node::Node::handle`], through a `mailbox` to the
-//! store that `driver` steps, and comes back as an effect that answers it. On the way `log_writer`
-//! makes logs durable for all stores at once, `flusher` the state, and `transport` carries raft
-//! messages to the other nodes; `snapshots` moves whole ranges. [`bootstrap`] decides which cluster a
-//! new directory belongs to, and [`identity`] remembers. [`server`] puts all of it together.
+//! A request arrives at `service` and goes to [`crate::node::Node::handle`]. A `mailbox` passes it
+//! to the store, which `driver` steps. The store, or the applier beside it, returns an effect that
+//! answers the request. Meanwhile `log_writer` makes the logs of all stores durable together,
+//! `flusher` does so for the state, and `transport` carries raft messages to the other nodes.
+//! `snapshots` moves whole ranges. [`bootstrap`] decides which cluster a new directory belongs to,
+//! and [`identity`] keeps the decision. [`server`] puts all of it together.
 //!
 //! # Threads
 //!
-//! One for each store, one that writes logs, one that flushes, and tokio's for everything that
-//! waits. A panic or an engine's error on one of the first three ends the process (`end`). Raft
-//! messages have a runtime of their own (`peer_runtime`), so that no client's work holds up a
-//! heartbeat, and reads whose cost grows with the data have threads of their own (`heavy_reads`).
+//! Each store has a thread, and so has its applier. One thread writes logs, one flushes the state,
+//! one reclaims disk space, and tokio's threads do everything that waits. A panic on a thread of a
+//! store, an applier, the log writer, the flusher or the reclaimer ends the process (`end`). So
+//! does an engine's error, except one of the reclaimer. Raft messages have a runtime of their own
+//! (`peer_runtime`), so that no client's work delays a heartbeat. Reads whose cost grows with the
+//! data have threads of their own (`heavy_reads`).
 
 mod accept;
 mod apply_worker;

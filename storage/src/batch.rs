@@ -1,9 +1,9 @@
-//! Writes that are being gathered, over the state they will change: reads through the batch see
-//! them already.
+//! Write batch under construction, over the state that it will change. Reads through the batch see
+//! its writes.
 //!
-//! Several commands are applied before their writes reach the engine in one batch; each must see
-//! what the ones before it wrote. A key that the batch did not write costs one map lookup more than
-//! reading the engine; a scan of a span in which it wrote nothing costs nothing more.
+//! Several commands are applied before their writes reach the engine in one batch, and each must
+//! see the writes of those before it. A read of a key that the batch did not write costs one map
+//! lookup more than a read of the engine. A scan of a span without writes costs nothing more.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use bytes::Bytes;
 use crate::span::bounds;
 use crate::{ColumnFamily, Direction, Reader, Records, Result, WriteBatch};
 
-/// The newest write of each key of one family; `None` deletes it.
+/// The newest write of each key of one family; `None` deletes the key.
 type Overlay = BTreeMap<Bytes, Option<Bytes>>;
 
-/// Gathered writes over the state they will change. Reads see the writes.
+/// Collected writes over the state that they will change. Reads see the writes.
 pub struct Batch<'a> {
     state: &'a dyn Reader,
-    /// One for each family, by its number.
+    /// One overlay for each family, by the family's number.
     overlays: [Overlay; ColumnFamily::ALL.len()],
     bytes: usize,
 }
@@ -34,7 +34,7 @@ impl<'a> Batch<'a> {
         self.set(cf, key.into(), Some(value.into()));
     }
 
-    /// Also of a key that does not exist.
+    /// Deletes a key, which need not exist.
     pub fn delete(&mut self, cf: ColumnFamily, key: impl Into<Bytes>) {
         self.set(cf, key.into(), None);
     }
@@ -52,13 +52,13 @@ impl<'a> Batch<'a> {
         self.overlays.iter().all(BTreeMap::is_empty)
     }
 
-    /// Bytes of keys and values gathered, each key counted once.
+    /// Bytes of the collected keys and values, each key counted once.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The gathered writes, by family and then by key, each key once. The batch is empty afterwards:
-    /// reads show the state as it was below the writes, until they have reached it.
+    /// Returns the collected writes, sorted by family and then by key, each key once. Empties the
+    /// batch: until the writes reach the state, reads show the state without them.
     pub fn take(&mut self) -> WriteBatch {
         self.bytes = 0;
         let mut batch = WriteBatch::default();
@@ -73,7 +73,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    /// As [`Batch::take`], for the last time.
+    /// Consumes the batch and returns its writes, as [`Batch::take`] does.
     pub fn into_writes(mut self) -> WriteBatch {
         self.take()
     }
@@ -110,7 +110,7 @@ impl Reader for Batch<'_> {
 
 type Written<'a> = Box<dyn Iterator<Item = (&'a Bytes, &'a Option<Bytes>)> + 'a>;
 
-/// The batch's writes and the records below them, as one walk.
+/// Merge of the batch's writes and the records below them.
 struct Merged<'a> {
     written: Peekable<Written<'a>>,
     below: Below<'a>,
@@ -143,12 +143,13 @@ impl Records for Merged<'_> {
     }
 }
 
-/// A walk with its next record copied out, so that it can be compared before it is given away.
+/// Iterator with its next record copied out, so that the record can be compared before it is
+/// returned.
 struct Below<'a> {
     records: Box<dyn Records + 'a>,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// True if key and value hold a record that was not given away yet.
+    /// True if key and value hold a record that was not returned yet.
     loaded: bool,
 }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::Span;
 
-/// A timestamp for each stored key: a piece begins at each key of the map and ends where the next
-/// begins; below the first, and from the beginning, it is 0.
+/// A timestamp for each stored key. A piece begins at each key of the map and ends where the next
+/// one begins. Below the first key the timestamp is 0, and at first it is 0 everywhere.
 ///
-/// Invariant: neighbouring pieces differ, so there are at most twice as many as spans were named.
+/// Invariant: neighbouring pieces differ, so there are at most two for each span ever changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Bounds {
     pieces: BTreeMap<Bytes, u64>,
@@ -21,7 +21,7 @@ impl Bounds {
         self.piece_around(key).1
     }
 
-    /// The bound of the key, with the keys around it that have the same.
+    /// Returns the bound of the key, and the span around the key that has this bound.
     pub fn piece_around(&self, key: &[u8]) -> (Span, u64) {
         let up_to = (Bound::Unbounded, Bound::Included(key));
         let below = self.pieces.range::<[u8], _>(up_to).next_back();
@@ -32,31 +32,31 @@ impl Bounds {
         (Span { start, end: end.map_or(Bytes::new(), |(end, _)| end.clone()) }, bound)
     }
 
-    /// The highest bound of a key in the span.
+    /// Returns the highest bound of a key in the span.
     pub fn highest(&self, span: &Span) -> u64 {
         let pieces = self.pieces.range(span.start.clone()..);
         let within = pieces.take_while(|(start, _)| span.contains(start)).map(|(_, bound)| *bound);
         within.fold(self.at(&span.start), u64::max)
     }
 
-    /// Raises the span to the bound where it is lower.
+    /// Raises bounds in the span that are lower than `bound`.
     pub fn raise(&mut self, span: &Span, bound: u64) {
         self.change(span, |old| old.max(bound));
     }
 
-    /// Back to 0 in the span.
+    /// Resets the bounds in the span to 0.
     pub fn clear(&mut self, span: &Span) {
         self.change(span, |_| 0);
     }
 
-    /// Raises every key to what the other has for it.
+    /// Raises every key's bound that is lower than the other's.
     pub fn raise_to(&mut self, other: &Bounds) {
         for (piece, bound) in other.pieces() {
             self.raise(&piece, bound);
         }
     }
 
-    /// In ascending order, without what lies below the first.
+    /// The pieces in ascending order, without the one below the first key.
     fn pieces(&self) -> impl Iterator<Item = (Span, u64)> {
         let ends = self.pieces.keys().skip(1).cloned().chain([Bytes::new()]);
         self.pieces
@@ -82,7 +82,7 @@ impl Bounds {
         self.join_neighbours(span);
     }
 
-    /// Takes pieces away that go on as the one before them, within the span and at its end.
+    /// Removes pieces with the same bound as the piece before them, within the span and at its end.
     fn join_neighbours(&mut self, span: &Span) {
         let below = self.pieces.range(..span.start.clone()).next_back();
         let mut before = below.map_or(0, |(_, bound)| *bound);
@@ -114,7 +114,7 @@ mod tests {
         Span { start: start.into(), end: end.into() }
     }
 
-    /// Against an array that holds the bound of each key.
+    /// Compares with an array that holds the bound of each key.
     #[test]
     fn bounds_are_those_of_the_changes_key_by_key() {
         let keys: Vec<Bytes> = (b'a'..=b'p').map(|byte| Bytes::from(vec![byte])).collect();

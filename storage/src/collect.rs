@@ -1,15 +1,15 @@
 //! Garbage collection rules that look at one record alone.
 //!
-//! A record at or below a bound is out of every reader's sight: a superseded version whose
-//! `end_ts`, or a deleted marker whose `mod_ts`, is at or below it (design D4). A version whose
-//! value stands in the value family is not dropped here, because its value would stay behind:
-//! whoever walks the history deletes both. What tells of such a version goes: below the bound
-//! nobody asks for it. What cannot be decoded is kept, for somebody to find.
+//! No reader sees a record at or below a bound: a superseded version by its `end_ts`, a deleted
+//! marker by its `mod_ts` (design D4). A version with its value in the value family is not dropped
+//! here, because the value would stay behind: the walk of garbage collection over the history
+//! deletes both. The start record of such a version is dropped, because nobody looks it up below
+//! the bound. A record that does not decode is kept, so that it can be found.
 
 use crate::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord};
 
-/// True if the record is out of sight at this bound and nothing else hangs on it. At bound 0 nothing
-/// is.
+/// True if no reader sees the record at this bound and nothing else depends on it. At bound 0 it is
+/// false for every record.
 pub fn is_collectable(cf: ColumnFamily, stored: &[u8], bound: u64) -> bool {
     match cf {
         // Both formats begin with one byte and then the timestamp that decides, so that most
@@ -27,8 +27,8 @@ pub fn is_collectable(cf: ColumnFamily, stored: &[u8], bound: u64) -> bool {
     }
 }
 
-/// mod_ts of what stands in `current`, end_ts of what stands in `history`. No record of a commit has
-/// 0 there, so that bound 0 drops nothing.
+/// Returns the mod_ts of a record in `current`, or the end_ts of one in `history`. No committed
+/// record has 0 there, so bound 0 drops nothing.
 fn leading_timestamp(stored: &[u8]) -> Option<u64> {
     let (_, rest) = stored.split_first()?;
     let (timestamp, _) = rest.split_first_chunk()?;

@@ -1,25 +1,26 @@
-//! Bounds of what compaction may drop, span by span, and from when on.
+//! Bounds below which compaction may drop records, by span, and the moment from which each is in
+//! force.
 //!
-//! Compaction drops records where it meets them ([`crate::is_collectable`]), so that garbage collection
-//! reads nothing that would not be rewritten anyway. Three rules keep a replica the same machine
-//! through it:
+//! Compaction drops records where it meets them ([`crate::is_collectable`]), so that garbage
+//! collection reads nothing that would not be rewritten anyway. Three rules keep replicas
+//! identical:
 //!
-//! - *A bound counts only once a flush that began after it was set has finished.* Below the bound
-//!   stands what commands before it may still ask for. A crash takes the state back to a flush and
-//!   replays the log from there, and what compaction has thinned out stays so: if the flush did not
-//!   cover the entry that raised the floor, the commands before it would be evaluated again over less
-//!   than they found the first time.
-//! - *A bound is of a span.* Replicas of one node stand at different places of their logs.
-//! - *Bounds are forgotten where a snapshot is installed*, whose floor may be a lower one. A
-//!   compaction takes the bounds as they are after its files were chosen, so none applies an old
-//!   bound to new files.
+//! - *A bound is in force only once a flush that began after it was set has finished.* Example:
+//!   entry 10 raises the floor, and the last flush covers entry 5. Compaction must not yet drop
+//!   records below the floor. A crash takes the state back to entry 5 but does not bring dropped
+//!   records back, so replay would evaluate entries 6 to 9 over fewer records than the first time.
+//! - *A bound belongs to a span.* Replicas of one node are at different positions of their logs.
+//! - *Bounds are forgotten where a snapshot is installed*, because the snapshot's floor may be
+//!   lower. A compaction takes the bounds after its files were chosen, so none applies an old bound
+//!   to new files.
 //!
-//! Readers that hold a snapshot of the engine lose sight of dropped records too: they must not look at
-//! or below the bound. A view that is streamed to another replica meanwhile has some of these records
-//! and not others, and the receiver goes on from it by the log, whose commands look down to the bound
-//! of the view. So the collector remembers the highest bound that was ever in force, for whoever reads
-//! such a view to find out that it has lost what it was to keep. Ever, because forgetting a bound does
-//! not bring back what a compaction dropped by it, or is still dropping.
+//! Readers that hold a snapshot of the engine lose dropped records too, so they must not read at or
+//! below the bound. A view that is streamed to another replica meanwhile has some of these records
+//! and not others. The receiver continues from the view by the log, whose commands look down to the
+//! bound of the view. So the collector remembers the highest bound that was ever in force. With it
+//! the sender can check whether the view has lost a record that it had to keep. Forgotten bounds
+//! count too: forgetting a bound does not bring back what a compaction dropped by it, or is still
+//! dropping.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -32,16 +33,16 @@ pub(crate) struct Collector {
     stages: Mutex<Stages>,
 }
 
-/// How far bounds have come.
+/// Bounds in each stage on their way into force.
 #[derive(Default)]
 struct Stages {
-    /// Set since the newest flush that carries bounds began.
+    /// Bounds set since the newest flush that carries bounds began.
     waiting: Bounds,
-    /// Carried by the flush under way, if there is one.
+    /// Bounds that the flush in flight carries, if there is one.
     carried: Option<Bounds>,
-    /// What filters go by. Handed out as it is, and replaced as a whole.
+    /// Bounds that compaction filters use. Shared without a copy, and replaced as a whole.
     in_force: Arc<Bounds>,
-    /// The highest that was ever in force, with those that are forgotten.
+    /// Highest bounds that were ever in force, including forgotten ones.
     highest: Bounds,
 }
 
@@ -60,7 +61,7 @@ impl Collector {
         stages.waiting.raise(span, bound);
     }
 
-    /// The span's data is about to be replaced by other data.
+    /// Forgets the bounds in a span whose data is about to be replaced.
     pub fn forget(&self, span: &Span) {
         let mut stages = self.stages();
         stages.waiting.clear(span);
@@ -70,7 +71,7 @@ impl Collector {
         Arc::make_mut(&mut stages.in_force).clear(span);
     }
 
-    /// Runs a flush; if it succeeds, the bounds set before it are in force afterwards.
+    /// Runs a flush. If it succeeds, the bounds set before it are in force afterwards.
     pub fn carry<E>(&self, flush: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let carries = self.begin_flush();
         let flushed = flush();
@@ -78,8 +79,8 @@ impl Collector {
         flushed
     }
 
-    /// True if the flush that begins now carries bounds. Of flushes at the same time the first alone
-    /// does: the others may have begun too early for them.
+    /// Begins a flush. True if it carries bounds. Of concurrent flushes only the first does: the
+    /// others may have begun too early for the bounds.
     pub fn begin_flush(&self) -> bool {
         let mut stages = self.stages();
         let carries = stages.carried.is_none();
@@ -89,7 +90,7 @@ impl Collector {
         carries
     }
 
-    /// The flush has come to its end.
+    /// Ends a flush.
     pub fn end_flush(&self, carries: bool, flushed: bool) {
         if !carries {
             return;
@@ -104,12 +105,12 @@ impl Collector {
         }
     }
 
-    /// The highest bound that was ever in force at a key of the span.
+    /// Returns the highest bound that was ever in force at a key of the span.
     pub fn highest(&self, span: &Span) -> u64 {
         self.stages().highest.highest(span)
     }
 
-    /// What a compaction that begins now goes by.
+    /// Bounds for a compaction that begins now.
     pub fn in_force(&self) -> Arc<Bounds> {
         Arc::clone(&self.stages().in_force)
     }
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(collector.in_force().at(b"a"), 5);
         collector.carry(|| Ok::<(), ()>(())).unwrap();
         assert_eq!((in_force(&collector), collector.in_force().at(b"a")), (0, 8));
-        // What compactions may have dropped by it does not come back either.
+        // Records dropped by the forgotten bound do not come back, so it still counts.
         assert_eq!((collector.highest(&installed), collector.highest(&Span::everything())), (3, 8));
     }
 }

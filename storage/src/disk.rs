@@ -1,4 +1,4 @@
-//! Files that are there, whole, after a power loss.
+//! Durable file operations: the files are there, whole, after a power loss.
 //!
 //! A file's bytes are durable once the file is synced; its name is durable once its directory is.
 
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Makes names made in or removed from the directory durable.
+/// Makes durable that names were created in or removed from the directory.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| io_error("sync", dir, &error))
 }
 
-/// Replaces the file, or makes it: after a crash there is the old one or the new one, and the new
-/// one for sure once this has returned.
+/// Replaces or creates the file. A crash leaves the old file or the new one, and the new one for
+/// sure once this has returned.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().expect("a file has a directory");
     let unfinished = path.with_added_extension("unfinished");
@@ -27,7 +27,7 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(dir)
 }
 
-/// Removes the file, if it is there, for good.
+/// Removes the file durably, if it exists.
 pub fn remove_durably(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -36,7 +36,7 @@ pub fn remove_durably(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the directory and those above it, if they are not there.
+/// Creates the directory and its parents durably, if they do not exist.
 pub fn create_dir_durably(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());

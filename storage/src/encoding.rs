@@ -1,19 +1,20 @@
-//! Bytes that compare as what they stand for.
+//! Order-preserving encoding of user keys.
 //!
-//! An engine compares keys byte by byte. A stored key is a user key with something behind it, and a
-//! user key may hold any byte, so it is escaped and ended: `00` becomes `00 ff`, and `00 01` ends
-//! the key. Two facts follow, and everything else rests on them:
+//! An engine compares keys byte by byte. A stored key is a user key with a suffix, and a user key
+//! may hold any byte. So the user key is escaped and terminated: `00` becomes `00 ff`, and `00 01`
+//! ends the key. All formats rest on two facts:
 //! - escaped keys compare as the raw keys do, because `00 01` is less than anything that can stand
 //!   in its place (`00 ff`, or a byte of `01` and above);
-//! - no escaped key is the beginning of another, so what is appended to them never changes the
-//!   order of two different user keys.
+//! - no escaped key is a prefix of another, so a suffix never changes the order of two different
+//!   user keys.
 
 use crate::{Error, Result};
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
 const END: u8 = 0x01;
-/// Above every key that begins with the escaped key, below every other that follows.
+/// End of a successor: above every key that begins with the escaped key, below every other that
+/// follows.
 const BEHIND_END: u8 = 0x02;
 
 /// Appends the escaped key and its end.
@@ -27,7 +28,7 @@ pub fn escape_into(out: &mut Vec<u8>, raw: &[u8]) {
     out.extend_from_slice(&[ESCAPE, END]);
 }
 
-/// The escaped key and its end, with room for `behind` more bytes.
+/// Returns the escaped key and its end, with room for `behind` more bytes.
 pub fn escape(raw: &[u8], behind: usize) -> Vec<u8> {
     let zeros = raw.iter().filter(|byte| **byte == ESCAPE).count();
     let mut out = Vec::with_capacity(raw.len() + zeros + 2 + behind);
@@ -35,17 +36,17 @@ pub fn escape(raw: &[u8], behind: usize) -> Vec<u8> {
     out
 }
 
-/// Least byte string above every one that begins with the escaped key.
+/// Returns the least byte string above every one that begins with the escaped key.
 pub fn escaped_successor(raw: &[u8]) -> Vec<u8> {
     let mut out = escape(raw, 0);
     *out.last_mut().expect("an escaped key has an end") = BEHIND_END;
     out
 }
 
-/// The raw key at the beginning of `stored`, and what stands behind its end.
+/// Splits `stored` into the raw key at its beginning and the bytes behind the key's end.
 ///
 /// # Errors
-/// [`Error::Damaged`] if no escaped key stands there.
+/// [`Error::Damaged`] if `stored` does not begin with an escaped key.
 pub fn unescape(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
     let mut raw = Vec::with_capacity(stored.len());
     let mut rest = stored;
@@ -64,7 +65,7 @@ pub fn unescape(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
     }
 }
 
-/// For messages: the stored key as printable text, with what is wrong with it.
+/// Error with the stored key as printable text and the reason.
 pub(crate) fn malformed(stored: &[u8], reason: &str) -> Error {
     Error::damaged(format!("stored key \"{}\" {reason}", stored.escape_ascii()))
 }

@@ -1,4 +1,5 @@
-//! The seam to the applied state: column families, batches, readers and what a crash may lose.
+//! Interface to the applied state: column families, batches, readers, and the guarantees after a
+//! crash.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use bytes::Bytes;
 
 use crate::Result;
 
-/// A keyspace of its own within the state, with its own tuning. All of them move together: one
-/// batch, one flush and one snapshot cover them all.
+/// A keyspace of its own within the state, with its own tuning. One batch, one flush and one
+/// snapshot cover all families.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum ColumnFamily {
@@ -31,11 +32,11 @@ impl ColumnFamily {
         ColumnFamily::Lock,
         ColumnFamily::Meta,
     ];
-    /// The families keyed by user key: what a range's snapshot holds.
+    /// The families keyed by user key, which a range's snapshot holds.
     pub const DATA: [ColumnFamily; 4] =
         [ColumnFamily::Current, ColumnFamily::History, ColumnFamily::Value, ColumnFamily::Lock];
 
-    /// As RocksDB and error messages name it.
+    /// Name in RocksDB and in error messages.
     pub fn name(self) -> &'static str {
         match self {
             ColumnFamily::Current => "current",
@@ -46,7 +47,7 @@ impl ColumnFamily {
         }
     }
 
-    /// The family with this number, as snapshots carry it.
+    /// Returns the family with this number, which snapshots use.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|cf| *cf as u32 == number)
     }
@@ -65,9 +66,9 @@ pub struct Span {
     pub end: Bytes,
 }
 
-/// A walk over records of one family, in the order of the direction asked for.
+/// Iterator over records of one family, in the requested direction.
 pub trait Records {
-    /// The next record, valid until the next call. `None` at the end, and ever after.
+    /// Returns the next record, valid until the next call. `None` at the end, and ever after.
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>>;
 }
 
@@ -75,7 +76,7 @@ pub trait Records {
 pub trait Reader: Send + Sync {
     fn get(&self, cf: ColumnFamily, key: &[u8]) -> Result<Option<Bytes>>;
 
-    /// Records with keys in `[start, end)`; an empty `end` has no end.
+    /// Iterates over records with keys in `[start, end)`; an empty `end` has no end.
     fn scan<'a>(
         &'a self,
         cf: ColumnFamily,
@@ -126,7 +127,7 @@ impl WriteBatch {
         self.writes.is_empty()
     }
 
-    /// Bytes of keys and values, as a bound on what a pass may gather.
+    /// Bytes of keys and values, to bound what a pass may collect.
     pub fn bytes(&self) -> usize {
         self.writes
             .iter()
@@ -139,8 +140,8 @@ impl WriteBatch {
     }
 }
 
-/// Records of a snapshot on their way in. Nothing of them is visible to a [`Reader`]; dropped
-/// without [`Staging::finish`], or left by a crash, they are thrown away.
+/// Staging of a received snapshot's records, which no [`Reader`] sees. If it is dropped without
+/// [`Staging::finish`], or a crash comes first, the records are discarded.
 pub trait Staging: Send {
     /// Appends records, which must come in ascending key order within their family.
     fn add(&mut self, cf: ColumnFamily, records: &[(Bytes, Bytes)]) -> Result<()>;
@@ -148,83 +149,88 @@ pub trait Staging: Send {
     fn finish(self: Box<Self>) -> Result<StagedSnapshot>;
 }
 
-/// Staged records, named so that an event can carry them. The engine that staged them knows where
-/// they are.
+/// Handle of staged records, which an event can carry. The engine that staged the records knows
+/// where they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StagedSnapshot {
     pub id: u64,
     pub records: u64,
 }
 
-/// Replacing a range's data by a staged snapshot.
+/// Replacement of a range's data by a staged snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Install {
     pub staged: StagedSnapshot,
     /// Emptied in every family of [`ColumnFamily::DATA`] before the staged records go in.
     pub span: Span,
-    /// Written together with the records: the new descriptor and applied index.
+    /// New descriptor and applied index, written together with the records.
     pub meta: WriteBatch,
 }
 
 /// The applied state of all ranges of a node.
 ///
-/// The contract, which [`crate::MemState`] and [`crate::RocksState`] both keep:
-/// - a batch is visible to every later read as a whole, or, after a crash, not at all;
-/// - batches survive a crash in order: some prefix of them, which holds at least all that were
-///   written before the last finished [`StateEngine::flush`] began;
+/// Contract of [`crate::MemState`] and [`crate::RocksState`]:
+/// - every later read sees a batch as a whole; after a crash the whole batch is there, or nothing
+///   of it;
+/// - a crash leaves a prefix of the batches, at least all written before the last finished
+///   [`StateEngine::flush`] began;
 /// - [`StateEngine::install`] is one such batch, and is durable when it returns.
 pub trait StateEngine: Reader {
-    /// The state as it is now, unmoved by later writes.
+    /// Returns a reader of the current state, which later writes do not change.
     fn snapshot(&self) -> Arc<dyn Reader>;
 
-    /// Visible when this returns; durable after a flush.
+    /// Writes a batch: visible when this returns, durable after a flush.
     fn write(&self, batch: WriteBatch) -> Result<()>;
 
     /// Makes everything written before this call durable. Blocks.
     fn flush(&self) -> Result<()>;
 
-    /// Begins to take in a snapshot's records.
+    /// Begins to stage a snapshot's records.
     fn stage(&self) -> Result<Box<dyn Staging>>;
 
-    /// Replaces a span by staged records, all or nothing, also through a crash. Blocks. Writes made
-    /// at the same time must not touch the span; they count as after it.
+    /// Replaces a span by staged records, atomically also through a crash. Blocks. Concurrent
+    /// writes must not touch the span; they count as later than the install.
     ///
     /// # Errors
     /// [`crate::Error::Full`] and [`crate::Error::Refused`]: nothing has changed. After any other
-    /// the state must not be read any more; opening it again finishes the install, or finds it not
-    /// begun.
+    /// error the state must not be read any more. Opening it again finishes the install, or finds
+    /// it not begun.
     fn install(&self, install: Install) -> Result<()>;
 
-    /// Throws staged records away.
+    /// Deletes staged records.
     fn discard(&self, staged: StagedSnapshot) -> Result<()>;
 
-    /// Bytes that the data families take up for the span; an estimate for people and schedulers.
+    /// Estimates the bytes that the data families take up for the span, for people and schedulers.
     fn approximate_bytes(&self, span: &Span) -> Result<u64>;
 }
 
-/// Dropping what is out of sight while files are rewritten anyway.
+/// Garbage collection by compaction, while files are rewritten anyway.
 pub trait Compaction {
-    /// Lets compaction drop what is out of sight at the bound, a timestamp, in the span of stored
-    /// keys: see [`crate::is_collectable`]. In force once a flush that begins after this call has
-    /// finished ([`StateEngine::flush`]; those that an engine makes of its own accord do not count),
-    /// never lowered by a call, lost when the process ends, and forgotten in the span of an install. At
-    /// first it is 0 everywhere.
+    /// Lets compaction drop, in the span of stored keys, records that no reader sees at the bound,
+    /// a timestamp: see [`crate::is_collectable`].
     ///
-    /// The caller guarantees, for each replica whose data stands in the span:
-    /// - nobody reads at or below the bound, snapshots that are held included; who streams one to
-    ///   another replica, which goes on from it, asks [`Compaction::collected_up_to`];
-    /// - no command that it has still to apply looks at or below the bound: it has applied the entry
-    ///   that raised its floor there, and entries behind that are judged by the floor. What other
-    ///   replicas of the range have applied, or what the control plane decided, does not count: one
-    ///   that lags has still to come to the same results over what the others saw;
-    /// - the bound is of the replica that stands there now, not of one that was destroyed since.
+    /// The bound is in force once a flush that begins after this call has finished. Only calls of
+    /// [`StateEngine::flush`] count, not flushes that an engine begins by itself. No call lowers a
+    /// bound. Bounds are lost when the process ends, and forgotten in the span of an install. At
+    /// first they are 0 everywhere.
     ///
-    /// Replicas differ from each other in records at or below their bounds and nowhere else:
+    /// The caller guarantees, for each replica whose data is in the span:
+    /// - no reader reads at or below the bound, held snapshots included. The sender of a view to
+    ///   another replica, which continues from the view, checks [`Compaction::collected_up_to`];
+    /// - no command that the replica has still to apply looks at or below the bound: the replica
+    ///   has applied the entry that raised its floor to the bound, and the floor governs all later
+    ///   entries. Entries that other replicas of the range have applied, and decisions of the
+    ///   control plane, do not count: a lagging replica has still to reach the same results from
+    ///   the records that the others saw;
+    /// - the bound belongs to the replica that is there now, not to one that was destroyed since.
+    ///
+    /// Replicas differ from each other only in records at or below their bounds:
     /// [`crate::state_hash_above`] compares them.
     fn set_collect_below(&self, span: &Span, bound: u64);
 
-    /// The highest bound of [`Compaction::set_collect_below`] that was in force at any key of the span
-    /// since the state was opened, also if an install has made it forgotten. Whoever has read from a
-    /// snapshot and asks afterwards knows that nothing above it was missing.
+    /// Returns the highest bound of [`Compaction::set_collect_below`] that was in force at any key
+    /// of the span since the state was opened, including bounds that an install made forgotten. A
+    /// caller that has read from a snapshot and asks afterwards knows that no record above it was
+    /// missing.
     fn collected_up_to(&self, span: &Span) -> u64;
 }

@@ -1,13 +1,14 @@
-//! Every key RangeDB ever stores. The formats never change (`docs/storage-format.md`).
+//! Keys of all stored records. The formats never change (`docs/storage-format.md`).
 //!
 //! ```text
 //! current   escaped user key
 //! history   escaped user key, !mod_ts as 8 big-endian bytes: the newest comes first
-//!           escaped user key, "s", start_ts as 8 big-endian bytes: who wrote a version of history
+//!           escaped user key, "s", start_ts as 8 big-endian bytes: start record of a version
 //! value     escaped user key, start_ts as 8 big-endian bytes
 //! lock      escaped user key
-//! meta      "r/" range id as 8 big-endian bytes: the state of a range that has a replica here
-//!           "t/" range id as 8 big-endian bytes: what is left of one that had
+//! meta      "r/" range id as 8 big-endian bytes: state of a range with a replica on this node
+//!           "t/" range id as 8 big-endian bytes: tombstone of the range's destroyed replicas
+//!           "s/" range id and index as 8 big-endian bytes each: entry skipped by an operator
 //! ```
 //!
 //! All data families begin with the escaped user key, so one [`Span`] cuts a range out of each.
@@ -17,29 +18,30 @@ use bytes::Bytes;
 use crate::encoding::{escape, escaped_successor, malformed, unescape};
 use crate::{Result, Span};
 
-/// Sorts below the first byte of every `!mod_ts`: a timestamp is a positive number of 63 bits.
+/// Prefix of a start_ts in `history`. Sorts below the first byte of every `!mod_ts`: a timestamp is
+/// a positive number of 63 bits.
 const BY_START: u8 = b's';
 const RANGE_STATE: &[u8; 2] = b"r/";
 const TOMBSTONE: &[u8; 2] = b"t/";
 const SKIPPED_ENTRY: &[u8; 2] = b"s/";
 
-/// Where a key's newest committed version stands in [`crate::ColumnFamily::Current`].
+/// Key of a user key's newest committed version, in [`crate::ColumnFamily::Current`].
 pub fn current(user_key: &[u8]) -> Bytes {
     escape(user_key, 0).into()
 }
 
-/// Where a key's uncommitted write stands in [`crate::ColumnFamily::Lock`].
+/// Key of a user key's uncommitted write, in [`crate::ColumnFamily::Lock`].
 pub fn lock(user_key: &[u8]) -> Bytes {
     escape(user_key, 0).into()
 }
 
-/// Where the version with this mod_ts stands in [`crate::ColumnFamily::History`].
+/// Key of the version with this mod_ts, in [`crate::ColumnFamily::History`].
 pub fn history(user_key: &[u8], mod_ts: u64) -> Bytes {
     with_number(user_key, !mod_ts)
 }
 
-/// Key in [`crate::ColumnFamily::History`] of the record that a version in history was written by the
-/// command of this start_ts: before all versions of the key, so that no walk over these meets it.
+/// Key of the start record of the command with this start_ts, in [`crate::ColumnFamily::History`].
+/// It sorts before all versions of the user key, so that no walk over these meets it.
 pub fn by_start(user_key: &[u8], start_ts: u64) -> Bytes {
     let mut key = escape(user_key, 1 + size_of::<u64>());
     key.push(BY_START);
@@ -47,32 +49,32 @@ pub fn by_start(user_key: &[u8], start_ts: u64) -> Bytes {
     key.into()
 }
 
-/// Where the value written at this start_ts stands in [`crate::ColumnFamily::Value`].
+/// Key of the value written at this start_ts, in [`crate::ColumnFamily::Value`].
 pub fn value(user_key: &[u8], start_ts: u64) -> Bytes {
     with_number(user_key, start_ts)
 }
 
-/// A key's versions in history whose mod_ts is at most `ts`, the newest first.
+/// Span of a key's versions in history whose mod_ts is at most `ts`, the newest first.
 pub fn history_until(user_key: &[u8], ts: u64) -> Span {
     Span { start: history(user_key, ts), end: escaped_successor(user_key).into() }
 }
 
-/// Everything stored for user keys `[start, end)`, in each of [`crate::ColumnFamily::DATA`]. An
-/// empty `end` has no end.
+/// Span of everything stored for user keys `[start, end)`, in each of
+/// [`crate::ColumnFamily::DATA`]. An empty `end` has no end.
 pub fn data_span(start: &[u8], end: &[u8]) -> Span {
     let bound = |key: &[u8]| if key.is_empty() { Bytes::new() } else { escape(key, 0).into() };
     Span { start: bound(start), end: bound(end) }
 }
 
-/// Everything stored for one user key, in each of [`crate::ColumnFamily::DATA`].
+/// Span of everything stored for one user key, in each of [`crate::ColumnFamily::DATA`].
 pub fn key_span(user_key: &[u8]) -> Span {
     Span { start: current(user_key), end: escaped_successor(user_key).into() }
 }
 
-/// The user key of a key in `current` or `lock`.
+/// Parses a key in `current` or `lock`. Returns the user key.
 ///
 /// # Errors
-/// [`crate::Error::Damaged`] if it is not one, as for all that parse here.
+/// [`crate::Error::Damaged`] if it is not such a key; so for all parsers in this file.
 pub fn parse_user_key(stored: &[u8]) -> Result<Bytes> {
     match unescape(stored)? {
         (user_key, []) => Ok(user_key.into()),
@@ -80,7 +82,7 @@ pub fn parse_user_key(stored: &[u8]) -> Result<Bytes> {
     }
 }
 
-/// User key and mod_ts of a key in `history`.
+/// Parses the key of a version in `history`. Returns user key and mod_ts.
 pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
     parse_with_number(stored).map(|(user_key, number)| (user_key, !number))
 }
@@ -90,7 +92,7 @@ pub fn parse_history(stored: &[u8]) -> Result<(Bytes, u64)> {
 pub enum HistoryKey {
     /// A superseded version.
     Version { user_key: Bytes, mod_ts: u64 },
-    /// Key of a superseded version by the command that wrote it.
+    /// Start record of a superseded version, by the command that wrote the version.
     ByStart { user_key: Bytes, start_ts: u64 },
 }
 
@@ -105,43 +107,44 @@ pub fn parse_history_key(stored: &[u8]) -> Result<HistoryKey> {
     parse_history(stored).map(|(user_key, mod_ts)| HistoryKey::Version { user_key, mod_ts })
 }
 
-/// User key and start_ts of a key in `value`.
+/// Parses a key in `value`. Returns user key and start_ts.
 pub fn parse_value(stored: &[u8]) -> Result<(Bytes, u64)> {
     parse_with_number(stored)
 }
 
-/// Where the descriptor and the applied index of a range stand in [`crate::ColumnFamily::Meta`].
+/// Key of a range's descriptor and applied index, in [`crate::ColumnFamily::Meta`].
 pub fn range_state(range_id: u64) -> Bytes {
     meta(RANGE_STATE, range_id)
 }
 
-/// Where it is noted in [`crate::ColumnFamily::Meta`] that a replica of the range was destroyed.
+/// Key of the tombstone of a range's destroyed replicas, in [`crate::ColumnFamily::Meta`].
 pub fn tombstone(range_id: u64) -> Bytes {
     meta(TOMBSTONE, range_id)
 }
 
-/// Key in [`crate::ColumnFamily::Meta`] of the note that an operator took an entry's effect from it.
+/// Key of the note that an operator declared an entry without effect, in
+/// [`crate::ColumnFamily::Meta`].
 pub fn skipped_entry(range_id: u64, index: u64) -> Bytes {
     [&meta(SKIPPED_ENTRY, range_id)[..], &index.to_be_bytes()].concat().into()
 }
 
-/// All keys made by [`skipped_entry`] for a range.
+/// Span of all keys of [`skipped_entry`] for a range.
 pub fn skipped_entries(range_id: u64) -> Span {
     let end = [&meta(SKIPPED_ENTRY, range_id)[..], &[0xff; 9]].concat();
     Span { start: skipped_entry(range_id, 0), end: end.into() }
 }
 
-/// All keys made by [`range_state`].
+/// Span of all keys of [`range_state`].
 pub fn range_states() -> Span {
     Span { start: Bytes::from_static(RANGE_STATE), end: Bytes::from_static(b"r0") }
 }
 
-/// All keys made by [`tombstone`].
+/// Span of all keys of [`tombstone`].
 pub fn tombstones() -> Span {
     Span { start: Bytes::from_static(TOMBSTONE), end: Bytes::from_static(b"t0") }
 }
 
-/// What a key in `meta` stands for.
+/// Kinds of keys in `meta`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetaKey {
     RangeState { range_id: u64 },

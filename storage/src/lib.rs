@@ -1,24 +1,24 @@
-//! Storage of a node: the seams to the engines, the engines behind them, and the formats of what they
-//! hold.
+//! Storage of a node: the interfaces to the engines, the engines behind them, and the formats of
+//! stored keys and records.
 //!
 //! # Two engines, one write-ahead log
 //!
-//! A node has one [`LogEngine`] for the raft logs of all its ranges and one [`StateEngine`] for what
-//! was applied. The raft log is the only write-ahead log (design D3): an append to it is durable when
-//! it returns, a write to the state is visible at once and durable after the next flush. After a
-//! crash the state is what some flush at or after the last finished one held; replaying the log from
-//! the applied index found there brings it forward exactly, because apply is deterministic and the
-//! applied index is in the same batch as the data it describes.
+//! A node has one [`LogEngine`] for the raft logs of all its ranges and one [`StateEngine`] for the
+//! applied state. The raft log is the only write-ahead log (design D3). An append to it is durable
+//! when it returns. A write to the state is visible at once and durable after the next flush. After
+//! a crash the state is that of some flush: the last finished one, or a later one. Replaying the
+//! log from the applied index found there restores the state exactly, because apply is
+//! deterministic and the applied index is in the same batch as the data it describes.
 //!
 //! On disk (feature `disk`) they are [`RaftEngineLog`] and [`RocksState`]. Their in-memory twins
 //! [`MemLog`] and [`MemState`] keep the same contract and can `crash()`, which loses what the
 //! contract allows to be lost and nothing else; the simulator runs on them.
 //!
-//! # What is left out on purpose
+//! # Left out on purpose
 //!
-//! No clock, no thread and no policy: when to flush, sync, truncate or install is decided by the
-//! caller. Formats of keys and records live here so that a reader finds every stored byte in one
-//! place (`docs/storage-format.md`); what they mean is decided in the `txn` and `raftstore` crates.
+//! No clock, no thread and no policy: the caller decides when to flush, sync, truncate or install.
+//! The formats of keys and records live here so that a reader finds every stored byte in one place
+//! (`docs/storage-format.md`). The crates `txn` and `raftstore` decide what they mean.
 
 mod batch;
 mod bounds;

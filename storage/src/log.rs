@@ -1,15 +1,15 @@
-//! The seam to the raft logs of all ranges of a node: one append for everything that is waiting.
+//! Interface to the raft logs of all ranges of a node: one append for everything that is waiting.
 
 use protobuf::Message;
 use raft_proto::eraftpb::{Entry, HardState};
 
 use crate::Result;
 
-/// One step to one range's log.
+/// One change to one range's log.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LogChange {
-    /// Puts entries behind those before them; entries from the first new index on are replaced.
-    /// Their indexes are consecutive, and the first is neither dropped already nor beyond the next.
+    /// Appends entries, which replace those from their first index on. Their indexes are
+    /// consecutive. The first is neither dropped already nor above the next free index.
     Append {
         range_id: u64,
         entries: Vec<Entry>,
@@ -18,7 +18,7 @@ pub enum LogChange {
         range_id: u64,
         state: HardState,
     },
-    /// Drops entries up to and including `index`, whose term stays known. Nothing if they are
+    /// Drops entries up to and including `index`, whose term stays known. Does nothing if they are
     /// dropped already.
     Truncate {
         range_id: u64,
@@ -31,7 +31,7 @@ pub enum LogChange {
         index: u64,
         term: u64,
     },
-    /// Drops everything of the range, its hard state too.
+    /// Drops everything of the range, its hard state included.
     Destroy {
         range_id: u64,
     },
@@ -53,21 +53,22 @@ impl LogBatch {
     }
 }
 
-/// What stands of one range's log.
+/// State of one range's log.
 ///
-/// Invariant: entries `truncated_index + 1 ..= last_index` are there, without a hole.
+/// Invariant: entries `truncated_index + 1 ..= last_index` exist, without a hole.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct LogState {
     pub hard_state: HardState,
-    /// The newest dropped entry; 0 if none was.
+    /// The newest dropped entry; 0 if none was dropped.
     pub truncated_index: u64,
     pub truncated_term: u64,
     /// Equal to `truncated_index` if the log holds no entry.
     pub last_index: u64,
 }
 
-/// How changes move it. Every engine keeps a state by these, so that all of them refuse the same.
-/// A change that breaks the invariant is a bug of the caller that would lose entries: it panics.
+/// Effects of changes on the state. Every engine uses these methods, so that all engines refuse the
+/// same changes. A change that breaks the invariant is a bug of the caller that would lose entries:
+/// it panics.
 impl LogState {
     pub(crate) fn append(&mut self, range_id: u64, entries: &[Entry]) {
         let first = entries[0].index;
@@ -83,7 +84,7 @@ impl LogState {
         self.last_index = first + entries.len() as u64 - 1;
     }
 
-    /// False if there was nothing to drop.
+    /// Drops entries up to `index`. False if there was nothing to drop.
     pub(crate) fn truncate(&mut self, range_id: u64, index: u64, term: u64) -> bool {
         let (truncated, last) = (self.truncated_index, self.last_index);
         assert!(index <= last, "range {range_id}: {index} truncated of {truncated}+1..={last}");
@@ -107,7 +108,7 @@ impl LogState {
     }
 }
 
-/// The first of these that together stay within `bytes_max` encoded bytes, but at least one.
+/// Returns the first entries that together stay within `bytes_max` encoded bytes, but at least one.
 pub(crate) fn entries_within(entries: impl Iterator<Item = Entry>, bytes_max: u64) -> Vec<Entry> {
     let mut bytes = 0;
     let fits = |entry: &Entry| {
@@ -120,25 +121,27 @@ pub(crate) fn entries_within(entries: impl Iterator<Item = Entry>, bytes_max: u6
 
 /// The raft logs of all ranges of a node.
 ///
-/// The contract, which [`crate::MemLog`] and [`crate::RaftEngineLog`] both keep: batches are durable
-/// when [`LogEngine::append`] returns, in the order of the calls. A crash during the call leaves all
-/// of the batch or nothing. Opening cuts a torn tail, which was never acknowledged; a bad checksum
-/// before it is [`crate::Error::Corrupt`].
+/// Contract of [`crate::MemLog`] and [`crate::RaftEngineLog`]:
+/// - batches are durable when [`LogEngine::append`] returns, in the order of the calls;
+/// - a crash during the call leaves all of the batch or nothing;
+/// - opening cuts a torn tail, which was never acknowledged; a bad checksum before it is
+///   [`crate::Error::Corrupt`].
 pub trait LogEngine: Send + Sync {
-    /// Writes and syncs. Blocks. After an error nothing may be appended any more, but for
+    /// Writes and syncs. Blocks. After an error nothing may be appended any more, except after
     /// [`crate::Error::Full`]: then nothing was written, and the batch may be appended later.
     fn append(&self, batch: LogBatch) -> Result<()>;
 
-    /// `None` if nothing of the range was ever appended, or it was destroyed.
+    /// Returns the state of a range's log. `None` if nothing was ever appended, or the range was
+    /// destroyed.
     fn state(&self, range_id: u64) -> Result<Option<LogState>>;
 
-    /// Entries `[low, high)`, as many of them from the first on as stay within `bytes_max` encoded
-    /// bytes, but at least one. All of them must be there: asking for others is a bug and panics.
+    /// Returns entries `[low, high)`: as many from the first on as stay within `bytes_max` encoded
+    /// bytes, but at least one. All of them must exist: a call for others is a bug and panics.
     fn entries(&self, range_id: u64, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>>;
 
-    /// Every range with a log, ascending.
+    /// Returns every range with a log, in ascending order.
     fn ranges(&self) -> Result<Vec<u64>>;
 
-    /// Gives back space of dropped entries. Blocks; called now and then.
+    /// Gives back the space of dropped entries. Blocks; called now and then.
     fn purge(&self) -> Result<()>;
 }

@@ -1,7 +1,7 @@
 //! Raft logs in memory: the twin of the logs on disk.
 //!
-//! An append is durable when it returns, so there is nothing here for a crash to lose: batches that
-//! were on their way when it came are lost, or not, by whoever held them.
+//! An append is durable when it returns, so a crash loses nothing here. The holder of batches in
+//! flight decides whether a crash loses them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -11,19 +11,19 @@ use raft_proto::eraftpb::Entry;
 use crate::log::entries_within;
 use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
 
-/// Raft logs in memory, the twin of [`crate::RaftEngineLog`], which can fail and be full. All methods
-/// may be called from any thread.
+/// Raft logs in memory, the twin of [`crate::RaftEngineLog`], which can fail and be full. All
+/// methods may be called from any thread.
 #[derive(Default)]
 pub struct MemLog {
     inner: Mutex<Inner>,
 }
 
-/// Which append is to fail, and how much of it is on disk all the same.
+/// Append that is to fail, and the part of it that is on disk nevertheless.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedAppend {
-    /// Appends that succeed before.
+    /// Number of appends that succeed before.
     pub after: usize,
-    /// All that it was to write is there and durable: a sync that failed may have done its work.
+    /// True if everything is written and durable: a failed sync may have done its work.
     pub written: bool,
 }
 
@@ -32,10 +32,12 @@ struct Inner {
     ranges: BTreeMap<u64, RangeLog>,
     full: bool,
     fails: Option<FailedAppend>,
-    /// An append failed: by the contract there must be no other in this life of the process.
+    /// True once an append failed: by the contract no other may follow in this run of the process.
     failed: bool,
 }
 
+/// Log of one range.
+///
 /// Invariant: `entries` are those from `state.truncated_index + 1` to `state.last_index`.
 #[derive(Default)]
 struct RangeLog {
@@ -48,18 +50,19 @@ impl MemLog {
         Self::default()
     }
 
-    /// The process ends and comes back: faults that were set are gone, all that was appended is not.
+    /// Simulates a crash and a restart: configured faults are gone, everything appended stays.
     pub fn crash(&self) {
         let mut inner = self.lock();
         *inner = Inner { ranges: std::mem::take(&mut inner.ranges), ..Inner::default() };
     }
 
-    /// An append to come answers [`Error::Io`], and every one after it writes nothing.
+    /// Makes a later append fail with [`Error::Io`]. Appends after it write nothing.
     pub fn fail_append(&self, fails: FailedAppend) {
         self.lock().fails = Some(fails);
     }
 
-    /// While set, appends answer [`Error::Full`] and write nothing.
+    /// Fills the disk or frees it. While it is full, appends answer [`Error::Full`] and write
+    /// nothing.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
     }

@@ -1,18 +1,19 @@
 //! Raft logs on disk, over raft-engine: one append and one fsync for all ranges of a node.
 //!
-//! A [`LogBatch`] becomes one batch of raft-engine, which its checksums make all or nothing. What
-//! stands of each log besides its entries is two records under the range: `h`, the encoded hard
-//! state, and `t`, index and term of the newest dropped entry. [`LogState`]s are kept in memory too:
-//! they decide, by the rules that the in-memory twin shares, whether a change is sound, before any
-//! of it is written.
+//! A [`LogBatch`] becomes one batch of raft-engine, whose checksums make the batch atomic. Besides
+//! its entries, each log has two records under its range: `h`, the encoded hard state, and `t`,
+//! index and term of the newest dropped entry. [`LogState`]s are kept in memory too. By rules
+//! shared with the in-memory twin, they decide whether a change is sound, before any of it is
+//! written.
 //!
-//! raft-engine remembers a dropped prefix only until the file that says so is purged, and may then
-//! bring entries back from a file of rewritten ones. Two habits keep that harmless:
-//! - a log that becomes empty (truncated to its end, or reset) is cleaned, which is remembered, and
-//!   its two records are written anew in the same batch;
-//! - of a log that is not empty, what comes back lies below `t`, and is dropped again at opening.
+//! raft-engine remembers a dropped prefix only until it purges the file that records the drop. It
+//! may then bring entries back from a file of rewritten ones. Two rules keep that harmless:
+//! - a log that becomes empty (truncated to its end, or reset) is cleaned, which raft-engine
+//!   remembers, and its two records are written anew in the same batch;
+//! - in a log that is not empty, entries that come back lie below `t`, and are dropped again at
+//!   opening.
 //!
-//! What raft-engine takes for a torn tail is more than this node may lose, and what it reads may not
+//! raft-engine may cut as a torn tail more than this node may lose, and bytes that it reads may not
 //! be on the disk yet: see [`check`] for both.
 
 mod check;
@@ -36,23 +37,25 @@ use crate::{Error, LogBatch, LogChange, LogEngine, LogState, Result};
 
 const HARD_STATE: &[u8] = b"h";
 const TRUNCATED: &[u8] = b"t";
-/// Who has the directory open holds this file's lock; raft-engine's name for it.
+/// Lock file of the process that has the directory open; the name is raft-engine's.
 const LOCK: &str = "LOCK";
-/// There while a purge is under way; see [`check`].
+/// Marker file that exists while a purge is in progress; see [`check`].
 const PURGE_MARKER: &str = "purging";
-/// Entries of one read at most, whatever the caller says: raft-engine adds sizes up in 32 bits.
+/// Most bytes of entries in one read, whatever the caller asks for: raft-engine adds sizes up in 32
+/// bits.
 const READ_BYTES_MAX: u64 = 1 << 30;
-/// A purge may remove a file between finding an entry in it and reading it; the entry is found in
-/// another file then. It cannot happen twice to one read unless two purges finish within it.
+/// Attempts of one read. A purge may remove a file between the lookup of an entry and the read; the
+/// entry is then in another file. This happens twice to one read only if two purges finish within
+/// it.
 const READ_ATTEMPTS: usize = 3;
 
-/// How the log uses its directory.
+/// Options of the log's files.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// A file is closed once it is this long. Opening reads a file at a time into memory.
+    /// Length at which a file is closed. Opening reads one file at a time into memory.
     pub file_bytes: u64,
-    /// [`LogEngine::purge`] gives space back once the files are longer than this together. Opening
-    /// reads and checks every byte, so this bounds the time it takes.
+    /// Total length of the files above which [`LogEngine::purge`] gives space back. Opening reads
+    /// and checks every byte, so this bounds the time it takes.
     pub purge_bytes: u64,
 }
 
@@ -62,18 +65,18 @@ impl Default for LogOptions {
     }
 }
 
-/// The raft logs of a node in `data_dir/log`. All methods may be called from any thread; appends wait
-/// for each other.
+/// The raft logs of a node in `data_dir/log`. All methods may be called from any thread; appends
+/// wait for each other.
 pub struct RaftEngineLog {
     engine: Engine,
     dir: PathBuf,
     options: LogOptions,
-    /// Tells the engines of one process apart, see [`RaftEngineLog::with_own_cache`].
+    /// Distinguishes the engines of one process, see [`RaftEngineLog::with_own_cache`].
     id: u64,
-    /// Held through an append: batches are written in the order in which they were checked.
+    /// Held through an append, so that batches are written in the order in which they were checked.
     writer: Mutex<()>,
     states: Mutex<BTreeMap<u64, LogState>>,
-    /// A write or sync failed: nobody knows what is on disk.
+    /// True once a write or sync failed: what is on disk is then unknown.
     failed: AtomicBool,
 }
 
@@ -88,11 +91,11 @@ impl MessageExt for EntryExt {
 }
 
 impl RaftEngineLog {
-    /// Opens the logs in `data_dir/log`, or makes the directory.
+    /// Opens the logs in `data_dir/log`, or creates the directory.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if anything but a torn tail is damaged, naming the file and the place;
-    /// [`Error::Refused`] if another process has it open.
+    /// [`Error::Corrupt`] with file and position if anything but a torn tail is damaged;
+    /// [`Error::Refused`] if another process has the directory open.
     pub fn open(data_dir: &Path, options: LogOptions) -> Result<Self> {
         let dir = data_dir.join("log");
         create_dir_durably(&dir)?;
@@ -107,8 +110,8 @@ impl RaftEngineLog {
             recovery_mode: RecoveryMode::TolerateTailCorruption,
             target_file_size: ReadableSize(options.file_bytes),
             purge_threshold: ReadableSize(options.purge_bytes.max(options.file_bytes)),
-            // A file that is used again has old batches behind the new ones, and a torn tail could
-            // not be told from damage.
+            // A reused file has old batches behind the new ones, so a torn tail would look like
+            // damage.
             enable_log_recycle: false,
             ..Config::default()
         };
@@ -133,15 +136,15 @@ impl RaftEngineLog {
                 log.states().insert(range_id, state);
             }
         }
-        // The headers of its first files, and what the loop above dropped. Its first files have
-        // names only once the directory is synced.
+        // Syncs what opening wrote: the headers of the first files, and the drops in the loop
+        // above. The names of the first files are durable only once the directory is synced.
         check::sync_newest(&log.dir)?;
         sync_dir(&log.dir)?;
         remove_durably(&marker)?;
         Ok(log)
     }
 
-    /// What the engine holds of a range, with entries dropped that came back.
+    /// Reads a range's state from the engine. Drops entries that came back.
     fn load(&self, range_id: u64) -> Result<Option<LogState>> {
         let broken = |what: &str| corrupt(&self.dir, format!("range {range_id}: {what}"));
         let hard_state = self.engine.get(range_id, HARD_STATE);
@@ -170,8 +173,8 @@ impl RaftEngineLog {
         Ok(Some(state))
     }
 
-    /// Bytes of the log's files, with the space that is allocated ahead. A figure for people: files
-    /// that cannot be looked at do not count.
+    /// Bytes of the log's files, with the space that is allocated ahead. For people: files that
+    /// cannot be inspected do not count.
     pub fn used_bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten();
         entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
@@ -189,9 +192,10 @@ impl RaftEngineLog {
         bytes(LogQueue::Append) + bytes(LogQueue::Rewrite) > self.options.purge_bytes
     }
 
-    /// raft-engine keeps the block that a thread read last, under its place in the files, without
-    /// saying of which engine. Where a process opens more than one (tests do, a node does not), a
-    /// thread that read another engine before reads this one on a thread of its own.
+    /// Runs a read with a block cache of this engine alone. raft-engine caches, for each thread,
+    /// the block read last, under its position in the files but without the engine's identity. In a
+    /// process with more than one engine (tests have several, a node does not), a thread that last
+    /// read another engine runs the read on a new thread.
     fn with_own_cache<T: Send>(&self, read: impl Fn() -> T + Sync + Send) -> T {
         thread_local!(static LAST_READ: Cell<u64> = const { Cell::new(0) });
         let last = LAST_READ.get();
@@ -215,7 +219,7 @@ impl LogEngine for RaftEngineLog {
             prepared.add(change)?;
         }
         let Prepared { mut writes, states, .. } = prepared;
-        // A sync that fails panics within raft-engine.
+        // A failed sync panics within raft-engine.
         let written = catch_unwind(AssertUnwindSafe(|| self.engine.write(&mut writes, true)))
             .map_err(|panic| Error::Io(panic_message(&*panic)))
             .and_then(|written| written.map_err(write_error));
@@ -277,17 +281,17 @@ impl LogEngine for RaftEngineLog {
         let marker = self.dir.join(PURGE_MARKER);
         write_durably(&marker, b"")?;
         self.with_own_cache(|| self.engine.purge_expired_files()).map_err(write_error)?;
-        // Syncs the directory: the files are gone for good before the marker is.
+        // Sync the directory, so that the purged files are gone for good before the marker is.
         sync_dir(&self.dir)?;
         remove_durably(&marker)
     }
 }
 
-/// A batch on its way to raft-engine, checked change by change.
+/// A batch for raft-engine, checked change by change.
 struct Prepared<'a> {
     log: &'a RaftEngineLog,
     writes: raft_engine::LogBatch,
-    /// Of the ranges that the batch changes: what stands after it; `None` is destroyed.
+    /// States after the batch of the ranges that it changes; `None` is destroyed.
     states: BTreeMap<u64, Option<LogState>>,
 }
 
@@ -351,7 +355,7 @@ impl<'a> Prepared<'a> {
         self.states.insert(range_id, Some(state));
     }
 
-    /// Leaves nothing of the range but its two records.
+    /// Empties a range's log: only its two records stay.
     fn empty(&mut self, range_id: u64, state: &LogState) -> Result<()> {
         self.writes.add_command(range_id, Command::Clean);
         self.put_hard_state(range_id, state)?;
@@ -370,8 +374,8 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Within a limit, or the decoder would make room for whatever length it reads before it finds out
-/// that the bytes end.
+/// Decodes within a limit. Without it, the decoder allocates any length that it reads before it
+/// finds that the bytes end.
 fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {
     let mut input = CodedInputStream::from_bytes(bytes);
     input.push_limit(bytes.len() as u64).ok()?;
@@ -393,8 +397,8 @@ fn not_utf8(dir: &Path) -> Error {
     Error::Refused(format!("{}: the log's directory must have a UTF-8 name", dir.display()))
 }
 
-/// Fails if another process has the log open: what it writes right now would look damaged, and what
-/// it makes right now would look as if nobody used it.
+/// Locks the directory. Fails if another process has the log open: its unfinished writes would look
+/// damaged, and its new files would look unused.
 fn lock_dir(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -411,7 +415,7 @@ fn lock_dir(dir: &Path) -> Result<File> {
 fn open_error(dir: &Path, error: raft_engine::Error) -> Error {
     match error {
         raft_engine::Error::Io(error) => io_error("open", dir, &error),
-        // The lock of the directory, which another process holds, and unsound options.
+        // The lock of the directory is held by another process, or the options are unsound.
         raft_engine::Error::Other(_) | raft_engine::Error::InvalidArgument(_) => {
             Error::Refused(format!("{}: {error}", dir.display()))
         }
@@ -426,7 +430,7 @@ fn write_error(error: raft_engine::Error) -> Error {
         {
             Error::Full(error.to_string())
         }
-        // Its answer to a full disk, once another file did not help either.
+        // raft-engine's answer to a full disk, once another file did not help either.
         raft_engine::Error::TryAgain(message) => Error::Full(message),
         error => Error::Io(error.to_string()),
     }

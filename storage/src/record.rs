@@ -1,4 +1,4 @@
-//! Records of committed versions: what stands in `current` and `history`.
+//! Records of committed versions, in `current` and `history`.
 //!
 //! ```text
 //! current   01  mod_ts:8  kind:1  [body]
@@ -10,26 +10,27 @@
 //! kind 2, put elsewhere  body: mod_ts - start_ts, mod_ts - create_ts, version, lease id, length
 //! ```
 //!
-//! The first byte is the record's format. Timestamps in front are big-endian at fixed places, so
-//! that garbage collection decides by them without decoding the rest; the other numbers are varints,
-//! and differences, because most timestamps of a record are close to each other. A delete resets
-//! version, create_ts and lease, so a deleted record does not carry them.
+//! The first byte is the record's format. Timestamps in front are big-endian at fixed offsets, so
+//! that garbage collection decides by them without decoding the rest. The other numbers are
+//! varints. Timestamps among these are differences, because most timestamps of a record are close
+//! to each other. A delete resets version, create_ts and lease, so a deleted record does not carry
+//! them.
 //!
-//! The formats never change (`docs/storage-format.md`). Records of the lock family are
-//! the business of the crate `txn`, which alone writes and reads them.
+//! The formats never change (`docs/storage-format.md`). Only the crate `txn` writes and reads
+//! records of the lock family.
 
 use bytes::Bytes;
 
 use crate::{Error, Result, varint};
 
-/// Longest value that stands in its record; a longer one goes to the value family, so that an
-/// overwrite moves a small record from `current` to `history` and not the value with it. At 256
-/// bytes inline an overwrite is cheaper than with versions side by side, at 2 KiB it is not
-/// (docs/architecture.md, D4); between them the second lookup of a read decides.
+/// Longest value that stands in its record, in bytes. A longer one goes to the value family, so
+/// that an overwrite moves only a small record from `current` to `history`. At 256 bytes inline an
+/// overwrite is cheaper than with versions side by side, at 2 KiB it is not (docs/architecture.md,
+/// D4). Between the two, the second lookup of a read decides.
 pub const INLINE_VALUE_BYTES_MAX: usize = 512;
 
-/// Figures that no record of ours has, but a damaged one may: whoever counts on from them, or adds
-/// them up, must not overflow.
+/// Upper limits of numbers in a record. No sound record exceeds them, but a damaged one may, and
+/// code that adds to these numbers must not overflow.
 const VERSION_MAX: u64 = u64::MAX >> 1;
 const REFERENCE_BYTES_MAX: u64 = 1 << 40;
 
@@ -41,20 +42,21 @@ const REFERENCE: u8 = 2;
 /// Format, two timestamps, kind and five varints of a typical record; a hint for allocation.
 const OVERHEAD_BYTES: usize = 32;
 
-/// What a version did to its key.
+/// Value of a version, or the mark of a delete.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordValue {
     Deleted,
     /// At most [`INLINE_VALUE_BYTES_MAX`] bytes.
     Inline(Bytes),
-    /// The value stands in the value family under the record's start_ts.
+    /// The value is in the value family, under the record's start_ts.
     Reference {
         bytes: u64,
     },
 }
 
 impl RecordValue {
-    /// How a record holds this value. A reference obliges the caller to write the value family too.
+    /// Representation of this value in a record. For a reference the caller must write the value
+    /// family too.
     pub fn of(value: &Bytes) -> Self {
         if value.len() <= INLINE_VALUE_BYTES_MAX {
             RecordValue::Inline(value.clone())
@@ -70,15 +72,15 @@ impl RecordValue {
 /// `version` and `lease_id` are 0; of any other `version` is at least 1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// When it was committed.
+    /// Commit timestamp.
     pub mod_ts: u64,
-    /// The timestamp that the transaction began with; tells a repeated command from a new one.
+    /// Timestamp at which the transaction began; distinguishes a repeated command from a new one.
     pub start_ts: u64,
     /// mod_ts of the version that created the key.
     pub create_ts: u64,
-    /// 1 when created, +1 for each write since.
+    /// 1 when created, one more for each write since.
     pub version: u64,
-    /// 0: not attached to a lease.
+    /// 0 if no lease is attached.
     pub lease_id: u64,
     pub value: RecordValue,
 }
@@ -88,7 +90,7 @@ impl Record {
         self.value == RecordValue::Deleted
     }
 
-    /// As it stands in the current family.
+    /// Encodes the record for the current family.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(OVERHEAD_BYTES + self.inline().len());
         out.push(FORMAT);
@@ -96,15 +98,16 @@ impl Record {
         out.into()
     }
 
-    /// Reads what stands in the current family. An inline value shares the stored bytes.
+    /// Decodes a record of the current family. An inline value shares the stored bytes.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it is not what [`Record::encode`] made.
+    /// [`Error::Damaged`] if [`Record::encode`] did not make these bytes.
     pub fn decode(stored: &Bytes) -> Result<Self> {
         Self::decode_with(stored, |value| stored.slice_ref(value))
     }
 
-    /// As [`Record::decode`], for bytes that are only lent, as by a scan: copies an inline value.
+    /// Decodes like [`Record::decode`], from borrowed bytes such as those of a scan: copies an
+    /// inline value.
     pub fn decode_slice(stored: &[u8]) -> Result<Self> {
         Self::decode_with(stored, Bytes::copy_from_slice)
     }
@@ -156,18 +159,18 @@ impl Record {
     }
 }
 
-/// A version that a later one took the place of.
+/// A version that a later one superseded.
 ///
 /// Invariant: `end_ts > record.mod_ts`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HistoryRecord {
     pub record: Record,
-    /// mod_ts of the version that took its place: reads at this timestamp and later do not see it.
+    /// mod_ts of the superseding version: reads at this timestamp and later do not see this one.
     pub end_ts: u64,
 }
 
 impl HistoryRecord {
-    /// As it stands in the history family.
+    /// Encodes the record for the history family.
     pub fn encode(&self) -> Bytes {
         let (mod_ts, end_ts) = (self.record.mod_ts, self.end_ts);
         assert!(mod_ts < end_ts, "a version of {mod_ts} superseded at {end_ts}");
@@ -178,15 +181,15 @@ impl HistoryRecord {
         out.into()
     }
 
-    /// Reads what stands in the history family. An inline value shares the stored bytes.
+    /// Decodes a record of the history family. An inline value shares the stored bytes.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it is not what [`HistoryRecord::encode`] made.
+    /// [`Error::Damaged`] if [`HistoryRecord::encode`] did not make these bytes.
     pub fn decode(stored: &Bytes) -> Result<Self> {
         Self::decode_with(stored, |value| stored.slice_ref(value))
     }
 
-    /// As [`HistoryRecord::decode`], for bytes that are only lent: copies an inline value.
+    /// Decodes like [`HistoryRecord::decode`], from borrowed bytes: copies an inline value.
     pub fn decode_slice(stored: &[u8]) -> Result<Self> {
         Self::decode_with(stored, Bytes::copy_from_slice)
     }
@@ -202,13 +205,13 @@ impl HistoryRecord {
     }
 }
 
-/// Record beside a superseded version, under the start_ts of the command that wrote it: so that one
-/// lookup tells whether a command wrote the key, however often it was written since.
+/// Record beside a superseded version, under the start_ts of the command that wrote the version.
+/// One lookup then tells whether a command wrote the key, however many writes followed.
 ///
 /// Invariant: `end_ts > mod_ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StartRecord {
-    /// As that of the version: the record goes when the version may go.
+    /// end_ts of the version: the record may go when the version may go.
     pub end_ts: u64,
     /// The version's commit timestamp.
     pub mod_ts: u64,
@@ -221,8 +224,10 @@ impl StartRecord {
         [&[BY_START_FORMAT][..], &end_ts.to_be_bytes(), &mod_ts.to_be_bytes()].concat().into()
     }
 
+    /// Decodes a record.
+    ///
     /// # Errors
-    /// [`Error::Damaged`] if it is not what [`StartRecord::encode`] made.
+    /// [`Error::Damaged`] if [`StartRecord::encode`] did not make these bytes.
     pub fn decode(stored: &[u8]) -> Result<Self> {
         let numbers = || {
             let (format, mut rest) = stored.split_first()?;

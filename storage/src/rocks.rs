@@ -1,13 +1,13 @@
 //! The applied state on disk: one RocksDB for all ranges of a node.
 //!
-//! Its write-ahead log is off, because the raft log is one already (design D3). Memtables of all
-//! families are flushed together (atomic flush), so what a crash leaves is the state as of some
-//! batch: that of the last flush, whether it was asked for or RocksDB made it for want of memory.
+//! RocksDB's write-ahead log is off, because the raft log is one already (design D3). The memtables
+//! of all families are flushed together (atomic flush). So a crash leaves the state as of some
+//! batch: that of the last flush, whether it was requested or RocksDB began it for lack of memory.
 //!
 //! ```text
 //! state/      the RocksDB
 //! staging/N/  sorted files of staged snapshot N
-//! staging/install   there while an install is under way, see `install`
+//! staging/install   redo record of an install in progress, see `install`
 //! ```
 
 mod collect;
@@ -39,22 +39,21 @@ use crate::{
     StagedSnapshot, Staging, StateEngine, Write, WriteBatch,
 };
 
-/// Above every key that is stored: no user key is longer than 8 KiB, and an escaped key that is all
-/// `ff` goes on with `00`. RocksDB wants an end of a deleted span.
+/// Key above every stored key: no user key is longer than 8 KiB, and an escaped key that is all
+/// `ff` goes on with `00`. RocksDB requires an end of a deleted span.
 const ABOVE_ALL_KEYS: &[u8] = &[0xff; 8 * 1024 + 1];
 
-/// Spans that seem smaller than this are measured by reading them: the estimate does not know what
-/// is in memory.
+/// Estimated size below which a span is measured by reading it: the estimate leaves out memtables.
 const SMALL_SPAN_BYTES: u64 = 1 << 20;
 
 /// The applied state of a node in `data_dir/state`. All methods may be called from any thread.
 ///
-/// Dropped in good order it is flushed, but an error of that flush is lost: flush before.
+/// Dropping the state flushes it, but an error of that flush is lost: flush before.
 pub struct RocksState {
     engine: Arc<Engine>,
 }
 
-/// What the state shares with its snapshots and with staging.
+/// Database and options that the state shares with its snapshots and stagings.
 struct Engine {
     db: DB,
     options: StateOptions,
@@ -62,24 +61,25 @@ struct Engine {
     staging_dir: PathBuf,
     read_options: ReadOptions,
     write_options: WriteOptions,
-    /// Held for writing while an install becomes visible, which RocksDB does family by family.
+    /// Locked for writing while an install becomes visible, which RocksDB does family by family.
     view: RwLock<()>,
-    /// One install at a time: there is one file that says what it does.
+    /// Held through an install. One at a time: there is one file for the redo record.
     installing: Mutex<()>,
     staged: Mutex<BTreeMap<u64, StagedFiles>>,
     next_staged_id: AtomicU64,
-    /// The last flush found the disk full.
+    /// True if the last flush found the disk full.
     full: AtomicBool,
     filters: Arc<Filters>,
 }
 
 impl RocksState {
-    /// Opens the state in `data_dir/state`, or makes it; finishes an install that a crash cut off
-    /// and throws away what was staged.
+    /// Opens the state in `data_dir/state`, or creates it. Finishes an install that a crash
+    /// interrupted, and deletes staged records.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a file is damaged, as far as opening reads it: see
-    /// [`StateOptions::verify_bytes_max`]; [`Error::Refused`] if another process has it open.
+    /// [`StateOptions::verify_bytes_max`]; [`Error::Refused`] if another process has the state
+    /// open.
     pub fn open(data_dir: &Path, options: StateOptions) -> Result<Self> {
         let state_dir = data_dir.join("state");
         let staging_dir = data_dir.join("staging");
@@ -118,10 +118,10 @@ impl RocksState {
         Ok(state)
     }
 
-    /// Reads every record and with it checks every block of every file.
+    /// Reads every record, and so checks every block of every file.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] at the first that does not check out, naming the file.
+    /// [`Error::Corrupt`] with the file's name at the first block with a wrong checksum.
     pub fn verify(&self) -> Result<()> {
         for cf in ColumnFamily::ALL {
             let mut options = ReadOptions::default();
@@ -132,19 +132,20 @@ impl RocksState {
         Ok(())
     }
 
-    /// Rewrites the files that hold the span in one family now, not when RocksDB finds it worth its
-    /// while. Blocks.
+    /// Rewrites the files that hold the span in one family now, without waiting for RocksDB's own
+    /// compaction. Blocks.
     pub fn compact(&self, cf: ColumnFamily, span: &Span) {
         let (start, end) = (Some(&span.start[..]), Some(delete_end(span)));
         self.engine.db.compact_range_cf(self.engine.family(cf), start, end);
     }
 
-    /// Bytes of writes that no flush has covered yet; a little more than their files will have. Cheap.
+    /// Bytes of writes that no flush has covered yet; a little more than their files will have.
+    /// Cheap.
     pub fn memtable_bytes(&self) -> u64 {
         stats::memtable_bytes(&self.engine)
     }
 
-    /// Figures for people and metrics.
+    /// Statistics for people and metrics.
     pub fn stats(&self) -> StateStats {
         StateStats::read(&self.engine)
     }
@@ -177,10 +178,11 @@ impl Engine {
         self.filters.collector.carry(|| self.flush_unless_full())
     }
 
-    /// RocksDB recovers from a full disk by itself: every five seconds it looks for room for a
-    /// memtable, waits for all flushes to end and makes them again. A flush that is asked for
-    /// meanwhile fails, but is queued before it does, so a caller that tries again and again would
-    /// keep it waiting for ever. An empty write asks how it stands and queues nothing.
+    /// Flushes, unless RocksDB is still recovering from a full disk. RocksDB recovers by itself:
+    /// every five seconds it looks for room for a memtable, waits for all flushes to end and
+    /// repeats them. A flush requested meanwhile is queued and then fails, so a caller that retries
+    /// would keep the recovery waiting for ever. An empty write shows whether the disk is still
+    /// full, and queues nothing.
     fn flush_unless_full(&self) -> Result<()> {
         if self.full.load(Ordering::Acquire) {
             self.write(WriteBatch::default())?;
@@ -201,7 +203,7 @@ impl Engine {
     }
 }
 
-/// The end of the span as RocksDB takes it.
+/// The end of the span in the form that RocksDB takes.
 fn delete_end(span: &Span) -> &[u8] {
     if span.end.is_empty() { ABOVE_ALL_KEYS } else { &span.end }
 }
@@ -284,7 +286,7 @@ impl StateEngine for RocksState {
     }
 }
 
-/// A lock whose holder panicked: the state it guards cannot be trusted any more.
+/// Error for a lock whose holder panicked: the guarded state cannot be trusted any more.
 fn poisoned<T>(_: std::sync::PoisonError<T>) -> Error {
     Error::Io("a thread panicked while it changed the state".into())
 }

@@ -1,14 +1,15 @@
-//! A range's records on their way to another node, in chunks that are checked at the far end.
+//! Stream of a range's records to another node, in chunks that the receiver checks.
 //!
-//! The sender reads a [`Span`] out of a state that does not move ([`ChunkReader`]), but for what
-//! compaction drops: whoever drives the reader sees to it that this is nothing that the receiver needs,
-//! or does not end the stream (`Compaction::collected_up_to`). The receiver checks each chunk before it
-//! stages its records ([`ChunkReceiver`]), and the whole before the staged snapshot gets a name. Wire
-//! messages are made of chunks by the server, and by nobody in the simulator; what is checked is the
-//! same.
+//! The sender reads a [`Span`] from an unchanging view of the state ([`ChunkReader`]). Compaction
+//! may still drop records from the view. The caller of the reader ensures that the receiver needs
+//! none of them, or does not finish the stream (`Compaction::collected_up_to`). The receiver checks
+//! each chunk before it stages the chunk's records ([`ChunkReceiver`]), and the whole stream before
+//! the staged snapshot gets a name. The server converts chunks to wire messages; the simulator does
+//! not. Both make the same checks.
 //!
-//! Invariants of a stream: families in the order of [`ColumnFamily::DATA`], keys ascending within
-//! them, every key within the span, every chunk of one family and never empty.
+//! Invariants of a stream: families come in the order of [`ColumnFamily::DATA`], with keys
+//! ascending within them; every key is within the span; every chunk has one family and is never
+//! empty.
 
 use std::sync::Arc;
 
@@ -16,9 +17,9 @@ use bytes::Bytes;
 
 use crate::{ColumnFamily, Direction, Error, Reader, Result, Span, StagedSnapshot, Staging};
 
-/// A chunk ends with the record that reaches this. Large enough that a seek and a message each cost
-/// little against it, small enough that a stream holds little memory and that the default limit on
-/// a gRPC message, 4 MiB, leaves room for the longest record.
+/// Bytes at which a chunk ends, including the record that reaches them. Large enough that a seek
+/// and a message each cost little in comparison. Small enough that a stream holds little memory and
+/// that the default limit on a gRPC message, 4 MiB, leaves room for the longest record.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 
 /// Records of one family, in key order.
@@ -26,11 +27,11 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 pub struct Chunk {
     pub cf: ColumnFamily,
     pub records: Vec<(Bytes, Bytes)>,
-    /// See [`chunk_crc32`].
+    /// Checksum by [`chunk_crc32`].
     pub crc32: u32,
 }
 
-/// What the whole stream held, sent behind its last chunk.
+/// Totals of a whole stream, sent behind its last chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotTotals {
     pub records: u64,
@@ -52,7 +53,7 @@ pub fn chunk_crc32(cf: ColumnFamily, records: &[(Bytes, Bytes)]) -> u32 {
     crc.finalize()
 }
 
-/// Counts and sums chunks, the same at both ends.
+/// Running totals of chunks, computed in the same way at both ends.
 #[derive(Default)]
 struct Totals {
     records: u64,
@@ -70,13 +71,13 @@ impl Totals {
     }
 }
 
-/// Reads a span as chunks. Between two chunks nothing of the engine is held but the reader.
+/// Reads a span as chunks. Between two chunks it holds only the reader of the engine.
 pub struct ChunkReader {
     state: Arc<dyn Reader>,
     span: Span,
-    /// Place in [`ColumnFamily::DATA`] of the family that is being read.
+    /// Index in [`ColumnFamily::DATA`] of the family being read.
     family: usize,
-    /// Where the next chunk of it begins.
+    /// Lower bound of the next chunk's keys.
     from: Bytes,
     totals: Totals,
 }
@@ -87,7 +88,7 @@ impl ChunkReader {
         Self { state, span, family: 0, from, totals: Totals::default() }
     }
 
-    /// The next chunk; `None` behind the last.
+    /// Reads the next chunk; `None` behind the last.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         while let Some(cf) = ColumnFamily::DATA.get(self.family).copied() {
             let records = self.read(cf)?;
@@ -117,14 +118,15 @@ impl ChunkReader {
         Ok(records)
     }
 
-    /// What was read. All chunks must have been taken.
+    /// Returns the totals of the stream. All chunks must have been read.
     pub fn finish(self) -> SnapshotTotals {
         assert_eq!(self.family, ColumnFamily::DATA.len(), "chunks are left");
         self.totals.finish()
     }
 }
 
-/// Checks chunks and stages their records. Dropped before it has finished, it leaves nothing behind.
+/// Checks chunks and stages their records. If it is dropped before it has finished, nothing is left
+/// behind.
 pub struct ChunkReceiver {
     staging: Box<dyn Staging>,
     span: Span,
@@ -134,14 +136,16 @@ pub struct ChunkReceiver {
 }
 
 impl ChunkReceiver {
-    /// Of records within the span; any other would end up in a range that it does not belong to.
+    /// Receives records of the span; any other would end up in a range that it does not belong to.
     pub fn new(staging: Box<dyn Staging>, span: Span) -> Self {
         Self { staging, span, last: None, totals: Totals::default() }
     }
 
+    /// Checks a chunk and stages its records.
+    ///
     /// # Errors
-    /// [`Error::Corrupt`] if the chunk is not what a [`ChunkReader`] could have sent next; whatever
-    /// the staging answers.
+    /// [`Error::Corrupt`] if a [`ChunkReader`] could not have sent the chunk next; errors of the
+    /// staging.
     pub fn add(&mut self, chunk: &Chunk) -> Result<()> {
         let Chunk { cf, records, crc32 } = chunk;
         let found = chunk_crc32(*cf, records);
@@ -176,10 +180,10 @@ impl ChunkReceiver {
         Ok(())
     }
 
-    /// Checks the whole and makes it durable.
+    /// Checks the totals and makes the staged records durable.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if records are missing; whatever the staging answers.
+    /// [`Error::Corrupt`] if records are missing; errors of the staging.
     pub fn finish(self, sent: SnapshotTotals) -> Result<StagedSnapshot> {
         let received = self.totals.finish();
         if received != sent {

@@ -6,8 +6,8 @@ use crate::Span;
 
 pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// `[start, end)` as an ordered map takes it, an empty `end` having no end; `None` if no key can be
-/// in it, which the map would take for a mistake.
+/// Converts `[start, end)` to bounds of an ordered map; an empty `end` has no end. `None` if no key
+/// can be in it: the map panics on such bounds.
 pub(crate) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
     if end.is_empty() {
         return Some((Bound::Included(start), Bound::Unbounded));
@@ -16,7 +16,7 @@ pub(crate) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
 }
 
 impl Span {
-    /// Every key there is.
+    /// The span of all keys.
     pub fn everything() -> Self {
         Self::default()
     }
@@ -25,7 +25,7 @@ impl Span {
         *self.start <= *key && (self.end.is_empty() || *key < *self.end)
     }
 
-    /// True if no key can be in it.
+    /// True if no key can be in the span.
     pub fn is_empty(&self) -> bool {
         !self.end.is_empty() && self.start >= self.end
     }

@@ -1,9 +1,9 @@
-//! One number for the data of a span, to compare replicas by.
+//! Hash of the data in a span, to compare replicas by.
 
 use crate::{ColumnFamily, Direction, Reader, Result, Span, is_collectable};
 
 /// FNV-1a, 64 bits: the same in every process and for ever, which the standard hasher does not
-/// promise. It finds differences, it does not withstand an adversary.
+/// promise. It finds differences, and does not withstand an adversary.
 struct Fnv(u64);
 
 impl Fnv {
@@ -17,15 +17,15 @@ impl Fnv {
     }
 }
 
-/// Hash of every record of the span in [`ColumnFamily::DATA`]: equal for replicas that applied the
-/// same entries, as long as no compaction filter has dropped anything.
+/// Hashes every record of the span in [`ColumnFamily::DATA`]. The result is equal for replicas that
+/// applied the same entries, as long as no compaction filter has dropped anything.
 pub fn state_hash(state: &dyn Reader, span: &Span) -> Result<u64> {
     state_hash_above(state, span, 0)
 }
 
-/// As [`state_hash`], without what compaction may have dropped under this bound or a lower one: equal
-/// for replicas that applied the same entries, whatever their files have gone through, if `bound` is
-/// at least as high as the bound of each of them in the span.
+/// Hashes like [`state_hash`], without records that compaction may have dropped under this bound or
+/// a lower one. The result is equal for replicas that applied the same entries, whatever their
+/// compactions, if `bound` is no lower than the bound of each replica in the span.
 pub fn state_hash_above(state: &dyn Reader, span: &Span, bound: u64) -> Result<u64> {
     let mut hash = Fnv(Fnv::OFFSET);
     for cf in ColumnFamily::DATA {

@@ -1,4 +1,5 @@
-//! Numbers of seven bits a byte, the lowest first; the top bit says that more follow.
+//! Variable-length numbers (LEB128): seven bits a byte, the lowest first; the top bit says that
+//! more follow.
 
 /// Bytes of the largest number.
 const BYTES_MAX: usize = 10;
@@ -11,8 +12,8 @@ pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Takes a number off the front; `None` if none stands there, or one that is longer than it needs
-/// to be: every number has one spelling, so equal records have equal bytes.
+/// Takes a number off the front. `None` if there is none, or if it is longer than needed: every
+/// number has one encoding, so equal records have equal bytes.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for place in 0..BYTES_MAX {

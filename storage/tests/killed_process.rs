@@ -1,6 +1,6 @@
-//! A process that is killed while it writes leaves what it was told is durable, and no half of
-//! anything. In a test binary of its own: until a child that is being started has become another
-//! program, it holds the locks of every directory that its parent has open.
+//! Kill tests of a writing process: everything that it reported durable is there afterwards, and
+//! nothing is there in half. In a test binary of its own: a child that is being started holds the
+//! locks of every directory that its parent has open, until it has become another program.
 #![cfg(feature = "disk")]
 
 use std::io::{BufRead, BufReader, Write as _};
@@ -18,8 +18,8 @@ const DIR: &str = "RANGEDB_TEST_KILLED_WRITER";
 const FLUSH_EVERY: u64 = 100;
 
 fn open(dir: &Path) -> (RocksState, RaftEngineLog) {
-    // Small memtables: RocksDB flushes by itself too, between the flushes that are asked for, and
-    // for the sake of one family, which is written more than the others.
+    // Small memtables: RocksDB flushes by itself too, between the requested flushes, because one
+    // family is written more than the others.
     let options = StateOptions::default();
     let options = StateOptions { memtable_bytes: 64 << 10, memtables_bytes: 128 << 10, ..options };
     let state = RocksState::open(dir, options).unwrap();
@@ -32,8 +32,8 @@ fn counter(state: &RocksState, cf: ColumnFamily) -> u64 {
     value.map_or(0, |value| u64::from_be_bytes(value[..].try_into().unwrap()))
 }
 
-/// Not a test by itself: what the test below starts and kills. Writes the same number to all
-/// families and to the log, one by one, and says what is durable.
+/// Writer process that the test below starts and kills; not a test by itself. Writes the same
+/// number to all families and to the log, one by one, and prints what is durable.
 #[test]
 fn the_writer_that_is_killed() {
     let Some(dir) = std::env::var_os(DIR) else { return };
@@ -80,8 +80,8 @@ fn a_killed_process_leaves_what_was_durable_and_no_half_of_a_batch() {
                 flushed = index.parse().unwrap();
                 since_flush = 0;
             }
-            // Far enough behind a flush that RocksDB has made one by itself. What the writer says
-            // until it is dead is read too.
+            // Kill far enough behind a flush that RocksDB has made one by itself. Lines that the
+            // writer prints until it is dead are read too.
             if flushed > 0 && since_flush == 65 + 5 * life {
                 writer.kill().unwrap();
             }

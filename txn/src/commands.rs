@@ -30,10 +30,10 @@ use crate::lock::Lock;
 
 /// Reason why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {
-    /// The command breaks a rule, a condition does not hold, or what it needs is damaged: the same
-    /// on every replica that has the same bytes.
+    /// Reply to the sender: the command breaks a rule, a condition does not hold, or a record that
+    /// it needs is damaged. The same on every replica that has the same bytes.
     Reply(command_reply::Body),
-    /// The engine could not answer: only this replica's trouble, so nothing may be replied.
+    /// The engine failed. Only this replica is affected, so nothing may be replied.
     Engine(Error),
 }
 
@@ -42,7 +42,7 @@ impl Stop {
         Stop::Reply(command_reply::Body::Invalid(reason.into()))
     }
 
-    /// A limit that a command exceeds: its name and its figure.
+    /// Refuses a command that exceeds a limit, with the limit's name and figure.
     pub(crate) fn too_large(what: impl Into<String>, limit: usize) -> Self {
         let (what, limit) = (what.into(), limit as u64);
         Stop::Reply(command_reply::Body::TooLarge(TooLarge { what, limit }))
@@ -61,7 +61,7 @@ impl Stop {
         Stop::Reply(aborted(key))
     }
 
-    /// The transaction was committed before.
+    /// Ends a command because its transaction is already committed.
     fn committed(commit_ts: u64) -> Self {
         Stop::Reply(committed(commit_ts))
     }
@@ -76,18 +76,18 @@ impl From<Error> for Stop {
     }
 }
 
-/// The reply about a transaction over ranges that is committed.
+/// Returns the reply about a transaction over ranges that is committed.
 fn committed(commit_ts: u64) -> command_reply::Body {
     command_reply::Body::Committed(Committed { commit_ts, ..Default::default() })
 }
 
-/// The reply about a transaction that was rolled back.
+/// Returns the reply about a transaction that was rolled back.
 fn aborted(key: &[u8]) -> command_reply::Body {
     let key = Bytes::copy_from_slice(key);
     command_reply::Body::Aborted(TransactionAborted { key })
 }
 
-/// The reply that refuses a command which its sender should not have sent.
+/// Returns the reply that refuses an invalid command.
 pub(crate) fn invalid_reply(reason: impl Into<String>) -> CommandReply {
     CommandReply { body: Some(command_reply::Body::Invalid(reason.into())) }
 }

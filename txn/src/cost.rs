@@ -1,5 +1,5 @@
-//! Cost of a command, as an upper bound that follows from the command alone: for admission, and for
-//! packing commands into log entries.
+//! Cost of a command: an upper bound that follows from the command alone. Used for admission
+//! control and to pack commands into log entries.
 
 use rangedb_proto::v1::command::Body;
 use rangedb_proto::v1::{Command, CommitOneRange, Operation, Prewrite, ReadCheck, operation};
@@ -8,18 +8,19 @@ use crate::commands::resolve_locks::RESOLVE_WALK_MAX;
 use crate::garbage::GARBAGE_WALK_MAX;
 use crate::limits::COMMAND_WALK_MAX;
 
-/// Upper bound of one command's cost where it is evaluated.
+/// Upper bound of the cost of evaluating one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
     /// Records that the command may touch at most: one for each condition, operation, key or read
-    /// of a key, and all that it may walk over if it names spans.
+    /// of a key. A command that names spans adds all records that it may walk over.
     pub records: u32,
-    /// The command writes no new values: it deletes, ends transactions or drops garbage. On a full
-    /// disk such commands are what makes room.
+    /// True if the command writes no new values: it deletes, ends transactions or drops garbage. On
+    /// a full disk, only such commands free space.
     pub frees_space: bool,
 }
 
-/// The command's cost. A command of an unknown kind is refused before it touches anything.
+/// Returns the command's cost. A command of an unknown kind costs 0: it is refused before it
+/// touches anything.
 pub fn cost(command: &Command) -> Cost {
     let (records, frees_space) = match &command.body {
         None => (0, false),
@@ -36,7 +37,7 @@ pub fn cost(command: &Command) -> Cost {
         Some(Body::HeartbeatLock(_)) => (1, false),
         Some(Body::AcquireLocks(acquire)) => (acquire.keys.len(), false),
         Some(Body::CollectGarbage(collect)) if collect.collect_below_ts == 0 => (1, true),
-        // A walk over each of three families.
+        // One walk over each of three families.
         Some(Body::CollectGarbage(_)) => (3 * GARBAGE_WALK_MAX, true),
     };
     Cost { records: u32::try_from(records).unwrap_or(u32::MAX), frees_space }
@@ -54,7 +55,8 @@ fn is_delete_range(operation: &Operation) -> bool {
     matches!(operation.body, Some(operation::Body::DeleteRange(_)))
 }
 
-/// A command without operations makes no room, and has no claim to what is kept for those that do.
+/// True if the operations only delete, and there is one. A command without operations frees no
+/// space, so it has no claim to the reserve for commands that do.
 fn only_deletes(operations: &[Operation]) -> bool {
     let deletes = |operation: &Operation| match &operation.body {
         Some(operation::Body::Delete(_) | operation::Body::DeleteRange(_)) => true,

@@ -1,35 +1,36 @@
-//! Garbage of a range: records that nobody asks for any more, and where they stand.
+//! Garbage of a range: records that no read or command needs any more.
 //!
-//! Two timestamps rule this (`floors.rs`). Nothing is read below the floor, and below
-//! *collect_below*, which is never above it, no transaction has a lock in any range and none can
-//! take one. So a range drops what no read at or above collect_below sees and what only transactions
-//! from below it could ask for:
+//! Two timestamps decide this (`floors.rs`). Nothing is read below the floor. Below
+//! *collect_below*, which is never above the floor, no transaction has a lock in any range and none
+//! can take one. So a range drops records that no read at or above collect_below sees, and records
+//! that only transactions from below it could ask for:
 //!
 //! ```text
-//! history   a version that ended below, with its value if that stands apart, and what tells
-//!           which command wrote it
+//! history   a version that ended below, with its value if that stands in `value`, and the record
+//!           that finds the version by its start_ts
 //! current   a deleted version from below; its older versions ended below too
 //! lock      an outcome record of a transaction that started below
 //! ```
 //!
-//! All three are *strictly* below. A command that started at collect_below itself may still be
-//! repeated, and what it replaced is needed to answer it as the first time.
+//! In all three, below means *strictly* below. A command that started at collect_below itself may
+//! still be repeated, and the versions that it replaced are needed to repeat its answer.
 //!
-//! # Replicas may differ in this
+//! # Replicas may differ in garbage
 //!
-//! A compaction may drop records of `history` and `current` by the same rule on one replica and not
-//! yet on another (give it `collect_below - 1`, the last timestamp that nobody reads at). So nothing
-//! that a command decides may rest on them: commands take a deleted version from below for none, and
-//! count it nowhere. Records of the lock family are dropped here alone; therefore a walk looks for
-//! them first, with a bound of its own that the other families have no part in, and every replica
-//! drops the same.
+//! Compaction drops records of `history` and `current` by the same rule, on one replica sooner than
+//! on another. (Its bound is `collect_below - 1`, the last timestamp at which nobody reads.) So no
+//! decision of a command may depend on these records: commands treat a deleted version from below
+//! as absent, and do not count it.
+//!
+//! Records of the lock family are dropped by commands alone. So that every replica drops the same
+//! ones, a walk looks for them first, with bounds of its own that no other family uses up.
 //!
 //! # The walk
 //!
-//! A record that is damaged stays where it is, for somebody to find, and holds up nothing.
+//! A damaged record stays where it is, so that it can be found, and does not stop the walk.
 //!
-//! It costs a few records for each key, however many versions from above a key has: of its versions
-//! a walk looks at the newest few and then seeks those from below.
+//! A walk costs a few records for each key, however many versions the key has above collect_below.
+//! It looks at the newest few of them and then seeks those below.
 
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
@@ -41,38 +42,39 @@ use rangedb_storage::{
 
 use crate::outcome_record::Outcome;
 
-/// Records of one family that one command may walk over: with three families, some milliseconds of
-/// apply.
+/// Records of one family that one command may walk over. With three families, that takes some
+/// milliseconds of apply.
 pub const GARBAGE_WALK_MAX: usize = 1024;
 
-/// Bytes of the records that one command may drop from one family: each is read before it goes, and
-/// its key stands in the write batch.
+/// Bytes of the records that one command may drop from one family. Each record is read before it is
+/// dropped, and its key stands in the write batch.
 pub const GARBAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Versions of a key that a walk looks at before it seeks those that may be dropped: few enough to
-/// make a hot key cheap, enough to spare most keys the seek.
+/// Versions of a key that a walk looks at before it seeks those that may be dropped. Few enough to
+/// keep a hot key cheap, and enough to save most keys the seek.
 const NEWER_VERSIONS_MAX: usize = 4;
 
-/// True if a deleted version, the newest of its key, is as good as none.
+/// True if a key's newest version is a deletion from below `collect_below`, which commands treat as
+/// absent.
 pub(crate) fn is_spent(current: &Record, collect_below: u64) -> bool {
     current.is_deleted() && current.mod_ts < collect_below
 }
 
-/// What a walk found in a span.
+/// Garbage that a walk found in a span.
 #[derive(Default)]
 pub(crate) struct Garbage {
     /// Stored keys to delete.
     pub(crate) stored: Vec<(ColumnFamily, Bytes)>,
-    /// The first and the last user key that something was found at.
+    /// First and last user key with garbage.
     pub(crate) keys: Option<(Bytes, Bytes)>,
-    /// Where to go on, if a bound ended the walk. Either behind the span's start, or something was
-    /// found at it.
+    /// User key at which the next walk begins, if a bound ended this one. It is above the start of
+    /// the span, unless the walk found garbage there.
     pub(crate) next: Option<Bytes>,
 }
 
 impl Garbage {
-    /// What may be dropped below `collect_below` at user keys `[start, end)`; an empty end has no
-    /// end.
+    /// Finds what may be dropped below `collect_below` at user keys `[start, end)`; an empty end
+    /// has no end.
     pub(crate) fn find(
         reader: &dyn Reader,
         (start, end): (&[u8], &[u8]),
@@ -108,21 +110,21 @@ impl Garbage {
     }
 }
 
-/// What [`garbage_ahead`] found.
+/// Result of [`garbage_ahead`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GarbageAhead {
-    /// User keys `[start, end)` with something to drop: worth a `CollectGarbage`.
+    /// User keys `[start, end)` with garbage: worth a `CollectGarbage`.
     pub worth: Option<(Bytes, Bytes)>,
-    /// Where to look next, once what is worth it was collected. `None`: that was all.
+    /// Key at which to look next, after `worth` was collected; `None` if nothing is left.
     pub next: Option<Bytes>,
 }
 
-/// Looks whether there is anything to collect at user keys `[from, end)` of a range; an empty end is
-/// the last key of all. Walks over about `walk_max` records of each family at most.
+/// Looks for garbage at user keys `[from, end)` of a range; an empty end has no end. Walks over
+/// about `walk_max` records of each family at most.
 ///
 /// # Errors
 ///
-/// The engine's alone.
+/// Only errors of the storage engine.
 pub fn garbage_ahead(
     reader: &dyn Reader,
     from: &[u8],
@@ -142,7 +144,7 @@ struct Pass<'a> {
     collect_below: u64,
     walk_left: usize,
     bytes_left: usize,
-    /// The user key that the walk is at.
+    /// The user key at which the walk is.
     key: Option<Bytes>,
     next: Option<Bytes>,
     garbage: &'a mut Garbage,
@@ -157,14 +159,15 @@ impl<'a> Pass<'a> {
             if !self.may_look_at(&key) {
                 break;
             }
-            // In front of outcome records stands the lock; behind them, a range's record.
+            // The key's lock stands before its outcome records, a range record after them. Both are
+            // skipped.
             let Some(start_ts) = Outcome::parse_start_ts(behind) else { continue };
             if start_ts < self.collect_below {
                 if !self.drop(ColumnFamily::Lock, stored_key, stored) {
                     break;
                 }
             } else {
-                // The others of the key started later still.
+                // The key's remaining outcome records have a higher start_ts.
                 records = self.records(ColumnFamily::Lock, &keys::key_span(&key).end)?;
             }
         }
@@ -194,7 +197,8 @@ impl<'a> Pass<'a> {
                         }
                         continue;
                     }
-                    // Most others started later still; those that did not go with the next walk.
+                    // The remaining records of this kind have a higher start_ts, so most of them
+                    // stay. A later walk drops the others.
                     newer += 1;
                     if newer == NEWER_VERSIONS_MAX || start_ts >= self.collect_below {
                         newer = 0;
@@ -240,13 +244,13 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The family's records from a stored key to the end of the span.
+    /// Returns the family's records from a stored key to the end of the span.
     fn records(&self, cf: ColumnFamily, from: &[u8]) -> Result<Box<dyn Records + 'a>> {
         self.reader.scan(cf, from, &self.span.end, Direction::Forward)
     }
 
-    /// True if the bounds allow one more record. What is left of a key is always looked at, so that the
-    /// next walk begins at a key that this one has not seen, unless it found something there.
+    /// True if the bounds allow one more record. The rest of a key is always looked at, so a walk
+    /// that found no garbage ends at a key that it has not seen, and the next walk makes progress.
     fn may_look_at(&mut self, key: &Bytes) -> bool {
         if self.key.as_ref() != Some(key) {
             if self.walk_left == 0 || self.bytes_left == 0 {
@@ -259,7 +263,8 @@ impl<'a> Pass<'a> {
         true
     }
 
-    /// Notes a record of the key that the walk is at. False: the bounds end the walk in front of it.
+    /// Adds a record of the walk's current key to the garbage. False if a bound ends the walk
+    /// before it.
     fn drop(&mut self, cf: ColumnFamily, stored_key: &[u8], stored: &[u8]) -> bool {
         let key = self.key.as_ref().expect("the walk is at a key");
         let bytes = stored_key.len() + stored.len();

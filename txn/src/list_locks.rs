@@ -1,5 +1,5 @@
-//! Listing of the locks in a span: for people who look for what is in the way, and for whoever has to
-//! know that none from before some time is left.
+//! Listing of the locks in a span. Operators use it to find the lock that blocks them. Garbage
+//! collection uses it to make sure that no lock from below a timestamp is left.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{LockInfo, lock_info::Kind};
@@ -9,16 +9,16 @@ use crate::lock::{Lock, LockKind};
 use crate::lock_walk::LockWalk;
 use crate::scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX};
 
-/// The first locks of user keys `[start, end)`, in key order, and where to go on if there may be
-/// more; an empty end has no end. At most `limit` of them (0: as many as a page holds), and only
-/// those of transactions that started below `started_below` (0: all).
+/// Returns the first locks of user keys `[start, end)`, in key order, and the key to go on at if
+/// there may be more; an empty end has no end. Returns at most `limit` locks (0: as many as a page
+/// holds), and only those of transactions that started below `started_below` (0: all).
 ///
-/// As pages of a scan, a list is bounded by [`PAGE_BYTES_MAX`] and [`PAGE_WALK_MAX`]; it may be empty
-/// and yet not the last.
+/// Like a page of a scan, a list is bounded by [`PAGE_BYTES_MAX`] and [`PAGE_WALK_MAX`]. It may be
+/// empty without being the last.
 ///
 /// # Errors
 ///
-/// The engine's alone.
+/// Only errors of the storage engine.
 pub fn locks(
     reader: &dyn Reader,
     (start, end): (&[u8], &[u8]),

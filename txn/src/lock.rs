@@ -12,12 +12,12 @@
 //! kind 3, pessimistic    body: nothing
 //! ```
 //!
-//! The second format is that of asynchronous commits; at the primary it names every other key of the
+//! Asynchronous commits have the second format. At the primary it names every other key of the
 //! transaction, elsewhere none.
 //!
-//! All numbers are big-endian. Locks are few and live briefly, so the record is plain rather than
-//! small. A long value goes to the value family at once, under the transaction's start_ts: where its
-//! version will look for it, so that committing moves no value.
+//! All numbers are big-endian. Locks are few and live briefly, so the record is simple rather than
+//! small. A long value goes to the value family at once, under the transaction's start_ts. Its
+//! version will look for it there, so committing moves no value.
 
 use bytes::Bytes;
 use rangedb_proto::v1::KeyLocked;
@@ -38,33 +38,35 @@ const PESSIMISTIC: u8 = 3;
 /// Invariant: `min_commit_ts > start_ts`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Lock {
-    /// Tells whose lock it is.
+    /// Identifies the transaction that holds the lock.
     pub(crate) start_ts: u64,
-    /// Readers below this were told that they need not wait: the transaction commits here or later.
+    /// Lowest timestamp at which the transaction may commit. Readers below it do not wait for the
+    /// lock.
     pub(crate) min_commit_ts: u64,
-    /// Oracle's milliseconds up to which the transaction lives without a heartbeat. Only what
-    /// stands at the primary counts.
+    /// Milliseconds of the oracle up to which the transaction lives without a heartbeat. Only the
+    /// value in the primary's lock counts.
     pub(crate) alive_until_ms: u64,
-    /// A pessimistic lock was taken over versions up to here.
+    /// For a pessimistic lock: it was taken over versions committed up to this timestamp.
     pub(crate) for_update_ts: u64,
     /// The key whose lock decides the transaction.
     pub(crate) primary: Bytes,
-    /// Of an asynchronous commit: at the primary, the other keys that it locks. The transaction is
-    /// committed when all of them are locked, so neither time nor a reader can move it any more.
+    /// For an asynchronous commit: at the primary, the other keys that it locks; elsewhere empty.
+    /// The transaction is committed when all of them are locked, so from then on neither time nor a
+    /// reader can change its outcome.
     pub(crate) async_commit: Option<Vec<Bytes>>,
     pub(crate) kind: LockKind,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LockKind {
-    /// The key's next version. The lease id of a deleted one is 0.
+    /// The key's next version; the lease id of a deletion is 0.
     Write { value: RecordValue, lease_id: u64 },
-    /// Nothing is written yet, but nobody else may write.
+    /// Nothing is written yet, but no other transaction may write.
     Pessimistic,
 }
 
 impl Lock {
-    /// The lock at the key, whoever holds it.
+    /// Reads the lock at the key, of whichever transaction.
     pub(crate) fn read(reader: &dyn Reader, key: &[u8]) -> Result<Option<Self>> {
         match reader.get(ColumnFamily::Lock, &keys::lock(key))? {
             None => Ok(None),
@@ -76,8 +78,8 @@ impl Lock {
         self.kind == LockKind::Pessimistic
     }
 
-    /// True if a read has to know what becomes of the transaction: it may commit a version that the
-    /// read would have to show. A pessimistic lock has none to commit.
+    /// True if a read has to wait for the transaction's outcome: the transaction may commit a
+    /// version that the read would have to show. A pessimistic lock has no version to commit.
     pub(crate) fn hides_a_version(&self, at: ReadAt) -> bool {
         let soon_enough = match at {
             ReadAt::Latest => true,
@@ -86,10 +88,10 @@ impl Lock {
         soon_enough && !self.is_pessimistic()
     }
 
-    /// The lowest timestamp at which the lock at this key lets its transaction commit, because of what
-    /// readers were told of it; 0 if they were told nothing. A pessimistic lock that is not the
-    /// primary has nothing to tell them. A late copy of a request may take one again once the
-    /// transaction is committed, and with newer timestamps; then there is only a lock to take away.
+    /// Returns the min_commit_ts promised to readers; 0 for a pessimistic lock that is not the
+    /// primary, on which no reader relies. A late copy of a lock request may take such a lock again
+    /// after the transaction has committed, and with higher timestamps. A commit must still be able
+    /// to remove that lock.
     pub(crate) fn promise(&self, key: &[u8]) -> u64 {
         match self.is_pessimistic() && self.primary != key {
             true => 0,
@@ -97,7 +99,7 @@ impl Lock {
         }
     }
 
-    /// What one is told who finds the lock in the way.
+    /// Describes this lock to a client that it blocks.
     pub(crate) fn in_the_way(&self, key: impl Into<Bytes>) -> KeyLocked {
         KeyLocked {
             key: key.into(),
@@ -141,9 +143,11 @@ impl Lock {
         out.into()
     }
 
+    /// Decodes a stored lock.
+    ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] if it is not what [`Lock::encode`] made.
+    /// [`Error::Damaged`] if [`Lock::encode`] did not make these bytes.
     pub(crate) fn decode(stored: &[u8]) -> Result<Self> {
         decode(stored)
             .ok_or_else(|| Error::damaged(format!("lock record \"{}\"", stored.escape_ascii())))
@@ -270,7 +274,7 @@ mod tests {
         for lock in locks() {
             let stored = lock.encode();
             assert_eq!(Lock::decode(&stored).unwrap(), lock);
-            // A cut inline value is a shorter value: the engine's checksums are for that.
+            // A cut inline value decodes as a shorter value; the engine's checksums detect that.
             let inline = matches!(&lock.kind,
                 LockKind::Write { value: RecordValue::Inline(value), .. } if !value.is_empty());
             let whole = if inline { stored.len() - "value".len() } else { stored.len() };

@@ -1,15 +1,17 @@
-//! The locks of a range, and in memory how many there are.
+//! Locks of a range, with their number in memory.
 //!
-//! Most ranges have none most of the time: their commands are transactions of one range. The count
-//! spares these every look into the lock family, and so does whether an outcome record may be
-//! there. It says nothing that the state does not: it is made by walking over the locks, and
-//! follows every one that is written or removed.
+//! Most ranges have no locks most of the time, because their commands are transactions of one
+//! range. The count saves such commands every lookup in the lock family. The flag for outcome
+//! records does the same. Both only repeat the state: loading walks over the lock family, and each
+//! lock that is written or removed updates the count.
 
 use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, encoding, keys};
 
 use crate::lock::Lock;
 use crate::outcome_record::Outcome;
 
+/// Number of the locks of a range, and a flag for its outcome records.
+///
 /// Invariants:
 /// - `count` is the number of locks of the range in the state that commands see;
 /// - if the state has an outcome record of the range, `may_have_outcomes` is true.
@@ -20,13 +22,13 @@ pub(crate) struct LockTable {
 }
 
 impl LockTable {
-    /// Of the range `[start, end)`; an empty end has no end.
+    /// Loads the table of the range `[start, end)`; an empty end has no end.
     pub(crate) fn load(state: &dyn Reader, start: &[u8], end: &[u8]) -> Result<Self> {
         let span = keys::data_span(start, end);
         let mut records =
             state.scan(ColumnFamily::Lock, &span.start, &span.end, Direction::Forward)?;
         let mut table = LockTable { count: 0, may_have_outcomes: false };
-        // By the keys alone: a damaged record is for those to find who need it.
+        // Only keys are decoded: a damaged record is reported to the command that needs it.
         while let Some((stored_key, _)) = records.next()? {
             let Ok((_, behind)) = encoding::unescape(stored_key) else { continue };
             table.count += u64::from(behind.is_empty());
@@ -39,12 +41,13 @@ impl LockTable {
         self.count == 0
     }
 
-    /// The lock at the key, whoever holds it.
+    /// Returns the lock at the key, of whichever transaction.
     pub(crate) fn get(&self, reader: &dyn Reader, key: &[u8]) -> Result<Option<Lock>> {
         if self.is_empty() { Ok(None) } else { Lock::read(reader, key) }
     }
 
-    /// The transaction's outcome at the key, where no version says so.
+    /// Returns the transaction's outcome record at the key. A transaction that left a version there
+    /// has no such record.
     pub(crate) fn outcome(
         &self,
         reader: &dyn Reader,
@@ -65,18 +68,18 @@ impl LockTable {
         outcome.write(batch, key, start_ts);
     }
 
-    /// A lock where none stands.
+    /// Adds a lock at a key that has none.
     pub(crate) fn add(&mut self, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
         self.replace(batch, key, lock);
         self.count += 1;
     }
 
-    /// A lock in place of the one that stands there.
+    /// Replaces the lock at the key.
     pub(crate) fn replace(&mut self, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
         batch.put(ColumnFamily::Lock, keys::lock(key), lock.encode());
     }
 
-    /// Removes the lock that stands there.
+    /// Removes the lock at the key.
     pub(crate) fn remove(&mut self, batch: &mut Batch<'_>, key: &[u8]) {
         batch.delete(ColumnFamily::Lock, keys::lock(key));
         self.count = self.count.checked_sub(1).expect("every lock that stands is counted");

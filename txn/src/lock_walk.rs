@@ -1,8 +1,8 @@
-//! A walk over the locks of a span.
+//! Walk over the locks of a span.
 //!
-//! The lock family holds more than locks: outcome records, of which a key that many transactions
-//! fought over may have thousands, and range records. All of a key's records stand side by side with
-//! the lock in front, so the walk looks at one or two of them and goes on behind the key.
+//! The lock family holds more than locks: range records, and outcome records, of which a contended
+//! key may have thousands. All of a key's records are adjacent, with the lock first. So the walk
+//! looks at one or two of them and then seeks past the key.
 
 use bytes::Bytes;
 use rangedb_storage::{ColumnFamily, Direction, Reader, Records, Result, encoding, keys};
@@ -13,15 +13,15 @@ use crate::lock::Lock;
 pub(crate) struct LockWalk<'a> {
     reader: &'a dyn Reader,
     records: Box<dyn Records + 'a>,
-    /// Where the span ends on the side that the walk goes to, as stored.
+    /// Stored key at which the span ends, on the side to which the walk goes.
     limit: Bytes,
     direction: Direction,
-    /// The key that the walk has dealt with: what else stands there is skipped.
+    /// The key that the walk returned last; its other records are skipped.
     done: Option<Bytes>,
 }
 
 impl<'a> LockWalk<'a> {
-    /// Over user keys `[start, end)`; an empty end has no end.
+    /// Begins a walk over user keys `[start, end)`; an empty end has no end.
     pub(crate) fn new(
         reader: &'a dyn Reader,
         (start, end): (&[u8], &[u8]),
@@ -36,7 +36,7 @@ impl<'a> LockWalk<'a> {
         Ok(LockWalk { reader, records, limit, direction, done: None })
     }
 
-    /// The next key and the lock that stands there, if it is one of those that have one.
+    /// Returns the next key that has a record in the lock family, with its lock if it has one.
     pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Option<Lock>)>> {
         loop {
             let Some((stored_key, stored)) = self.records.next()? else { return Ok(None) };
@@ -55,7 +55,7 @@ impl<'a> LockWalk<'a> {
         }
     }
 
-    /// Begins anew behind the key.
+    /// Restarts the walk past the key.
     fn skip(&mut self, key: &[u8]) -> Result<()> {
         let own = keys::key_span(key);
         let (start, end) = match self.direction {

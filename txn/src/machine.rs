@@ -13,10 +13,11 @@ use crate::commands::{
 };
 use crate::memory::Memory;
 
-/// What one range replicates. See the crate's head for the rules.
+/// State machine that every replica of a range runs: it evaluates commands against the range's
+/// state.
 ///
-/// Invariant: everything in memory can be made again from the state, and no reply and no write
-/// depends on whether it was.
+/// Invariant: everything in memory can be rebuilt from the state, and no reply and no write depends
+/// on whether it was.
 #[derive(Debug, Default)]
 pub struct TxnMachine {
     /// `None` until the machine is loaded.
@@ -24,7 +25,7 @@ pub struct TxnMachine {
 }
 
 impl TxnMachine {
-    /// A machine that must be loaded before it can apply.
+    /// Returns a machine that must be loaded before it can apply.
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,7 +37,7 @@ impl StateMachine for TxnMachine {
         Ok(())
     }
 
-    /// Answers an encoded [`CommandReply`].
+    /// Returns an encoded [`CommandReply`].
     fn apply(
         &mut self,
         context: &ApplyContext<'_>,

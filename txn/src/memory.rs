@@ -15,15 +15,15 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Of the range `[start, end)`; an empty end has no end.
+    /// Loads the memory of the range `[start, end)`; an empty end has no end.
     pub(crate) fn load(state: &dyn Reader, start: &[u8], end: &[u8]) -> Result<Self> {
         let range = RangeRecord::read(state, start)?;
         let locks = LockTable::load(state, start, end)?;
         Ok(Memory { range, locks })
     }
 
-    /// The least timestamp, from `least` on, that is above every read that was served and above
-    /// every commit of the range.
+    /// Returns the lowest timestamp, from `least` on, that is above every served read and every
+    /// commit of the range.
     pub(crate) fn next_ts(
         &self,
         context: &ApplyContext<'_>,
@@ -39,8 +39,8 @@ impl Memory {
         Ok(ts)
     }
 
-    /// Notes that a transaction committed in the range. Transactions over ranges bring their own
-    /// timestamps, which need not be above those of all others.
+    /// Records a commit in the range. Transactions over ranges bring their own timestamps, which
+    /// need not be above those of all others.
     pub(crate) fn committed(
         &mut self,
         context: &ApplyContext<'_>,
@@ -62,19 +62,19 @@ impl Memory {
         batch.put(cf, key, range.encode());
     }
 
-    /// Refuses what a transaction wants that reads, or started, at the timestamp: it is below the
-    /// floor, and this is not something that it did before.
+    /// Refuses new work of a transaction that reads, or started, below the floor. Callers answer
+    /// repeated commands before this check.
     pub(crate) fn check_floor(&self, ts: u64) -> std::result::Result<(), Stop> {
         if ts < self.range.floor_ts { Err(self.too_old()) } else { Ok(()) }
     }
 
-    /// Refuses to say what became of a transaction that nothing is known of, if that need not mean
-    /// that nothing came of it.
+    /// Refuses to answer about a transaction from below collect_below that has left no record here.
+    /// Its records may have been dropped, so it may have committed or not.
     pub(crate) fn check_remembered(&self, start_ts: u64) -> std::result::Result<(), Stop> {
         if start_ts < self.range.collected_below_ts { Err(self.too_old()) } else { Ok(()) }
     }
 
-    /// True if a transaction that has no lock here can still take one.
+    /// True if a transaction without a lock here can still take one.
     pub(crate) fn may_lock(&self, start_ts: u64) -> bool {
         start_ts >= self.range.floor_ts
     }

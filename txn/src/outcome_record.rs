@@ -1,16 +1,18 @@
 //! Outcome record of a transaction over ranges at a key where it left no version.
 //!
-//! A committed write needs no such record: its version carries the start_ts. What was rolled back
-//! would leave nothing, and a prewrite that was held up on the way would then be let in after the
-//! transaction was given up. And a primary that was locked but never written has no version either
-//! to tell that its transaction was committed.
+//! A committed write needs no such record: its version carries the start_ts. Two cases do:
+//!
+//! - A rollback would leave nothing. A delayed prewrite would then be accepted after the
+//!   transaction was rolled back.
+//! - A primary that was locked but never written has no version to show that its transaction
+//!   committed.
 //!
 //! ```text
 //! lock   escaped key, "r", start_ts:8   ->   01  commit_ts:8     0: rolled back
 //! ```
 //!
-//! All numbers are big-endian. The record stands in the lock family, behind the place of its key's
-//! lock, and is told from the range record by its length.
+//! All numbers are big-endian. The record stands in the lock family, after the lock of its key. It
+//! is told from the range record by its length.
 
 use bytes::Bytes;
 use rangedb_storage::{Batch, ColumnFamily, Error, Reader, Result, keys};
@@ -20,7 +22,7 @@ use crate::versions::at_key;
 const SUFFIX: &[u8] = b"r";
 const FORMAT: u8 = 1;
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     Committed { commit_ts: u64 },
@@ -32,14 +34,14 @@ impl Outcome {
         [&keys::lock(key)[..], SUFFIX, &start_ts.to_be_bytes()].concat().into()
     }
 
-    /// The transaction of the record whose stored key goes on with these bytes behind the user key,
-    /// if it is an outcome record.
+    /// Returns the start_ts in the stored key of an outcome record; `None` for another kind of
+    /// record. `behind` are the bytes after the user key.
     pub(crate) fn parse_start_ts(behind: &[u8]) -> Option<u64> {
         let start_ts = behind.strip_prefix(SUFFIX)?.try_into().ok()?;
         Some(u64::from_be_bytes(start_ts))
     }
 
-    /// The record of the transaction at the key, if one was left.
+    /// Reads the transaction's record at the key.
     pub(crate) fn read(reader: &dyn Reader, key: &[u8], start_ts: u64) -> Result<Option<Self>> {
         match reader.get(ColumnFamily::Lock, &Self::position(key, start_ts))? {
             None => Ok(None),

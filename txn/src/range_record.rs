@@ -1,23 +1,24 @@
-//! Range record: what a range remembers of its own commits beside the keys they wrote: the timestamp of
-//! the last one, which the next must exceed, and up to where the past may have been dropped.
+//! Range record: facts about a range that the records of its keys do not hold. They are the
+//! timestamp of its last commit, which the next must exceed, and the bounds below which the past
+//! may be dropped.
 //!
-//! It must survive whatever the data survives and travel wherever the data travels, so it stands
-//! among the data: in the lock family, behind the escaped start key of the range.
+//! The record must survive and travel together with the range's data. So it stands among the data:
+//! in the lock family, behind the escaped start key of the range.
 //!
 //! ```text
 //! lock   escaped start key, "range"   ->   01  last_commit_ts:8
 //!                                          02  last_commit_ts:8  floor_ts:8  collected_below_ts:8
 //! ```
 //!
-//! The second format is written from the first floor on. No escaped key is the beginning of another,
-//! so no user key's record can stand there, and the position lies within the range's own span: a
-//! snapshot carries it and emptying the span removes it. The lock family is the one that is almost
-//! empty, so a record rewritten with every batch of commits costs no scan anything. A walk over locks
-//! skips it by its length.
+//! The second format is written from the first floor on. No escaped key is the beginning of
+//! another, so no user key's record can stand there. The position lies within the range's own span,
+//! so a snapshot carries the record, and emptying the span removes it. The record is rewritten with
+//! every batch of commits. In the lock family, which is almost empty, this costs no scan anything.
+//! A walk over locks recognises the record by its length and skips it.
 //!
-//! The left half of a split keeps the start key and so the record; the split must write a copy at
+//! The left half of a split keeps the start key and so the record. The split must write a copy at
 //! the right half's start key, in the batch that divides the range. A merge must keep the larger of
-//! each number at the start key that remains.
+//! each number, at the start key that remains.
 
 use bytes::Bytes;
 use rangedb_storage::{ColumnFamily, Error, Reader, Result, keys};
@@ -26,25 +27,28 @@ const SUFFIX: &[u8] = b"range";
 const WITHOUT_FLOOR: u8 = 1;
 const WITH_FLOOR: u8 = 2;
 
-/// Invariant: `collected_below_ts <= floor_ts`.
+/// Last commit and floors of a range. Invariant: `collected_below_ts <= floor_ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct RangeRecord {
-    /// Highest commit timestamp that a command of this range ever got. 0: none did.
+    /// Highest commit timestamp that a command of this range ever got; 0 if none did.
     pub(crate) last_commit_ts: u64,
-    /// Nothing below is read any more, and no transaction that started below takes new locks or
-    /// commits in one range.
+    /// GC floor. No read below it is served, and no transaction that started below it takes new
+    /// locks or commits in one range.
     pub(crate) floor_ts: u64,
-    /// What ended below may be gone, and with it the trace of transactions that started below.
+    /// Bound of garbage collection. Versions that ended below it may be gone, and with them the
+    /// records of transactions that started below it.
     pub(crate) collected_below_ts: u64,
 }
 
 impl RangeRecord {
-    /// Where the record of the range that begins at `start_key` stands.
+    /// Returns the column family and the stored key of the record of the range that begins at
+    /// `start_key`.
     pub(crate) fn position(start_key: &[u8]) -> (ColumnFamily, Bytes) {
         (ColumnFamily::Lock, [&keys::lock(start_key)[..], SUFFIX].concat().into())
     }
 
-    /// The record of the range that begins at `start_key`, or that of a range without commits.
+    /// Reads the record of the range that begins at `start_key`. Without a stored record, all
+    /// numbers are 0.
     pub(crate) fn read(state: &dyn Reader, start_key: &[u8]) -> Result<Self> {
         let (cf, key) = Self::position(start_key);
         match state.get(cf, &key)? {

@@ -9,18 +9,18 @@ use crate::floors::{floor_above, too_old_error};
 use crate::lock::Lock;
 use crate::versions;
 
-/// Which of a key's versions a read sees.
+/// Version of a key that a read sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadAt {
-    /// The newest committed one.
+    /// The newest committed version.
     Latest,
-    /// The one that was the newest at this timestamp, whatever was committed later. The range must
-    /// have raised its fence to it before the state was taken, see [`crate`].
+    /// The version that was the newest at this timestamp, whatever was committed later. The range
+    /// must have raised its fence to the timestamp before the state was taken, see [`crate`].
     Timestamp(Timestamp),
 }
 
 impl ReadAt {
-    /// From a request's `read_ts`, where 0 stands for the newest.
+    /// Converts a request's `read_ts`; 0 stands for the newest version.
     pub fn from_read_ts(read_ts: u64) -> Self {
         match read_ts {
             0 => ReadAt::Latest,
@@ -29,13 +29,15 @@ impl ReadAt {
     }
 }
 
-/// What a read makes of the locks that it meets.
+/// Treatment of the locks that a read meets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Locks {
-    /// Nothing: it reads what is committed. For keys that only commands of one range write.
+    /// The read ignores locks and sees only committed versions. For keys that only commands of one
+    /// range write.
     Ignored,
-    /// A write that may be committed at or below the read is in the way, unless its transaction is
-    /// one of these, by start_ts: the reader's own, and those that it knows to commit above it.
+    /// A lock blocks the read if its write may commit at or below the read's timestamp. Exempt are
+    /// the transactions in `but_of`, by start_ts: the reader's own, and those that it knows to
+    /// commit above the read.
     InTheWay { but_of: Vec<u64> },
 }
 
@@ -51,20 +53,21 @@ impl Locks {
     }
 }
 
-/// What came of a read.
+/// Outcome of a read.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ReadOutcome<T> {
     Value(T),
-    /// Whether this transaction commits at or below the read is not decided, or not known here.
+    /// A lock blocks the read. Its transaction may commit at or below the read: this is undecided,
+    /// or not known in this range.
     Locked(KeyLocked),
-    /// The read is below the range's floor: what it would see may be gone.
+    /// The read is below the range's floor: the versions that it would see may be gone.
     TooOld {
         floor_ts: u64,
     },
 }
 
 impl<T> ReadOutcome<T> {
-    /// The value, or what a client is told that stopped the read.
+    /// Returns the value, or the error to send to the client.
     ///
     /// # Errors
     ///
@@ -81,23 +84,23 @@ impl<T> ReadOutcome<T> {
     }
 }
 
-/// A key as a read found it.
+/// State of a key as a read found it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Found {
-    /// `None`: it has no value.
+    /// `None` if the key has no value.
     pub kv: Option<KeyValue>,
-    /// When what was found was committed, a deletion too; 0 if nothing was ever written. Whoever tells
-    /// of a latest read waits until the oracle is above it.
+    /// Commit timestamp of the version that was found, also of a deletion; 0 if nothing was found.
+    /// A server that answers a latest read first waits until the oracle has passed it.
     pub newest_ts: u64,
 }
 
-/// The key's value, if it has one at `at`, in the range that begins at `range_start`. One point get
-/// for its lock and one for its newest value; at a timestamp, one more for the floor, and a seek if
-/// the key was written later.
+/// Returns the key's value at `at`, in the range that begins at `range_start`. Takes one point get
+/// for the lock and one for the newest version. A read at a timestamp takes one more for the floor,
+/// and a seek if the key was written later.
 ///
 /// # Errors
 ///
-/// The engine's alone.
+/// Only errors of the storage engine.
 pub fn get(
     reader: &dyn Reader,
     range_start: &[u8],
@@ -118,8 +121,8 @@ pub fn get(
     Ok(ReadOutcome::Value(Found { kv, newest_ts }))
 }
 
-/// The key's committed value, whatever is about to be committed, and when it or the deletion that
-/// was found was committed.
+/// Returns the key's committed value, regardless of locks, and the commit timestamp of the version
+/// or deletion that was found.
 pub(crate) fn committed(
     reader: &dyn Reader,
     key: &[u8],

@@ -1,9 +1,9 @@
-//! Read checks: whether what a transaction read is still so.
+//! Read checks: validation of what a transaction read.
 //!
-//! A transaction read spans at timestamps and wants to commit at a later one. It may, as if it had
-//! done all its reads at the moment of the commit, if between the two nobody else's version was
-//! committed in the spans, at keys that had no value when they were read as at others. A write that
-//! is prewritten and may still be committed up to that moment is in the way of the answer.
+//! A transaction reads spans at timestamps and commits at a later one. It may commit, as if all of
+//! its reads had happened at the commit, if no other transaction committed a version in the spans
+//! in between. New versions count at keys without a value too. A prewritten write that may still
+//! commit up to that moment blocks the answer.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{KeyLocked, ReadCheck, WriteConflict};
@@ -22,42 +22,42 @@ pub(crate) enum Finding {
     Locked(KeyLocked),
 }
 
-/// Result of one look at reads.
+/// Result of one check of reads.
 pub(crate) enum Looked {
     AtAll,
-    /// This speaks against one of them.
+    /// The first read that cannot be confirmed, and why.
     Found(Finding),
-    /// The budget is spent. Nothing speaks against what stands in front of this place.
+    /// The budget is spent. Everything before this position is confirmed.
     UpTo(ResumeAt),
 }
 
-/// Place to go on at, with reads that have been looked at in part.
+/// Position at which the next check of the same reads begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResumeAt {
-    /// So many of the reads are done.
+    /// Number of reads that are done.
     pub read: usize,
-    /// Start of the next; empty: the same as before.
+    /// Key at which the next read begins; empty if at its own start.
     pub key: Bytes,
 }
 
-/// One look at what a transaction read.
+/// One check of what a transaction read.
 pub(crate) struct ReadChecks<'a> {
     pub(crate) reader: &'a dyn Reader,
-    /// The transaction, whose own versions and locks do not count.
+    /// Identifies the transaction; its own versions and locks do not count.
     pub(crate) start_ts: u64,
-    /// Versions above this do not count, nor locks that are going to be such versions.
+    /// Versions above this timestamp do not count, nor locks that will commit above it.
     pub(crate) until: u64,
     /// False if the range is known to have no locks.
     pub(crate) with_locks: bool,
-    /// Start timestamps of transactions whose locks are not in the way.
+    /// Start timestamps of transactions whose locks do not block.
     pub(crate) passed: &'a [u64],
-    /// Deleted versions from below do not count.
+    /// Deleted versions from below this timestamp do not count.
     pub(crate) collect_below: u64,
 }
 
 impl ReadChecks<'_> {
-    /// Looks for the first of the reads that something speaks against, and what that is. A key
-    /// costs one of the budget, a span what it holds. A budget that is not spent gets on.
+    /// Looks for the first read that is no longer valid, and says why. A key takes one from the
+    /// budget, a span one for each record in it. A call with budget left always makes progress.
     pub(crate) fn look(&self, reads: &[ReadCheck], budget: &mut WalkBudget) -> Result<Looked> {
         for (place, read) in reads.iter().enumerate() {
             if place > 0 && budget.is_spent() {
@@ -96,7 +96,8 @@ impl ReadChecks<'_> {
         Ok(Lock::read(self.reader, key)?.and_then(|lock| self.in_the_way(key, &lock)))
     }
 
-    /// The versions of the span first, as far as the budget goes; then the locks up to there.
+    /// Looks at the versions of the span first, as far as the budget goes, and then at the locks up
+    /// to there.
     fn look_at_span(&self, read: &ReadCheck, budget: &mut WalkBudget) -> Result<Part> {
         let (start, mut end) = (first_key(&read.start_key), read.end_key.clone());
         let mut stopped = None;
@@ -144,13 +145,14 @@ impl ReadChecks<'_> {
     }
 }
 
-/// Result of a look at one read.
+/// Result of the check of one read.
 enum Part {
     All,
     Found(Finding),
     UpTo(Bytes),
 }
 
-/// Keys with a lock or the record of one that a span may hold beside its budget: a look that has
-/// spent its budget on versions has to see the locks among these, and must get on.
+/// Keys with records in the lock family that the check of a span passes without taking from the
+/// budget. A check that has spent its budget on versions still has to look at the locks among them,
+/// and has to make progress.
 const LOCKS_BESIDE_MAX: usize = 64;

@@ -1,13 +1,13 @@
 //! Reading the keys of a span in pages.
 //!
-//! A page is bounded three ways: in rows, as its caller asks; in bytes, so that it fits a message;
-//! and in records walked over, so that a million deleted keys do not hold a thread, or an engine
-//! snapshot, for ever. A page that a bound cut short says where the next begins, also if it is
-//! empty. Pages that read at one timestamp make up one consistent picture; pages that read the
-//! newest values are each consistent on their own.
+//! A page has three bounds: rows, as its caller asks; bytes, so that it fits a message; and records
+//! walked over, so that a million deleted keys do not hold a thread, or an engine snapshot, for
+//! ever. A page that a bound cut short says where the next one begins, even if it is empty. Pages
+//! that are read at one timestamp form one consistent view. Pages of the newest values are each
+//! consistent on their own.
 //!
-//! A lock in the way ends the page in front of it, also one at a key that has no row yet. The page
-//! that would begin with it is no page.
+//! A lock that blocks the read ends the page before it, also at a key that has no row yet. If
+//! nothing comes before the lock, the scan returns the lock and no page.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{KeyLocked, KeyValue, ScanReply};
@@ -22,11 +22,11 @@ use crate::versions::{self, Walk};
 /// larger makes a page of its own.
 pub const PAGE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Records that one page walks over at most, those of locks and of deleted keys too: some
-/// milliseconds.
+/// Records that one page walks over at most, those of locks and of deleted keys included. That
+/// takes some milliseconds.
 pub const PAGE_WALK_MAX: usize = 4096;
 
-/// Which rows of a span a page is made of.
+/// Request for one page of a span's rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScanRequest {
     /// Keys `[start, end)`; an empty end has no end. The caller cuts them to the range.
@@ -34,7 +34,8 @@ pub struct ScanRequest {
     pub end: Bytes,
     /// Rows at most. 0: as many as the other bounds allow.
     pub limit: u64,
-    /// Bytes of keys and values after which the page ends. 0, or more: [`PAGE_BYTES_MAX`].
+    /// Bytes of keys and values in the page at most. 0, or more than [`PAGE_BYTES_MAX`]:
+    /// [`PAGE_BYTES_MAX`].
     pub bytes_max: u64,
     pub direction: Direction,
     /// Rows come without their values.
@@ -47,11 +48,11 @@ pub struct ScanRequest {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Page {
     pub kvs: Vec<KeyValue>,
-    /// Where the next page begins (forward) or ends, exclusive (reverse). `None`: the span holds no
-    /// more rows.
+    /// Start of the next page (forward), or its exclusive end (reverse); `None` if the span holds
+    /// no more rows.
     pub next: Option<Bytes>,
-    /// When the newest of the keys that were walked over was committed, deletions included. Whoever
-    /// tells of a latest page waits until the oracle is above it.
+    /// Newest commit timestamp among the keys that were walked over, deletions included. A server
+    /// that answers with a latest page first waits until the oracle has passed it.
     pub newest_ts: u64,
 }
 
@@ -65,13 +66,14 @@ impl From<Page> for ScanReply {
     }
 }
 
-/// One page of rows of the range that begins at `range_start`, or the lock in front of the first, or
-/// the floor that the whole page is below. Unless [`PAGE_WALK_MAX`] cut it short,
-/// `next` is there exactly if another row, or a lock in the way, is.
+/// Returns one page of rows of the range that begins at `range_start`. Returns the lock instead if
+/// one stands before the first row, and the floor if the whole page is below it. Unless
+/// [`PAGE_WALK_MAX`] cut the page short, `next` is set exactly if another row, or a lock that
+/// blocks the read, follows.
 ///
 /// # Errors
 ///
-/// The engine's alone.
+/// Only errors of the storage engine.
 pub fn scan(
     reader: &dyn Reader,
     range_start: &[u8],
@@ -112,12 +114,12 @@ pub fn scan(
     }
 }
 
-/// The locks of a span, in the order of the scan.
+/// Locks of a span, in the order of the scan.
 struct Obstacles<'a> {
     request: &'a ScanRequest,
     /// `None` if locks are ignored.
     walk: Option<LockWalk<'a>>,
-    /// A key that the scan has not reached yet.
+    /// Next key of the lock family that the scan has not reached yet.
     ahead: Option<(Bytes, Option<KeyLocked>)>,
 }
 
@@ -133,8 +135,8 @@ impl<'a> Obstacles<'a> {
         Ok(obstacles)
     }
 
-    /// The next key that the lock family knows, if it comes before the row's key or is the same, and
-    /// the lock there if it is in the way. `None` for a row behind the last.
+    /// Returns the next key of the lock family if it is not past the row's key, with the lock there
+    /// if it blocks the read. `row` is `None` past the last row.
     fn next_up_to(&mut self, row: Option<&Bytes>) -> Result<Option<(Bytes, Option<KeyLocked>)>> {
         let is_due = |(key, _): &mut (Bytes, _)| match (row, self.request.direction) {
             (None, _) => true,
@@ -160,7 +162,7 @@ impl<'a> Obstacles<'a> {
     }
 }
 
-/// The bound of the next page that keeps `key` in it.
+/// Returns the bound of the next page that includes `key` in it.
 fn resume_at(key: Bytes, direction: Direction) -> Bytes {
     match direction {
         Direction::Forward => key,
@@ -194,7 +196,7 @@ impl<'a> PageBuilder<'a> {
         }
     }
 
-    /// The first row always fits, or a large one would stop every scan.
+    /// True if the row fits. The first row always fits, or a large one would stop every scan.
     fn has_room(&self, key: &[u8], record: &Record) -> bool {
         let rows = self.kvs.len() as u64;
         rows == 0
@@ -215,7 +217,7 @@ impl<'a> PageBuilder<'a> {
         (key.len() + value) as u64
     }
 
-    /// The page up to, but without, what stands at `next`.
+    /// Ends the page before the key `next`.
     fn finish(self, next: Option<Bytes>) -> ReadOutcome<Page> {
         let next = next.map(|key| resume_at(key, self.direction));
         ReadOutcome::Value(Page { kvs: self.kvs, next, newest_ts: self.newest_ts })

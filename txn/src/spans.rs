@@ -1,10 +1,10 @@
 //! Limits of spans, checked by the leader before it proposes a command.
 //!
-//! At apply, deleted versions from below the bound of garbage count for nothing: one replica may
-//! have dropped them and another not, and all must come to the same answer. Walking over them takes
-//! time all the same. So the leader counts them in its own state, and refuses a command over more
-//! of them than [`COMMAND_WALK_MAX`]; a span that holds so many is walked step by step, or once
-//! they are dropped.
+//! At apply, deleted versions from below collect_below do not count: one replica may have dropped
+//! them and another not, and all must reach the same answer. But walking over them takes time. So
+//! the leader counts them in its own state, and refuses a command with more than
+//! [`COMMAND_WALK_MAX`] records in its spans. Such a span can be walked step by step, or once the
+//! records have been dropped.
 
 use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
@@ -16,7 +16,7 @@ use rangedb_storage::{ColumnFamily, Direction, Reader, Result, keys};
 use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::walk_budget::WalkBudget;
 
-/// True for a command that names spans: it costs what they hold.
+/// True if the command names spans; its cost depends on the records in them.
 pub fn names_spans(command: &Command) -> bool {
     match &command.body {
         Some(command::Body::CommitOneRange(commit)) => spans(commit, b"").next().is_some(),
@@ -24,12 +24,12 @@ pub fn names_spans(command: &Command) -> bool {
     }
 }
 
-/// Checks the command's spans against [`COMMAND_WALK_MAX`], by counting their records in this
-/// range, of whatever kind.
+/// Checks the command's spans against [`COMMAND_WALK_MAX`]: counts their records in this range, of
+/// whatever kind.
 ///
 /// # Errors
 ///
-/// The engine's; within, what the sender of a command is told whose spans hold too much.
+/// Only errors of the storage engine. The inner result is the `TooLarge` error for the sender.
 pub fn check_spans(
     reader: &dyn Reader,
     range: &RangeDescriptor,
@@ -38,7 +38,7 @@ pub fn check_spans(
     let Some(command::Body::CommitOneRange(commit)) = &command.body else { return Ok(Ok(())) };
     let mut budget = WalkBudget::new(COMMAND_WALK_MAX);
     for (start, end) in spans(commit, &range.end_key) {
-        // The command is refused for it, at its place in the log.
+        // The command is refused for this span at apply.
         if !range.covers(&start, &end) {
             continue;
         }

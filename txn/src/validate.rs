@@ -1,8 +1,8 @@
-//! Confirming the reads of a transaction over ranges at its commit timestamp.
+//! Validation of the reads of a transaction over ranges at its commit timestamp.
 //!
-//! It is itself a read at that timestamp, and must be served as one: the range's fence rises to it
-//! first, so that whatever is committed or prewritten there afterwards goes above it. What the
-//! answer confirms then stays so, and long reads may be confirmed part by part.
+//! Validation is itself a read at that timestamp, and must be served as one: the range's fence
+//! rises to it first, so everything that is committed or prewritten afterwards gets a higher
+//! timestamp. So a confirmed read stays confirmed, and long reads may be confirmed part by part.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, KeyLocked, Validate, ValidateReply, WriteConflict, error::Kind};
@@ -13,29 +13,29 @@ use crate::read::ReadAt;
 use crate::read_checks::{Finding, Looked, ReadChecks, ResumeAt};
 use crate::walk_budget::WalkBudget;
 
-/// Records that one request looks at, versions and locks, those of deleted keys too: some
-/// milliseconds. A span of any length is confirmed request by request, which all read at one
-/// timestamp.
+/// Records that one request looks at, versions and locks, those of deleted keys included. That
+/// takes some milliseconds. A longer span is confirmed in several requests, all at one timestamp.
 pub const VALIDATE_WALK_MAX: usize = 4096;
 
-/// What came of a validation.
+/// Outcome of a validation.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ValidateOutcome {
-    /// All is at the commit timestamp as it was read.
+    /// At the commit timestamp, everything is as it was read.
     Unchanged,
-    /// Another transaction committed a version in between.
+    /// Another transaction committed a version between a read and the commit timestamp.
     Conflict(WriteConflict),
-    /// Whether this transaction commits a version in between is not decided, or not known here.
+    /// A lock blocks the validation. Its transaction may commit a version in between: this is
+    /// undecided, or not known in this range.
     Locked(KeyLocked),
-    /// So far all is as it was read: one request looks at no more than [`VALIDATE_WALK_MAX`]
-    /// records. The next one goes on there.
+    /// Everything so far is as it was read. One request looks at no more than [`VALIDATE_WALK_MAX`]
+    /// records; the next one resumes here.
     Unfinished(ResumeAt),
-    /// The transaction read below the range's floor: what came in between may be gone.
+    /// The transaction read below the range's floor: versions in between may be gone.
     TooOld { floor_ts: u64 },
 }
 
 impl ValidateOutcome {
-    /// Answer to the client, or the lock that stopped the validation.
+    /// Returns the reply, or the error to send to the client.
     ///
     /// # Errors
     ///
@@ -59,13 +59,13 @@ impl ValidateOutcome {
     }
 }
 
-/// Looks at what the transaction read in the range that begins at `range_start`. The caller has
-/// checked the request with [`check_validate`](crate::check_validate), and that its spans lie in the
-/// range.
+/// Validates what the transaction read in the range that begins at `range_start`. The caller has
+/// checked the request with [`check_validate`](crate::check_validate), and that its spans lie in
+/// the range.
 ///
 /// # Errors
 ///
-/// The engine's alone.
+/// Only errors of the storage engine.
 pub fn validate(
     reader: &dyn Reader,
     range_start: &[u8],

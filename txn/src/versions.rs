@@ -1,8 +1,8 @@
-//! The versions of a key, as they stand in `current`, `history` and `value`.
+//! Versions of a key, as they stand in `current`, `history` and `value`.
 //!
-//! At any timestamp at most one version of a key is visible: the one in `current` from its mod_ts
-//! on, one in `history` from its mod_ts up to, but not at, its end_ts. Deleted versions are versions
-//! too; the functions here return them.
+//! At any timestamp at most one version of a key is visible. The version in `current` is visible
+//! from its mod_ts on. A version in `history` is visible from its mod_ts up to, but not at, its
+//! end_ts. Deletions are versions too; the functions here return them.
 
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
@@ -15,7 +15,7 @@ use rangedb_storage::{
 use crate::garbage::is_spent;
 use crate::read::ReadAt;
 
-/// The newest version of the key.
+/// Returns the newest version of the key.
 pub(crate) fn current(reader: &dyn Reader, key: &[u8]) -> Result<Option<Record>> {
     match reader.get(ColumnFamily::Current, &keys::current(key))? {
         None => Ok(None),
@@ -23,7 +23,7 @@ pub(crate) fn current(reader: &dyn Reader, key: &[u8]) -> Result<Option<Record>>
     }
 }
 
-/// Says at which key a record is damaged.
+/// Adds the key to the error of a damaged record.
 pub(crate) fn at_key<T>(key: &[u8], decoded: Result<T>) -> Result<T> {
     decoded.map_err(|error| match error {
         Error::Damaged(what) => Error::Damaged(format!("key \"{}\": {what}", key.escape_ascii())),
@@ -31,7 +31,7 @@ pub(crate) fn at_key<T>(key: &[u8], decoded: Result<T>) -> Result<T> {
     })
 }
 
-/// The version of the key that a read at `at` sees.
+/// Returns the version of the key that a read at `at` sees.
 pub(crate) fn visible(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Option<Record>> {
     match current(reader, key)? {
         None => Ok(None),
@@ -39,7 +39,7 @@ pub(crate) fn visible(reader: &dyn Reader, key: &[u8], at: ReadAt) -> Result<Opt
     }
 }
 
-/// As [`visible`], with the key's newest version at hand.
+/// Does the same as [`visible`], with the key's newest version at hand.
 fn visible_below(
     reader: &dyn Reader,
     key: &[u8],
@@ -59,9 +59,10 @@ fn visible_below(
     }
 }
 
-/// Commit timestamp of the version that the command of `start_ts` wrote to the key; `None` if it wrote
-/// none, or one that may be gone because it is of no use to reads from `collect_below` on. `current` is
-/// the key's newest. One lookup, however many versions the key has.
+/// Returns the commit timestamp of the version that the command of `start_ts` wrote to the key.
+/// Returns `None` if the command wrote none, and also if no read from `collect_below` on needs the
+/// version: such a version may be gone. `current` is the key's newest version. Takes one lookup,
+/// however many versions the key has.
 pub(crate) fn written_at(
     reader: &dyn Reader,
     key: &[u8],
@@ -84,7 +85,7 @@ pub(crate) fn written_at(
     }
 }
 
-/// The version of the key that was committed at this timestamp.
+/// Returns the version of the key that was committed at this timestamp.
 pub(crate) fn committed_at(
     reader: &dyn Reader,
     key: &[u8],
@@ -102,8 +103,8 @@ pub(crate) fn committed_at(
     }
 }
 
-/// The newest version of the key that was committed after `after`, at or below `until`, and by
-/// another transaction than that of `start_ts`; `current` is the key's newest at all. Looks at
+/// Returns the newest version of the key that was committed above `after`, at or below `until`, and
+/// by another transaction than `start_ts`. `current` is the key's newest version of all. Looks at
 /// three versions at most, because a transaction wrote one of them at most.
 pub(crate) fn newest_between(
     reader: &dyn Reader,
@@ -131,12 +132,12 @@ pub(crate) fn newest_between(
     Ok(None)
 }
 
-/// True if a commit at this timestamp may take the place of what stands at the key.
+/// Checks that a commit at this timestamp may supersede the version `before`.
 ///
 /// # Errors
 ///
-/// [`Error::Damaged`] if that is not older: commits of a range only go up, so the range's record of
-/// the last one, or the version, is damaged.
+/// [`Error::Damaged`] if that version is not older. Commit timestamps only rise, so either the
+/// range record or the version is damaged.
 pub(crate) fn check_order(key: &[u8], before: Option<&Record>, commit_ts: u64) -> Result<()> {
     match before {
         Some(Record { mod_ts, .. }) if *mod_ts >= commit_ts => {
@@ -148,8 +149,8 @@ pub(crate) fn check_order(key: &[u8], before: Option<&Record>, commit_ts: u64) -
     }
 }
 
-/// Puts a version in `current`, and what stood there into the history, unless it is as good as
-/// nothing. A value that stands apart is the caller's part, and so is [`check_order`].
+/// Puts a version in `current`, and moves the version there to the history unless it is spent. The
+/// caller writes a value that stands apart, and calls [`check_order`] first.
 pub(crate) fn supersede(
     batch: &mut Batch<'_>,
     key: &[u8],
@@ -167,7 +168,7 @@ pub(crate) fn supersede(
     batch.put(ColumnFamily::Current, keys::current(key), after.encode());
 }
 
-/// The version with its value, which may stand apart from it.
+/// Returns the version with its value, which may stand apart from it.
 pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Result<KeyValue> {
     let value = match &record.value {
         RecordValue::Inline(value) => value.clone(),
@@ -183,7 +184,7 @@ pub(crate) fn key_value(reader: &dyn Reader, key: Bytes, record: &Record) -> Res
     Ok(KeyValue { value, ..key_value_without_value(key, record) })
 }
 
-/// What a transaction is told that the version is in the way of.
+/// Returns the write conflict with the version `winner`.
 pub(crate) fn conflict(key: &[u8], winner: &Record) -> WriteConflict {
     WriteConflict {
         key: Bytes::copy_from_slice(key),
@@ -192,7 +193,7 @@ pub(crate) fn conflict(key: &[u8], winner: &Record) -> WriteConflict {
     }
 }
 
-/// What is known of the version without its value.
+/// Returns the version without its value.
 pub(crate) fn key_value_without_value(key: Bytes, record: &Record) -> KeyValue {
     KeyValue {
         key,
@@ -204,7 +205,7 @@ pub(crate) fn key_value_without_value(key: Bytes, record: &Record) -> KeyValue {
     }
 }
 
-/// Length of the version's value in bytes, without reading it.
+/// Returns the length of the version's value in bytes, without reading it.
 pub(crate) fn value_bytes(record: &Record) -> usize {
     match &record.value {
         RecordValue::Inline(value) => value.len(),
@@ -213,7 +214,7 @@ pub(crate) fn value_bytes(record: &Record) -> usize {
     }
 }
 
-/// Bytes of the version's value that stand in its record.
+/// Returns the bytes of the version's value that stand in its record.
 pub(crate) fn inline_bytes(record: &Record) -> usize {
     match &record.value {
         RecordValue::Inline(value) => value.len(),
@@ -221,22 +222,22 @@ pub(crate) fn inline_bytes(record: &Record) -> usize {
     }
 }
 
-/// A walk over the keys of a span that have, or had, a version.
+/// Walk over the keys of a span that have, or had, a version.
 ///
-/// It follows `current` alone, where every such key has a record, and looks aside to `history` only
-/// for keys that were written after the timestamp.
+/// It follows `current` alone, where every such key has a record. It looks into `history` only for
+/// keys that were written after the walk's timestamp.
 pub(crate) struct Walk<'a> {
     reader: &'a dyn Reader,
     records: Box<dyn Records + 'a>,
     at: ReadAt,
-    /// Deleted versions that are spent are passed over, as if they were not there.
+    /// Deletions from below this timestamp are passed over, as if they were absent.
     collect_below: u64,
-    /// The newest commit walked over, deletions included.
+    /// Newest commit timestamp that was walked over, deletions included.
     newest_ts: u64,
 }
 
 impl<'a> Walk<'a> {
-    /// Over user keys `[start, end)`; an empty end has no end.
+    /// Begins a walk over user keys `[start, end)`; an empty end has no end.
     pub(crate) fn new(
         reader: &'a dyn Reader,
         (start, end): (&[u8], &[u8]),
@@ -248,12 +249,13 @@ impl<'a> Walk<'a> {
         Ok(Walk { reader, records, at, collect_below: 0, newest_ts: 0 })
     }
 
-    /// For walks that decide something at apply: what replicas may differ in is passed over.
+    /// Passes over deletions that compaction may have dropped on some replicas. For walks that
+    /// decide something at apply.
     pub(crate) fn without_spent(self, collect_below: u64) -> Self {
         Walk { collect_below, ..self }
     }
 
-    /// The next key, and its version if it has a value at the walk's timestamp.
+    /// Returns the next key, and its version if it has a value at the walk's timestamp.
     pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Option<Record>)>> {
         let Some((key, current)) = self.next_newest()? else { return Ok(None) };
         self.newest_ts = self.newest_ts.max(current.mod_ts);
@@ -261,12 +263,12 @@ impl<'a> Walk<'a> {
         Ok(Some((key, visible.filter(|record| !record.is_deleted()))))
     }
 
-    /// When the newest of what [`Walk::next`] walked over was committed, deletions included.
+    /// Returns the newest commit timestamp that [`Walk::next`] walked over, deletions included.
     pub(crate) fn newest_ts(&self) -> u64 {
         self.newest_ts
     }
 
-    /// The next key and its newest version, whatever the walk's timestamp.
+    /// Returns the next key and its newest version, regardless of the walk's timestamp.
     pub(crate) fn next_newest(&mut self) -> Result<Option<(Bytes, Record)>> {
         while let Some((stored_key, stored)) = self.records.next()? {
             let record = match Record::decode_slice(stored) {
@@ -292,8 +294,8 @@ mod tests {
         Record { mod_ts, start_ts: mod_ts, create_ts: mod_ts, version: 1, lease_id: 0, value }
     }
 
-    /// As garbage collection may leave it: of put at 5, deleted at 8, put at 12 the deleted version
-    /// is gone before the one below it.
+    /// State that garbage collection may leave of put at 5, deleted at 8, put at 12: the deletion
+    /// is dropped before the version below it.
     #[test]
     fn a_version_is_not_seen_beyond_its_end_even_if_the_next_one_is_gone() {
         let state = MemState::new();

@@ -1,8 +1,8 @@
 //! Walk budget: a bound on the records that one command, or one step of a read, walks over.
 //!
-//! Whoever evaluates commands of a range one after the other makes all later ones wait, so what a
-//! single one may cost is bounded by records, not by bytes or keys alone: records of keys that were
-//! deleted cost as much to pass as others, and give nothing back.
+//! A range evaluates one command after the other, so each command delays all later ones. Its cost
+//! is bounded in records, and not in bytes or keys alone: records of deleted keys cost as much to
+//! pass as others, and return nothing.
 
 /// Records that may still be walked over.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ impl WalkBudget {
         WalkBudget { left: records_max }
     }
 
-    /// Counts one more record. False if there was none left.
+    /// Counts one more record. False if none was left.
     pub(crate) fn take(&mut self) -> bool {
         let is_left = self.left > 0;
         self.left = self.left.saturating_sub(1);

@@ -21,7 +21,7 @@ use rangedb_txn::{
 };
 use support::{Entry, Replica, operation, scan_unlocked};
 
-/// A replica with keys `00000000`, `00000001` and so on, which have a value or are deleted.
+/// Returns a replica with keys `00000000`, `00000001` and so on, which have a value or are deleted.
 fn replica_with(count: usize, value: RecordValue, key_bytes: usize) -> Replica {
     let replica = Replica::new(b"", b"");
     let version = u64::from(value != RecordValue::Deleted);
@@ -120,8 +120,8 @@ fn all_spans_of_a_command_share_one_budget() {
     assert!(matches!(body, Body::Committed(_)), "{body:?}");
 }
 
-/// Versions that compaction may have dropped elsewhere decide nothing at apply, and cost time all the
-/// same.
+/// Deletions that compaction may have dropped on other replicas decide nothing at apply, but
+/// walking over them takes time.
 #[test]
 fn spent_markers_count_before_a_command_is_proposed_and_not_when_it_is_applied() {
     let mut replica = replica_with(COMMAND_WALK_MAX + 1, RecordValue::Deleted, 8);
@@ -147,7 +147,7 @@ fn spent_markers_count_before_a_command_is_proposed_and_not_when_it_is_applied()
     assert_deleted(&body, 0);
 }
 
-/// A span that holds nothing but what is left of deleted keys is confirmed step by step.
+/// A span that holds only records of deleted keys is confirmed step by step.
 #[test]
 fn a_validation_over_many_records_goes_on_where_it_stopped() {
     let parts = 3;
@@ -175,7 +175,7 @@ fn a_validation_over_many_records_goes_on_where_it_stopped() {
         }
     };
     assert_eq!(run(&replica), (parts + 1, ValidateOutcome::Unchanged));
-    // A version, and a lock, at the very end.
+    // A version, and then a lock, at the very end.
     commit(&mut replica, 7, vec![put(count - 1)]);
     assert!(matches!(run(&replica), (_, ValidateOutcome::Conflict(_))));
     let mut replica = replica_with(count, RecordValue::Deleted, 8);
@@ -189,7 +189,7 @@ fn a_validation_over_many_records_goes_on_where_it_stopped() {
     assert!(matches!(run(&replica), (_, ValidateOutcome::Locked(_))));
 }
 
-/// Locks are looked at apart from versions, and have to be seen where the budget ends among them.
+/// Locks are walked apart from versions. The walk must see them where the budget ends among them.
 #[test]
 fn a_validation_over_many_locks_goes_on_where_it_stopped() {
     let mut replica = Replica::new(b"", b"");

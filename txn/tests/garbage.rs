@@ -1,5 +1,5 @@
-//! Garbage collection, where it takes more than a script to show it: replicas of which one has lost
-//! to compaction what another still has, and spans too long for one command.
+//! Garbage collection in cases that a script cannot show: a replica that has lost records to
+//! compaction which another still has, and spans too long for one command.
 
 #[path = "model/draw.rs"]
 mod draw;
@@ -52,8 +52,8 @@ fn put(replica: &mut Replica, key: Bytes, start_ts: u64) {
     replica.apply(&[Entry::new(&commit, 0)]);
 }
 
-/// Collects as a server does: looks ahead, and sends commands for what is worth it. Answers how many
-/// commands it took and how many records went.
+/// Collects as a server does: looks ahead, and sends commands for the garbage found. Returns the
+/// number of commands and of dropped records.
 fn collect_all(replica: &mut Replica, below: u64) -> (usize, u64) {
     let (mut commands, mut dropped) = (0, 0);
     let mut from = Some(Bytes::new());
@@ -84,7 +84,7 @@ fn collect_all(replica: &mut Replica, below: u64) -> (usize, u64) {
     (commands, dropped)
 }
 
-/// Superseded versions. Beside each stands what finds it by the command that wrote it.
+/// Counts superseded versions. Beside each stands the record that finds it by its start_ts.
 fn history(replica: &Replica) -> usize {
     let mut records =
         replica.state.scan(ColumnFamily::History, b"", b"", Direction::Forward).unwrap();
@@ -121,13 +121,13 @@ fn a_hot_key_is_collected_piece_by_piece_and_costs_little_while_it_is_not() {
         put(&mut replica, key(7), start_ts);
     }
     put(&mut replica, key(8), versions + 1);
-    // With so few records to walk over, looking ahead gets over it only by passing by its versions.
+    // With so few records to walk over, looking ahead passes the key only by skipping its versions.
     let first = garbage_ahead(&replica.state, b"", b"", 1, 8).unwrap();
     assert_eq!((first.worth, first.next), (None, None));
     let (commands, dropped) = collect_all(&mut replica, versions - 50);
     assert!(commands >= 2, "{commands} commands");
     assert!(dropped > GARBAGE_WALK_MAX as u64, "{dropped} records");
-    // Those that ended at or above: at versions - 50 and at each of the fifty behind it.
+    // Versions that ended at or above the bound: at versions - 50 and at each of the fifty above.
     assert_eq!(history(&replica), 51);
 }
 
@@ -140,6 +140,6 @@ fn records_of_rolled_back_transactions_at_one_key_are_collected_piece_by_piece()
         replica.apply(&[Entry::of(Ask::RollbackKeys(rollback), 0)]);
     }
     assert_eq!(collect_all(&mut replica, count - 9).1, count - 10);
-    // What the range remembers, and those that are still asked for.
+    // The range record, and the outcome records that can still be asked for.
     assert_eq!(replica.records().len(), 1 + 10);
 }

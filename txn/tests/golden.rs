@@ -1,8 +1,8 @@
 //! Golden conversations with a range: `testscripts/`.
 //!
-//! A line that begins with `> ` is a step; the indented lines behind it are what it answered. All
-//! other lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-txn --test golden` writes the
-//! answers down: inspect the difference, and only commit changes you understand.
+//! A line that begins with `> ` is a step; the indented lines after it are its reply. All other
+//! lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-txn --test golden` writes the replies
+//! down: inspect the difference, and only commit changes that you understand.
 //!
 //! ```text
 //! > range START END              start over with an empty range of these keys
@@ -11,7 +11,7 @@
 //!       if exists K | if absent K | if version K N | if modified K TS | if value K V
 //!       put K V [lease N] | delete K | delete_range START END
 //!       read K at TS | read START END at TS
-//! > prewrite TS primary K [alive MS] [update TS] [from TS] [fence TS] [async] K ...: ITEM; ITEM; ...
+//! > prewrite TS primary K [alive MS] [update TS] [from TS] [fence TS] [async] K ...: ITEM; ...
 //!                              keys: the secondaries of an asynchronous commit
 //! > commit_keys TS at TS K K ...
 //! > rollback_keys TS K K ...
@@ -29,8 +29,8 @@
 //! > locks START END [limit N] [below TS]
 //! > garbage START END below TS [walk N]
 //! > floors
-//! > lose FAMILY K [start TS]     damage: the record is not there any more
-//! > spoil FAMILY K [start TS]    damage: the record is none that anybody wrote
+//! > lose FAMILY K [start TS]     damage: the record is missing
+//! > spoil FAMILY K [start TS]    damage: the record's bytes are invalid
 //! > dump                         every stored record
 //! ```
 //!
@@ -89,7 +89,7 @@ fn run_directory(name: &str) {
     }
 }
 
-/// The script with its steps carried out and their answers written down.
+/// Carries out the script's steps, and returns the script with their replies written down.
 fn run_script(script: &str) -> String {
     let mut replica = Replica::new(b"", b"");
     let mut out = String::new();
@@ -177,7 +177,7 @@ fn run_step(replica: &mut Replica, step: &str) -> String {
     }
 }
 
-/// Damages a replica as an engine does whose disk or memory lies in spite of its checksums.
+/// Damages a replica as a disk or memory does whose errors the engine's checksums do not find.
 fn damage(replica: &Replica, kind: &str, family: &str, (key, start_ts): (&[u8], u64)) {
     let (cf, position) = match family {
         "current" => (ColumnFamily::Current, keys::current(key)),

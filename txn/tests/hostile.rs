@@ -1,10 +1,10 @@
-//! Commands that no client of ours sends, all kinds of them over few keys and few start timestamps:
-//! reused, stale and future ones, foreign primaries, transactions and one-range commits of one
-//! start_ts, long values.
+//! Commands that no client of ours sends, of all kinds, over few keys and few start timestamps:
+//! reused, stale and future timestamps, foreign primaries, transactions and one-range commits of
+//! one start_ts, long values.
 //!
-//! Whatever they say, the machine answers each of them, replicas answer and write the same, and
-//! what is stored stays whole: where a version or a lock says that its value stands apart, it
-//! stands there.
+//! The machine must answer each of them. Replicas must answer and write the same. Stored records
+//! must stay whole: if a version or a lock refers to a value that stands apart, the value stands
+//! there.
 
 mod support;
 
@@ -42,7 +42,7 @@ impl Hostile {
         keys
     }
 
-    /// One of the last few, or from the future.
+    /// Draws one of the last few timestamps, or one from the future.
     fn timestamp(&mut self) -> u64 {
         match self.rng.u32(0..20) {
             0 => self.now + self.rng.u64(1..40),
@@ -172,7 +172,7 @@ impl Hostile {
         }
     }
 
-    /// As the control plane raises the floors: below, no lock is left.
+    /// Raises the floors as the control plane does: no lock is left below collect_below.
     fn collect(&mut self, replica: &Replica) -> Body {
         let floor_ts = self.now.saturating_sub(self.rng.u64(0..10)).max(1);
         let (locked, _) = locks(&replica.state, (b"", b""), 0, 0).unwrap();
@@ -184,7 +184,7 @@ impl Hostile {
     }
 }
 
-/// Every version and lock whose value stands apart has it there, in the length it says.
+/// Checks that every value that stands apart is there, in the length that its version or lock says.
 fn check_values(replica: &Replica, seed: u64) {
     let value_at = |key: &[u8], start_ts: u64| {
         let stored = replica.state.get(ColumnFamily::Value, &keys::value(key, start_ts)).unwrap();
@@ -212,7 +212,7 @@ fn check_values(replica: &Replica, seed: u64) {
         let Some(stored) = replica.state.get(ColumnFamily::Lock, &keys::lock(key)).unwrap() else {
             continue;
         };
-        // As the storage format draws a lock: kind 2 is a put whose value stands apart.
+        // By the storage format of a lock: kind 2 is a put whose value stands apart.
         let start_ts = u64::from_be_bytes(stored[2..10].try_into().unwrap());
         if stored[1] == 2 {
             let bytes = u64::from_be_bytes(stored[stored.len() - 8..].try_into().unwrap());

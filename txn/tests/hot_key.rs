@@ -1,5 +1,5 @@
-//! A key that many write at once: old commands are told from new ones at any age, and that takes no
-//! walk over the history.
+//! Contended key: repeated commands are told from new ones at any age, without a walk over the
+//! history.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn a_hot_key_tells_old_commands_from_new_ones_at_any_age() {
     let commands = 10_000;
     let mut replica = Replica::new(b"", b"");
     let mut cold = Replica::new(b"", b"");
-    // Even timestamps are applied now, odd ones are late.
+    // Even timestamps are applied now, odd ones arrive late.
     for ts in 1..=commands {
         for replica in [&mut replica, &mut cold] {
             commit(replica, 2 * ts);
@@ -92,7 +92,8 @@ fn commands_on_a_hot_key_walk_over_no_history() {
         reader.state.write(writes).unwrap();
         reader.walks.swap(0, Ordering::Relaxed)
     };
-    // In pairs that overtake each other, so that the later of a pair finds the key newer than itself.
+    // The commands of each pair arrive in reverse order, so the second finds the key newer than
+    // itself.
     for pair in 1..100 {
         assert_eq!(apply(2 * pair + 1), 0, "in order");
         assert_eq!(apply(2 * pair), 0, "overtaken");

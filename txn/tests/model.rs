@@ -1,11 +1,13 @@
-//! Random commands and reads, compared with a model that keeps every version of every key in a list
-//! and knows nothing of records, families or windows.
+//! Random commands and reads, compared with a model. The model keeps every version of every key in
+//! a list, and knows nothing of records or column families.
 //!
-//! The model collects no garbage. The machine does, at random, and may then say `TooOld` where the
-//! model says so too, of what lies below a floor, and otherwise nothing else than the model.
+//! The model collects no garbage. The machine does, at random. It may then answer `TooOld` only
+//! where the model says so too, for what lies below a floor. All other answers must be those of the
+//! model.
 //!
-//! On the way the machine is loaded again, the state crashes and the log is replayed, and a second
-//! replica applies the same log in batches of other sizes. None of it may change a reply or a byte.
+//! During a run the machine is loaded again, the state crashes and the log is replayed, and a
+//! second replica applies the same log in batches of other sizes. None of this may change a reply
+//! or a byte.
 
 #[path = "model/draw.rs"]
 mod draw;
@@ -43,7 +45,7 @@ struct Run {
     model: Model,
     range: Logged,
     dropped: u64,
-    /// Commands that were refused because their start_ts was another's.
+    /// Commands that were refused because another command has their start_ts.
     reused: u64,
 }
 
@@ -65,7 +67,7 @@ impl Run {
                 0..60 => self.commit(),
                 60..75 => self.read_one(),
                 75..87 => self.scan_all(),
-                // Not in every run: most commands would be too old to see much of what they do.
+                // Not in every run: with a floor, most commands are too old to do much.
                 87..90 if !self.seed.is_multiple_of(4) => self.collect(),
                 _ => self.range.disturb(&mut self.draw.rng),
             }
@@ -98,7 +100,7 @@ impl Run {
             self.reused += 1;
         }
         if let Some(command_reply::Body::ConditionFailed(failed)) = &mut reply.body {
-            // The model knows of no deletion where nothing was.
+            // The model does not record deletions of keys without a value.
             let newest_ts = std::mem::take(&mut failed.newest_ts);
             let found = failed.actual.as_ref().map(|kv| kv.mod_ts);
             let is_told = newest_ts > commit.start_ts;
@@ -112,7 +114,8 @@ impl Run {
         assert_eq!(reply, expected, "seed {}: {commit:?}", self.seed);
     }
 
-    /// A snapshot read raises the fence; no commit may change what it saw.
+    /// Draws the timestamp of a read. A snapshot read raises the fence: no commit may change what
+    /// it saw.
     fn read_at(&mut self) -> ReadAt {
         let read_ts = if self.draw.rng.bool() { 0 } else { self.draw.rng.u64(1..=self.draw.now()) };
         self.range.fence = self.range.fence.max(read_ts);
@@ -143,7 +146,7 @@ impl Run {
     }
 }
 
-/// All rows of the request, page by page. Each page must keep the request's bounds.
+/// Reads all rows of the request, page by page. Each page must keep the request's bounds.
 fn scan_pages(replica: &Replica, request: &ScanRequest) -> Result<Vec<KeyValue>, TooOld> {
     let mut request = request.clone();
     let mut rows = Vec::new();

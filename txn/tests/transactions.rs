@@ -1,11 +1,13 @@
-//! Transactions over two ranges, by naive coordinators whose steps interleave at random while
-//! requests and replies get lost, come twice, or come late, machines restart and crash, and garbage is
+//! Transactions over two ranges, by naive coordinators whose steps interleave at random. Requests
+//! and replies get lost, come twice, or come late; machines restart and crash; garbage is
 //! collected.
 //!
-//! At the end all locks are resolved, and what is stored must be explained: each transaction is
-//! there whole or not at all, as its client was told; each read at a timestamp saw what was committed
-//! up to it, and nobody's update was lost; and each serializable transaction read what one would have
-//! read that ran alone at its commit timestamp.
+//! At the end all locks are resolved, and the transactions must explain what is stored:
+//!
+//! - each transaction is stored whole or not at all, as its client was told;
+//! - each read at a timestamp saw what was committed up to it;
+//! - no update was lost;
+//! - each serializable transaction read what it would have read alone at its commit timestamp.
 
 #[path = "transactions/cluster.rs"]
 mod cluster;
@@ -23,7 +25,7 @@ use cluster::Cluster;
 use coordinator::Coordinator;
 use history::History;
 
-/// Transactions that are under way at once.
+/// Transactions in flight at once.
 const CLIENTS: usize = 5;
 
 #[test]

@@ -1,5 +1,5 @@
-//! `rangedb admin ...`: about the cluster itself. What its commands share is how they name states,
-//! roles and sizes.
+//! `rangedb admin ...`: commands about the cluster itself. This file holds what they share: the
+//! words for states and roles, and the format of lists of ids.
 
 mod cluster_status;
 mod config;
@@ -58,18 +58,18 @@ impl Admin {
     }
 }
 
-/// The word for a node's state.
+/// Returns the word for a node's state.
 fn node_state(state: i32) -> String {
     match v1::NodeState::try_from(state) {
         Ok(v1::NodeState::NodeUp) => "up".to_owned(),
         Ok(v1::NodeState::NodeDead) => "dead".to_owned(),
         Ok(v1::NodeState::NodeRemoved) => "removed".to_owned(),
-        // A newer server's.
+        // A state that only newer servers know.
         Err(_) => format!("state {state}"),
     }
 }
 
-/// The word for a replica's role.
+/// Returns the word for a replica's role.
 fn replica_role(role: i32) -> String {
     match v1::ReplicaRole::try_from(role) {
         Ok(v1::ReplicaRole::Voter) => "voter".to_owned(),
@@ -80,12 +80,12 @@ fn replica_role(role: i32) -> String {
     }
 }
 
-/// A node's id, where 0 stands for none.
+/// Returns the node's id, or none where the protocol says 0.
 fn known_node(node_id: u64) -> Option<u64> {
     (node_id != 0).then_some(node_id)
 }
 
-/// Ids in a table's cell.
+/// Formats ids as a table's cell: separated by commas, or `-` if there are none.
 fn list<T: ToString>(ids: impl IntoIterator<Item = T>) -> String {
     let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
     if ids.is_empty() { "-".to_owned() } else { ids.join(",") }

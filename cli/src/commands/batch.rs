@@ -1,4 +1,4 @@
-//! `rangedb batch put K V ...` and `rangedb batch delete K ...`: all of it or nothing.
+//! `rangedb batch put K V ...` and `rangedb batch delete K ...`: atomic writes of many keys.
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -46,7 +46,8 @@ impl Batch {
             Batch::Put(put) => put.run(session).await?,
             Batch::Delete(delete) => delete.run(session).await?,
         }
-        // Answered already; but locks that are left would hold up those who read the keys next.
+        // The cluster has already answered the commit. Waits until the client has removed the
+        // remaining locks: they would delay the next readers of the keys.
         session.client.finish().await;
         Ok(())
     }

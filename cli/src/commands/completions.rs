@@ -17,7 +17,8 @@ pub struct Completions {
 
 impl Completions {
     pub fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
-        // By way of memory: the generator panics where its writer fails, as a pipe to `head` does.
+        // Generated in memory first: the generator panics if its writer fails, as a pipe to `head`
+        // does.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut args::parser(), "rangedb", &mut script);
         Ok(out.write_all(&script)?)

@@ -35,7 +35,7 @@ impl Delete {
     }
 }
 
-/// The answer of this command and of `batch delete`.
+/// Prints the answer of this command and of `batch delete`.
 pub fn print(
     out: &mut dyn Write,
     output: Output,

@@ -44,8 +44,8 @@ impl Put {
     }
 }
 
-/// The answer of this command and of `batch put`. Without a timestamp the write waits for the commit
-/// of its transaction.
+/// Prints the answer of this command and of `batch put`. Without a commit timestamp, the write
+/// waits for the commit of its transaction.
 pub fn print(out: &mut dyn Write, output: Output, commit_ts: Option<Timestamp>) -> io::Result<()> {
     match (output, commit_ts) {
         (Output::Table, Some(_)) => writeln!(out, "OK"),
@@ -56,8 +56,8 @@ pub fn print(out: &mut dyn Write, output: Output, commit_ts: Option<Timestamp>) 
     }
 }
 
-/// Everything up to the end of the input, unless that is more than a value may hold: then not all of
-/// it is read.
+/// Reads a value up to the end of the input. Stops one byte above the limit of a value, which is an
+/// error.
 fn read_value(input: &mut dyn BufRead) -> Result<Bytes, Failure> {
     let mut value = Vec::new();
     input.take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value).map_err(Failure::Input)?;

@@ -1,4 +1,4 @@
-//! `rangedb range START END`: rows are printed as they arrive, in the memory of two pages.
+//! `rangedb range START END`: prints rows as they arrive, with at most two pages in memory.
 
 use std::io::{self, Write};
 use std::num::NonZeroU64;
@@ -25,7 +25,7 @@ pub struct Range {
     /// The first key; '' is before every key
     #[arg(value_parser = args::bytes())]
     start: Bytes,
-    /// Where to end, itself not printed; '' is behind every key
+    /// End of the range, itself not printed; '' is behind every key
     #[arg(value_parser = args::bytes())]
     end: Bytes,
     /// Rows at most; a note on standard error says when there were more
@@ -61,7 +61,8 @@ impl Range {
         Ok(())
     }
 
-    /// One row more than the limit, to tell whether it cut anything.
+    /// Options of the scan. The scan asks for one row more than `--limit`, to find out whether more
+    /// rows exist.
     pub(super) fn options(&self) -> RangeOptions {
         let mut options = RangeOptions::new(self.start.clone(), self.end.clone());
         if let Some(limit) = self.limit {
@@ -87,7 +88,7 @@ impl Range {
 
 type Rows = BoxStream<'static, Result<KeyValue>>;
 
-/// The next row. Before it is waited for, what was printed goes out to the reader.
+/// Returns the next row. If the row is not there yet, flushes the output before it waits.
 async fn next(rows: &mut Rows, out: &mut dyn Write) -> io::Result<Option<Result<KeyValue>>> {
     if let Some(row) = rows.next().now_or_never() {
         return Ok(row);

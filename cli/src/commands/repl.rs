@@ -1,12 +1,13 @@
-//! `rangedb repl`: commands typed one after the other, or read from a file or pipe. The same commands
-//! with the same arguments as everywhere, and a transaction may be open between them.
+//! `rangedb repl`: runs commands that are typed one after the other, or read from a file or pipe.
+//! Commands and arguments are those of the command line. A transaction may stay open between them.
 //!
-//! * An error ends no session: it is said, and the next line is read.
-//! * A session that ends, in whatever way it can notice, rolls back the transaction that is open.
-//! * Only a session at a terminal has a prompt, a history, and a Ctrl-C that ends just the command
-//!   that runs.
+//! * An error does not end a session: the repl prints the error and reads the next line.
+//! * A session that ends rolls back its open transaction, for every end that the process can
+//!   notice: the end of the input, an error, or a signal that can be caught.
+//! * Only a session at a terminal has a prompt and a history. There Ctrl-C ends just the running
+//!   command.
 //!
-//! Left out: commands of several lines, and completion.
+//! Not supported: commands of several lines, and completion.
 
 mod lines;
 mod signals;
@@ -37,7 +38,7 @@ use signals::{Signal, Signals};
 /// failed.
 #[derive(Debug, Args)]
 pub struct Repl {
-    /// Where lines that were typed are remembered; empty for nowhere
+    /// File that keeps typed lines; empty for none
     ///
     /// By default `rangedb/history` below $XDG_STATE_HOME or ~/.local/state.
     #[arg(long, env = "RANGEDB_HISTORY", hide_env_values = true, value_name = "FILE")]
@@ -56,7 +57,7 @@ pub struct Repl {
                   backslashes stand for what answers show by them. `help COMMAND` says more."
 )]
 struct Line {
-    /// How to print the answer
+    /// Format of the answer
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     output: Option<Output>,
     #[command(subcommand)]
@@ -108,7 +109,7 @@ enum TxnCommand {
     Range(range::Range),
 }
 
-/// What comes after a line.
+/// Next step of the session after a line.
 enum Next {
     Line,
     Exit,
@@ -154,7 +155,7 @@ struct Running<'r, 's> {
     lines: Lines,
     signals: Signals,
     at_terminal: bool,
-    /// Lines that failed.
+    /// Number of lines that failed.
     failed: u64,
 }
 
@@ -192,7 +193,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Fails only where the session cannot go on.
+    /// Runs one line. Fails only if the session cannot go on.
     async fn run_line(&mut self, line: &[u8]) -> Result<Next, Failure> {
         let words = match words::split(line) {
             Ok(words) if words.is_empty() => return Ok(Next::Line),
@@ -235,11 +236,11 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Says what went wrong with a line.
+    /// Reports the failure of a line.
     async fn note(&mut self, failure: Failure) -> Result<Next, Failure> {
         self.failed += 1;
         let lost = transaction::end_if_lost(self.session, &failure).await;
-        // What was printed before the failure comes before it.
+        // Output from before the failure must precede the message.
         self.session.streams.out.flush()?;
         let notes = &mut self.session.streams.notes;
         failure::report(Err(failure), *notes);
@@ -249,7 +250,8 @@ impl Running<'_, '_> {
         Ok(Next::Line)
     }
 
-    /// Ends what is open. Nothing of it may depend on whether somebody still reads what is printed.
+    /// Rolls back the open transaction and waits for the client's background work. Prints only
+    /// after that: the reader of the output may be gone, and must not prevent the rollback.
     async fn leave(&mut self) -> Result<(), Failure> {
         let open = self.session.transaction.take();
         let was_open = open.is_some();
@@ -313,7 +315,8 @@ fn status(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(writeln!(session.streams.out, "transaction {id}, reads as of {began}")?)
 }
 
-/// Standard input of the commands in a script: that holds the commands.
+/// Standard input for the commands of a script. Reading fails, because standard input is the script
+/// itself.
 struct InputTaken;
 
 impl Read for InputTaken {
@@ -329,7 +332,7 @@ mod tests {
     use clap::CommandFactory;
     use std::io::{BufRead, Cursor};
 
-    /// What somebody else writes when the reader of a script comes here.
+    /// Reader without bytes. When a script's reader reaches it, another client writes key `a`.
     struct Meanwhile(Cluster);
 
     impl Read for Meanwhile {

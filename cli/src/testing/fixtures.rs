@@ -67,7 +67,7 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
     }
 }
 
-/// One entry a page.
+/// Answers a read of system keys with one entry a page.
 pub fn meta_read(read: &v1::MetaRead) -> v1::MetaReadReply {
     let keys = [
         ("_/cluster/id", "\"ab\""),
@@ -129,7 +129,7 @@ pub fn partitions() -> Vec<v1::PartitionStatus> {
     ]
 }
 
-/// One that lives, and one whose client is gone.
+/// Lists two locks: a live one, and one whose client is gone.
 pub fn locks(list: &v1::ListLocks) -> v1::ListLocksReply {
     use v1::lock_info::Kind;
     let lock = |key: &'static str, kind: Kind, alive_until_ms, async_commit| v1::LockInfo {
@@ -152,7 +152,8 @@ pub fn locks(list: &v1::ListLocks) -> v1::ListLocksReply {
     v1::ListLocksReply { locks, ..Default::default() }
 }
 
-/// With a transaction of somebody's beside what is held.
+/// Reports the state of garbage collection: the given holds, and one hold of another client's
+/// transaction.
 pub fn garbage(holds: &[v1::HoldFloor]) -> v1::GarbageStatus {
     let floor_ts = Timestamp::from_millis(100_000).0;
     let somebody = v1::HoldInfo {

@@ -11,11 +11,11 @@ use super::Refusal;
 /// Rows in a page of a scan, few enough that small tests have many pages.
 const PAGE_ROWS: usize = 100;
 
-/// The oracle's time at first.
+/// Initial time of the oracle.
 pub const START_MS: u64 = 60_000;
 
 pub struct Rows {
-    /// By timestamp, the oldest first; none is a delete.
+    /// Versions by timestamp, the oldest first. A version without a row is a delete.
     versions: BTreeMap<Bytes, Vec<(u64, Option<v1::KeyValue>)>>,
     last_ts: u64,
 }
@@ -27,7 +27,7 @@ impl Default for Rows {
 }
 
 impl Rows {
-    /// The last of so many timestamps.
+    /// Hands out `count` timestamps and returns the last of them.
     pub fn hand_out(&mut self, count: u32) -> u64 {
         self.last_ts += u64::from(count);
         self.last_ts
@@ -52,7 +52,7 @@ impl Rows {
         self.versions.entry(key).or_default().push((mod_ts, Some(row)));
     }
 
-    /// As of a timestamp; 0 is now.
+    /// Returns the row as of a timestamp; 0 means now.
     pub fn at(&self, key: &Bytes, read_ts: u64) -> Option<v1::KeyValue> {
         let seen = |ts: u64| read_ts == 0 || ts <= read_ts;
         let versions = self.versions.get(key)?;
@@ -87,7 +87,7 @@ impl Rows {
         Ok(v1::Committed { commit_ts, results, repeated_command: false })
     }
 
-    /// What was written since the read.
+    /// Returns a write after the read's timestamp, if there is one.
     fn conflict(&self, read: &v1::ReadCheck) -> Option<v1::WriteConflict> {
         let inside = |key: &Bytes| match read.end_key.is_empty() {
             true => *key == read.start_key,

@@ -1,24 +1,24 @@
-//! Identity of the cluster that a caller means, in the metadata of its streams and of their answers.
+//! Cluster id that a caller means, in the metadata of its streams and of the answers to them.
 //!
-//! A node refuses callers who mean another cluster before it reads what they ask. A caller that knows
-//! no cluster yet takes that of the first node that answers, and keeps to it.
+//! A node refuses a caller that means another cluster before it reads any request. A caller that
+//! knows no cluster yet takes that of the first node that answers, and keeps to it.
 //!
-//! A node marks the status of each stream that it refuses unread, for whatever reason. Without the mark
-//! a caller could not tell such a refusal from the end of a stream whose requests were read: it would
-//! have to take their outcome for unknown, where it can ask the next node.
+//! A node marks the status of each stream that it refuses unread, for whatever reason. Without the
+//! mark a caller could not tell such a refusal from the end of a stream whose requests were read.
+//! Then it would have to treat their outcome as unknown; with the mark it asks the next node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tonic::Status;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-/// The metadata's key. The value is the cluster's id in 16 hexadecimal digits.
+/// Metadata key of the cluster id, whose value is the id in 16 hexadecimal digits.
 pub const CLUSTER_ID_KEY: &str = "rangedb-cluster-id";
 
-/// Metadata of a status by which a node refuses a stream before it has read any of it.
+/// Metadata key in the status of a stream that a node refused before it read any of it.
 const UNREAD_KEY: &str = "rangedb-unread";
 
-/// See the module's head. 0: not known yet.
+/// Id of the cluster that the caller means; 0: not known yet.
 #[derive(Default)]
 pub(super) struct Cluster(AtomicU64);
 
@@ -27,7 +27,7 @@ impl Cluster {
         self.0.store(id, Ordering::Relaxed);
     }
 
-    /// Says it to a node, if it is known.
+    /// Adds the cluster id, if it is known, to the metadata of a stream.
     pub fn name(&self, metadata: &mut MetadataMap) {
         let id = self.0.load(Ordering::Relaxed);
         if id != 0 {
@@ -35,7 +35,8 @@ impl Cluster {
         }
     }
 
-    /// Takes in of which cluster a node says that it is. An error if another one is meant.
+    /// Checks the cluster id that a node sent, and adopts it if none is known yet. An error if
+    /// another cluster is meant.
     pub fn meet(&self, metadata: &MetadataMap) -> Result<(), String> {
         let Some(id) = named(metadata) else { return Ok(()) };
         let meant = self.0.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed);
@@ -46,23 +47,23 @@ impl Cluster {
     }
 }
 
-/// True if the node has read nothing of the stream that it answers by this status.
+/// True if the node read nothing of the stream that it answers with this status.
 pub(super) fn is_unread(status: &Status) -> bool {
     status.metadata().contains_key(UNREAD_KEY)
 }
 
-/// The status of a stream that was refused before any of it was read.
+/// Marks the status of a stream that was refused before any of it was read.
 pub fn unread(mut status: Status) -> Status {
     status.metadata_mut().insert(UNREAD_KEY, MetadataValue::from_static("1"));
     status
 }
 
-/// The id as metadata, for a node's answers.
+/// Metadata value of a cluster id, for a node's answers.
 pub fn value(id: u64) -> MetadataValue<Ascii> {
     MetadataValue::try_from(format!("{id:016x}")).expect("digits")
 }
 
-/// A node of the cluster `id` refuses a caller who means another one, or lets it pass.
+/// Refuses, at a node of the cluster `id`, a caller that means another cluster.
 pub fn check(id: u64, metadata: &MetadataMap) -> Result<(), Status> {
     match named(metadata) {
         Some(meant) if meant != id => {

@@ -1,8 +1,8 @@
-//! The task that owns the connection to one node: connect, send what waits, hand out answers, and
-//! connect again when it breaks.
+//! The task that owns the connection to one node: connects, sends queued requests, hands out
+//! answers, and reconnects when the connection breaks.
 //!
-//! While a node cannot be reached, requests to it fail at once instead of waiting for the next try
-//! to connect: whoever sent them has other nodes to ask.
+//! While a node cannot be reached, requests to it fail at once instead of waiting for the next
+//! attempt to connect: their senders have other nodes to ask.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -23,47 +23,48 @@ use super::cluster::{Cluster, is_unread};
 use super::outgoing::Outgoing;
 use crate::net::{BoxFuture, CallError};
 
-/// After this long without a request, a link ends.
+/// Time without a request after which a link ends.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Requests in one message at most: measured, larger batches gain nothing (D8).
 const BATCH_REQUESTS_MAX: usize = 128;
 
-/// A message is closed once it holds this many bytes. With the largest command behind it, it still
-/// is below [`MESSAGE_BYTES_MAX`].
+/// Bytes after which a message is closed. With the largest command as its last request, it is still
+/// below [`MESSAGE_BYTES_MAX`].
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
-/// What nodes and clients take in one message: the largest command (8 MiB) and a batch before it.
+/// Largest message that nodes and clients accept: the largest command (8 MiB) and a batch before
+/// it.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Messages handed to HTTP/2 before it asked for them. More would only move the waiting to where
-/// requests can no longer be taken back.
+/// Messages handed to HTTP/2 ahead of demand. With more, requests would wait where they can no
+/// longer be withdrawn.
 const MESSAGES_AHEAD: usize = 1;
 
-/// Requests that were sent and not answered at most, those of callers who left included.
+/// Requests in flight at most, including those whose callers have left.
 const IN_FLIGHT_MAX: usize = 64 * 1024;
 
 /// Time to open a connection, about that of an attempt: no request waits longer for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two tries to connect to a node that is down.
+/// Bounds of the wait between two attempts to connect to a node that is down.
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// A peer that answers no ping for the sum of these is gone. Requests are given up sooner, by their
-/// own timeouts; this frees the connection.
+/// A peer that answers no ping for the sum of these is gone. Requests end sooner, by their own
+/// timeouts; this frees the connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Window of HTTP/2 flow control: 10 Gbit/s at 1 ms and more than a page of a scan.
+/// HTTP/2 flow control window: enough for 10 Gbit/s at 1 ms, and more than a page of a scan.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// Interval at which requests whose callers left are swept up.
+/// Interval at which requests whose callers have left are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 type Answer = oneshot::Sender<Result<response::Body, CallError>>;
 
-/// See the module's head.
+/// The task that owns the connection to one node.
 pub(super) struct Link {
     address: String,
     cluster: Arc<Cluster>,
@@ -71,12 +72,12 @@ pub(super) struct Link {
     reconnect_wait: Duration,
 }
 
-/// Reason why a link stops being connected.
+/// Reason why a link ends its connection.
 enum End {
-    /// Nobody uses it any more.
+    /// No caller uses the link any more.
     Unused,
     Broken(String),
-    /// A node of another cluster, which read nothing.
+    /// The node refused the stream and read nothing of it, such as a node of another cluster.
     Refused(String),
 }
 
@@ -112,7 +113,7 @@ impl Link {
                 }
             }
         }
-        // Requests that slipped in while the link ended.
+        // Fails the requests that were queued while the link ended.
         self.waiting.close();
         while let Some(outgoing) = self.waiting.recv().await {
             outgoing.fail("the connection is closing");
@@ -156,14 +157,15 @@ struct Connected {
     cluster: Arc<Cluster>,
 }
 
-/// What a connection waits for.
+/// Event that a connection waits for.
 enum Event {
     Answers(Result<Option<v1::Responses>, Status>),
     Batch(Batch),
     Sweep,
 }
 
-/// A node may send its headers only with the first answer, so requests go out before they come.
+/// State of the inbound stream. A node may send its headers only with the first answer, so requests
+/// are sent before the headers arrive.
 enum Inbound {
     Opening(BoxFuture<'static, Result<Response<Streaming<v1::Responses>>, Status>>),
     Open(Box<Streaming<v1::Responses>>),
@@ -219,7 +221,7 @@ impl Connected {
         end
     }
 
-    /// Waits and decides nothing. Answers come first: they make room.
+    /// Waits for the next event and decides nothing. Answers come first, because they make room.
     async fn next_event(
         &mut self,
         waiting: &mut mpsc::Receiver<Outgoing>,
@@ -256,7 +258,7 @@ impl Connected {
             }
         };
         for v1::Response { id, body } in responses {
-            // None: its caller left long ago.
+            // None: the caller left long ago.
             let Some(answer) = self.in_flight.remove(&id) else { continue };
             let unknown = || CallError::Lost("an answer of an unknown kind".to_owned());
             let _ = answer.send(body.ok_or_else(unknown));
@@ -281,8 +283,8 @@ impl Connected {
                 requests.push(request);
             }
         }
-        // There was room when the batch was gathered, and nobody else sends. If the stream ended
-        // since, its end answers these requests too.
+        // There was room when the batch was gathered, and nothing else sends on this channel. If
+        // the stream has ended since, its end answers these requests too.
         if !requests.is_empty() {
             let _ = self.messages.try_send(v1::Requests { requests });
         }
@@ -301,7 +303,7 @@ impl Connected {
 }
 
 impl Inbound {
-    /// May be dropped at any await without losing anything.
+    /// Returns the next message. May be dropped at any await without losing anything.
     async fn message(&mut self, cluster: &Cluster) -> Result<Option<v1::Responses>, Status> {
         loop {
             match self {
@@ -316,15 +318,15 @@ impl Inbound {
     }
 }
 
-/// What goes into the next message.
+/// Content of the next message.
 enum Batch {
     Ready(Vec<Outgoing>),
     StreamEnded,
     QueueEnded,
 }
 
-/// Waits until the stream takes a message and there is something to send, then takes all that waits,
-/// up to the bounds. May be dropped at any await without losing anything.
+/// Waits until the stream takes a message and a request waits, then takes all that wait, up to the
+/// bounds. May be dropped at any await without losing anything.
 async fn gather(
     messages: &mpsc::Sender<v1::Requests>,
     waiting: &mut mpsc::Receiver<Outgoing>,
@@ -347,7 +349,7 @@ async fn gather(
     Batch::Ready(batch)
 }
 
-/// The cause at the bottom, which is what a person can act on ("Connection refused").
+/// The innermost cause, on which a person can act ("Connection refused").
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

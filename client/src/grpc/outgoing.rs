@@ -1,5 +1,5 @@
-//! Requests on their way to a link: a queue bounded in requests and bytes, from which a request can
-//! be taken back until it is sent.
+//! Queue of requests to a link, bounded in requests and bytes. A request can be withdrawn from it
+//! until it is sent.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::net::CallError;
 use crate::trace::TraceContext;
 
-/// Requests that wait for one node at most: a tenth of a second of what a node can answer. Whoever
-/// comes behind them is better told so at once.
+/// Requests that wait for one node at most: a tenth of a second of what a node can answer. Further
+/// requests are better refused at once.
 const QUEUE_REQUESTS_MAX: usize = 16 * 1024;
 
 /// Bytes that wait for one node at most: some of the largest commands (8 MiB), and no more memory
 /// than a small machine can spare for each of a few silent nodes.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a request is. Sender and link decide with one exchange whether it was sent.
+/// State of a request. Sender and link decide with one atomic exchange whether it was sent.
 const WAITING: u8 = 0;
 const SENT: u8 = 1;
 const TAKEN_BACK: u8 = 2;
@@ -33,16 +33,16 @@ type Answer = Result<response::Body, CallError>;
 pub(super) struct Outgoing {
     body: request::Body,
     timeout: Duration,
-    /// Of the span that asks.
+    /// Trace context of the span that makes the request.
     trace: Option<TraceContext>,
     pub bytes: usize,
     state: Arc<AtomicU8>,
     answer: oneshot::Sender<Answer>,
-    /// Its share of the queue's bytes, given back when it leaves the queue.
+    /// The request's share of the queue's bytes, given back when it leaves the queue.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// One request, as its caller sees it. Dropping it takes the request back if that is still possible.
+/// One request, as its caller sees it. Dropping it withdraws the request if that is still possible.
 pub(super) struct Pending {
     state: Arc<AtomicU8>,
     answer: oneshot::Receiver<Answer>,
@@ -58,7 +58,7 @@ impl Outgoing {
         (Outgoing { body, timeout, trace, bytes, state, answer: give, permit: None }, pending)
     }
 
-    /// The request for the wire and where its answer goes; none if it was taken back.
+    /// Returns the request for the wire and the channel for its answer; none if it was withdrawn.
     pub fn send(self, id: u64) -> Option<(v1::Request, oneshot::Sender<Answer>)> {
         let exchange =
             self.state.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
@@ -68,14 +68,14 @@ impl Outgoing {
         Some((v1::Request { id, timeout_ms, traceparent, body: Some(self.body) }, self.answer))
     }
 
-    /// It could not be sent.
+    /// Fails a request that could not be sent.
     pub fn fail(self, reason: &str) {
         let _ = self.answer.send(Err(CallError::NotSent(reason.to_owned())));
     }
 }
 
 impl Pending {
-    /// `given_up` says why it is no longer waited for.
+    /// Waits for the answer, or until `given_up` returns the reason to stop waiting.
     pub async fn answer_unless(mut self, given_up: impl Future<Output = String>) -> Answer {
         let reason = match select(&mut self.answer, pin!(given_up)).await {
             Either::Left((Ok(answer), _)) => return answer,
@@ -85,7 +85,7 @@ impl Pending {
         Err(if self.take_back() { CallError::NotSent(reason) } else { CallError::Lost(reason) })
     }
 
-    /// True if the request has not been sent, and now never will be.
+    /// Withdraws the request. True if it has not been sent, and now never will be.
     fn take_back(&self) -> bool {
         let exchange =
             self.state.compare_exchange(WAITING, TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire);

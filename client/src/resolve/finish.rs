@@ -1,7 +1,8 @@
-//! Doing to locks what was decided of their transaction.
+//! Finishing of locks whose transaction is decided: they are committed or removed.
 //!
-//! The first lock of a transaction is finished by its key, with those that whoever met it would meet
-//! next. Where there are more, a dead client has left many, and the whole range is cleared of them.
+//! The first lock of a transaction is finished by key, together with those that the client would
+//! meet next. If the client meets more, a dead client has left many locks, and the whole range is
+//! cleared of them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::Result;
 use crate::retry::{Effect, Retry};
 
-/// Commands in a row that clear one range: what is left then is for the next one who meets it, who
-/// must not be held up for all of a transaction of a million keys at once.
+/// Commands in a row that clear one range. The rest is left for the next client that meets a lock:
+/// no request should be delayed by all locks of a transaction of a million keys.
 const COMMANDS_MAX: usize = 64;
 
 impl Resolver {
-    /// Also finishes the transaction's locks on `others`, where they lie in the same range.
+    /// Finishes a lock, and the transaction's locks on `others` that lie in the same range.
     pub(super) async fn finish(
         &self,
         lock: &KeyLocked,
@@ -39,7 +40,7 @@ impl Resolver {
         self.finish_keys(lock, others, commit_ts, deadline).await
     }
 
-    /// `commit_ts` 0: roll back.
+    /// Finishes locks by key; `commit_ts` 0: roll back.
     pub(super) async fn finish_keys(
         &self,
         lock: &KeyLocked,
@@ -61,7 +62,7 @@ impl Resolver {
         self.resolve(lock, &build, deadline).await.map(|_| ())
     }
 
-    /// All locks of the transaction in the range where this one lies. Returns how many there were.
+    /// Finishes all locks of the transaction in the range of this lock. Returns their number.
     async fn finish_range(
         &self,
         lock: &KeyLocked,

@@ -1,9 +1,10 @@
-//! A transaction of an asynchronous commit whose client is silent: it is committed if all of its locks
-//! stand, so they are looked at, range by range.
+//! Resolution of an asynchronous commit whose client is silent. The transaction is committed if all
+//! of its locks stand, so they are checked range by range.
 //!
-//! A lock that is not there never comes once its range was asked, so the answer is the same for
-//! everybody who asks. Even so the decision is carried out at the primary first, and what the primary
-//! says then is what counts: its own client, which may be slow and not dead, decides there too.
+//! A lock that is missing when its range is asked can never be placed later, so every client that
+//! asks gets the same answer. Even so the decision is carried out at the primary first, and the
+//! primary's answer is what counts: the transaction's own client, which may be slow and not dead,
+//! decides there too.
 
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ use crate::error::{Error, Result};
 use crate::retry::{Effect, Retry};
 use crate::transaction::chunks::{Sent, send_all};
 
-/// What the locks in one range say.
+/// Result of checking the locks in one range.
 #[derive(Clone, Copy)]
 enum Verdict {
-    /// All stand; the transaction commits at this timestamp or above.
+    /// All locks stand; the transaction commits at this timestamp or above.
     Stand {
         min_commit_ts: u64,
     },
@@ -34,7 +35,8 @@ enum Verdict {
 }
 
 impl Resolver {
-    /// `status` is what the primary said, whose lock has expired.
+    /// Decides an asynchronous commit whose primary lock has expired; `status` is the primary's
+    /// answer.
     pub(super) async fn settle(
         &self,
         lock: &KeyLocked,
@@ -53,7 +55,7 @@ impl Resolver {
                 Verdict::RolledBack => None,
             };
         }
-        // One that is committed knows better than any sum.
+        // A lock that is already committed overrides the result of the others.
         for verdict in verdicts {
             if let Verdict::Committed { commit_ts: decided } = verdict {
                 commit_ts = Some(decided);

@@ -1,4 +1,4 @@
-//! The end of requests whose time is up while something stands in their way.
+//! Tests of the final error of requests whose time is up while a lock is in their way.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use futures::FutureExt;
 use super::*;
 use crate::net::{BoxFuture, CallError};
 
-/// A clock that is set by hand. Nobody is called.
+/// A clock that is set by hand. No call is made.
 #[derive(Default)]
 struct Hands(Mutex<Duration>);
 
@@ -50,7 +50,8 @@ fn locked() -> Error {
     v1::KeyLocked { key: "k".into(), ..Default::default() }.into()
 }
 
-/// A request that was blocked at a time, and whose attempts were lost at others. Returns its end.
+/// Runs a request that is blocked at `blocked_ms` and loses attempts at `lost_ms`. Returns its
+/// error.
 fn end(effect: Effect, blocked_ms: u64, lost_ms: &[u64]) -> Error {
     let net = Hands::default();
     let mut retry = Retry::new(&net, effect, Duration::from_millis(DEADLINE_MS));
@@ -74,7 +75,8 @@ fn is_lock(error: &Error) -> bool {
 
 #[test]
 fn a_lock_that_the_time_was_spent_on_is_told_though_the_last_attempts_were_lost() {
-    // Lost just before the deadline, and the next one, for which there was no time, at it.
+    // One attempt is lost just before the deadline; the next one, which had no time, at the
+    // deadline.
     for lost_ms in [&[999, DEADLINE_MS][..], &[999], &[DEADLINE_MS], &[800, 950, DEADLINE_MS]] {
         let error = end(Effect::Read, 700, lost_ms);
         assert!(is_lock(&error), "{lost_ms:?}: {error}");

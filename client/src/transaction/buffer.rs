@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::Span;
 
-/// Bytes of keys and values that one transaction may write. They wait in the client's memory, and
-/// locks of that size are what a crashed client may leave to others to clear.
+/// Bytes of keys and values that one transaction may write. They are kept in the client's memory,
+/// and a crashed client may leave locks of that size for others to clear.
 pub const TRANSACTION_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// Keys that one transaction may write, for the same reason.
 pub const TRANSACTION_KEYS_MAX: usize = 1_000_000;
 
-/// The last word of a transaction about a key.
+/// The last write of a transaction to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
     Put { value: Bytes },
@@ -46,7 +46,7 @@ impl Write {
         v1::Operation { body: Some(body) }
     }
 
-    /// As the transaction itself reads it: no commit has given it a version or timestamps yet.
+    /// Row as the transaction itself reads it: no commit has given it a version or timestamps yet.
     pub fn row(&self, key: &Bytes) -> Option<KeyValue> {
         match self {
             Write::Delete => None,
@@ -62,7 +62,7 @@ impl Write {
     }
 }
 
-/// A write on its way to its range.
+/// A key and its write.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutation {
     pub key: Bytes,
@@ -85,7 +85,7 @@ impl Item for Mutation {
     }
 }
 
-/// Invariant: `bytes` are those of all keys and values in `writes`.
+/// Buffered writes by key. Invariant: `bytes` is the size of all keys and values in `writes`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Buffer {
     writes: BTreeMap<Bytes, Write>,
@@ -98,7 +98,7 @@ impl Buffer {
         self.writes.get(key)
     }
 
-    /// Replaces what the transaction wrote to the key before. On an error nothing changes.
+    /// Sets the write of a key, in place of the previous one. On an error nothing changes.
     pub fn set(&mut self, key: Bytes, write: Write) -> Result<()> {
         let before = self.writes.get(&key);
         let freed = before.map_or(0, |before| key.len() + before.bytes());
@@ -121,7 +121,7 @@ impl Buffer {
         self.undo.savepoint()
     }
 
-    /// False if the savepoint is not known.
+    /// Undoes the writes since a savepoint. False if the savepoint is not known.
     pub fn roll_back_to(&mut self, savepoint: u64) -> bool {
         let Some(before) = self.undo.roll_back_to(savepoint) else { return false };
         for (key, before) in before {
@@ -145,12 +145,12 @@ impl Buffer {
         self.writes.keys()
     }
 
-    /// Every write, in key order, as it travels.
+    /// Every write, in key order, in its wire form.
     pub fn operations(&self) -> impl Iterator<Item = v1::Operation> {
         self.writes.iter().map(|(key, write)| write.operation(key))
     }
 
-    /// What was written in a span, in key order.
+    /// Writes in a span, in key order.
     pub fn in_span(&self, span: &Span) -> VecDeque<(Bytes, Write)> {
         if span.is_empty() {
             return VecDeque::new();

@@ -1,7 +1,8 @@
-//! Parts of a transaction, cut into commands: each for one range, of bounded size, few at a time.
+//! Chunks of a transaction: commands for one range each, of bounded size, few in flight at a time.
 //!
-//! Ranges change while a transaction is under way. Whoever sends a chunk finds out (its request is
-//! never sent to a range that does not hold all of it) and gives it back, to be cut anew.
+//! Ranges change while a transaction is under way. The sender of a chunk notices, because its
+//! request is never sent to a range that does not hold the whole chunk. It then returns the chunk,
+//! to be cut again.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,30 +19,32 @@ use crate::net::BoxFuture;
 use crate::router::Place;
 use crate::sender::Sender;
 
-/// Bytes of one chunk: large enough that its round trip is no longer its cost, small enough that a
-/// large transaction does not hold up the log that it shares with others. A single larger item makes
-/// a chunk of its own.
+/// Bytes of one chunk: large enough that its round trip no longer dominates its cost, small enough
+/// that a large transaction does not block the log that it shares with others. A single larger item
+/// makes a chunk of its own.
 const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
-/// Items of one chunk: what a range takes in a command.
+/// Items of one chunk: as many as a range takes in one command.
 const CHUNK_ITEMS_MAX: usize = 1024;
 
-/// Chunks of one transaction that are under way at once; with their bytes, the window of a large one.
+/// Chunks of one transaction in flight at once; with their bytes, the window of a large
+/// transaction.
 const CHUNKS_IN_FLIGHT: usize = 8;
 
-/// Something that belongs to a key.
+/// Part of a transaction that belongs to a key.
 pub(crate) trait Item: Sized {
     fn key(&self) -> &Bytes;
 
-    /// Bytes that it adds to a command.
+    /// Bytes that the item adds to a command.
     fn bytes(&self) -> usize;
 
-    /// True if all of it lies in the range.
+    /// True if all of the item lies in the range.
     fn is_in(&self, range: &RangeDescriptor) -> bool {
         range.contains(self.key())
     }
 
-    /// The part in the range that holds its key, and the rest behind it.
+    /// Splits the item into the part in the range that holds its key, and the rest behind that
+    /// range.
     fn cut(self, _range: &RangeDescriptor) -> (Self, Option<Self>) {
         (self, None)
     }
@@ -57,15 +60,15 @@ impl Item for Bytes {
     }
 }
 
-/// What became of a chunk.
+/// Outcome of sending a chunk.
 pub(crate) enum Sent<T, R> {
     Done(R),
-    /// Its range changed; here are its items.
+    /// The chunk's range changed; these are the chunk's items.
     Regroup(Vec<T>),
 }
 
-/// Sends items, which are in key order, chunk by chunk. Ends with the first error; what is under way
-/// then is given up.
+/// Sends items, which are in key order, chunk by chunk. Ends with the first error, and gives up the
+/// chunks in flight.
 pub(crate) async fn send_all<'a, T, R, F>(
     sender: &Sender,
     items: Vec<T>,
@@ -96,7 +99,7 @@ where
     Ok(results)
 }
 
-/// Cuts items, which are in key order, by the ranges as far as they are known.
+/// Groups items, which are in key order, into chunks by the known ranges.
 async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> Result<Vec<Vec<T>>> {
     let mut chunks: Vec<Vec<T>> = Vec::new();
     let mut range: Option<Arc<RangeDescriptor>> = None;
@@ -127,8 +130,8 @@ async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> R
     Ok(chunks)
 }
 
-/// Time for so many items, if each chunk may take `chunk_timeout` and all come one after the other:
-/// what is done behind a transaction may take as long as the transaction is large.
+/// Time for `items` items, if each chunk may take `chunk_timeout` and chunks go one after the
+/// other. Background work after a transaction may take as long as the transaction is large.
 pub(crate) fn time_for(items: usize, chunk_timeout: Duration) -> Duration {
     // Items that are large, each a chunk of its own, are few.
     let chunks = items / CHUNK_ITEMS_MAX + 2 * CHUNKS_IN_FLIGHT;

@@ -1,4 +1,5 @@
-//! Ends of a transaction: which way a commit takes, and what is left to undo without one.
+//! Ends of a transaction: the choice of a commit's path, and the rollback of a transaction without
+//! one.
 
 use std::sync::Arc;
 
@@ -22,9 +23,10 @@ use crate::metrics::Path;
 use crate::one_range;
 use crate::trace::traced;
 
-/// Keys of an asynchronous commit at most: what a range accepts. Its primary's lock names all others,
-/// and is read and written again with every heartbeat and by all who meet one of its locks; and who
-/// finds its client dead asks for each of them. For more, one more round costs little against the rest.
+/// Keys of an asynchronous commit at most: as many as a range accepts. The primary lock names all
+/// other keys. This lock is read and written again with every heartbeat and by all clients that
+/// meet one of the locks. A client that finds the transaction's client dead asks for each key. For
+/// a larger commit, one more round costs little in comparison.
 const ASYNC_COMMIT_KEYS_MAX: usize = 64;
 
 /// Bytes of these keys at most, for the same reason.
@@ -53,13 +55,14 @@ impl Inner {
         outcome
     }
 
-    /// `path` is left at the way that was tried last, `keys` at the number that is written.
+    /// Commits. Leaves `path` at the path that was tried last, and `keys` at the number of written
+    /// keys.
     async fn commit_by(self: &Arc<Self>, path: &mut Path, keys: &mut usize) -> Result<Timestamp> {
         let State { buffer, reads, locks, conditions, .. } = self.end()?;
         let writes = buffer.into_mutations();
         *keys = writes.len();
         if writes.is_empty() && locks.primary.is_none() {
-            // No lock was confirmed. One that was asked for in vain may stand all the same.
+            // No lock was confirmed. A lock that was requested in vain may still stand.
             if let Some(rollback) = locks.rollback(self) {
                 Abandoned::new(rollback).clean_up().await;
             }
@@ -74,7 +77,7 @@ impl Inner {
                 return Ok(commit_ts);
             }
         }
-        // What a condition said must still be so at the commit timestamp, as if it had been read.
+        // A condition must still hold at the commit timestamp, so its key is validated like a read.
         checks.extend(conditions.iter().map(|condition| Check {
             span: Span::of_key(&condition.key),
             read_ts: self.start_ts(),
@@ -88,7 +91,7 @@ impl Inner {
         Ok(commit_ts)
     }
 
-    /// None: the keys lie in several ranges, or are too many for one command.
+    /// Commits in one range. None: the keys lie in several ranges, or are too many for one command.
     async fn commit_one_range(
         &self,
         writes: &[Mutation],
@@ -172,8 +175,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes everything out: from here on only the caller knows of the locks, and the heartbeats of
-    /// the first of them go on until it is done.
+    /// Ends the transaction and returns its state. From here on only the caller knows the locks;
+    /// the heartbeats of the primary go on until the caller is done.
     pub(super) fn end(&self) -> Result<State> {
         let mut state = self.open()?;
         let locks = state.locks.still_to_be_kept();

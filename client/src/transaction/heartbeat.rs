@@ -1,9 +1,9 @@
-//! Keeps a transaction's primary alive, and with it the transaction: others roll back what has not
-//! been heard of for [`LOCK_TTL`].
+//! Heartbeats that keep a transaction's primary lock alive, and with it the transaction: other
+//! clients roll a transaction back after [`LOCK_TTL`] without a heartbeat.
 //!
-//! When a lock expires is decided by the oracle's time. The client only estimates that time, to say
-//! until when it wants to be believed alive: wrong, it is rolled back too early or waited for too
-//! long, and nothing worse.
+//! The oracle's time decides when a lock expires. The client only estimates that time, for the
+//! expiry that it asks for. With a wrong estimate the transaction is rolled back too early or
+//! waited for too long, and nothing worse.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use crate::net::Net;
 use crate::retry::{Effect, Retry};
 use crate::sender::Sender;
 
-/// Time for which a lock lives without a heartbeat: how long others wait for a client that died.
-/// Several elections fit, so that a living client's heartbeat gets through.
+/// Time for which a lock lives without a heartbeat, and for which others wait for a dead client.
+/// Several elections fit into it, so that a live client's heartbeat gets through.
 pub(crate) const LOCK_TTL: Duration = Duration::from_secs(10);
 
-/// Two heartbeats may get lost.
+/// Interval of heartbeats, of which two may get lost.
 pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(LOCK_TTL.as_millis() as u64 / 3);
 
-/// The oracle's time, by a timestamp of it and what the client's clock counted since.
+/// Estimate of the oracle's time: one of its timestamps, and the time that the client's clock has
+/// counted since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OracleClock {
     millis: u64,
@@ -32,26 +33,26 @@ pub(crate) struct OracleClock {
 }
 
 impl OracleClock {
-    /// `received` just now.
+    /// Starts from a timestamp that was `received` just now.
     pub fn new(received: Timestamp, net: &dyn Net) -> Self {
         OracleClock { millis: received.millis(), at: net.now() }
     }
 
-    /// Time until the oracle is there; 0 if it is.
+    /// Time until the oracle reaches `millis`; 0 if it has.
     pub fn time_until(&self, millis: u64, net: &dyn Net) -> Duration {
         let passed = net.now().saturating_sub(self.at).as_millis() as u64;
         Duration::from_millis(millis.saturating_sub(self.millis.saturating_add(passed)))
     }
 
-    /// Until when a lock that is made or refreshed now lives.
+    /// Expiry of a lock that is made or refreshed now, in milliseconds of the oracle's time.
     pub fn alive_until_ms(&self, net: &dyn Net) -> u64 {
         let passed = net.now().saturating_sub(self.at) + LOCK_TTL;
         self.millis + passed.as_millis() as u64
     }
 }
 
-/// Refreshes the primary's lock for as long as it is polled. If the transaction is over, its own
-/// commands find out; before the primary is locked, there is nothing to refresh yet.
+/// Refreshes the primary lock for as long as the future is polled. If the transaction is over, its
+/// own commands find out. Before the primary is locked, there is nothing to refresh.
 pub(crate) async fn keep_alive(
     sender: &Sender,
     primary: &Bytes,
@@ -64,7 +65,7 @@ pub(crate) async fn keep_alive(
     }
 }
 
-/// One heartbeat. Best effort: the next one comes while the lock still lives.
+/// Sends one heartbeat. Best effort: the next one comes while the lock still lives.
 pub(crate) async fn beat(sender: &Sender, primary: &Bytes, start_ts: u64, clock: OracleClock) {
     let net = &*sender.net;
     let build = |_: &RangeDescriptor| {

@@ -4,12 +4,13 @@ use super::buffer::Mutation;
 use super::read_set::{Check, ReadSet};
 use crate::keys::Span;
 
-/// What others may do between a transaction's reads and its commit.
+/// Isolation level: the changes by others that are allowed between a transaction's reads and its
+/// commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// Nothing that shows: transactions have the effect of running one after the other, in an order
-    /// that agrees with real time. What was read, absent keys and spans included, is still so when
-    /// the transaction commits.
+    /// None that show: transactions behave as if they ran one after the other, in an order that
+    /// agrees with real time. Everything that was read, absent keys and spans included, is
+    /// unchanged when the transaction commits.
     #[default]
     Serializable,
     /// All reads see one moment, and of two transactions that write the same key at the same time
@@ -18,8 +19,8 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// What has to be validated at the commit timestamp of two phases. Prewriting a key finds a
-    /// newer version of it under every isolation.
+    /// Reads to validate at the commit timestamp of two phases. Under every isolation, the prewrite
+    /// of a key finds a newer version of it.
     pub(crate) fn validated(self, reads: ReadSet, read_ts: u64) -> Vec<Check> {
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::ValidationSkipped.is_planted() {
@@ -36,9 +37,9 @@ impl Isolation {
         }
     }
 
-    /// What the command of a one-range commit has to check. It has no other way to find that
-    /// somebody else wrote one of its keys since: under snapshot isolation, where reads are not
-    /// checked, the written keys are, or updates would be lost.
+    /// Checks for the command of a one-range commit, which has no other way to find that another
+    /// transaction wrote one of its keys since. Under snapshot isolation reads are not checked, so
+    /// the written keys are, or updates would be lost.
     pub(crate) fn checked_in_one_range(
         self,
         validated: &[Check],

@@ -1,15 +1,17 @@
-//! Pessimistic locks: a key is locked before the transaction commits, so that nobody else writes it.
+//! Pessimistic locks: a key is locked before the transaction commits, so that nobody else writes
+//! it.
 //!
-//! The first key that is locked is the transaction's primary, named by all its locks and kept alive
-//! by a task in the background. A lock that is lost all the same (the client was cut off for longer
-//! than it lives) is noticed at commit: a rollback record refuses the prewrite of the key, and keys
-//! that were locked but not written are validated.
+//! The first locked key is the transaction's primary. All of its locks name the primary, and a
+//! background task keeps it alive. The commit notices a lock that was lost because the client was
+//! cut off for longer than the lock lives: a rollback record refuses the prewrite of the key, and
+//! keys that were locked but not written are validated.
 //!
 //! A transaction locks one key after the other, so that its primary is settled before a second lock
-//! names it. If it is not known in the end whether the first stands, because answers were lost or
-//! the caller gave up waiting, the transaction is over. A lock of another transaction is waited for
-//! in a queue where it stands (`../lock_wait.rs`). If that closes a circle of transactions that
-//! wait for each other, this one is rolled back at once: nothing but its end lets the others go on.
+//! names it. The transaction ends if it stays unknown whether the first lock stands, because
+//! answers were lost or the caller gave up waiting. A request waits for another transaction's lock
+//! in a queue on the node where the lock stands (`../lock_wait.rs`). If the wait closes a cycle of
+//! transactions that wait for each other, this transaction is rolled back at once: nothing but its
+//! end lets the others go on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -30,42 +32,42 @@ use crate::net::SharedNet;
 use crate::retry::{Effect, Retry};
 use crate::trace::traced;
 
-/// What a transaction has locked before its commit.
+/// Locks that a transaction has taken before its commit.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
-    /// None: no lock was confirmed yet, nor is one being asked for.
+    /// None: no lock was confirmed yet, and none is being requested.
     pub primary: Option<Bytes>,
-    /// When each key was locked: none of its versions up to that timestamp is a conflict. 0: the lock
-    /// was asked for, and whether it is there is not known.
+    /// Locked keys, each with the timestamp up to which none of its versions is a conflict. 0: the
+    /// lock was requested, and it is not known whether it stands.
     pub keys: BTreeMap<Bytes, u64>,
-    /// A task refreshes the primary.
+    /// True if a task sends heartbeats for the primary.
     beating: bool,
 }
 
 impl Locks {
-    /// For the rollback; none if nothing was ever locked.
+    /// Rollback of all locks; none if nothing was ever locked.
     pub fn rollback(&self, inner: &Inner) -> Option<Rollback> {
         let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
         let primary = self.primary.clone().or_else(|| keys.first().cloned())?;
         Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts(), primary, keys })
     }
 
-    /// Those of a transaction that was suspended.
+    /// Locks of a transaction that was suspended.
     pub fn taken_up(primary: Option<Bytes>, keys: BTreeMap<Bytes, u64>) -> Locks {
         let beating = primary.is_some();
         Locks { primary, keys, beating }
     }
 
-    /// What the heartbeats need while the transaction ends.
+    /// The part of the locks that the heartbeats need while the transaction ends.
     pub fn still_to_be_kept(&self) -> Locks {
         Locks { primary: self.primary.clone(), beating: self.beating, keys: BTreeMap::new() }
     }
 }
 
 impl Inner {
-    /// Locks a key that is written. Under snapshot isolation the transaction has already lost against
-    /// whoever wrote it since the start: it may have read what that changed, and nothing else finds
-    /// out.
+    /// Locks a key that is written. Under snapshot isolation, a version committed since the start
+    /// is a conflict: the transaction may have read the state before that commit, and no other
+    /// check finds out.
     pub(super) async fn lock_written(self: &Arc<Self>, key: &Bytes) -> Result<()> {
         let is_snapshot = self.options.isolation == Isolation::Snapshot;
         self.lock(key, is_snapshot.then_some(self.start_ts())).await.map(drop)
@@ -76,7 +78,8 @@ impl Inner {
         self.lock(key, None).await
     }
 
-    /// A version above `unchanged_since` is a conflict, unless the key is locked already.
+    /// Locks the key. A version above `unchanged_since` is a conflict, unless the key is locked
+    /// already.
     async fn lock(
         self: &Arc<Self>,
         key: &Bytes,
@@ -100,21 +103,22 @@ impl Inner {
             return Err(error);
         }
         if let (Err(error), true, true) = (&acquired, is_first, retry.has_lost_answers()) {
-            // Perhaps it is locked. What is decided at it later would say nothing of locks under
-            // another primary, and must not: who meets it first could take it for the whole.
+            // The key may be locked. A decision at this lock would say nothing about locks under
+            // another primary, so there must be none: a client that meets this lock first could
+            // take its rollback for that of the whole transaction.
             self.fail(error.clone()).await;
             return Err(error.clone());
         }
         let mut state = self.open()?;
         match acquired {
             Ok((current, for_update_ts)) => {
-                // Of two times the first is right: nothing has changed since.
+                // The first of two timestamps is right: nothing has changed since.
                 let seen = state.locks.keys.entry(key.clone()).or_insert(0);
                 *seen = if *seen == 0 { for_update_ts } else { *seen };
                 Ok(current)
             }
             Err(error) => {
-                // It is certainly not locked, so another key can be the primary.
+                // The key is certainly not locked, so another key can become the primary.
                 if is_first {
                     state.locks.primary = None;
                     state.locks.keys.remove(key);
@@ -136,16 +140,16 @@ impl Inner {
         Ok(state.locks.primary.get_or_insert_with(|| key.clone()).clone())
     }
 
-    /// Ends the transaction: whoever it holds up goes on.
+    /// Ends the transaction and rolls it back, so that the transactions that wait for it go on.
     async fn fail(&self, error: Error) {
         let abandoned = self.fail_at_once(error);
         if let Some(abandoned) = abandoned {
-            // It was never asked to commit.
+            // The result is of no interest: the transaction was never asked to commit.
             let _ = abandoned.clean_up().await;
         }
     }
 
-    /// Ends the transaction. What is returned rolls it back in the background when it is dropped.
+    /// Ends the transaction. The returned guard rolls it back in the background when it is dropped.
     fn fail_at_once(&self, error: Error) -> Option<Abandoned> {
         let state = self.end().ok()?;
         let mut left = self.state.lock().unwrap();
@@ -155,8 +159,8 @@ impl Inner {
         state.locks.rollback(self).map(Abandoned::new)
     }
 
-    /// Heartbeats for the locks of a transaction that was suspended, the first at once: nobody knows
-    /// how long it rested.
+    /// Starts heartbeats for the locks of a resumed transaction, the first one at once: nobody
+    /// knows how long the transaction was suspended.
     pub(super) fn keep_taken_up_locks(self: &Arc<Self>) {
         if self.state.lock().unwrap().locks.beating {
             let net = &self.client.sender.net;
@@ -164,7 +168,7 @@ impl Inner {
         }
     }
 
-    /// Returns the key's newest value and the timestamp up to which that is known.
+    /// Returns the key's newest value, and the timestamp up to which that is known.
     async fn acquire(
         &self,
         key: &Bytes,
@@ -182,7 +186,7 @@ impl Inner {
                 None => match self.client.timestamps.next(deadline).await {
                     Ok(timestamp) => timestamp.0,
                     Err(error) => {
-                        // Out of time, the lock is what it was spent on.
+                        // Once the time is up, report the lock on which it was spent.
                         retry.check_time()?;
                         return Err(error);
                     }
@@ -196,7 +200,8 @@ impl Inner {
                 alive_until_ms: self.clock.alive_until_ms(net),
             };
             let build = |_: &RangeDescriptor| Some(command::Body::AcquireLocks(acquire.clone()));
-            // Who is held back is asked with a fresh timestamp in the end, which would hide a version.
+            // A request that is held back ends with a fresh for_update_ts, which would hide a
+            // version newer than `unchanged_since`.
             let most = if unchanged_since.is_some() { Duration::ZERO } else { HOLD_MAX };
             let until = waiting.hold_until(most, retry);
             let sender = &self.client.sender;
@@ -219,8 +224,9 @@ impl Inner {
                 {
                     return Err(conflict.into());
                 }
-                // Committed since the timestamp was taken, as by whoever was waited for: asked again
-                // with a fresh one at once, before the next in the queue commits too.
+                // A version was committed after the timestamp was taken, perhaps by the transaction
+                // that was waited for. Ask again at once with a fresh timestamp, before the next in
+                // the queue commits too.
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
                     retry.held(conflict.into());
                 }
@@ -233,8 +239,9 @@ impl Inner {
     }
 }
 
-/// Fails the transaction when its first lock is given up before its answer: nobody knows whether it
-/// stands, and what is decided at it later would say nothing of locks under another primary.
+/// Fails the transaction when its first lock is given up before its answer. It is then unknown
+/// whether the lock stands, and a decision at it would say nothing about locks under another
+/// primary.
 struct Dropped<'a> {
     inner: &'a Inner,
     is_first: bool,
@@ -250,12 +257,13 @@ impl Drop for Dropped<'_> {
     }
 }
 
-/// Heartbeats until the transaction is gone.
+/// Sends heartbeats until the transaction is gone.
 async fn keep_locks(transaction: Weak<Inner>, net: SharedNet, mut wait: Duration) {
     loop {
         net.sleep(wait).await;
         wait = HEARTBEAT_EVERY;
-        // Held no longer than this: whoever drops the transaction must not have to wait.
+        // The strong reference is dropped before the heartbeat, so that dropping the transaction
+        // takes effect at once.
         let Some(inner) = transaction.upgrade() else { return };
         let (sender, start_ts, clock) =
             (inner.client.sender.clone(), inner.start_ts(), inner.clock);

@@ -1,4 +1,4 @@
-//! Rows of a span as a transaction sees them: those of its start, with its own writes laid over.
+//! Scan inside a transaction: rows as of its start, merged with its own writes.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,14 +19,15 @@ use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::range::{RangeOptions, RangeStream};
 
-/// The rows of a scan inside a transaction: a [`Stream`], or [`TransactionRange::next`] for those
+/// Rows of a scan inside a transaction: a [`Stream`], or [`TransactionRange::next`] for callers
 /// without stream adapters. Ends after the first error.
 ///
-/// It shows what the transaction had written when the scan was made; later writes are not in it.
+/// The scan shows the writes that the transaction had made when the scan was created; later writes
+/// are not in it.
 pub struct TransactionRange {
     transaction: Arc<Inner>,
     rows: RangeStream,
-    /// The next of `rows`, once it is here.
+    /// The next of `rows`, once it has arrived.
     row: Option<KeyValue>,
     rows_ended: bool,
     /// The transaction's own writes that are still ahead, in the order of the scan.
@@ -34,7 +35,7 @@ pub struct TransactionRange {
     wanted: u64,
     reverse: bool,
     keys_only: bool,
-    /// What the scan reads, without the system's keys.
+    /// Spans that the scan reads, without the system's keys.
     pieces: Vec<Span>,
     failed: Option<Error>,
     ended: bool,
@@ -56,7 +57,7 @@ impl TransactionRange {
             let message = "a transaction reads at its own timestamp";
             failed = Some(Error::invalid("at", message));
         }
-        // Rows that the transaction has deleted do not count for the caller.
+        // Rows that the transaction has deleted do not count towards the caller's limit.
         let deleted = own.iter().filter(|(_, write)| *write == Write::Delete).count() as u64;
         let wanted = options.limit.unwrap_or(u64::MAX);
         let (reverse, keys_only) = (options.reverse, options.keys_only);
@@ -84,7 +85,7 @@ impl TransactionRange {
         }
     }
 
-    /// The next row; none at the end.
+    /// Returns the next row; none at the end.
     pub async fn next(&mut self) -> Option<Result<KeyValue>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
@@ -117,7 +118,8 @@ impl TransactionRange {
         }
     }
 
-    /// The nearer of the next row and the next own write; none if that is a deleted key.
+    /// Returns the nearer of the next row and the next own write. Outer none: a deleted key was
+    /// skipped; inner none: the end.
     fn step(&mut self) -> Option<Option<KeyValue>> {
         let own_first = match (&self.row, self.own.front()) {
             (None, None) => return Some(None),
@@ -140,8 +142,8 @@ impl TransactionRange {
         Some(Some(row))
     }
 
-    /// Remembers what the transaction knows after this row, or (none) after the last one: also that
-    /// there is nothing else up to here.
+    /// Adds to the read set everything up to this row, or (none) to the end, including that there
+    /// is nothing else up to there.
     fn remember(&self, row: Option<&KeyValue>) -> Result<()> {
         if !self.transaction.remembers_reads() {
             return Ok(());

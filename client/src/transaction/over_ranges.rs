@@ -1,4 +1,4 @@
-//! Commands that span several ranges, done by a transaction: batches, and deletes of spans.
+//! Batches and deletes of spans that lie in several ranges, executed by a transaction.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::range::RangeOptions;
 /// locked. [`Client::delete_range`] deletes more, in steps.
 pub const DELETE_RANGE_KEYS_MAX: usize = 100_000;
 
-/// Commits a batch that lies in several ranges. Like one that lies in one range, it is not given up
-/// because others write the same keys, but tried until the deadline.
+/// Commits a batch that lies in several ranges. Like a batch in one range, it is retried after
+/// conflicts until the deadline.
 pub(crate) async fn commit_batch(
     client: &Client,
     command: &v1::CommitOneRange,
@@ -59,13 +59,14 @@ async fn attempt(client: &Client, command: &v1::CommitOneRange) -> Result<Commit
     Ok(Committed { commit_ts, results })
 }
 
-/// What stands at the keys whose rows the answer needs, as the batch's operations change them.
+/// Rows of the keys that the answer needs, as the batch's operations change them.
 struct Rows {
     rows: BTreeMap<Bytes, Option<KeyValue>>,
 }
 
 impl Rows {
-    /// Reads what deletes delete, and where it is asked for what puts replace.
+    /// Reads the rows that the batch deletes and, if they are asked for, those that its puts
+    /// replace.
     async fn read(transaction: &Transaction, command: &v1::CommitOneRange) -> Result<Rows> {
         let needed = |operation: &v1::Operation| match &operation.body {
             Some(operation::Body::Delete(delete)) => Some(delete.key.clone()),
@@ -108,9 +109,10 @@ impl Rows {
         }
     }
 
-    /// Returns what stood there. The new row gets its timestamps when they are known.
+    /// Puts a row, and returns the previous one. The new row gets its timestamps when they are
+    /// known.
     fn put(&mut self, put: &v1::Put) -> Option<KeyValue> {
-        // A row that nobody asked about counts from nothing: it is never shown.
+        // A row that was not read counts from nothing: it is never shown.
         let row = self.rows.entry(put.key.clone()).or_default();
         let new = KeyValue {
             key: put.key.clone(),
@@ -124,7 +126,7 @@ impl Rows {
     }
 }
 
-/// Gives a row that the batch itself wrote the timestamps of the batch.
+/// Sets the batch's commit timestamp in a row that the batch itself wrote.
 fn stamp(row: &mut KeyValue, commit_ts: Timestamp) {
     for ts in [&mut row.create_ts, &mut row.mod_ts] {
         if *ts == Timestamp::ZERO {
@@ -133,7 +135,7 @@ fn stamp(row: &mut KeyValue, commit_ts: Timestamp) {
     }
 }
 
-/// Deletes the keys of a span that have a value for the transaction, and says how many they were.
+/// Deletes the keys of a span that have a value for the transaction. Returns their number.
 pub(super) async fn delete_range(transaction: &Transaction, span: Span) -> Result<u64> {
     transaction.inner.check_writable()?;
     transaction.inner.client.view.check_delete_range(&span)?;

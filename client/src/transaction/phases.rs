@@ -9,11 +9,11 @@ use crate::net::Net;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phase {
-    /// Waiting for others at a key that many want.
+    /// Waiting for the turn at a hot key.
     Turn,
     Reads,
     Locks,
-    /// The command of a commit in one range.
+    /// The command of a one-range commit.
     OneRange,
     Prewrite,
     Timestamp,
@@ -23,11 +23,11 @@ pub(crate) enum Phase {
 
 const PHASES: usize = Phase::Primary as usize + 1;
 
-/// Of things that go on beside each other, each counts.
+/// Time of each phase. Of concurrent activities, each counts.
 #[derive(Debug, Default)]
 pub(crate) struct Phases {
     micros: [AtomicU64; PHASES],
-    /// Of those that are written.
+    /// Ids of the ranges that are written.
     ranges: Mutex<BTreeSet<u64>>,
 }
 
@@ -51,7 +51,7 @@ impl Phases {
         Duration::from_micros(self.micros[phase as usize].load(Ordering::Relaxed))
     }
 
-    /// Without what the caller did in between.
+    /// Time of all phases, without the caller's own time in between.
     pub fn total(&self) -> Duration {
         self.micros.iter().map(|micros| Duration::from_micros(micros.load(Ordering::Relaxed))).sum()
     }

@@ -1,4 +1,5 @@
-//! The first phase: every range locks what is written in it and checks the conditions on its keys.
+//! Prewrite, the first phase: every range locks the keys that are written in it and checks
+//! conditions.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, command, command_reply};
@@ -11,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::lock_wait::{HOLD_MAX, Waiting};
 use crate::retry::{Effect, Retry};
 
-/// What a prewrite carries about one key.
+/// Part of a prewrite for one key.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     Write(Mutation),
     Condition {
-        /// Its place among the caller's.
+        /// Index among the caller's conditions.
         index: usize,
         condition: v1::Condition,
     },
@@ -44,16 +45,17 @@ impl Item for Part {
     }
 }
 
-/// What the first phase came to.
+/// Outcome of the first phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prewrote {
-    /// All locks stand, and the transaction may commit here or above.
+    /// All locks stand, and the transaction may commit at this timestamp or above.
     Locks {
         min_commit_ts: u64,
-        /// All of them are of an asynchronous commit: that is the commit timestamp, and done.
+        /// All of them are of an asynchronous commit: committed, with `min_commit_ts` as the commit
+        /// timestamp.
         is_async: bool,
     },
-    /// Somebody took this client for dead, found all locks, and finished what it had begun.
+    /// Another client took this one for dead, found all locks, and finished the commit.
     Committed { commit_ts: u64 },
 }
 
@@ -82,7 +84,7 @@ impl TwoPhase {
         Ok(all.unwrap_or(Prewrote::Locks { min_commit_ts: self.start_ts, is_async: false }))
     }
 
-    /// Sends all but the primary's neighbours behind the caller's back.
+    /// Planted bug: sends all parts but those of the primary's key in the background.
     #[cfg(feature = "planted")]
     fn prewrite_late(&self, parts: Vec<Part>) -> Vec<Part> {
         if !rangedb_planted::Bug::PrimaryBeforePrewrites.is_planted() {
@@ -97,16 +99,18 @@ impl TwoPhase {
         now
     }
 
+    /// Prewrites one chunk.
+    ///
     /// # Errors
     ///
-    /// Of an asynchronous commit, `Undetermined` if the locks may stand all the same.
+    /// For an asynchronous commit, `Undetermined` if the locks may stand all the same.
     async fn prewrite_chunk(&self, chunk: Vec<Part>) -> Result<Sent<Part, Prewrote>> {
         let sender = &*self.client.sender;
         let build = |range: &RangeDescriptor| {
             let fits = chunk.iter().all(|part| part.is_in(range));
             fits.then(|| command::Body::Prewrite(self.prewrite_of(&chunk)))
         };
-        // Locks are nothing by themselves, unless they are the decision.
+        // Prewrites decide nothing, except those of an asynchronous commit.
         let effect = if self.wants_async { Effect::Recognised } else { Effect::Read };
         let mut retry = Retry::new(&*sender.net, effect, self.deadline);
         let mut waiting = Waiting::new(sender, self.clock);
@@ -139,7 +143,7 @@ impl TwoPhase {
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
                     return Err(conflict.into());
                 }
-                // Final, also after a lost answer: nothing commits behind a rollback record.
+                // Final, also after a lost answer: nothing commits after a rollback record.
                 Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                     return Err(Error::Aborted { key: aborted.key });
                 }
@@ -163,8 +167,8 @@ impl TwoPhase {
             conditions,
             operations,
             alive_until_ms: self.clock.alive_until_ms(&*self.client.sender.net),
-            // A key that is locked already needs none, and for any other it would hide a version that
-            // the transaction has not seen.
+            // A key that is locked already needs no for_update_ts. For any other key it would hide
+            // a version that the transaction has not seen.
             for_update_ts: 0,
             async_commit: self.wants_async,
             secondaries: self.secondaries_at(chunk),
@@ -172,7 +176,8 @@ impl TwoPhase {
         }
     }
 
-    /// The keys that the primary's lock names, in the chunk where the primary is.
+    /// The keys that the primary lock names, if the chunk holds the primary of an asynchronous
+    /// commit.
     fn secondaries_at(&self, chunk: &[Part]) -> Vec<Bytes> {
         if !self.wants_async || chunk.iter().all(|part| *part.key() != self.primary) {
             return Vec::new();
@@ -181,7 +186,8 @@ impl TwoPhase {
     }
 }
 
-/// The command counted the conditions of one range; the caller knows them by their place in all.
+/// Converts a failed condition: the command counts the conditions of one range, the caller counts
+/// all.
 fn condition_failed(chunk: &[Part], failed: v1::ConditionFailed) -> Error {
     let mut conditions = chunk.iter().filter_map(|part| match part {
         Part::Condition { index, condition } => Some((*index, &condition.key)),

@@ -11,14 +11,15 @@ use super::chunks::Item;
 use crate::error::{Error, Result};
 use crate::keys::Span;
 
-/// Separate spans that one transaction may read; a key is one. As many as it may write, about a
-/// hundred megabytes of the client's memory with short keys. Spans that touch count as one.
+/// Separate spans that one transaction may read; a single key is one. As many as it may write,
+/// about a hundred megabytes of the client's memory with short keys. Adjacent spans count as one.
 pub const TRANSACTION_READS_MAX: usize = 1_000_000;
 
 /// Bytes of the bounds of these spans, for the same reason.
 pub const TRANSACTION_READ_BYTES_MAX: usize = 100 * 1024 * 1024;
 
-/// Invariant: spans neither overlap nor touch, and `bytes` are those of their bounds.
+/// Spans that a transaction has read. Invariant: spans neither overlap nor touch, and `bytes` is
+/// the size of their bounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ReadSet {
     /// End by start; an empty end is behind every key.
@@ -73,14 +74,14 @@ impl ReadSet {
         self.spans.iter()
     }
 
-    /// Everything, in key order, as it was read at one time.
+    /// Returns checks of all spans, in key order, as of one timestamp.
     pub fn into_checks(self, read_ts: u64) -> Vec<Check> {
         let check = |(start, end)| Check { span: Span { start, end }, read_ts };
         self.spans.into_iter().map(check).collect()
     }
 }
 
-/// Of a span, that it still is as it was at `read_ts`.
+/// Check that a span is unchanged since `read_ts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Check {
     pub span: Span,
@@ -88,9 +89,9 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// On the wire an empty end stands for a single key, so a span without an end needs one: the
-    /// longest key's successor, which no key reaches. For the same reason the least key stands in
-    /// for an empty start.
+    /// Converts the check to the wire, where an empty end stands for a single key. So a span
+    /// without an end gets one: the longest key's successor, which no key reaches. For the same
+    /// reason the least key stands in for an empty start.
     pub fn to_wire(&self) -> v1::ReadCheck {
         let Span { start, end } = &self.span;
         let is_key = end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(b"\0");

@@ -1,7 +1,8 @@
 //! [`Client::transaction`]: a transaction that begins again after a conflict.
 //!
-//! Where it lost at a key, it takes its turn there before it begins again (`turn.rs`). It pauses only
-//! if it had one and lost all the same, to writers of other clients or at another key.
+//! After a write conflict at a key, the transaction takes its turn there before it begins again
+//! (`turn.rs`). It pauses first if it had asked for a turn and lost all the same, to writers of
+//! other clients or at another key. It also pauses after every other conflict.
 
 use std::future::Future;
 
@@ -11,15 +12,15 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::turns::step_back;
 
-/// How often a transaction is begun at most. With pauses that grow to half a second, that is about a
-/// quarter of a minute of losing against others, without the waits for its turn; more would hide that
-/// the keys are too contended.
+/// Attempts of a transaction at most. With pauses that grow to half a second, that is about a
+/// quarter of a minute of lost attempts, without the waits for its turn. More attempts would hide
+/// that the keys are too contended.
 pub const TRANSACTION_ATTEMPTS_MAX: usize = 32;
 
 impl Client {
-    /// Runs the closure in a serializable transaction and commits it. If another transaction is in
-    /// the way, everything is done anew, at most [`TRANSACTION_ATTEMPTS_MAX`] times: the closure must
-    /// have no effect but through the transaction.
+    /// Runs the closure in a serializable transaction and commits it. After a conflict with another
+    /// transaction, everything is done again, at most [`TRANSACTION_ATTEMPTS_MAX`] times: the
+    /// closure must have no effect but through the transaction.
     ///
     /// ```no_run
     /// # async fn run(client: rangedb_client::Client) -> rangedb_client::Result<()> {
@@ -34,8 +35,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// What the closure returned, unless that is a conflict; nothing was written then. After
-    /// [`crate::Error::Undetermined`], which is never tried again, it may be.
+    /// The error of the closure or the commit, unless it is a conflict and an attempt is left;
+    /// nothing was written then. After [`crate::Error::Undetermined`], which is never retried, the
+    /// transaction may be committed.
     pub async fn transaction<T, F, R>(&self, run: F) -> Result<T>
     where
         F: Fn(Transaction) -> R,
@@ -63,7 +65,8 @@ impl Client {
                 Err(error) if error.is_transaction_conflict() && attempts_left > 0 => {
                     tracing::debug!(%error, attempts_left, "a transaction begins again");
                     self.sender.metrics.restarts.add(1);
-                    // The first time it is enough to wait behind the others, if it is known where.
+                    // After the first write conflict, waiting behind the others at its key is
+                    // enough.
                     if had_turn || !matches!(error, Error::WriteConflict { .. }) {
                         let net = &self.sender.net;
                         net.sleep(backoff.wait(&**net)).await;
@@ -92,7 +95,7 @@ where
     match run(handle).await {
         Ok(value) => transaction.inner.commit().await.map(|_| value),
         Err(error) => {
-            // An error while undoing must not hide why: locks that are left expire.
+            // A failed rollback must not hide the first error: locks that are left expire.
             if let Err(error) = transaction.inner.roll_back().await {
                 tracing::debug!(%error, "a failed transaction was not rolled back");
             }

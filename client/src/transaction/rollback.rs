@@ -1,7 +1,8 @@
-//! Undoing what an uncommitted transaction left in the ranges.
+//! Rollback of an uncommitted transaction in the ranges.
 //!
-//! The primary comes first, and the other keys only once its rollback is confirmed: if its commit
-//! was under way when the coordinator gave up, the primary tells, and then nothing may be undone.
+//! The primary is rolled back first, and the other keys only once that is confirmed. If the
+//! primary's commit was in flight when the coordinator gave up, the primary may answer that it is
+//! committed. Then nothing may be undone.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,11 +18,11 @@ use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::retry::{Effect, Retry};
 
-/// Time for each chunk of a rollback. If one does not get through, the locks behind it expire.
+/// Time for each chunk of a rollback. If a chunk does not get through, the locks behind it expire.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for which the caller of a failed commit waits for its rollback: enough for a cluster that is
-/// well. If it takes longer, it goes on in the background.
+/// Time for which the caller of a failed commit waits for its rollback: enough for a healthy
+/// cluster. A longer rollback goes on in the background.
 const CLEAN_UP_WAIT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
@@ -46,7 +47,8 @@ impl Rollback {
         Ok(Undone::Yes)
     }
 
-    /// After this the transaction is rolled back for good, or was committed before.
+    /// Rolls the primary back. Afterwards the transaction is rolled back for good, or was committed
+    /// before.
     pub async fn roll_back_primary(&self) -> Result<Undone> {
         match self.roll_back(vec![self.primary.clone()]).await? {
             Sent::Done(undone) => Ok(undone),
@@ -87,13 +89,13 @@ impl Rollback {
 
 pub(crate) enum Undone {
     Yes,
-    /// It is committed.
+    /// The transaction is committed.
     No {
         commit_ts: u64,
     },
 }
 
-/// Rolls back in the background if it is dropped before it is told otherwise.
+/// Guard that rolls back in the background when it is dropped, unless `forget` was called.
 pub(crate) struct Abandoned {
     rollback: Option<Rollback>,
 }
@@ -103,13 +105,13 @@ impl Abandoned {
         Abandoned { rollback: Some(rollback) }
     }
 
-    /// The locks are somebody else's business.
+    /// Disarms the guard: the locks are handled elsewhere, or left to expire.
     pub fn forget(&mut self) {
         self.rollback = None;
     }
 
-    /// Rolls back now, and in the background if that takes long. Returns when it was committed, if it
-    /// turns out that it was.
+    /// Rolls back now, and in the background if that takes long. Returns the commit timestamp if
+    /// the transaction turns out to be committed.
     pub async fn clean_up(mut self) -> Option<u64> {
         let rollback = self.rollback.clone()?;
         let net = rollback.client.sender.net.clone();

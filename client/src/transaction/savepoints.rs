@@ -1,8 +1,7 @@
-//! Going back to what a transaction had written at some moment.
+//! Savepoints, back to which a transaction can undo its later writes.
 //!
-//! Behind each savepoint stands what every key that was written since had before it. Only writes are
-//! undone: what was read stays read, and what was locked stays locked, because what the caller does
-//! next may follow from it.
+//! A savepoint holds the previous write of every key that was written after it. Only writes are
+//! undone. Reads and locks stay, because the caller's next steps may follow from them.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +11,10 @@ use super::Transaction;
 use super::buffer::{TRANSACTION_BYTES_MAX, Write};
 use crate::error::{Error, Result};
 
-/// Savepoints of one transaction that are remembered at once.
+/// Savepoints that one transaction may have at once.
 pub const SAVEPOINTS_MAX: usize = 1000;
 
-/// A moment in the life of a transaction. See [`Transaction::savepoint`].
+/// A savepoint in a transaction, made by [`Transaction::savepoint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Savepoint {
     start_ts: u64,
@@ -23,8 +22,8 @@ pub struct Savepoint {
 }
 
 impl Transaction {
-    /// Remembers what has been written up to now, for [`Transaction::rollback_to`]. A transaction that
-    /// is suspended forgets its savepoints.
+    /// Makes a savepoint for [`Transaction::rollback_to`]. A suspended transaction forgets its
+    /// savepoints.
     ///
     /// # Errors
     ///
@@ -35,12 +34,12 @@ impl Transaction {
         Ok(Savepoint { start_ts, id })
     }
 
-    /// Undoes what was written since the savepoint, to which the transaction may come back again;
-    /// later ones are gone. Reads and locks stay.
+    /// Undoes the writes since the savepoint. The savepoint can be used again; later ones are gone.
+    /// Reads and locks stay.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if it is gone, or of another transaction.
+    /// [`Error::Invalid`] if the savepoint is gone, or of another transaction.
     pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
         let unknown = || Error::invalid("savepoint", "the transaction does not know it");
         if savepoint.start_ts != self.inner.start_ts() {
@@ -51,7 +50,8 @@ impl Transaction {
     }
 }
 
-/// What keys had before they were written, by savepoint. Invariant: `bytes` are those of all of it.
+/// Undo log: the previous writes of keys, by savepoint. Invariant: `bytes` is the size of all
+/// entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Undo {
     layers: Vec<Layer>,
@@ -81,7 +81,7 @@ impl Undo {
         Ok(id)
     }
 
-    /// The key is about to be written. On an error nothing changes.
+    /// Notes the previous write of a key that is about to be written. On an error nothing changes.
     pub fn note(&mut self, key: &Bytes, before: Option<&Write>) -> Result<()> {
         let Some(layer) = self.layers.last_mut() else { return Ok(()) };
         if layer.before.contains_key(key) {
@@ -97,7 +97,7 @@ impl Undo {
         Ok(())
     }
 
-    /// What to put back, in this order; none if the savepoint is not known.
+    /// Returns the writes to put back, in this order; none if the savepoint is not known.
     pub fn roll_back_to(&mut self, id: u64) -> Option<Vec<(Bytes, Option<Write>)>> {
         let at = self.layers.iter().position(|layer| layer.id == id)?;
         let mut before = Vec::new();

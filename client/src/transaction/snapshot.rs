@@ -1,8 +1,8 @@
-//! The timestamp that a transaction reads as of and is known by.
+//! Start timestamp of a transaction, which identifies it and as of which it reads.
 //!
-//! It is taken when the transaction begins. Until somebody has looked at it, nothing depends on it: a
-//! transaction that had to wait before its first read can still take a later one, and so sees what was
-//! committed while it waited.
+//! The timestamp is taken when the transaction begins. Until it is used, nothing depends on it: a
+//! transaction that had to wait before its first read can still take a later one, and so sees what
+//! was committed while it waited.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,10 +15,11 @@ pub(super) struct Snapshot(Mutex<Taken>);
 
 struct Taken {
     start_ts: u64,
-    /// When it was asked for: of what happened from then on it may not know.
+    /// Time at which the timestamp was requested. Commits after that time may be missing in the
+    /// snapshot.
     asked_at: Duration,
     is_settled: bool,
-    /// What is read at must not be dropped.
+    /// Keeps the versions at the timestamp from garbage collection.
     _hold: Hold,
 }
 
@@ -29,7 +30,7 @@ impl Snapshot {
         Snapshot(Mutex::new(Taken { start_ts, asked_at, is_settled: false, _hold }))
     }
 
-    /// From here on it stays.
+    /// Returns the timestamp and settles it.
     pub fn start_ts(&self) -> u64 {
         let mut taken = self.0.lock().unwrap();
         taken.is_settled = true;
@@ -44,7 +45,7 @@ impl Snapshot {
         self.0.lock().unwrap().asked_at
     }
 
-    /// Takes the place of the one before, unless that has been looked at. Returns whether it has.
+    /// Replaces the timestamp by a newer one, unless it is settled. True if it was replaced.
     pub fn renew(&self, newer: Snapshot) -> bool {
         let mut taken = self.0.lock().unwrap();
         if !taken.is_settled {

@@ -1,17 +1,17 @@
-//! A transaction that is put away and taken up again, by another process if need be: how the command
-//! line keeps one over several invocations.
+//! Suspended transactions: a transaction is put away and resumed, by another process if need be.
+//! The command line keeps a transaction over several invocations in this way.
 //!
-//! A transaction is its start timestamp, what it has written and read, and the locks that it holds.
-//! Nothing of that stands on a server but the locks, so [`Transaction::suspend`] only takes it out of
-//! the client, and [`Client::resume`] puts it back. Meanwhile nobody sends heartbeats: locks live on
-//! for ten seconds, and one that was lost is noticed at commit, as with a client that was cut off.
+//! A transaction consists of its start timestamp, its writes and reads, and its locks. Of these
+//! only the locks stand on a server, so [`Transaction::suspend`] only takes the transaction out of
+//! the client, and [`Client::resume`] puts it back. Nobody sends heartbeats meanwhile: locks live
+//! on for ten seconds, and the commit notices a lost lock, as for a client that was cut off.
 //!
 //! # As bytes
 //!
 //! [`SuspendedTransaction::to_bytes`] is `rangedb-txn`, a byte of version, a CRC-32 and a protobuf
-//! message. The bytes may come from anywhere: what is no transaction is refused, and what a
-//! transaction may not hold too. They are not secret from whoever can read them, and whoever can
-//! change them can do with the transaction what its owner could.
+//! message. The bytes may come from anywhere: malformed bytes are refused, and so is content that
+//! no transaction may hold. The bytes are not secret from anybody who can read them. Anybody who
+//! can change them has the owner's power over the transaction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,21 +35,22 @@ use crate::range::RangeOptions;
 
 const MAGIC: &[u8] = b"rangedb-txn";
 
-/// Raised when what is behind it changes its meaning.
+/// Version of the format, raised when the bytes after it change their meaning.
 const VERSION: u8 = 1;
 
-/// Magic, version and checksum.
+/// Bytes of magic, version and checksum.
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
 
-/// Bytes of one at most, far above what the limits of a transaction come to: what is longer is not
-/// looked into.
+/// Bytes of a suspended transaction at most, far above what the limits of a transaction come to.
+/// Longer input is not decoded.
 const SUSPENDED_BYTES_MAX: usize = 4 * (TRANSACTION_BYTES_MAX + TRANSACTION_READ_BYTES_MAX);
 
-/// An open transaction outside of any client. Made by [`Transaction::suspend`], taken up by
+/// An open transaction outside of any client. Made by [`Transaction::suspend`], resumed by
 /// [`Client::resume`]. Dropping it leaves its locks to expire.
 ///
-/// To be taken up once. If two take it up and both commit, neither need be refused: writes of keys
-/// that it has not read are then made twice, the second time over what others wrote in between.
+/// It should be resumed once. If two clients resume it and both commit, neither need be refused:
+/// writes of keys that it has not read are then made twice, the second time over writes of others
+/// in between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SuspendedTransaction {
     cluster_id: u64,
@@ -63,12 +64,12 @@ pub struct SuspendedTransaction {
 }
 
 impl Transaction {
-    /// Takes the transaction out of this client: nothing is rolled back, its locks stay for ten
-    /// seconds, and [`Client::resume`] takes it up again.
+    /// Takes the transaction out of this client without a rollback. Its locks stay for ten seconds,
+    /// and [`Client::resume`] resumes it.
     ///
     /// # Errors
     ///
-    /// If the cluster cannot be asked who it is; the transaction is rolled back then.
+    /// If the cluster's id cannot be fetched; the transaction is then rolled back.
     pub async fn suspend(self) -> Result<SuspendedTransaction> {
         self.check_not_managed()?;
         let inner = &self.inner;
@@ -86,8 +87,8 @@ impl Transaction {
 }
 
 impl Client {
-    /// Takes up a transaction that was suspended, by this client or another one, and sends heartbeats
-    /// for its locks again.
+    /// Resumes a transaction that this client or another one suspended, and sends heartbeats for
+    /// its locks again.
     ///
     /// # Errors
     ///
@@ -107,14 +108,14 @@ impl Client {
             self.view.check_key(key)?;
         }
         let is_read_only = options.is_read_only();
-        // When locks end is counted from a time of now; only writers have any.
+        // Expiry of locks is counted from a timestamp of now; only writers have locks.
         let now = if is_read_only { Timestamp(start_ts) } else { self.timestamp().await? };
         let clock = OracleClock::new(now, &*self.sender.net);
         let locks = Locks::taken_up(primary, locked);
         let state = State { buffer, reads, locks, ..State::default() };
         let snapshot = Snapshot::new(&self.holds, Timestamp(start_ts), self.sender.net.now());
         let inner = Arc::new(Inner::new(self, options, snapshot, clock, state));
-        // It may have been read at before.
+        // The transaction may have read at its timestamp before, so settle it.
         inner.start_ts();
         inner.keep_taken_up_locks();
         Ok(Transaction { inner, managed: false })
@@ -132,7 +133,7 @@ impl SuspendedTransaction {
         Timestamp(self.start_ts)
     }
 
-    /// The cluster that it was begun in.
+    /// Id of the cluster in which the transaction was begun.
     pub fn cluster_id(&self) -> u64 {
         self.cluster_id
     }
@@ -141,13 +142,13 @@ impl SuspendedTransaction {
         &self.options
     }
 
-    /// The transaction as it is once it has read all rows of a scan: for whoever shows rows while they
-    /// arrive and may end before the transaction that reads them is suspended again. What was shown
-    /// is validated then, and what was asked for behind it too.
+    /// Returns the transaction as it is once it has read all rows of a scan. For a caller that
+    /// shows rows while they arrive and may end before the scanning transaction is suspended again.
+    /// The commit then validates the whole span, also behind the rows that were shown.
     ///
     /// # Errors
     ///
-    /// Of spans that no scan may read, and [`Error::TooLarge`] as the scan would come to.
+    /// For spans that no scan may read, and [`Error::TooLarge`] as for the scan itself.
     pub fn with_scan(mut self, scan: &RangeOptions) -> Result<Self> {
         let pieces = View::User.check_scan(&scan.span)?;
         if self.options.remembers_reads() {
@@ -156,12 +157,12 @@ impl SuspendedTransaction {
         Ok(self)
     }
 
-    /// Keys that it puts or deletes.
+    /// Keys that the transaction puts or deletes.
     pub fn written(&self) -> impl Iterator<Item = &Bytes> {
         self.buffer.keys()
     }
 
-    /// Keys that it has locked, or has asked to.
+    /// Keys that the transaction has locked, or has asked to lock.
     pub fn locked(&self) -> impl Iterator<Item = &Bytes> {
         self.locked.keys()
     }
@@ -176,10 +177,11 @@ impl SuspendedTransaction {
         bytes.into()
     }
 
+    /// Decodes the bytes of [`SuspendedTransaction::to_bytes`].
+    ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] or [`Error::TooLarge`] for all that [`SuspendedTransaction::to_bytes`]
-    /// never makes.
+    /// [`Error::Invalid`] or [`Error::TooLarge`] for all other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > SUSPENDED_BYTES_MAX {
             return Err(refused("too long"));
@@ -199,9 +201,10 @@ impl SuspendedTransaction {
     }
 }
 
-/// For people and prompts: eight hexadecimal digits that differ for transactions of the same time.
+/// Id for people and prompts: eight hexadecimal digits that differ for transactions of the same
+/// time.
 pub(super) fn short_id(start_ts: u64) -> String {
-    // Fibonacci hashing: the lowest bits, which differ most, reach all of the upper ones.
+    // Fibonacci hashing: the lowest bits, which differ most, affect all of the upper ones.
     format!("{:08x}", start_ts.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32)
 }
 

@@ -1,14 +1,14 @@
-//! A transaction's turn at a key where transactions of the same client get in each other's way.
+//! A transaction's turn at a hot key, where transactions of the same client conflict.
 //!
-//! All that read the same version of a key and write it can be sent, and one of them commits. So a
-//! transaction that is about to read such a key waits until those before it are through, takes its
-//! snapshot then, and holds the turn until it has ended (`../turns.rs`).
+//! Of all transactions that read the same version of a key and write it, one commits. So a
+//! transaction that is about to read such a key waits until those before it have ended. It then
+//! takes its snapshot, and holds the turn until it has ended itself (`../turns.rs`).
 //!
-//! A transaction that has read something else before cannot wait any more: its snapshot stays. It goes
-//! on, and if it loses at the key, [`Client::transaction`] takes the turn before it begins anew.
+//! A transaction that has already read something cannot wait, because its snapshot stays. It goes
+//! on, and if it loses at the key, [`Client::transaction`] takes the turn before it begins again.
 //!
-//! The wait is a chance and not a duty. When it takes too long, or the turn is taken away, the
-//! transaction goes on as if there were none, and the range decides.
+//! No transaction depends on its turn. If the wait takes too long, or the turn is taken away, the
+//! transaction goes on without one, and the range decides.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::turns::{Entered, Taker, Turn};
 
-/// The longest wait for a turn: a thousand transactions that take some milliseconds each. Of more, those
-/// at the end go on in the dark, which costs the range but stops nobody.
+/// Longest wait for a turn: a thousand transactions that take some milliseconds each. Beyond that,
+/// waiters go on without a turn, which costs the range but stops nobody.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -31,13 +31,13 @@ pub(super) struct TransactionTurn(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Once is enough: with two turns, transactions could wait for each other.
+    /// True once the transaction has asked: with two turns, transactions could wait for each other.
     asked: bool,
     held: Option<Turn>,
 }
 
 impl TransactionTurn {
-    /// True if nobody asked before.
+    /// Notes that the transaction asks for a turn. True if it had not asked before.
     fn ask(&self) -> bool {
         !std::mem::replace(&mut self.0.lock().unwrap().asked, true)
     }
@@ -52,19 +52,19 @@ impl TransactionTurn {
         state.held = turn;
     }
 
-    /// For another attempt at the same.
+    /// Takes the turn out, for another attempt at the same transaction.
     pub fn take(&self) -> Option<Turn> {
         self.0.lock().unwrap().held.take()
     }
 
-    /// The next may go.
+    /// Ends the turn, so that the next waiter may go.
     pub fn end(&self) {
         drop(self.take());
     }
 }
 
 impl Inner {
-    /// Before a key is read: waits for its turn there, if it is one that many want.
+    /// Waits for the turn at a key before the key is read, if the key is hot.
     pub(super) async fn take_turn(&self, key: &Bytes) {
         let turns = &self.client.turns;
         if self.is_read_only() || !turns.is_hot(key) {
@@ -85,21 +85,21 @@ impl Inner {
         }
     }
 
-    /// True if the snapshot is one of now.
+    /// Replaces the snapshot by one of now. True if that was possible.
     async fn renew_snapshot(&self) -> bool {
         let Client { sender, timestamps, holds, .. } = &self.client;
         let asked_at = sender.net.now();
         match timestamps.next(self.client.deadline()).await {
             Ok(start_ts) => self.snapshot.renew(Snapshot::new(holds, start_ts, asked_at)),
-            // The old one does as well.
+            // The old snapshot does as well.
             Err(_) => false,
         }
     }
 }
 
 impl Client {
-    /// The turn at a key, and whether it was waited for; none: it did not come in time. Of a timeout a
-    /// part is left for what comes then.
+    /// Returns the turn at a key, and whether it was waited for; none if it did not come in time.
+    /// Waits for half of the timeout at most, which leaves time for the transaction.
     pub(super) async fn turn_of(&self, key: &Bytes, timeout: Duration) -> Option<(Turn, bool)> {
         let until = self.sender.net.now() + TURN_WAIT_MAX.min(timeout / 2);
         match self.turns.enter(key, Taker::Transaction, until).await {
@@ -108,7 +108,8 @@ impl Client {
         }
     }
 
-    /// The turn for another attempt after one that lost, of which `held` is left.
+    /// Returns the turn for another attempt after one that lost; `held` is the turn of the lost
+    /// one.
     pub(super) async fn turn_to_begin_anew(
         &self,
         options: &TransactionOptions,

@@ -1,33 +1,33 @@
-//! A commit over several ranges: Percolator's two phases, and between them a validation of what was
-//! read.
+//! Two-phase commit over several ranges, as in Percolator, with a validation of the reads between
+//! the phases.
 //!
 //! ```text
 //! prewrite every range ── commit timestamp ── validate reads ── commit the primary ── the rest
-//!    (in parallel)         (above all locks)    (in parallel)      decided, answered   (background)
+//!    (in parallel)        (above all locks)    (in parallel)    (decided, answered)  (background)
 //! ```
 //!
-//! The primary's lock decides: the transaction is committed from the moment that lock has become a
-//! version, whatever happens to its coordinator, and can be rolled back by anybody until then.
+//! The primary lock decides. The transaction is committed from the moment at which that lock has
+//! become a version, whatever happens to its coordinator. Until then anybody can roll it back.
 //!
-//! Where nothing was read that has to be validated, and the keys are few, the locks decide by
-//! themselves (*asynchronous commit*): the transaction is committed once all of them stand, at the
-//! largest of the timestamps that their ranges allow and one that is taken before they are asked, and is
-//! answered after one round of the log. The primary's
-//! lock names all others, so that whoever finds it can tell (`../resolve/secondaries.rs`). A range that
-//! does not take part says so, and the commit goes on as above.
+//! *Asynchronous commit*: where no read has to be validated, and the keys are few, the locks decide
+//! by themselves. The transaction is committed once all of them stand, and is answered after one
+//! round of the log. Its commit timestamp is the largest of the timestamps that the ranges allow,
+//! and of one that is taken before the ranges are asked. The primary lock names all others, so that
+//! a client that finds it can decide (`../resolve/secondaries.rs`). A range that does not take part
+//! says so, and the commit goes on as above.
 //!
 //! Invariants:
 //!
 //! * The commit timestamp is taken when every lock is held. A reader at a later timestamp therefore
-//!   meets the locks, a reader at an earlier one need not.
+//!   meets the locks; a reader at an earlier one need not.
 //! * Once the primary's commit was sent, no other lock is rolled back before the primary's rollback
-//!   is confirmed. A lost answer is asked for again, with the same command, until it is known or the
-//!   time is up; then the outcome is `Undetermined`.
-//! * An asynchronous commit is answered as committed when every range has confirmed its locks, and as
-//!   failed when one refused for certain or its primary is rolled back. In both cases nobody can come
-//!   to another result: the set of locks is complete, or never will be.
-//! * Dropping the commit's future at any point leaves locks that somebody clears: the background
-//!   task that it spawns, or whoever meets them.
+//!   is confirmed. After a lost answer the same command is sent again, until the outcome is known
+//!   or the time is up; then the outcome is `Undetermined`.
+//! * An asynchronous commit is answered as committed when every range has confirmed its locks. It
+//!   is answered as failed when one refused for certain, or its primary is rolled back. In both
+//!   cases nobody can come to another result: the set of locks is complete, or never will be.
+//! * If the commit's future is dropped at any point, its locks are still cleared: by the background
+//!   task that the drop spawns, or by the next client that meets them.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -51,57 +51,59 @@ use crate::error::{Error, Result};
 use crate::lock_wait::Waiting;
 use crate::retry::{Effect, Retry};
 
-/// Time for which a transaction that holds locks waits for one of an older transaction. The older one
-/// waits on for the younger until its deadline: so of two that wait for each other one goes on.
+/// Time for which a transaction that holds locks waits for a lock of an older transaction. The
+/// older one waits for the younger until its own deadline. So of two that wait for each other, one
+/// goes on.
 pub(super) const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
 
-/// Between two timestamps when the oracle is behind what a range has promised: a busy range counts
-/// up from its last commit and may be ahead by a few.
+/// Wait between two timestamps while the oracle is behind a timestamp that a range has promised: a
+/// busy range counts up from its last commit and may be ahead by a few.
 const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
-/// Time for which a commit whose answers were lost waits for its primary's word, beyond its deadline.
+/// Extra time beyond the deadline to ask the primary for the outcome of a commit whose answers were
+/// lost.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
-/// Time for each chunk of locks that are left when the transaction is decided. If one does not get
-/// through, the rest are left too: whoever meets one of them later finishes it.
+/// Time for each chunk of locks that are left after the decision. If a chunk does not get through,
+/// the rest are left too: the next client that meets one of them finishes it.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that is known when a transaction begins to commit.
+/// State of a transaction when it begins to commit.
 #[derive(Clone)]
 pub(crate) struct TwoPhase {
     pub client: Client,
     pub start_ts: u64,
     pub clock: OracleClock,
     pub deadline: Duration,
-    /// The first key that was locked before the commit, which those locks name; else one of the
-    /// written keys.
+    /// The first key that was locked before the commit, which those locks name; otherwise one of
+    /// the written keys.
     pub primary: Bytes,
     /// Writes and conditions, in key order.
     pub parts: Vec<Part>,
-    /// What must not have changed at the commit timestamp, in key order.
+    /// Reads that must be unchanged at the commit timestamp, in key order.
     pub checks: Vec<Check>,
     /// Keys that are locked but not written, in key order.
     pub locked_only: Vec<Bytes>,
-    /// Above what was read under locks; 0: nothing was.
+    /// Lower bound of the commit timestamp: above all reads under locks; 0: no such reads.
     pub min_commit_ts: u64,
-    /// Nothing has to be looked at once the locks stand, so they may decide by themselves. The ranges
-    /// have a say in it too.
+    /// Nothing has to be validated once the locks stand, so they may decide by themselves. A range
+    /// may still refuse to take part.
     pub wants_async: bool,
     pub phases: Arc<Phases>,
 }
 
 impl TwoPhase {
-    /// Returns the commit timestamp, and whether the commit was asynchronous.
+    /// Commits. Returns the commit timestamp, and true if the commit was asynchronous.
     ///
     /// # Errors
     ///
-    /// `Undetermined` if the primary's fate did not become known in time; after any other error the
+    /// `Undetermined` if the primary's fate did not become known in time. After any other error the
     /// transaction is not committed and never will be.
     pub async fn commit(mut self) -> Result<(Timestamp, bool)> {
         let mut abandoned = Abandoned::new(self.rollback());
         if self.wants_async {
-            // The ranges alone could allow a timestamp from before the commit was asked for, and who
-            // read as of a later one would see the past change.
+            // The ranges alone could allow a timestamp from before the commit was asked for. A
+            // reader as of a later timestamp would then see the past change.
             let asked_at = self.commit_timestamp(0).await?;
             self.min_commit_ts = self.min_commit_ts.max(asked_at);
         }
@@ -129,7 +131,7 @@ impl TwoPhase {
                     self.client.sender.metrics.deadlocks.add(1);
                 }
                 let Some(commit_ts) = abandoned.clean_up().await else { return Err(error) };
-                // Its primary says so; the other locks do not know yet.
+                // The primary is committed; the other locks are not yet.
                 self.finish_in_background(commit_ts, 0);
                 Ok((Timestamp(commit_ts), false))
             }
@@ -171,9 +173,10 @@ impl TwoPhase {
         }
     }
 
-    /// An answer of an asynchronous commit's first phase was lost, so all of its locks may stand, and
-    /// whoever finds them would commit it. Its primary has the last word: rolled back there it never
-    /// commits, and if it says that it is committed, it is.
+    /// Decides an asynchronous commit after an answer of its first phase was lost. All of its locks
+    /// may stand, and another client that finds them would commit it. The primary has the last
+    /// word: if it is rolled back, the transaction never commits; if it answers that it is
+    /// committed, it is.
     async fn settle(&self, lost: String) -> Result<Decided> {
         let rollback = self.rollback();
         let at_primary = pin!(rollback.roll_back_primary());
@@ -185,7 +188,7 @@ impl TwoPhase {
                 Ok(Decided { commit_ts, committed: 0, was_async: true })
             }
             Either::Left((Err(_), _)) | Either::Right(_) => {
-                // Whichever way it ends, its locks should not wait for their time to be up.
+                // Whatever the outcome, the locks should not stand until they expire.
                 self.rollback().in_background();
                 Err(Error::Undetermined(lost))
             }
@@ -202,8 +205,8 @@ impl TwoPhase {
         }
     }
 
-    /// Another transaction's lock is in the way while this one holds locks of its own. `keys` may be
-    /// locked by the same one.
+    /// Handles another transaction's lock that is in the way while this one holds locks of its own:
+    /// clears it, waits, or gives up. The same transaction may have locked `keys`.
     pub(super) async fn give_way(
         &self,
         lock: v1::KeyLocked,
@@ -225,7 +228,7 @@ impl TwoPhase {
         Ok(())
     }
 
-    /// The decision.
+    /// Commits the primary, which decides the transaction.
     async fn commit_primary(&self, commit_ts: u64) -> Result<Primary> {
         let keys = self.keys_from_primary();
         let build = |range: &RangeDescriptor| {
@@ -237,7 +240,8 @@ impl TwoPhase {
         let mut retry = Retry::new(&*sender.net, Effect::Recognised, self.deadline);
         match commands::send(sender, &self.primary, &build, &mut retry).await? {
             Reply::From(range, command_reply::Body::Committed(committed)) => {
-                // Whoever found the locks of an asynchronous commit may have been faster.
+                // Another client that found the locks of an asynchronous commit may have been
+                // faster.
                 let keys = match committed.commit_ts == commit_ts {
                     true => first_chunk(&keys, &range).len(),
                     false => 0,
@@ -247,8 +251,8 @@ impl TwoPhase {
             Reply::From(_, command_reply::Body::CommitTooLow(low)) => {
                 Ok(Primary::TooLow { min_commit_ts: low.min_commit_ts })
             }
-            // Final, also after a lost answer: it is answered with a rollback record, behind which
-            // nothing commits.
+            // Final, also after a lost answer: a rollback record stands there, and nothing commits
+            // after it.
             Reply::From(_, command_reply::Body::Aborted(aborted)) => {
                 Err(Error::Aborted { key: aborted.key })
             }
@@ -256,7 +260,7 @@ impl TwoPhase {
         }
     }
 
-    /// The primary first, then the written keys behind it and at last those before it.
+    /// The primary first, then the written keys after it, and last those before it.
     fn keys_from_primary(&self) -> Vec<Bytes> {
         let mut keys: Vec<Bytes> = self.written().cloned().collect();
         if let Err(at) = keys.binary_search(&self.primary) {
@@ -274,7 +278,8 @@ impl TwoPhase {
         })
     }
 
-    /// `committed` keys from the primary on are done already.
+    /// Commits the remaining locks in the background; `committed` keys from the primary on are
+    /// done.
     fn finish_in_background(self, commit_ts: u64, committed: usize) {
         let mut keys = self.keys_from_primary().split_off(committed);
         keys.sort();
@@ -285,7 +290,8 @@ impl TwoPhase {
         }
         let background = self.client.background.clone();
         background.spawn(Box::pin(async move {
-            // Apart from each other: a lock that somebody took for dead must not keep the writes.
+            // Committed in two batches: if another client already rolled back a lock-only key, that
+            // error must not stop the writes.
             for keys in [keys, locked_only] {
                 let net = &self.client.sender.net;
                 let deadline = net.now() + time_for(keys.len(), REST_TIMEOUT);
@@ -311,7 +317,7 @@ impl TwoPhase {
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
             Reply::From(_, command_reply::Body::Committed(_)) => Ok(Sent::Done(())),
-            // Of a key that was only locked.
+            // A key that was only locked, whose lock another client has rolled back.
             Reply::From(_, command_reply::Body::Aborted(_)) => Ok(Sent::Done(())),
             Reply::From(..) => Err(unexpected_reply(&retry)),
         }
@@ -340,7 +346,7 @@ struct Decided {
 enum Primary {
     Committed {
         commit_ts: u64,
-        /// So many, from the primary on.
+        /// Number of committed keys, from the primary on.
         keys: usize,
     },
     TooLow {
@@ -348,7 +354,7 @@ enum Primary {
     },
 }
 
-/// Writes and conditions in key order.
+/// Sorts writes and conditions by key.
 pub(crate) fn parts_in_order(parts: Vec<Part>) -> Vec<Part> {
     let mut by_key: BTreeMap<Bytes, Vec<Part>> = BTreeMap::new();
     for part in parts {

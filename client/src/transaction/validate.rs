@@ -1,14 +1,15 @@
-//! Between the phases of a commit over ranges: is what was read still so at the commit timestamp?
+//! Validation between the phases of a commit over ranges: no read may have changed by the commit
+//! timestamp.
 //!
-//! A lock in what was read may be of a transaction that commits below that timestamp, and would then
-//! have been missed. Its transaction is made to commit above (`CheckTransaction.push_above_ts`), and
-//! is passed by. Two that validate each other's keys could push each other up for ever, so who was
-//! pushed itself (its own commit timestamp turned out too low) pushes nobody any more: it waits, and
-//! gives way to an older one.
+//! A lock on a key that was read may belong to a transaction that commits below that timestamp. Its
+//! write would then have been missed. So that transaction is pushed to commit above the timestamp
+//! (`CheckTransaction.push_above_ts`), and its lock is passed. Two transactions that validate each
+//! other's keys could push each other for ever. So a transaction that was pushed itself (its own
+//! commit timestamp turned out too low) no longer pushes: it waits, and gives way to an older one.
 //!
-//! A range looks at a bounded number of records for one request and says how far it came, so a span
-//! with millions of keys, or of what is left of them, is confirmed request by request. All of them
-//! read at the commit timestamp, so what one has confirmed stays so.
+//! A range reads a bounded number of records for one request and says how far it came. So a span
+//! with millions of keys, or of remains of deleted keys, is confirmed request by request. All
+//! requests read at the commit timestamp, so a confirmed part stays confirmed.
 
 use rangedb_proto::v1::{self, RangeDescriptor, RangeHeader, request, response};
 
@@ -94,7 +95,7 @@ impl TwoPhase {
     }
 }
 
-/// The rest of a chunk whose range has confirmed a part of it.
+/// Rest of a chunk after its range has confirmed a part of it.
 fn rest_of(mut chunk: Vec<Check>, reply: &v1::ValidateReply) -> Result<Vec<Check>> {
     let done = reply.resume_read as usize;
     let no_progress = || Error::protocol("a part of a validation ended where it began");

@@ -1,10 +1,10 @@
-//! Turns of conditional writes, and what the end of one says to those that waited for it.
+//! Turns of conditional writes, and the row with which a finished write answers its waiters.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, condition, operation};
 
-/// The key of a command that takes turns: one put or delete under conditions on the same key, of which
-/// at least one is broken by whoever writes the key.
+/// The key of a command that takes turns: one put or delete under conditions on the same key, at
+/// least one of which breaks when another writer writes the key.
 pub(crate) fn key_of(command: &v1::CommitOneRange) -> Option<&Bytes> {
     let [v1::Operation { body: Some(body) }] = &command.operations[..] else { return None };
     let key = match body {
@@ -20,7 +20,7 @@ pub(crate) fn key_of(command: &v1::CommitOneRange) -> Option<&Bytes> {
     takes_turns.then_some(key)
 }
 
-/// The first of the conditions, all of them on one key, that does not hold for what stands there.
+/// Index of the first condition that does not hold for `row`. All conditions are on one key.
 pub(crate) fn first_broken(
     conditions: &[v1::Condition],
     row: Option<&v1::KeyValue>,
@@ -34,8 +34,8 @@ pub(crate) fn first_broken(
     })
 }
 
-/// What a command's one operation has left at its key, as far as the answer to it says: for that it
-/// must have been asked what was replaced. The inner none: nothing.
+/// Row that a command's one operation has left at its key, as far as its answer tells. For that,
+/// the command must have asked for the previous row. Outer none: not known; inner none: no row.
 pub(crate) fn left_by(
     command: &v1::CommitOneRange,
     committed: &v1::Committed,
@@ -44,7 +44,7 @@ pub(crate) fn left_by(
         return None;
     }
     let previous = committed.results.first()?.previous.as_ref();
-    // The answer to a command that was applied before may no longer know what it replaced.
+    // The answer to a command that was applied before may lack the previous row.
     if first_broken(&command.conditions, previous).is_some() {
         return None;
     }
@@ -107,7 +107,7 @@ mod tests {
         let left = left_by(&command, &answer(Some(previous))).unwrap().unwrap();
         assert_eq!((left.version, left.create_ts, left.mod_ts), (4, 20, 50));
         assert_eq!(left.value, "new");
-        // Such an answer does not belong to what was asked.
+        // An answer that contradicts the condition says nothing about the row.
         assert!(left_by(&command, &answer(None)).is_none());
         let created = left_by(&put(vec![condition::Test::Exists(false)]), &answer(None));
         let created = created.unwrap().unwrap();

@@ -1,15 +1,16 @@
-//! Keys at which transactions of this client got in each other's way a short while ago.
+//! Hot keys: keys at which transactions of this client conflicted a short while ago.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Time for which a key stays hot after the last conflict or wait: a crowd that pauses for less finds
-/// its queue again. Longer costs little, because an empty queue is passed without waiting.
+/// Time for which a key stays hot after the last conflict or wait. Contenders that pause for less
+/// find their queue again. A longer time would cost little, because an empty queue is passed
+/// without waiting.
 const HOT_FOR: Duration = Duration::from_secs(1);
 
-/// Keys that are hot at once. A crowd at more keys than this hardly meets at any of them.
+/// Keys that are hot at once. Contenders for more keys than this hardly meet at any of them.
 const HOT_KEYS_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -18,12 +19,13 @@ pub(super) struct HotKeys(BTreeMap<Bytes, Hot>);
 #[derive(Clone, Copy, Debug)]
 struct Hot {
     until: Duration,
-    /// When something became of the key that this client knows of.
+    /// Time of the last change at the key that this client knows of: a conflict, or the end of a
+    /// turn.
     changed_at: Duration,
 }
 
 impl HotKeys {
-    /// A transaction met a conflict at the key.
+    /// Notes that a transaction met a conflict at the key.
     pub fn heat(&mut self, key: &Bytes, now: Duration) {
         if self.0.len() >= HOT_KEYS_MAX && !self.0.contains_key(key) {
             self.make_room(now);
@@ -31,7 +33,7 @@ impl HotKeys {
         self.0.insert(key.clone(), Hot { until: now + HOT_FOR, changed_at: now });
     }
 
-    /// Somebody waits for the key.
+    /// Keeps a hot key hot, because somebody waits for it.
     pub fn keep_hot(&mut self, key: &Bytes, now: Duration) {
         if let Some(hot) = self.0.get_mut(key) {
             hot.until = now + HOT_FOR;
@@ -48,7 +50,7 @@ impl HotKeys {
         self.0.get(key).is_some_and(|hot| now < hot.until)
     }
 
-    /// True if something became of a hot key then or later.
+    /// True if a hot key changed at `since` or later, as far as this client knows.
     pub fn has_changed_since(&self, key: &Bytes, since: Duration) -> bool {
         self.0.get(key).is_some_and(|hot| hot.changed_at >= since)
     }

@@ -1,4 +1,4 @@
-//! The queue by itself, without a world: what is due when is in `client/tests/sdk/turns.rs`.
+//! Tests of the queue alone. `client/tests/sdk/turns.rs` tests its timing.
 
 use futures::FutureExt;
 use futures::future::pending;
@@ -6,7 +6,7 @@ use futures::future::pending;
 use super::*;
 use crate::net::{BoxFuture, CallError, Net};
 
-/// A clock that is moved by hand, and nothing else.
+/// A clock that is moved by hand. Sleeps never end, and there are no calls.
 #[derive(Default)]
 struct Still(Mutex<Duration>);
 
@@ -111,7 +111,7 @@ fn a_turn_that_is_given_up_goes_to_the_first_who_still_waits() {
         drop(gone);
         drop(first);
         assert!(told(&mut third).is_none());
-        // It goes away when it has its turn and does not know it yet.
+        // The waiter leaves when it has its turn and does not know it yet.
         drop(second);
         second = wait(&turns, taker);
         drop(its_turn(&mut third));
@@ -136,7 +136,7 @@ fn a_transaction_that_takes_too_long_loses_its_turn_and_a_write_does_not() {
     let Some(Entered::Turn { turn: write, waited: true }) = next.as_mut().now_or_never() else {
         panic!("its turn has come")
     };
-    // It ends when somebody else has the turn, and ends nothing.
+    // Dropping a lost turn does not end the turn of its next holder.
     drop(slow);
     assert!(write.is_held_of(&key) && !write.is_held_of(&"other".into()));
     assert!(turns.end_overdue(&key, LATER).is_none());

@@ -1,5 +1,4 @@
-//! Isolation anomalies between transactions that run at the same time, with their keys in one range and
-//! in two.
+//! Isolation anomalies between concurrent transactions, with their keys in one range and in two.
 
 use crate::fake::Cluster;
 use futures::StreamExt;
@@ -51,7 +50,7 @@ fn an_update_is_never_lost() {
         }
         one.put(x, "11").await.unwrap();
         two.put(x, "12").await.unwrap();
-        // So that it needs both ranges, where there are two.
+        // This write makes the transaction need both ranges, where there are two.
         two.put(y, "12").await.unwrap();
         one.commit().await.unwrap();
         assert_conflict(two.commit().await);
@@ -67,7 +66,7 @@ fn an_update_is_not_lost_to_a_lock_that_came_after_the_read() {
         assert_eq!(get(&txn, x).await, "10");
         client.put(x, "11").await.unwrap();
         match isolation {
-            // What it read is validated at the commit.
+            // The commit validates the read.
             Isolation::Serializable => {
                 txn.put(x, "12").await.unwrap();
                 txn.put(y, "12").await.unwrap();
@@ -152,7 +151,7 @@ fn reads_of_two_keys_see_one_moment() {
         other.put(y, "18").await.unwrap();
         other.commit().await.unwrap();
         assert_eq!(get(&txn, y).await, "10");
-        // It wrote nothing, so it may stand before the other.
+        // The transaction wrote nothing, so it may stand before the other one.
         txn.commit().await.unwrap();
     });
 }
@@ -183,7 +182,7 @@ fn transactions_that_each_read_what_the_other_writes_do_not_wait_for_ever() {
             for (txn, read, written) in [(&one, "a", "z"), (&two, "z", "a")] {
                 txn.get(read).await.unwrap();
                 txn.put(written, "1").await.unwrap();
-                // Neither fits one range.
+                // This read keeps both transactions from fitting one range.
                 txn.get("A").await.unwrap();
             }
             let (first, second) = futures::future::join(one.commit(), two.commit()).await;

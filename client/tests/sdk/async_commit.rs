@@ -1,4 +1,4 @@
-//! Commits over ranges that are decided by their first phase.
+//! Asynchronous commits: commits over ranges that are decided by their first phase.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const KEYS: [&str; 4] = ["a", "k", "n", "z"];
 const SECOND: Duration = Duration::from_secs(1);
 const LOCK_TTL: Duration = Duration::from_secs(10);
 
-/// Reads nothing, so nothing has to be validated.
+/// Writes all keys and reads nothing, so nothing has to be validated.
 async fn write(client: &Client) -> Result<Timestamp, Error> {
     let txn = client.begin(TransactionOptions::default()).await?;
     for key in KEYS {
@@ -27,7 +27,7 @@ async fn fill(client: &Client) {
     }
 }
 
-/// What all keys say together, at one timestamp; panics if they do not agree.
+/// Returns the value of all keys at one timestamp; panics if the values differ.
 async fn agreed(client: &Client) -> String {
     let options = TransactionOptions { read_only: true, ..Default::default() };
     let txn = client.begin(options).await.unwrap();
@@ -102,7 +102,7 @@ fn what_was_read_or_is_large_goes_through_two_phases() {
     assert_eq!((client.metrics().commits_async, client.metrics().commits_two_phase), (0, 2));
 }
 
-/// Whether the client lived.
+/// Checks all keys after a client may have died at a call. True if the client lived.
 async fn die_at(cluster: &Cluster, client: &Client, call: usize, last_arrives: bool) -> bool {
     fill(client).await;
     let mortal = Mortal::new(cluster, call, last_arrives);
@@ -112,7 +112,8 @@ async fn die_at(cluster: &Cluster, client: &Client, call: usize, last_arrives: b
         Either::Right(_) => None,
     };
     let before = cluster.clock.now();
-    // Two at once, one of whom may have to decide while the other looks on.
+    // Two readers at once: one of them may have to decide the transaction while the other one
+    // reads.
     let other = cluster.client().with_timeout(2 * LOCK_TTL);
     let (seen, also) = join(agreed(client), agreed(&other)).await;
     assert_eq!(seen, also);

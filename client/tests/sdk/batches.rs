@@ -24,7 +24,7 @@ fn rows(cluster: &Cluster) -> Vec<(String, String)> {
     state.store.rows.values().map(|kv| (text(&kv.key), text(&kv.value))).collect()
 }
 
-/// Runs until what was spawned has settled.
+/// Runs until the background tasks have ended.
 fn settle(cluster: &Cluster) {
     cluster.run(cluster.sleep(Duration::from_secs(1)));
 }
@@ -90,7 +90,7 @@ fn a_batch_over_ranges_answers_as_one_in_a_range_does() {
             .return_previous()
     };
     let mut answers = Vec::new();
-    // The same keys, but for one that lies in the other range in the second run.
+    // The keys are the same, except for one that lies in the other range in the second run.
     for moved in ["k", "z"] {
         let cluster = Cluster::with_seed(1);
         let client = cluster.client();
@@ -127,7 +127,7 @@ fn a_batch_whose_range_splits_on_the_way_goes_over_both() {
     let cluster = Cluster::with_seed(1);
     let client = cluster.client();
     cluster.run(client.get("z")).unwrap();
-    // The client still believes in one range when it looks where the batch lies.
+    // The client still has one range in its cache when it locates the batch.
     cluster.change(|state| {
         state.ranges[3] = Range::new(4, "m", "t", 2, &[1, 2, 3], 1);
         state.ranges.push(Range::new(9, "t", "", 2, &[1, 2, 3], 1));

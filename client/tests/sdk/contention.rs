@@ -16,7 +16,8 @@ fn writes(cluster: &Cluster) -> usize {
     log.iter().filter(|(_, kind)| *kind == "write").count()
 }
 
-/// Adds 1 so often, beginning with what is there. Returns attempts.
+/// Adds 1 to the counter `times` times, beginning with its current row. Returns the number of
+/// attempts.
 async fn count(client: &Client, times: usize) -> usize {
     let mut row: Option<KeyValue> = client.get("counter").await.unwrap();
     let (mut added, mut attempts) = (0, 0);
@@ -106,7 +107,7 @@ fn whoever_gives_up_keeps_nobody_waiting() {
             join(async { drop(given_up.await) }, client.put_with("k", "2", when(Test::Absent)))
                 .await;
         let () = given_up;
-        // The first one may have happened: it was under way.
+        // The first write may have happened: it was in flight.
         assert!(matches!(other, Ok(_) | Err(Error::Conflict { .. })), "{other:?}");
     });
 }

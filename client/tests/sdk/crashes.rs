@@ -1,5 +1,5 @@
-//! A transaction whose client dies at any step is there as a whole or not at all, for everybody who
-//! looks, and nobody waits for it longer than a lock lives.
+//! Crashes: a transaction whose client dies at any step is there as a whole or not at all, for
+//! every reader. Nobody waits for it longer than a lock lives.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::pin::pin;
 const KEYS: [&str; 4] = ["a", "k", "n", "z"];
 const LOCK_TTL: Duration = Duration::from_secs(10);
 
-/// More than the calls of the transaction below.
+/// More calls than the transaction below makes.
 const CALLS: usize = 60;
 
 async fn transfer(client: Client) -> Result<Timestamp, Error> {
@@ -28,7 +28,7 @@ async fn transfer(client: Client) -> Result<Timestamp, Error> {
     txn.commit().await
 }
 
-/// What all keys say together; panics if they do not agree.
+/// Returns the value of all keys; panics if the values differ.
 async fn agreed(client: &Client) -> String {
     let options = TransactionOptions { read_only: true, ..Default::default() };
     let txn = client.begin(options).await.unwrap();
@@ -41,7 +41,7 @@ async fn agreed(client: &Client) -> String {
     values[0].clone()
 }
 
-/// Whether the client lived.
+/// Checks all keys after a client may have died at a call. True if the client lived.
 fn die_at(seed: u64, call: usize, last_arrives: bool) -> bool {
     let cluster = Cluster::with_seed(seed);
     let reader = cluster.client().with_timeout(LOCK_TTL * 2);
@@ -59,7 +59,7 @@ fn die_at(seed: u64, call: usize, last_arrives: bool) -> bool {
         assert!(outcome.is_none() || seen == "new", "answered and not there");
         let waited = cluster.clock.now() - before;
         assert!(waited < Duration::from_secs(1), "a reader waited {waited:?}");
-        // A writer gets through as soon as the locks have expired, and what was seen stays.
+        // A writer succeeds once the locks have expired, and the value that was read stays.
         reader.put("A", "other").await.unwrap();
         for key in KEYS {
             let row = reader.get(key).await.unwrap().unwrap();

@@ -41,7 +41,7 @@ fn a_longer_one_goes_in_steps_over_ranges_and_all_are_counted() {
     cluster.change(|state| state.bounded = true);
     let deleted = cluster.run(client.delete_range("b", "y")).unwrap();
     assert_eq!(deleted.deleted, 22);
-    // Pages of three rows, and the end of a range ends one too.
+    // A page has three rows, and ends at the end of a range too.
     assert_eq!(deleted.commits, 8);
     assert_eq!(cluster.run(keys(&client)), ["a", "z"]);
     let nothing = cluster.run(client.delete_range("b", "y")).unwrap();

@@ -1,4 +1,4 @@
-//! Holding the floor, by name and for what is being read; and locks, listed.
+//! Holds of the GC floor, by name and for reads; and the listing of locks.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn the_past_that_a_scan_or_a_transaction_reads_is_held_too() {
         cluster.sleep(3 * SECOND).await;
         assert!(held(&cluster).is_empty());
     });
-    // One name for each of the two, and neither twice: the fake cluster holds clients to that.
+    // One name for each of the two holds, neither of them reused: the fake cluster checks that.
     assert_eq!(cluster.state.lock().unwrap().let_go.len(), 2);
 }
 

@@ -86,7 +86,7 @@ fn a_write_whose_time_runs_out_in_the_queue_is_told_of_the_lock() {
         cluster.run(async {
             let holder = begin(&client).await;
             holder.get_for_update("a").await.unwrap();
-            // Not a multiple of anything.
+            // A timeout that is not a multiple of any other duration.
             let hasty = client.with_timeout(SECOND + 37 * (seed as u32 % 20) * MILLI);
             let begun = cluster.clock.now();
             let (put, swapped) =
@@ -131,7 +131,7 @@ fn a_transaction_whose_only_lock_was_asked_for_in_vain_commits_nothing_and_leave
         let start_ts = txn.start_ts();
         assert!(matches!(txn.get_for_update("a").await, Err(Error::Locked { .. })));
         assert_eq!(txn.commit().await, Ok(start_ts));
-        // Nor does the attempt take hold of the key once it is free.
+        // Nor does the abandoned request lock the key once it is free.
         holder.rollback().await.unwrap();
         cluster.sleep(SECOND).await;
         assert_eq!(locks(&cluster), 0);
@@ -149,7 +149,8 @@ fn a_transaction_that_cannot_know_whether_its_first_lock_stands_is_over() {
         cluster.lose("lock");
         let error = txn.get_for_update("a").await.unwrap_err();
         cluster.change(|state| state.kinds_lost.clear());
-        // Under another primary, whoever found the first lock dead could take it for the whole.
+        // Under another primary, a client that found the first lock dead could take its rollback
+        // for that of the whole transaction.
         assert_eq!(txn.get_for_update("b").await, Err(error.clone()));
         assert_eq!(txn.put("b", "1").await, Err(error.clone()));
         assert_eq!(txn.commit().await, Err(error));
@@ -172,7 +173,7 @@ fn a_transaction_whose_first_lock_is_given_up_before_its_answer_is_over() {
                     cluster.sleep(Duration::from_micros(100)).await;
                 }
             };
-            // It stands, and nobody has heard of it.
+            // The lock stands, and the client does not know it.
             assert!(matches!(select(lock, pin!(sent)).await, Either::Right(_)));
         }
         assert!(matches!(txn.put("b", "1").await, Err(Error::Unavailable(_))));
@@ -224,7 +225,7 @@ fn where_nodes_have_no_queue_the_lock_is_asked_for_again() {
         let (put, ()) = join(client.put("a", "1"), let_go).await;
         put.unwrap();
     });
-    // With pauses in between.
+    // The client pauses between its requests.
     assert!(cluster.take_log("write").len() <= 20);
 }
 

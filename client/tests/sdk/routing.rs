@@ -296,7 +296,7 @@ fn followers_that_still_name_a_hanging_leader_do_not_hold_up_the_way_to_the_next
         };
         join(client.get("k"), elect).await.0.unwrap();
     });
-    // One attempt before the election, one that was under way when it happened.
+    // One attempt before the election, and one that was in flight when it happened.
     assert!(cluster.clock.now() - before < 2 * SECOND + SECOND / 10);
 }
 
@@ -365,7 +365,7 @@ fn a_refusal_after_a_lost_answer_is_not_taken_for_the_outcome() {
     let swap = client.compare_and_swap("k", Some("1".into()), "2");
     let error = cluster.run(async {
         let forget = async {
-            // Between the two attempts: the range forgot, and somebody else wrote.
+            // Between the two attempts, the range forgets the command and another client writes.
             cluster.sleep(SECOND / 2).await;
             cluster.change(|state| {
                 state.applied.clear();

@@ -1,4 +1,4 @@
-//! Going back inside a transaction.
+//! Savepoints of transactions.
 
 use crate::fake::Cluster;
 use rangedb_client::{Client, Error, SAVEPOINTS_MAX, Transaction, TransactionOptions};

@@ -76,7 +76,7 @@ fn the_next_page_is_fetched_once_half_of_this_one_is_read() {
         let mut rows = client.range(RangeOptions::new("a", "m"));
         for read in 1..=9 {
             assert!(rows.next().await.unwrap().is_ok());
-            // A reader who takes his time, so that whatever was asked for is there.
+            // A slow reader, so that a page that was requested has arrived.
             cluster.sleep(Duration::from_millis(5)).await;
             let log = cluster.state.lock().unwrap().log.clone();
             let pages = log.iter().filter(|(_, kind)| *kind == "scan").count();

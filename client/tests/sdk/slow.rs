@@ -11,7 +11,7 @@ use rangedb_client::{Client, Config, TransactionOptions};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-/// Writes down events of the level WARN and, if it wants them, spans.
+/// A subscriber that records events of the level WARN and, if `wants_spans`, spans.
 #[derive(Clone)]
 struct Listener {
     wants_spans: bool,
@@ -52,7 +52,7 @@ impl Subscriber for Listener {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// What is heard while a task runs.
+/// Runs a task, and returns the lines that were recorded.
 fn hear(wants_spans: bool, task: impl FnOnce()) -> Vec<String> {
     let listener = Listener { wants_spans, heard: Arc::default() };
     tracing::subscriber::with_default(listener.clone(), task);

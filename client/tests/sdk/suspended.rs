@@ -1,4 +1,4 @@
-//! Transactions that are put away and taken up again, by another client.
+//! Transactions that are suspended, and resumed by another client.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ async fn begin(client: &Client) -> Transaction {
     client.begin(TransactionOptions::default()).await.unwrap()
 }
 
-/// As the next process does: through bytes, with a client of its own.
+/// Suspends and resumes a transaction as another process does: through bytes, by a client of its
+/// own.
 async fn moved(cluster: &Cluster, txn: Transaction) -> Transaction {
     let bytes = txn.suspend().await.unwrap().to_bytes();
     let suspended = SuspendedTransaction::from_bytes(&bytes).unwrap();

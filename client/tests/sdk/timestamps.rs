@@ -1,4 +1,4 @@
-//! Timestamps are shared among those who wait, and never older than the request.
+//! Timestamps: requests that wait share them, and none is older than its request.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn requests_that_wait_share_a_call() {
 fn a_timestamp_is_never_older_than_the_request_for_it() {
     let cluster = Cluster::new();
     let client = cluster.client();
-    // A call is under way, and has been served, when the second request arrives.
+    // A call is in flight, and has been served, when the second request arrives.
     let (first, second) = cluster.run(join(client.timestamp(), async {
         cluster.sleep(Duration::from_micros(1500)).await;
         assert_eq!(cluster.state.lock().unwrap().oracle, 1001, "the call has reached the oracle");
@@ -45,7 +45,7 @@ fn the_oracles_node_is_asked_directly_once_it_is_known() {
         client.timestamp().await.unwrap();
     });
     assert_eq!(cluster.take_log("timestamps"), [3]);
-    // When it goes, others pass the request on.
+    // When the oracle's node goes down, other nodes forward the request.
     cluster.set_mode(3, Mode::Down);
     cluster.run(client.timestamp()).unwrap();
     assert_eq!(cluster.take_log("timestamps"), [1]);

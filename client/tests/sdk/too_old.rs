@@ -7,7 +7,7 @@ use futures::future::join;
 use rangedb_client::net::Net;
 use rangedb_client::{Client, Error, Isolation, Timestamp, TransactionOptions};
 
-/// As if everything before now had been dropped.
+/// Raises the floor to now, as if all older versions had been dropped.
 async fn raise_floor(cluster: &Cluster, client: &Client) -> Timestamp {
     let floor = client.timestamp().await.unwrap();
     cluster.change(|state| state.floor = floor.0);
@@ -66,7 +66,7 @@ fn a_commit_that_may_have_happened_before_the_floor_rose_is_undetermined() {
         cluster.change(|state| state.answers_to_lose = 1);
         let rise = async {
             cluster.sleep(Duration::from_millis(500)).await;
-            // What was applied is no longer remembered.
+            // The range no longer remembers the commands that it applied.
             cluster.change(|state| state.applied.clear());
             raise_floor(&cluster, &client).await;
         };

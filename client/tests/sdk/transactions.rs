@@ -1,4 +1,4 @@
-//! Transactions: reads, writes, their end, and locks of others in their way.
+//! Transactions: reads, writes, commits and rollbacks, and locks of others in their way.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -132,7 +132,7 @@ fn a_reader_passes_the_locks_of_a_living_transaction_and_pushes_its_commit() {
         writer.put("a", "old").await.unwrap();
         writer.put("z", "old").await.unwrap();
         cluster.take_log("");
-        // Its validation is not answered until somebody has read at a later timestamp.
+        // Its validation gets no answer until the reader has read at a later timestamp.
         let txn = begin(&writer).await;
         txn.get("n").await.unwrap();
         txn.put("a", "new").await.unwrap();
@@ -143,7 +143,7 @@ fn a_reader_passes_the_locks_of_a_living_transaction_and_pushes_its_commit() {
                 cluster.sleep(Duration::from_micros(100)).await;
             }
             assert_eq!(value(&reader, "z").await.unwrap(), "old");
-            // Let the commit timestamp be taken before this one.
+            // The commit timestamp must be taken before this transaction's start timestamp.
             cluster.sleep(Duration::from_millis(20)).await;
             let options = TransactionOptions { read_only: true, ..Default::default() };
             let at = reader.begin(options).await.unwrap();
@@ -156,12 +156,12 @@ fn a_reader_passes_the_locks_of_a_living_transaction_and_pushes_its_commit() {
         assert_eq!(&reading.get("a").await.unwrap().unwrap().value[..], b"old");
         assert_eq!(value(&reader, "a").await.unwrap(), "new");
     });
-    // Pushed above its first commit timestamp, it took and validated another.
+    // The pushed transaction took and validated a second commit timestamp.
     assert!(cluster.take_log("commit").len() >= 3);
 }
 
-/// The page's lock was uncommitted when its fate was asked for; what comes after may be a later write
-/// of whoever heard that it is committed.
+/// The page's lock was uncommitted when the reader asked for its fate. Another client may learn of
+/// its commit and then write, so the page must not show that write without the committed one.
 #[test]
 fn a_page_does_not_show_a_later_write_without_the_one_before_it() {
     for reverse in [false, true] {
@@ -176,7 +176,7 @@ fn a_page_does_not_show_a_later_write_without_the_one_before_it() {
                 txn.put(key, "new").await.unwrap();
             }
             let start_ts = txn.start_ts().0;
-            // Its validation is not answered, so it lives until somebody else commits it.
+            // Its validation gets no answer, so it lives until another client commits it.
             txn.get("b").await.unwrap();
             cluster.lose("validate");
             let commit = async { drop(txn.commit().await) };
@@ -265,7 +265,7 @@ fn waiting_for_a_lock_ends_with_who_holds_it() {
         }
         let waited = cluster.clock.now() - before;
         assert!(waited >= SECOND && waited < SECOND + SECOND / 10, "{waited:?}");
-        // It may lock something else, and go on.
+        // The transaction may lock something else, and go on.
         txn.get_for_update("b").await.unwrap();
         txn.put("b", "1").await.unwrap();
         txn.commit().await.unwrap();
@@ -514,7 +514,8 @@ fn snapshot_isolation_does_not_remember_reads() {
     assert_eq!(cluster.take_log("validate"), []);
 }
 
-/// Dies before or after the decision about a thousand keys in each of two ranges.
+/// Leaves the locks of a client that dies before or after the decision, on a thousand keys in each
+/// of two ranges.
 fn leave_locks(cluster: &Cluster, decided: bool) {
     let last = if decided { "commit" } else { "prewrite" };
     for call in 1.. {
@@ -548,7 +549,7 @@ fn locks_that_a_client_left_are_cleared_by_the_chunk() {
         let client = cluster.client().with_timeout(20 * SECOND);
         cluster.take_log("");
         cluster.run(async {
-            // Until they have expired.
+            // Wait until the locks have expired.
             cluster.sleep(11 * SECOND).await;
             let txn = begin(&client).await;
             for at in 0..1000 {
@@ -591,7 +592,7 @@ fn what_was_read_is_still_so_below_the_commit_of_whoever_has_locked_it() {
         let txn = begin(&client).await;
         txn.get("n").await.unwrap();
         txn.put("a", "1").await.unwrap();
-        // Its locks stand, and its client is not heard of for a while.
+        // The locks of `older` stand, and its client is silent for a while.
         older.get("a").await.unwrap();
         for key in ["n", "z", "A"] {
             older.put(key, "new").await.unwrap();
@@ -606,7 +607,8 @@ fn what_was_read_is_still_so_below_the_commit_of_whoever_has_locked_it() {
             commit_ts
         };
         let (outcome, commit_ts) = join(older.commit(), recover).await;
-        // It read what the other wrote, and comes after what the other read.
+        // `older` read a key that `txn` wrote, but must commit after `txn`, which read a key that
+        // `older` writes.
         assert!(matches!(outcome, Err(Error::WriteConflict { .. })), "{outcome:?}");
         assert_eq!(client.get("a").await.unwrap().unwrap().mod_ts, commit_ts);
     });
@@ -629,7 +631,7 @@ fn locks_that_a_client_left_behind_a_decision_are_cleared_by_the_range() {
     assert_eq!(client.metrics().resolved_locks, 1000);
 }
 
-/// A range looks at so much for one request, and says where to go on.
+/// A range reads a bounded number of records for one request, and says where to go on.
 #[test]
 fn what_was_read_is_validated_step_by_step_to_its_end() {
     for key in ["b", "d", "f", "x"] {

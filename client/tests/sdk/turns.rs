@@ -1,4 +1,5 @@
-//! Transactions at a key that many of the same client want: they take turns, and nothing depends on it.
+//! Transactions of one client that contend for a key: they take turns, and nothing depends on
+//! turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +31,7 @@ async fn count(client: &Client, key: &'static str) -> Result<()> {
     client.transaction(|txn| async move { add(&txn, key).await }).await
 }
 
-/// Has two transactions meet at the key, so that the next ones take turns.
+/// Makes two transactions conflict at the key, so that the next ones take turns.
 async fn heat(client: &Client, key: &str) {
     let (one, two) = (begin(client).await, begin(client).await);
     add(&one, key).await.unwrap();
@@ -39,7 +40,7 @@ async fn heat(client: &Client, key: &str) {
     assert!(matches!(two.commit().await, Err(Error::WriteConflict { .. })));
 }
 
-/// Runs a story at the key "k", where transactions take turns already.
+/// Runs a story at the key "k", where transactions already take turns.
 fn at_a_hot_key(story: impl AsyncFnOnce(&Cluster, &Client)) {
     let cluster = Cluster::with_seed(1);
     let client = cluster.client();
@@ -66,13 +67,14 @@ fn a_crowd_that_counts_in_transactions_meets_once_and_then_takes_turns() {
             let row = client.get("k").await.unwrap().unwrap();
             assert_eq!((row.value.len(), row.version), (WORKERS * TIMES, row.value.len() as u64));
         });
-        // Each worker's first attempt is made before anybody knows, and few others are lost.
+        // Each worker's first attempt begins before the key is hot, and few other attempts are
+        // lost.
         let conflicts = client.metrics().conflicts;
         assert!(conflicts < 2 * WORKERS as u64, "seed {seed}: {conflicts}");
     }
 }
 
-/// How often each of a crowd got through: often, and no one more often than another.
+/// Checks that every member of a crowd got through often, and none more often than another.
 fn are_equal(times: &[u32]) {
     let (fewest, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
     assert!(*fewest > 10 && most - fewest <= 2, "{times:?}");
@@ -242,7 +244,7 @@ fn a_closure_that_fails_or_is_given_up_leaves_its_turn_to_the_next() {
             add(&txn, "k").await?;
             Err::<(), _>(Error::NotFound("of the closure's own".to_owned()))
         });
-        // One is given up while it has the turn, one while it waits for it.
+        // One closure is given up while it has the turn, and one while it waits for it.
         let given_up = || async {
             let work = client.transaction(|txn| async move {
                 txn.get("k").await?;
@@ -264,7 +266,7 @@ fn who_waits_too_long_goes_on_in_the_dark() {
     at_a_hot_key(async |cluster, client| {
         let locker = begin(client).await;
         locker.get_for_update("k").await.unwrap();
-        // Has the turn, and waits for the lock.
+        // The write has the turn, and waits for the lock.
         let options = PutOptions { conditions: vec![Test::Version(1)], ..PutOptions::default() };
         let write = client.put_with("k", "1", options);
         let hasty = async {

@@ -1,7 +1,7 @@
-//! Committed entries as the applier reads them, and the reasons for which one cannot be applied.
+//! Decoding of committed entries for the applier, and the reasons for which one cannot be applied.
 //!
-//! A reason depends on the entry and the descriptor alone, so every replica of this version comes to
-//! the same one: the range is quarantined there (`replica.rs`), and the process goes on.
+//! A reason depends only on the entry and the descriptor, so every replica of this version finds
+//! the same one. The applier then quarantines the range (`replica.rs`), and the process goes on.
 
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeV2, EntryType};
@@ -13,22 +13,25 @@ use crate::{FEATURE_LEVEL, eraft};
 
 pub(super) struct Entry {
     pub kind: Kind,
-    /// Records that applying it may touch, nearly.
+    /// Approximate number of records that applying the entry touches.
     pub cost: u64,
 }
 
 pub(super) enum Kind {
-    /// The first entry of a leader, or what raft made of a change that it did not allow.
+    /// The first entry of a leader, or a membership change that raft-rs did not allow and emptied.
     Empty,
     Commands(LogEntry),
-    /// With the descriptor that it leads to; `None` if it was proposed under another epoch.
+    /// A membership change with the descriptor after it; `None` if it was proposed under another
+    /// epoch.
     Membership(Option<(ConfChangeV2, Box<RangeDescriptor>)>),
 }
 
 impl Entry {
+    /// Decodes an entry.
+    ///
     /// # Errors
     ///
-    /// Reason why no replica of this version can apply the entry.
+    /// The reason why no replica of this version can apply the entry.
     pub fn read(entry: &raft::eraftpb::Entry, before: &RangeDescriptor) -> Result<Entry, String> {
         match entry.get_entry_type() {
             EntryType::EntryNormal if entry.data.is_empty() => {
@@ -56,8 +59,9 @@ impl Entry {
 
 type AppliedChange = Option<(ConfChangeV2, Box<RangeDescriptor>)>;
 
-/// Whoever proposed a change checked it against the descriptor, which is the same everywhere. What
-/// fails here was not proposed by this project's code.
+/// Decodes a membership change and computes the descriptor after it. Its proposer checked the
+/// change against the descriptor, which is the same everywhere, so a change that fails here was not
+/// proposed by this project's code.
 fn membership(
     entry: &raft::eraftpb::Entry,
     before: &RangeDescriptor,

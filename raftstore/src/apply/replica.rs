@@ -1,4 +1,4 @@
-//! One replica as the applier knows it: its machine, how far it is, and the tasks that wait.
+//! One replica in the applier: its state machine, its applied position and its queued tasks.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,19 +18,20 @@ use crate::{Error, Event, MachineFactory, RequestId};
 
 pub(super) struct Replica {
     pub range: RangeId,
-    /// 0 while it has no state.
+    /// 0 while the replica has no state.
     id: ReplicaId,
     descriptor: RangeDescriptor,
     applied: Position,
     snapshot_index: u64,
-    /// `None` while it has no state.
+    /// `None` while the replica has no state.
     machine: Option<Box<dyn StateMachine>>,
     pub tasks: VecDeque<ApplyTask>,
     pub waits_for_flush: bool,
     quarantine: Option<Quarantine>,
-    /// Entries that have no effect by an operator's word, also for a version that could apply them.
+    /// Entries that an operator declared without effect. Versions that could apply them skip them
+    /// too.
     skipped: BTreeSet<u64>,
-    /// Committed entries behind the one at which the replica is quarantined, and that one.
+    /// The entry at which the replica is quarantined, and the committed entries behind it.
     parked: VecDeque<ApplyEntry>,
 }
 
@@ -66,7 +67,8 @@ impl Replica {
         self.machine.is_some()
     }
 
-    /// Queues a task. Entries join those that wait, so that a slice is filled by as many as there are.
+    /// Queues a task. Entries join a waiting task of the same replica, so that slices are as full
+    /// as possible.
     pub fn queue(&mut self, task: ApplyTask) {
         match (self.tasks.back_mut(), task) {
             (
@@ -77,7 +79,7 @@ impl Replica {
         }
     }
 
-    /// Goes on from an installed snapshot.
+    /// Continues from an installed snapshot.
     pub fn restore(
         &mut self,
         stored: RangeState,
@@ -117,7 +119,7 @@ impl Replica {
         self.parked.clear();
     }
 
-    /// Applies entries for one slice. Returns those that are left for the next one.
+    /// Applies entries for one slice. Returns the entries left for the next slice.
     pub fn apply(
         &mut self,
         of: ReplicaRef,
@@ -153,7 +155,8 @@ impl Replica {
                     self.evaluate(index, &commands, next.requests, batch, round)?;
                     self.applied = position;
                 }
-                // A slice of its own: everything before it can be told at once.
+                // A slice of its own: the entries before it are reported without waiting for its
+                // flush.
                 Ok(Entry { kind: Kind::Membership(_), .. }) if self.applied != before => {
                     entries.push_front(next);
                     break;
@@ -244,7 +247,7 @@ impl Replica {
         batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
     }
 
-    /// The applied index as a write of its own, which a planted bug makes before the batch.
+    /// Returns the applied index as a separate write, which a planted bug makes before the batch.
     #[cfg(feature = "planted")]
     pub fn state_alone(&self) -> Option<rangedb_storage::WriteBatch> {
         if !rangedb_planted::Bug::AppliedIndexOutsideBatch.is_planted() || !self.has_state() {
@@ -266,7 +269,7 @@ impl Replica {
         }
     }
 
-    /// Stands still at an entry that cannot be applied, until an operator says what becomes of it.
+    /// Enters quarantine at an entry that cannot be applied, until an operator decides about it.
     fn enter_quarantine(
         &mut self,
         of: ReplicaRef,
@@ -280,7 +283,8 @@ impl Replica {
         self.park(entries, round);
     }
 
-    /// Keeps entries for after the quarantine. Nobody waits for their answers that long.
+    /// Keeps entries for after the quarantine. No client waits that long: their requests are
+    /// answered with [`Error::Undetermined`].
     fn park(&mut self, entries: VecDeque<ApplyEntry>, round: &mut Round) {
         for mut parked in entries {
             let unknown = Error::Undetermined(self.range);
@@ -289,7 +293,7 @@ impl Replica {
         }
     }
 
-    /// Ends the quarantine at the entry, which has no effect from now on: also when the log is
+    /// Ends the quarantine at the entry. The entry has no effect from now on, also when the log is
     /// replayed after a crash.
     pub fn skip(&mut self, of: ReplicaRef, index: u64, request: RequestId, round: &mut Round) {
         let is_there = self.quarantine.as_ref().is_some_and(|quarantine| quarantine.index == index);
@@ -309,7 +313,7 @@ impl Replica {
         round.structural.push((self.range, told));
     }
 
-    /// Removes all that is stored of the replica.
+    /// Removes all stored state of the replica and leaves a tombstone.
     pub fn destroy(&mut self, of: ReplicaRef, round: &mut Round) {
         let range_id = self.range.0;
         if self.has_state() {
@@ -339,7 +343,7 @@ fn rest(replica: ReplicaRef, entries: VecDeque<ApplyEntry>) -> Option<ApplyTask>
     (!entries.is_empty()).then(|| ApplyTask::Entries { replica, entries: entries.into() })
 }
 
-/// Entries of the range that an operator took the effect of.
+/// Reads the entries of the range that an operator declared without effect.
 fn skipped_entries(state: &dyn Reader, range: RangeId) -> Result<BTreeSet<u64>> {
     let span = keys::skipped_entries(range.0);
     let mut records = state.scan(ColumnFamily::Meta, &span.start, &span.end, Direction::Forward)?;

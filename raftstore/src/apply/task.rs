@@ -1,4 +1,4 @@
-//! Tasks of an applier, and its effects.
+//! Tasks and effects of an applier.
 
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry};
@@ -9,15 +9,15 @@ use rangedb_storage::{ColumnFamily, Span, StagedSnapshot, WriteBatch, keys};
 use crate::position::Position;
 use crate::{Error, Event, RequestId};
 
-/// One replica of one range: a range may have another one here later.
+/// One replica of one range. The range may have another replica here later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ReplicaRef {
     pub range: RangeId,
     pub id: ReplicaId,
 }
 
-/// A committed entry, with the requests that wait for its commands, one each and in their order. None
-/// wait where another node proposed it.
+/// A committed entry, with the requests that wait for its commands: one for each, in their order.
+/// Empty where another node proposed the entry.
 #[derive(Clone, Debug)]
 pub struct ApplyEntry {
     pub entry: Entry,
@@ -27,23 +27,23 @@ pub struct ApplyEntry {
 /// Work for an [`crate::Applier`].
 #[derive(Debug)]
 pub enum ApplyTask {
-    /// Committed entries, each the next behind the one before.
+    /// Committed entries with consecutive indexes.
     Entries {
         replica: ReplicaRef,
         entries: Vec<ApplyEntry>,
     },
-    /// An operator's word that the entry at which a replica is quarantined has no effect.
+    /// Skip the entry at which the replica is quarantined: an operator declared it without effect.
     SkipEntry {
         replica: ReplicaRef,
         index: u64,
         request: RequestId,
     },
     Install(SnapshotInstall),
-    /// Remove all that is stored of the replica, and leave a tombstone.
+    /// Remove all stored state of the replica and leave a tombstone.
     Destroy {
         replica: ReplicaRef,
     },
-    /// A staged snapshot that is of no use.
+    /// Delete a staged snapshot that is of no use.
     Discard {
         replica: ReplicaRef,
         staged: StagedSnapshot,
@@ -62,7 +62,7 @@ impl ApplyTask {
     }
 }
 
-/// A staged snapshot that takes the place of a range's data.
+/// A staged snapshot that replaces a range's data.
 #[derive(Debug)]
 pub struct SnapshotInstall {
     pub replica: ReplicaRef,
@@ -98,7 +98,7 @@ impl SnapshotInstall {
     }
 }
 
-/// A membership change that was applied: raft takes it on next.
+/// An applied membership change, to be reported to raft.
 #[derive(Clone, Debug)]
 pub struct AppliedMembership {
     pub index: u64,
@@ -107,19 +107,19 @@ pub struct AppliedMembership {
     pub change: Option<(ConfChangeV2, Box<RangeDescriptor>)>,
 }
 
-/// Reason why a replica stands still.
+/// Quarantine of a replica, which then applies no entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
     pub cause: QuarantineCause,
-    /// The entry that cannot be applied, or the last one that is left.
+    /// The entry that cannot be applied, or the last entry left in a log that has lost entries.
     pub index: u64,
-    /// For people.
+    /// Explanation for operators.
     pub reason: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QuarantineCause {
-    /// This version cannot apply an entry. What the log holds is good.
+    /// This version cannot apply an entry. The log itself is sound.
     Entry,
     /// The log has lost entries that the replica had acknowledged.
     LostEntries,
@@ -128,10 +128,10 @@ pub enum QuarantineCause {
 /// Effects of an [`crate::Applier`], to be carried out in order.
 #[derive(Debug)]
 pub enum ApplyEffect {
-    /// The command is durable on a quorum and applied here.
+    /// Answer to a request. `Ok` means that the command is durable on a quorum and applied here.
     Reply { request: RequestId, result: Result<bytes::Bytes, Error> },
-    /// For the applier's store. Not lost.
+    /// An event for the applier's store. Must not be lost.
     Event(Event),
-    /// Flush the state engine, then say so by [`crate::Applier::on_flushed`].
+    /// Flush the state engine, then call [`crate::Applier::on_flushed`].
     Flush { flush: u64 },
 }

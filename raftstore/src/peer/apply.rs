@@ -1,9 +1,9 @@
-//! Committed entries on their way to the applier, and what comes back of them.
+//! Committed entries on their way to the applier, and the applier's reports.
 //!
-//! Raft commits an entry here; [`crate::Applier`] evaluates it. Between the two the store knows the
-//! entry as committed and not as applied: reads that must see it wait, and membership changes in it
-//! have no effect on raft. How much may lie between is bounded: beyond that a leader takes no command
-//! and a follower takes no entry in, which the leader sees as a lost message.
+//! Raft commits an entry here; [`crate::Applier`] evaluates it. Between the two, the store knows
+//! the entry as committed and not as applied: reads that must see it wait, and a membership change
+//! in it has no effect on raft. The amount in between is bounded. Beyond the bound a leader accepts
+//! no command and a follower accepts no entry. To the leader, a refused message looks lost.
 
 use raft::eraftpb::Entry;
 use rangedb_proto::RangeDescriptorExt;
@@ -18,15 +18,15 @@ use crate::membership::{conf_state, same_members};
 use crate::pass::Pass;
 use crate::position::Position;
 
-/// Bytes of entries of one range that may be committed and not applied. Several full entries, so that
+/// Most bytes of committed entries of one range that are not applied. Several full entries, so that
 /// the applier always has the next one; few enough that many ranges fit in memory.
 const UNAPPLIED_BYTES_MAX: usize = 16 << 20;
 
-/// Records that commands of one range may touch which are not answered yet, as their leader reckons:
-/// about a second of work. What waits longer is better told to come again.
+/// Most records that unanswered commands of one range may touch, by their leader's estimate: about
+/// a second of work. Beyond that the leader refuses commands, which clients may retry.
 pub(super) const UNANSWERED_COST_MAX: u64 = 1 << 19;
 
-/// Entries that the applier has and has not told of.
+/// Entries handed to the applier and not yet reported as applied.
 struct Unapplied {
     last_index: u64,
     bytes: usize,
@@ -48,7 +48,7 @@ impl InApply {
         self.tasks.push_back(task);
     }
 
-    /// Entries up to `index` are applied, or a snapshot took their place.
+    /// Removes entries up to `index`: they are applied, or a snapshot replaced them.
     pub fn pop(&mut self, index: u64) {
         while self.tasks.front().is_some_and(|task| task.last_index <= index) {
             let task = self.tasks.pop_front().expect("just seen");
@@ -67,8 +67,8 @@ impl InApply {
 }
 
 impl Peer {
-    /// Hands committed entries to the applier, with those who wait for them. A quorum took in what was
-    /// proposed here after it was proposed: that renews the lease.
+    /// Hands committed entries to the applier, with the requests that wait for them. A quorum has
+    /// accepted each entry proposed here since its proposal, which renews the lease.
     pub(super) fn hand_to_applier(&mut self, committed: Vec<Entry>, pass: &mut Pass) {
         let Some(last_index) = committed.last().map(|entry| entry.index) else { return };
         let bytes = committed.iter().map(entry_bytes).sum();
@@ -92,7 +92,8 @@ impl Peer {
         pass.effects.push(Effect::Apply(ApplyTask::Entries { replica, entries }));
     }
 
-    /// The applier has applied entries up to `applied`, the last of which may change the membership.
+    /// Handles a report that entries up to `applied` are applied. The last one may change the
+    /// membership.
     ///
     /// # Errors
     ///
@@ -104,7 +105,7 @@ impl Peer {
         pass: &mut Pass,
     ) -> Result<()> {
         self.in_apply.pop(applied.index);
-        // Raft has been told of a newer state, whose members it follows already.
+        // Raft has accepted a newer snapshot, and uses that snapshot's members already.
         let is_superseded = self.awaits_install();
         if let Some(AppliedMembership { index, term, change }) = membership {
             let result = match change {
@@ -131,7 +132,7 @@ impl Peer {
             };
             self.answer_operation(index, term, result, pass);
         }
-        // An operation whose place in the log went to another entry was not taken.
+        // Refuse a pending operation if another entry took its place in the log.
         let refused = Err(self.not_leader());
         self.answer_operation(applied.index, 0, refused, pass);
         if is_superseded {
@@ -142,18 +143,20 @@ impl Peer {
         self.raw.advance_apply_to(applied.index);
         self.step_down_if_no_member();
         if self.is_raft_leader() && self.raw.raft.raft_log.last_index() > in_log {
-            // raft-rs appended the step out of the joint configuration, and would send it only with
-            // the next heartbeat.
+            // raft-rs appended the entry that leaves the joint configuration, and would send it
+            // only with the next heartbeat.
             self.raw.raft.bcast_append();
         }
         self.rejitter();
         Ok(())
     }
 
-    /// raft-rs notes what a leader has persisted and committed in its progress, and panics where one
-    /// that left has none: it may do neither with entries behind its leave. The members elect another
-    /// leader, and may have this one's vote for it. Without such entries it goes on leading until a
-    /// majority knows that it left, as they elect nobody before.
+    /// Steps down a leader that is no longer a member, if entries follow its removal in the log.
+    /// raft-rs records in a leader's progress what the leader has persisted and committed, and
+    /// panics if a removed leader has no progress. So a removed leader may neither persist nor
+    /// commit later entries. The members elect another leader, and this replica may vote for it.
+    /// Without such entries it leads until a majority knows of the removal: the members elect
+    /// nobody before.
     fn step_down_if_no_member(&mut self) {
         let is_member = self.raw.raft.prs().get(self.me.replica_id).is_some();
         let has_more = self.raw.raft.raft_log.last_index() > self.applied().index;
@@ -171,7 +174,7 @@ impl Peer {
         self.membership_index = index;
         match self.descriptor().replica(self.me.replica_id).copied() {
             Some(me) => self.me = me,
-            // A learner decides nothing. A voter may still be needed: see `departure.rs`.
+            // A learner decides nothing. A removed voter may still be needed: see `departure.rs`.
             None if self.me.role() == ReplicaRole::Learner => {
                 pass.removed.insert(self.range);
             }
@@ -180,7 +183,7 @@ impl Peer {
         self.note_departures(&before.replicas);
     }
 
-    /// Follows raft's role, and reports it once it can be acted upon.
+    /// Follows raft's role. Requests a fence once the leader has applied an entry of its term.
     pub fn note_role(&mut self, pass: &mut Pass) {
         let term = self.term();
         let leads = self.is_raft_leader() && !self.has_departed();
@@ -211,7 +214,7 @@ impl Peer {
         }
     }
 
-    /// The oracle answered.
+    /// Takes the oracle's timestamp as the fence of this term.
     pub fn on_fenced(&mut self, term: u64, timestamp: u64) {
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
             leading.fence = leading.fence.max(Some(timestamp));

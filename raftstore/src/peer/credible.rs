@@ -1,17 +1,17 @@
-//! Checks of what raft-rs takes on trust, before it sees a message.
+//! Validation of messages before raft-rs sees them.
 //!
-//! raft-rs was written for messages that other replicas made of sound logs. On some that no sound
-//! replica makes it panics (a heartbeat that commits more than there is, entries that do not follow
-//! each other, figures that overflow when one is added), and on some it forgets what it promised (a
-//! message without a term passes for one of its own, and a candidate follows it back to term 0).
-//! Such a message is damaged, forged or of a mad replica; it is dropped as if it had been lost,
-//! which raft can take.
+//! raft-rs was written for messages that other replicas made from sound logs. On some messages that
+//! no sound replica sends it panics: a heartbeat that commits more than the log holds, entries that
+//! are not consecutive, numbers that overflow when one is added. On others it forgets its promises:
+//! it takes a message without a term for a local one, and a candidate follows such a message back
+//! to term 0. A message of this kind is damaged, forged or from a faulty replica. It is dropped as
+//! if it had been lost, which raft tolerates.
 //!
-//! What is left out: nothing here can tell a lie that a sound replica might have told. Whoever can
-//! forge messages of a member can depose a leader, acknowledge for others or replace entries that
-//! are not committed. That is for the transport to keep out. The commands in an entry are not decoded
-//! here either: the machine refuses one that it does not understand. An entry that is none would
-//! quarantine the range when it is applied, so it is not let into the log.
+//! Left out: no check here detects a lie that a sound replica might have told. A sender that can
+//! forge a member's messages can depose a leader, acknowledge for others or replace uncommitted
+//! entries. The transport must keep such senders out. The commands in an entry are not decoded here
+//! either: the state machine refuses a command that it does not understand. An entry that does not
+//! decode would quarantine the range when it is applied, so it is not let into the log.
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
@@ -20,11 +20,11 @@ use rangedb_proto::v1::{LogEntry, MembershipChange};
 use super::Peer;
 use crate::{eraft, membership};
 
-/// Terms that one message may move a replica on. More than elections can have passed while it was
-/// away; few enough that terms do not run out however many such messages come.
+/// Most terms by which one message may advance a replica. More than elections can have passed while
+/// the replica was away; few enough that such messages cannot exhaust the terms.
 const TERM_STEP_MAX: u64 = 1 << 32;
 
-/// The highest place in a log: there is room above it for what raft adds.
+/// Highest index of a log. raft-rs can add to it without overflow.
 pub(crate) const INDEX_MAX: u64 = u64::MAX >> 1;
 
 impl Peer {
@@ -35,14 +35,15 @@ impl Peer {
         if message.from == message.to
             || !terms.contains(&message.term)
             || message.index > INDEX_MAX
-            // Nobody here asks for a snapshot in this way, and it would block everything else.
+            // No replica requests a snapshot in this way, and the request would block everything
+            // else.
             || message.request_snapshot != 0
         {
             return false;
         }
         match message.get_msg_type() {
             MessageType::MsgAppend => entries_follow(message),
-            // Sent by whoever knows that this replica has what it may commit.
+            // A sound leader commits here only what it knows this replica to hold.
             MessageType::MsgHeartbeat => message.term < own_term || message.commit <= last_index,
             // A leader's log holds all that its followers took from it, and all that is committed.
             MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
@@ -62,8 +63,8 @@ impl Peer {
 }
 
 impl Peer {
-    /// True if this replica's own leader, in its own term, knows more to be durable here than there
-    /// is. No lost, late or repeated message looks like that.
+    /// True if this replica's own leader, in its own term, claims that more is durable here than
+    /// the log holds. No lost, late or repeated message makes such a claim.
     pub(super) fn says_more_than_is_here(&self, message: &Message) -> bool {
         let raft = &self.raw.raft;
         message.get_msg_type() == MessageType::MsgHeartbeat
@@ -74,10 +75,9 @@ impl Peer {
     }
 }
 
-/// True if entries stand one behind the other and behind the place that the message names, with terms
-/// that never fall.
+/// True if the entries are consecutive from the message's index on, with terms that never fall.
 fn entries_follow(message: &Message) -> bool {
-    // Only the place before the first entry has no term.
+    // Only index 0, before the first entry, has term 0.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
         return false;
     }
@@ -91,14 +91,14 @@ fn entries_follow(message: &Message) -> bool {
     })
 }
 
-/// True if apply knows what the entry is: each is decoded there in the same way. Changes of membership
-/// are rare and raft-rs acts on them, so they are looked at whole.
+/// True if apply can decode the entry; apply uses the same decoders. Membership changes are rare
+/// and raft-rs acts on them, so they are checked completely.
 fn is_known_kind(entry: &Entry) -> bool {
     match entry.get_entry_type() {
-        // Empty is the first entry of a leader, or what raft made of a change it did not allow. Decoding
-        // copies nothing: commands stay slices of the entry.
+        // Empty data is the first entry of a leader, or a membership change that raft-rs did not
+        // allow. Decoding copies nothing: commands stay slices of the entry.
         EntryType::EntryNormal => LogEntry::decode(entry.data.clone()).is_ok(),
-        // Of the first generation; none is ever proposed.
+        // Membership change of the first generation; never proposed.
         EntryType::EntryConfChange => false,
         EntryType::EntryConfChangeV2 => {
             let change = eraft::decode_conf_change(&entry.data);

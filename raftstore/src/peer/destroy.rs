@@ -1,5 +1,5 @@
-//! The end of a replica that is no longer a member: all that is stored of it goes, and a tombstone
-//! stays, so that a late message does not bring it back.
+//! Destruction of a replica that is no longer a member. All its stored data goes, and a tombstone
+//! stays, so that a late message does not create the replica again.
 
 use super::Peer;
 use crate::apply::ApplyTask;
@@ -7,11 +7,11 @@ use crate::pass::Pass;
 use crate::{Effect, Error};
 
 impl Peer {
-    /// Has all that is stored of this replica removed, and answers all who wait for it. Commands that
-    /// the applier has are answered there, before it removes anything.
+    /// Has the applier remove all stored state of this replica, and answers all waiting requests.
+    /// The applier answers the commands that it already has before it removes anything.
     pub fn destroy(mut self, pass: &mut Pass) {
         let replica = self.reference();
-        // Raft has agreed to it and has not handed it back for installing.
+        // Raft has accepted this snapshot and has not handed it back for installing.
         if let Some(waiting) = self.staged.take() {
             let staged = waiting.staged;
             pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));

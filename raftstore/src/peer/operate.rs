@@ -1,5 +1,6 @@
-//! Steps of the scheduler: replicas added, promoted and removed, leadership moved. One membership
-//! change at a time; each is checked here against the epoch that its sender saw, and again at apply.
+//! Operations of the scheduler: add, promote and remove replicas, move leadership. Membership
+//! changes run one at a time. Each is checked here against the epoch that its sender saw, and again
+//! at apply.
 
 use bytes::Bytes;
 use prost::Message;
@@ -14,7 +15,7 @@ use crate::membership::Change;
 use crate::pass::Pass;
 use crate::{Error, RequestId};
 
-/// A membership change in the log, with who waits for it.
+/// A membership change in the log, and the request that waits for it.
 pub(super) struct PendingOperation {
     request: RequestId,
     index: u64,
@@ -109,7 +110,7 @@ impl Peer {
         Ok(())
     }
 
-    /// A learner that is promoted while it lags would hold up every commit that needs it.
+    /// Refuses a learner that lags: once promoted, it would hold up every commit that needs it.
     fn check_caught_up(&self, id: u64) -> Result<(), Error> {
         if self.is_near(id) {
             return Ok(());
@@ -117,9 +118,9 @@ impl Peer {
         Err(Error::Refused(format!("learner {id} has not caught up")))
     }
 
-    /// True if a replica's log is near this leader's. After a snapshot raft takes up the stream of
-    /// entries only with the next one, which in an idle range never comes: a replica that has all there
-    /// is counts too.
+    /// True if a replica's log is near this leader's. After a snapshot, raft resumes the stream of
+    /// entries only with the next entry, which never comes in an idle range. So a replica outside
+    /// the stream counts as near if it has all entries.
     pub(super) fn is_near(&self, id: u64) -> bool {
         let last = self.raw.raft.raft_log.last_index();
         self.raw.raft.prs().get(id).is_some_and(|progress| {
@@ -159,7 +160,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Hands leadership to a voter; 0 picks the one whose log is longest.
+    /// Hands leadership to a voter, and gives up the lease. 0 picks the live voter with the longest
+    /// log.
     pub(super) fn transfer_leader(&mut self, to: u64) -> Result<(), Error> {
         let descriptor = self.descriptor().clone();
         let prs = self.raw.raft.prs();
@@ -185,7 +187,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The change's entry is applied, or another took its place.
+    /// Answers the pending operation: its entry is applied, or another entry took its place.
     pub(super) fn answer_operation(
         &mut self,
         index: u64,

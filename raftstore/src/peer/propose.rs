@@ -1,5 +1,5 @@
-//! Client commands to raft proposals. Commands that wait are packed into one entry, so that a round
-//! of the log is shared by all who came while the last one was under way.
+//! Batching of client commands into raft proposals. Commands that arrive while a round of the log
+//! is in flight share the next entry.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,24 +25,25 @@ pub(crate) struct Waiting {
 pub(super) struct Proposed {
     pub at: Monotonic,
     pub requests: Vec<RequestId>,
-    /// Of the requests' commands together.
+    /// Cost of the requests' commands, summed.
     pub cost: u64,
 }
 
-/// Records that the commands of one entry may touch, unless a single one may touch more. An entry is
-/// applied without a pause, and a round of the applier, which other ranges wait for, is as long as its
-/// longest entry.
+/// Limit on the records that the commands of one entry may touch; a single command may exceed it.
+/// An entry is applied without a pause. Other ranges wait for a round of the applier, which lasts
+/// as long as its longest entry.
 const ENTRY_COST_MAX: u64 = 128;
 
 #[derive(Default)]
 pub(super) struct Proposals {
-    /// Wait for the next entry.
+    /// Commands that wait for the next entry.
     queue: VecDeque<Waiting>,
     queue_bytes: usize,
-    /// Of commands in the queue and in entries that are not committed yet.
+    /// Cost of the commands in the queue and in entries not yet committed, summed.
     cost: u64,
-    /// By index and term. They outlive leadership, because their entries may still commit; so a replica
-    /// that leads again, with a log that others have cut, proposes below what it proposed before.
+    /// Entries in flight, by index and term. They outlive leadership, because they may still
+    /// commit. So a replica that leads again, with a log that others have cut, proposes at lower
+    /// indexes than before.
     in_flight: BTreeMap<(u64, u64), Proposed>,
 }
 
@@ -80,13 +81,14 @@ impl Peer {
         }
     }
 
-    /// Puts waiting commands into the log, once the fence is known.
+    /// Proposes the waiting commands, once the fence is known.
     pub fn propose_waiting(&mut self, now: Monotonic) {
         let Some(fence) = self.fence() else { return };
         while let Some(first) = self.proposals.queue.front() {
             let mut commands = Vec::new();
             let (mut bytes, mut cost, mut frees_space) = (0, 0, true);
-            // Where room is short, what frees some is not held up by an entry that does not.
+            // When room is short, a command that frees space shares no entry with one that does
+            // not: followers short of room would not accept the entry.
             let apart = |kind| self.room != Room::Enough && first.frees_space != kind;
             for Waiting { command, cost: more, frees_space: frees, .. } in &self.proposals.queue {
                 let is_full = bytes + command.len() > self.config.entry_bytes_max
@@ -111,7 +113,7 @@ impl Peer {
                 cost: fits,
                 frees_space,
             };
-            // Refused while too much is uncommitted: the commands wait for their turn.
+            // raft-rs refuses while too much is uncommitted: the commands stay queued.
             if self.raw.propose(Vec::new(), entry.encode_to_vec()).is_err() {
                 return;
             }
@@ -122,19 +124,19 @@ impl Peer {
         }
     }
 
-    /// Remembers that the newest entry of the log was proposed here.
+    /// Records that this replica proposed the newest entry of the log.
     pub(super) fn note_proposed(&mut self, at: Monotonic, requests: Vec<RequestId>, cost: u64) {
         let place = (self.raw.raft.raft_log.last_index(), self.term());
         self.proposals.in_flight.insert(place, Proposed { at, requests, cost });
     }
 
-    /// Of commands that this replica took in and has not answered.
+    /// Cost of the commands that this replica accepted and has not answered, summed.
     fn unanswered_cost(&self) -> u64 {
         self.proposals.cost + self.in_apply.cost()
     }
 
-    /// What was proposed here at this entry's place, and answers for those whose place was taken by
-    /// another leader's entry: their commands are gone for good.
+    /// Removes the proposals up to this index. Returns the one that became this entry, and answers
+    /// for those that another leader's entry replaced: their commands are gone for good.
     pub(super) fn take_proposed(
         &mut self,
         index: u64,
@@ -153,7 +155,8 @@ impl Peer {
         (proposed, replaced.map(|request| (request, Err(error.clone()))).collect())
     }
 
-    /// Answers for commands that wait and were not proposed: they certainly do not happen.
+    /// Empties the queue. Returns answers for its commands: they were not proposed and certainly do
+    /// not happen.
     pub(super) fn refuse_waiting(&mut self, error: &Error) -> Vec<Answer> {
         self.proposals.queue_bytes = 0;
         self.proposals.cost -=
@@ -162,7 +165,8 @@ impl Peer {
         self.proposals.queue.drain(..).map(refuse).collect()
     }
 
-    /// Answers for proposals whose entries this replica will not see applied.
+    /// Gives up the entries in flight, which this replica will not see applied. Returns answers for
+    /// their requests.
     pub(super) fn give_up_in_flight(&mut self) -> Vec<Answer> {
         let unknown = Error::Undetermined(self.range);
         let in_flight = std::mem::take(&mut self.proposals.in_flight);
@@ -171,7 +175,7 @@ impl Peer {
         in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
     }
 
-    /// The timestamp that commits must go above, if this replica may commit anything yet.
+    /// Timestamp above which commits must go, if this replica may commit anything yet.
     fn fence(&self) -> Option<u64> {
         let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
         #[cfg(feature = "planted")]

@@ -1,17 +1,21 @@
-//! Quarantine of a replica whose log holds an entry that cannot be applied, or that has lost entries
-//! which it had acknowledged.
+//! Quarantine of a replica whose log holds an entry that it cannot apply, or has lost entries that
+//! the replica had acknowledged.
 //!
-//! Such a replica does not lead, and answers no requests; the other ranges of the node go on. Its state
-//! stays readable by its status ([`crate::RangeStatus::quarantine`]).
+//! Such a replica does not lead and refuses requests; the other ranges of the node go on.
+//! [`crate::RangeStatus::quarantine`] shows the reason.
 //!
-//! Before an entry that it cannot apply, a replica still votes and takes entries in, as its log is good:
-//! so one that can apply the entry, of a newer version, leads; and if there is none, each of them comes
-//! to lead, learns that the entry is committed, and stands there as the others do. Three ways lead out:
-//! a version that can apply the entry starts on the data; an operator says that the entry has no effect
-//! ([`crate::Event::SkipEntry`]), on every replica; or a snapshot of a leader that went on.
+//! A replica at an entry that it cannot apply still votes and accepts entries, because its log is
+//! sound. So a replica of a newer version, which can apply the entry, becomes the leader. If there
+//! is none, each replica in turn leads, learns that the entry is committed, and enters quarantine
+//! like the others. Such a quarantine ends in one of three ways:
 //!
-//! A replica that has lost entries says nothing any more: its votes and acknowledgements would be
-//! taken for those of one that has them. It has to be replaced.
+//! - a version that can apply the entry starts on the data;
+//! - an operator declares on every replica that the entry has no effect
+//!   ([`crate::Event::SkipEntry`]);
+//! - a snapshot arrives from a leader that went on.
+//!
+//! A replica that has lost entries sends nothing any more: others would count its votes and
+//! acknowledgements as those of a replica that has the entries. It has to be replaced.
 
 use super::Peer;
 use crate::apply::{ApplyTask, Quarantine, QuarantineCause};
@@ -37,7 +41,8 @@ impl Peer {
         self.note_role(pass);
     }
 
-    /// An operator's word that the entry at which this replica stands has no effect.
+    /// Skips the entry at which this replica is quarantined, which an operator declared without
+    /// effect.
     pub fn skip_entry(&mut self, request: RequestId, index: u64, pass: &mut Pass) {
         if self.has_lost_entries()
             || self.quarantine.as_ref().is_none_or(|quarantine| quarantine.index != index)
@@ -64,13 +69,13 @@ impl Peer {
         cause == Some(QuarantineCause::LostEntries)
     }
 
-    /// A snapshot took the place of the state that stood still.
+    /// Ends the quarantine after a snapshot replaced the state.
     pub(super) fn end_quarantine(&mut self) {
         self.quarantine = None;
     }
 
-    /// The leader of this replica's own term knows more to be committed here than its log holds: it
-    /// has lost entries that it had acknowledged, and whatever it would say now may be false again.
+    /// Enters quarantine for lost entries: the leader of this replica's own term knows more to be
+    /// committed here than the log holds. Any further message from this replica could be false.
     pub(super) fn lost_its_tail(&mut self, committed: u64, pass: &mut Pass) {
         let index = self.raw.raft.raft_log.last_index();
         let reason = format!(

@@ -28,7 +28,7 @@ impl Peer {
         }
     }
 
-    /// For the control plane; only a leader has one.
+    /// Report for the control plane, if this replica leads.
     pub fn report(&self) -> Option<RangeReport> {
         self.leading.as_ref().filter(|leading| leading.ready)?;
         let raft = &self.raw.raft;

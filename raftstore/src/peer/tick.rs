@@ -1,4 +1,4 @@
-//! Time passing for one replica.
+//! Passage of time for one replica.
 
 use rangedb_proto::NodeId;
 
@@ -6,7 +6,7 @@ use super::Peer;
 use crate::pass::Pass;
 
 /// Election timeouts without a leader after which a replica asks whether it is still a member.
-/// Voters in a living range elect one well within that.
+/// Voters of a live range elect a leader well within that time.
 const LEADERLESS_PATIENCE: usize = 5;
 
 impl Peer {
@@ -30,8 +30,9 @@ impl Peer {
         }
     }
 
-    /// Keeps raft's next tick from campaigning where this replica may not stand, without hiding that
-    /// time passes: a leader that is silent for an election timeout binds nobody any more.
+    /// Keeps raft's next tick from campaigning where this replica may not stand for election. Time
+    /// still passes for raft: a leader that is silent for an election timeout binds nobody any
+    /// more.
     fn hold_campaign(&mut self) {
         if self.is_raft_leader() {
             return;
@@ -42,8 +43,8 @@ impl Peer {
             raft.set_randomized_election_timeout(longest);
             raft.election_elapsed = raft.election_elapsed.min(longest - 2);
         }
-        // To stand is to vote, for itself. With shorter ticks than those of its last life, an election
-        // timeout may pass before what was promised then has.
+        // A candidate votes for itself. With shorter ticks than in the previous run, an election
+        // timeout may pass before the promises of that run expire.
         let is_bound = self.vote_embargo_ticks > 0;
         #[cfg(feature = "planted")]
         let is_bound = is_bound && !rangedb_planted::Bug::CampaignWithinPromise.is_planted();
@@ -54,13 +55,13 @@ impl Peer {
         }
     }
 
-    /// True if a replica said anything within an election timeout.
+    /// True if the replica sent any message within an election timeout.
     pub(super) fn is_heard(&self, replica_id: u64) -> bool {
         let silent = self.heard.get(&replica_id).map(|heard| self.ticks - heard.tick);
         silent.is_some_and(|ticks| ticks <= self.config.election_ticks as u64)
     }
 
-    /// A node could not be reached: its replica is probed instead of being sent all there is.
+    /// Handles an unreachable node: raft probes its replica instead of sending it all entries.
     pub fn on_unreachable(&mut self, node: NodeId) {
         use rangedb_proto::RangeDescriptorExt;
         if let Some(replica) = self.descriptor().replica_on(node.0).copied() {

@@ -1,6 +1,6 @@
-//! Dropping a prefix of the log, only once a finished flush covers it (design D3), and not so far
-//! that every follower that stumbles needs a snapshot. Each replica decides for itself: any of them
-//! may lead next. A leader also keeps what its followers are still to be sent.
+//! Log truncation: drops a prefix that a finished flush covers (design D3), and keeps enough that a
+//! briefly lagging follower needs no snapshot. Each replica decides for itself: any of them may
+//! lead next. A leader also keeps entries that its followers still need.
 
 use raft::ProgressState;
 use rangedb_storage::{LogChange, Result};
@@ -8,27 +8,27 @@ use rangedb_storage::{LogChange, Result};
 use super::Peer;
 use crate::Room;
 
-/// Bytes of log that a leader keeps for followers that answer but have not got them yet; those that
-/// are further back begin again with a snapshot. As much as a busy range writes while a large
-/// snapshot is on its way: dropped sooner, the follower would find the entries behind its snapshot
-/// gone, need another one, and never catch up.
+/// Bytes of log that a leader keeps for followers that answer but lack the entries; a follower
+/// further back begins again with a snapshot. As much as a busy range writes while a large snapshot
+/// is in flight. With less, the follower would find the entries behind its snapshot gone, need
+/// another snapshot, and never catch up.
 const UNSENT_BYTES_MAX: u64 = 1 << 30;
 
 impl Peer {
-    /// Bytes of log written since the last flush was asked for.
+    /// Bytes of log written since the last flush was requested.
     pub fn log_since_flush(&mut self) -> u64 {
         self.log().size().since_flush()
     }
 
-    /// The applied index that a flush begun now covers.
+    /// Notes that a flush begins. Returns the applied index that it covers.
     pub fn flush_begins(&mut self) -> u64 {
         self.log().size().flush_asked();
         self.applied().index
     }
 
-    /// A flush that covers entries up to `flushed` is finished.
+    /// Truncates the log after a finished flush that covers entries up to `flushed`.
     pub fn truncate(&mut self, flushed: u64) -> Result<Option<LogChange>> {
-        // Short of room, a follower that stumbles may get a snapshot.
+        // When room is short, a lagging follower may need a snapshot.
         let keep = if self.room == Room::Enough { self.config.log_keep_bytes } else { 0 };
         let needed = self.followers_need();
         let log = self.log();
@@ -41,7 +41,7 @@ impl Peer {
         log.truncate(index).map(Some)
     }
 
-    /// The highest index that no follower which answers needs any more, as far as raft tells.
+    /// Highest index that no answering follower needs any more, as far as raft knows.
     fn followers_need(&self) -> u64 {
         if !self.is_raft_leader() {
             return u64::MAX;
@@ -51,7 +51,8 @@ impl Peer {
             followers.filter(|(id, _)| **id != self.me.replica_id && self.is_heard(**id));
         let has = answering.map(|(_, progress)| match progress.state {
             ProgressState::Snapshot => progress.pending_snapshot,
-            // Behind a snapshot that was delivered, nothing is matched yet.
+            // After a delivered snapshot `matched` is still old, and `next_idx` stands behind the
+            // snapshot.
             ProgressState::Probe => progress.matched.max(progress.next_idx.saturating_sub(1)),
             ProgressState::Replicate => progress.matched,
         });

@@ -1,5 +1,5 @@
-//! Flushes of the state engine, so that the log behind them can be dropped: the applied indexes are
-//! noted first, and only those are covered once the flush is finished.
+//! Flushes of the state engine, behind which the log can be dropped. The applied indexes are noted
+//! when a flush begins, and the finished flush covers only those.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,17 @@ use crate::peer::Peer;
 #[derive(Default)]
 pub(super) struct Flushing {
     last_token: u64,
-    /// The flush under way, with what it will cover. One at a time: a second would wait for it.
+    /// The flush in flight, with the indexes that it will cover. One at a time: a second would wait
+    /// for it.
     under_way: Option<(u64, Covered)>,
 }
 
-/// Applied indexes by replica: another replica of the range, made meanwhile, is not covered.
+/// Applied indexes by replica. Another replica of the range, created meanwhile, is not covered.
 type Covered = BTreeMap<(RangeId, ReplicaId), u64>;
 
 impl Flushing {
-    /// Begins a flush if the ranges together have written `log_bytes` of log since the last one.
+    /// Begins a flush if the ranges together have written `log_bytes` of log since the last one,
+    /// and none is in flight.
     pub fn begin_if_wanted<'a>(
         &mut self,
         log_bytes: u64,
@@ -37,7 +39,7 @@ impl Flushing {
         Some(Effect::Flush { token: self.last_token })
     }
 
-    /// The applied indexes that the finished flush covers.
+    /// Ends the flush. Returns the applied indexes that it covers.
     pub fn finish(&mut self, token: u64) -> Covered {
         let finished = self.under_way.take_if(|(under_way, _)| *under_way == token);
         finished.map(|(_, covered)| covered).unwrap_or_default()

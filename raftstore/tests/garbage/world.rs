@@ -1,5 +1,5 @@
-//! Three nodes in one thread whose every message is remembered, and each node's word: what it has
-//! promised durably and what it has applied.
+//! Three nodes in one thread, with a record of all messages, and of what each node has promised
+//! durably and has applied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -23,16 +23,17 @@ use crate::forge::{message_of, with_message};
 pub const NODES: u64 = 3;
 pub const RANGE: u64 = 1;
 
-/// Messages that are remembered to be forged.
+/// Most messages remembered for forging.
 const SEEN_MAX: usize = 64;
 
-/// Passes and rounds in which a store, or all of them, must come to rest.
+/// Most passes or rounds within which a store, or all stores, must come to rest.
 const ROUNDS_MAX: usize = 200;
 
-/// Commands by their place in the log, as one node applied them.
+/// Commands by log index, as one node applied them.
 type Applied = Arc<Mutex<BTreeMap<u64, Bytes>>>;
 
-/// Takes any command, and holds its node to what it applied before.
+/// State machine that takes any command, and checks that its node never applies another one at an
+/// index.
 struct Machine(Applied);
 
 impl StateMachine for Machine {
@@ -57,13 +58,13 @@ struct Node {
     id: u64,
     log: Arc<MemLog>,
     state: Arc<MemState>,
-    /// `None` once what it holds is refused: an operator would wipe it.
+    /// `None` once opening has refused the stored data: an operator would wipe the node.
     store: Option<Store>,
     applier: Option<Applier>,
     appends: VecDeque<(u64, LogBatch)>,
     flushes: VecDeque<u64>,
     applied: Applied,
-    /// As it was last seen in the log.
+    /// Hard state last seen in the log.
     promised: HardState,
     rng: fastrand::Rng,
 }
@@ -97,7 +98,7 @@ impl Node {
         };
         let applied = self.applied.clone();
         let machines = Box::new(move |range: RangeId| {
-            // What is applied in another range, which somebody made up, is no concern of this one.
+            // Commands of another range, made up by a forged message, do not concern this one.
             let applied = if range.0 == RANGE { applied.clone() } else { Applied::default() };
             Box::new(Machine(applied)) as Box<dyn StateMachine>
         });
@@ -115,7 +116,7 @@ impl Node {
         self.check_promises();
     }
 
-    /// Holds the node to its word, as its log has it now.
+    /// Checks the node's promises against the hard state in its log.
     fn check_promises(&mut self) {
         let Some(found) = self.log.state(RANGE).unwrap().map(|state| state.hard_state) else {
             // The replica was destroyed; another one may come.
@@ -159,7 +160,7 @@ pub struct World {
 }
 
 impl World {
-    /// Nobody leads yet.
+    /// Makes nodes of which none leads yet.
     pub fn founded() -> Self {
         let range = RangeDescriptor {
             range_id: RANGE,
@@ -177,12 +178,12 @@ impl World {
         world
     }
 
-    /// Node 1 leads, and everybody has all there is.
+    /// Makes nodes of which node 1 leads and all have all entries.
     pub fn led() -> Self {
         let mut world = World::founded();
         world.run();
         assert_eq!(world.status(1).leader_replica_id, 1);
-        // Tells the others what is committed.
+        // Heartbeats tell the others the commit index.
         (0..4).for_each(|_| world.tick(1));
         world.run();
         world
@@ -198,7 +199,7 @@ impl World {
         status.into_iter().find(|status| status.descriptor.range_id == RANGE).expect("a replica")
     }
 
-    /// All that a message can change.
+    /// Shows everything that a message can change.
     pub fn show(&self) -> String {
         let show = |node: &Node| {
             let log = (node.log.ranges().unwrap(), node.log.state(RANGE).unwrap());
@@ -230,7 +231,7 @@ impl World {
         self.event(id, Event::Propose { request, range, command, cost: 1, frees_space });
     }
 
-    /// Hands over the first of the messages that are on their way.
+    /// Delivers the first messages in flight.
     pub fn deliver(&mut self, count: usize) {
         for _ in 0..count {
             let Some(envelope) = self.queue.pop_front() else { return };
@@ -238,7 +239,7 @@ impl World {
         }
     }
 
-    /// Hands a message to the node that it names; to node 2 if there is no such node.
+    /// Delivers a message to the node that it names; to node 2 if there is no such node.
     pub fn receive(&mut self, envelope: RaftEnvelope) {
         let node = envelope.to.map_or(0, |to| to.node_id);
         self.deliver_to(if self.nodes.contains_key(&node) { node } else { 2 }, envelope);
@@ -248,14 +249,14 @@ impl World {
         self.event(node, Event::Message(envelope));
     }
 
-    /// Hands a staged snapshot without records to the node that its envelope names.
+    /// Delivers a staged snapshot without records to the node that its envelope names.
     pub fn receive_snapshot(&mut self, envelope: RaftEnvelope) {
         let node = envelope.to.map_or(0, |to| to.node_id).clamp(1, NODES);
         let staged = self.node(node).state.stage().unwrap().finish().unwrap();
         self.event(node, Event::SnapshotReceived { envelope, staged });
     }
 
-    /// Until nothing is on its way and nothing waits for a disk.
+    /// Runs until no message is in flight and no write waits for a disk.
     pub fn run(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.deliver(self.queue.len());
@@ -280,7 +281,7 @@ impl World {
         }
     }
 
-    /// A message that was sent before.
+    /// Returns an earlier message.
     pub fn seen(&self, place: usize) -> RaftEnvelope {
         self.seen[place % self.seen.len()].clone()
     }
@@ -295,7 +296,8 @@ impl World {
         }
     }
 
-    /// The message of a snapshot that could be: one above another's log, from where it came.
+    /// Returns the message of a possible snapshot, above another replica's log, based on an earlier
+    /// message.
     pub fn snapshot_envelope(&self, place: usize) -> RaftEnvelope {
         let envelope = self.seen(place);
         let (from, to) = (envelope.from.unwrap(), envelope.to.unwrap());
@@ -330,8 +332,8 @@ impl World {
         self.flush(id);
     }
 
-    /// Passes until the store has nothing left to do by itself. An error would end the process in
-    /// production: no message of others may have that effect.
+    /// Runs passes until the store has no work left. An error would end the process in production,
+    /// and no message may have that effect.
     fn flush(&mut self, id: u64) {
         for _ in 0..ROUNDS_MAX {
             let Some(store) = &mut self.node(id).store else { return };

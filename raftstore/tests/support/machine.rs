@@ -1,4 +1,4 @@
-//! The smallest state machine that shows what apply gave it: `put K=V`.
+//! Minimal state machine, which shows the context of each apply: `put K=V`.
 
 use bytes::Bytes;
 use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, Result, StateMachine};

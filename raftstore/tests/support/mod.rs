@@ -1,4 +1,4 @@
-//! A cluster in one thread, where everything that takes time waits for a step of the script.
+//! A cluster in one thread. Everything that takes time waits for a step of the script.
 
 mod machine;
 mod network;
@@ -18,13 +18,13 @@ use network::{Network, Stream};
 use node::{Node, ReadableRead};
 use words::Words;
 
-/// The one range.
+/// Id of the only range.
 const RANGE: u64 = 1;
 
-/// Passes in which a store must come to rest: more means that it never does.
+/// Most passes within which a store must come to rest.
 const PASSES_MAX: usize = 100;
 
-/// Rounds in which a cluster must come to rest.
+/// Most rounds within which a cluster must come to rest.
 const ROUNDS_MAX: usize = 200;
 
 #[derive(Default)]
@@ -32,13 +32,13 @@ pub struct Cluster {
     nodes: BTreeMap<u64, Node>,
     network: Network,
     last_request: u64,
-    /// What each read wants.
+    /// Parameters of each read, by request.
     reads: BTreeMap<u64, requests::Read>,
     out: Vec<String>,
 }
 
 impl Cluster {
-    /// Does one step; returns what happened.
+    /// Carries out one step. Returns what happened.
     pub fn carry_out(&mut self, step: &str) -> Vec<String> {
         let (step, quiet) = match step.strip_prefix("quiet ") {
             Some(rest) => (rest, true),
@@ -85,7 +85,7 @@ impl Cluster {
             self.nodes.insert(id, Node::new(id, config.clone(), range));
         }
         if let Some(leader) = leader {
-            // As on the day of the founding: nobody has promised anything to anybody.
+            // As at the founding of a cluster: no replica has promised anything.
             for node in self.nodes.values_mut() {
                 node.store.as_mut().unwrap().found();
             }
@@ -117,7 +117,7 @@ impl Cluster {
         }
     }
 
-    /// Passes until the store has nothing left to do by itself.
+    /// Runs passes until the store has no work left.
     fn flush(&mut self, id: u64) {
         for _ in 0..PASSES_MAX {
             for effect in self.node(id).flush() {
@@ -182,7 +182,7 @@ impl Cluster {
         self.out.extend(self.nodes.values().map(show));
     }
 
-    /// Tombstones as they are stored.
+    /// Shows stored tombstones and range states.
     fn tombstones(node: &Node) -> String {
         use prost::Message as _;
         use rangedb_storage::{Reader as _, keys};

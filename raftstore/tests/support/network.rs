@@ -1,4 +1,4 @@
-//! Network between the nodes: messages in the order they were sent, and snapshots apart from them.
+//! Network between the nodes: messages in the order of sending, and snapshots apart from them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rangedb_storage::{Reader, Span};
 
 use super::words::Link;
 
-/// A snapshot that its sender was asked to stream.
+/// Snapshot stream that its sender was asked to begin.
 pub struct Stream {
     pub envelope: RaftEnvelope,
     pub index: u64,
@@ -24,13 +24,13 @@ pub struct Network {
     pub streams: VecDeque<Stream>,
 }
 
-/// Nodes that an envelope goes from and to.
+/// Returns the nodes that an envelope goes from and to.
 pub fn ends(envelope: &RaftEnvelope) -> (u64, u64) {
     (envelope.from.unwrap().node_id, envelope.to.unwrap().node_id)
 }
 
 impl Network {
-    /// False if the message is lost.
+    /// Queues a message. False if it is lost.
     pub fn send(&mut self, envelope: RaftEnvelope) -> bool {
         let (from, to) = ends(&envelope);
         let lost = self.cuts.iter().any(|link| link.holds(from, to));
@@ -48,7 +48,7 @@ impl Network {
         self.queue.iter()
     }
 
-    /// Takes what is on its way over a link now.
+    /// Takes the messages that are in flight on a link now.
     pub fn take(&mut self, link: Link) -> Vec<RaftEnvelope> {
         let (taken, left): (VecDeque<_>, _) =
             std::mem::take(&mut self.queue).into_iter().partition(|envelope| {

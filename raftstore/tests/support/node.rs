@@ -1,4 +1,4 @@
-//! A node: a store, its engines, its clock, and what its threads have not got to yet.
+//! A node: a store, its engines, its clock, and the work that its threads have not done yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::words::shortened_value;
 
 pub const TICK_MS: u64 = 100;
 
-/// A read that was let through, and is evaluated once the process gets to it.
+/// A read that may be served, evaluated once the process gets to it.
 pub struct ReadableRead {
     pub request: u64,
     pub reader: Arc<dyn Reader>,
@@ -31,11 +31,11 @@ pub struct Node {
     pub config: Config,
     pub log: Arc<MemLog>,
     pub state: Arc<MemState>,
-    /// Of the lives before, as their node keeps it.
+    /// Vote embargo of the previous run, as the node keeps it.
     pub vote_embargo_us: u64,
     /// `None` between a crash and a restart.
     pub store: Option<Store>,
-    /// Beside the store, and `None` with it.
+    /// Applier beside the store, and `None` with it.
     applier: Option<Applier>,
     /// Tasks that wait while applying is paused.
     pub tasks: VecDeque<ApplyTask>,
@@ -46,7 +46,7 @@ pub struct Node {
     pub reads: Vec<ReadableRead>,
     pub persist_paused: bool,
     pub reads_paused: bool,
-    /// Of what a crash keeps.
+    /// Decides what a crash keeps.
     rng: fastrand::Rng,
 }
 
@@ -102,20 +102,20 @@ impl Node {
         self.state.crash(&mut self.rng);
     }
 
-    /// Takes an event in, if the node runs.
+    /// Queues an event, if the node runs.
     pub fn step(&mut self, event: Event) {
         if let Some(store) = &mut self.store {
             store.step(event);
         }
     }
 
-    /// One pass.
+    /// Runs one pass.
     pub fn flush(&mut self) -> Vec<Effect> {
         let Some(store) = &mut self.store else { return Vec::new() };
         store.flush(self.clock).unwrap()
     }
 
-    /// Carries out what the applier has been given. Returns its answers.
+    /// Carries out the applier's tasks. Returns its answers.
     pub fn apply(&mut self) -> Vec<(u64, Result<bytes::Bytes, Error>)> {
         let mut answers = Vec::new();
         let Some(applier) = &mut self.applier else { return answers };
@@ -138,12 +138,12 @@ impl Node {
         answers
     }
 
-    /// True if the store has work, or the applier had and told it of it.
+    /// True if the store has work, also from the applier's reports.
     pub fn has_work(&self) -> bool {
         self.store.as_ref().is_some_and(Store::has_work)
     }
 
-    /// Writes all that waits for the log.
+    /// Persists all waiting log writes.
     pub fn persist(&mut self) {
         for (token, batch) in std::mem::take(&mut self.appends) {
             self.log.append(batch).unwrap();
@@ -193,7 +193,7 @@ impl Node {
         }
     }
 
-    /// What readers see, or what a crash just left.
+    /// Shows the data that readers see, or that a crash just left.
     pub fn show_data(&self) -> String {
         let mut records =
             self.state.scan(ColumnFamily::Current, b"", b"", Direction::Forward).unwrap();

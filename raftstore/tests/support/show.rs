@@ -1,4 +1,4 @@
-//! Messages, log writes and answers in a line each.
+//! Messages, log writes and answers as one line each.
 
 use prost::Message as _;
 use protobuf::Message as _;
@@ -19,7 +19,7 @@ pub fn raft_message(envelope: &RaftEnvelope) -> Option<Message> {
     Some(message)
 }
 
-/// `n1@2 -> n2 Append ..`: 2 is the term.
+/// Shows an envelope: `n1@2 -> n2 Append ..`, where 2 is the term.
 pub fn envelope(envelope: &RaftEnvelope) -> String {
     let (from, to) = (envelope.from.unwrap().node_id, envelope.to.unwrap().node_id);
     match envelope.body.as_ref().unwrap() {
@@ -116,7 +116,7 @@ fn replicas(replicas: &[Replica]) -> String {
     replicas.iter().map(replica).collect::<Vec<_>>().join(" ")
 }
 
-/// `p4@n4+` comes in, `p4@n4-` goes out, `p4@n4?` is a learner.
+/// Shows a replica: `p4@n4+` is an incoming voter, `p4@n4-` an outgoing one, `p4@n4?` a learner.
 fn replica(replica: &Replica) -> String {
     let mark = match replica.role() {
         ReplicaRole::Voter => "",

@@ -1,4 +1,4 @@
-//! The steps by name, and those about time, the network and disks.
+//! Steps by name, and the steps about time, the network and disks.
 
 use rangedb_proto::{NodeId, RangeId, ReplicaId};
 use rangedb_raftstore::{Event, Room};
@@ -9,10 +9,10 @@ use super::node::{Node, TICK_MS};
 use super::words::{Link, Words};
 use super::{Cluster, RANGE, ROUNDS_MAX, show};
 
-/// Ticks within which a follower that hears nothing must have campaigned: twice its timeout.
+/// Ticks within which a follower that hears nothing must campaign: twice its timeout.
 const CAMPAIGN_TICKS_MAX: usize = 20;
 
-/// Ticks after which a follower lets another one stand: the least election timeout.
+/// Ticks after which a follower votes for another one: the least election timeout.
 const ELECTION_TICKS: usize = 10;
 
 impl Cluster {
@@ -177,8 +177,8 @@ impl Cluster {
         panic!("n{id} does not campaign:\n{}", self.out.join("\n"));
     }
 
-    /// The other followers hear nothing for long enough to let another one stand; what they say
-    /// meanwhile is lost.
+    /// Elects a node. The other followers hear nothing for long enough to vote for it; their own
+    /// messages meanwhile are lost.
     pub fn elect(&mut self, id: u64) {
         let others = self.nodes.values().filter(|n| n.id != id && n.store.is_some() && !n.leads());
         let others: Vec<_> = others.map(|node| node.id).collect();
@@ -197,7 +197,7 @@ impl Cluster {
         self.tick_until_campaign(id);
     }
 
-    /// Hands over what is in the network now; each receiver makes one pass for all it got.
+    /// Delivers the messages in flight; each receiver makes one pass for all its messages.
     fn deliver(&mut self, link: Link) {
         let mut receivers = Vec::new();
         for envelope in self.network.take(link) {
@@ -228,7 +228,8 @@ impl Cluster {
         panic!("the cluster does not come to rest:\n{}", self.out.join("\n"));
     }
 
-    /// Not heard, it waits at the receiver for the next pass.
+    /// Ends the oldest snapshot stream. If not `heard`, the snapshot waits at the receiver for the
+    /// next pass.
     fn snapshot(&mut self, fate: &str, heard: bool) {
         let Stream { envelope, index, reader, span } =
             self.network.streams.pop_front().expect("no snapshot is on its way");
@@ -260,7 +261,7 @@ impl Cluster {
         staging.finish().unwrap()
     }
 
-    /// What is on its way, to disks and to other nodes.
+    /// Shows everything in flight, to disks and to other nodes.
     fn show_waiting(&mut self) {
         for node in self.nodes.values() {
             for (token, batch) in &node.appends {

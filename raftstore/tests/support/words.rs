@@ -1,4 +1,4 @@
-//! Steps of a script, word by word.
+//! Parser of a script's steps.
 
 /// Words of a step, taken from the front or by name.
 pub struct Words<'a>(Vec<&'a str>);
@@ -18,7 +18,7 @@ impl<'a> Words<'a> {
         word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number"))
     }
 
-    /// The number behind, if one is.
+    /// Takes the next word, if it is a number.
     pub fn maybe_number(&mut self) -> Option<u64> {
         let number = self.0.first()?.parse().ok()?;
         self.0.remove(0);
@@ -30,7 +30,7 @@ impl<'a> Words<'a> {
         place.map(|place| self.0.remove(place)).is_some()
     }
 
-    /// What follows `name=`.
+    /// Takes the value of `name=`.
     pub fn named(&mut self, name: &str) -> Option<&'a str> {
         let value = |word: &'a str| word.strip_prefix(name)?.strip_prefix('=');
         let place = self.0.iter().position(|word| value(word).is_some())?;
@@ -45,7 +45,7 @@ impl<'a> Words<'a> {
         if self.0.is_empty() { Link::default() } else { Link::parse(self.take()) }
     }
 
-    /// All that is left, with lists split at commas.
+    /// Takes all remaining words, with lists split at commas.
     pub fn list(&mut self) -> Vec<String> {
         let text = std::mem::take(&mut self.0).join(" ");
         text.split(", ").map(str::to_owned).collect()
@@ -56,7 +56,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Which messages a step is about. 0 is any node.
+/// Messages of a step, by sender and receiver. 0 is any node.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Link {
     from: u64,
@@ -73,7 +73,7 @@ impl Link {
         Link { from: node(from), to: node(to), both_ways }
     }
 
-    /// All that goes to a node.
+    /// All messages to a node.
     pub fn to(node: u64) -> Self {
         Link { to: node, ..Link::default() }
     }
@@ -83,14 +83,14 @@ impl Link {
         one_way(from, to) || (self.both_ways && one_way(to, from))
     }
 
-    /// Both ends, where the step needs them.
+    /// Both ends, for steps that need them.
     pub fn ends(self) -> (u64, u64) {
         assert!(self.from != 0 && self.to != 0, "both ends of the link are needed");
         (self.from, self.to)
     }
 }
 
-/// `x*600` written out.
+/// Expands `x*600`.
 pub fn written_out(text: &str) -> String {
     match text.rsplit_once('=') {
         Some((head, value)) => match value.split_once('*') {
@@ -101,7 +101,7 @@ pub fn written_out(text: &str) -> String {
     }
 }
 
-/// A long run of one letter as [`written_out`] takes it.
+/// Shortens a long run of one letter to the form that [`written_out`] takes.
 pub fn shortened(text: &str) -> String {
     match text.rsplit_once('=') {
         Some((head, value)) => format!("{head}={}", shortened_value(value)),

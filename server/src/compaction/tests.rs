@@ -1,4 +1,4 @@
-//! The bounds over replicas on the disk engine, with compactions that are asked for alone.
+//! Compaction bounds of replicas on the disk engine. Compactions run only when a test asks for one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rangedb_txn::TxnMachine;
 
 use super::*;
 
-/// Keys of each range, and how often they are written, at timestamps 1, 2 and so on.
+/// Number of keys in each range, and of writes to each key, at timestamps 1, 2 and so on.
 const KEYS: u64 = 200;
 const ROUNDS: u64 = 50;
 const BELOW: u64 = 40;
@@ -40,8 +40,8 @@ impl<'s> Applied<'s> {
         Applied { state, machine, range_id, keys, index: 0, sends_snapshot: false }
     }
 
-    /// Collects below, as a leader that has found nothing to drop by commands: at keys which do
-    /// not exist.
+    /// Sets the range's `collect_below_ts` without dropping anything by command: the command names
+    /// keys that do not exist.
     fn collect(&mut self, collect_below_ts: u64) {
         let start_key = Bytes::from_static(self.keys.start.as_bytes());
         let end_key = [&start_key[..], b"0"].concat().into();
@@ -113,7 +113,8 @@ impl<'s> Applied<'s> {
         keys::data_span(self.keys.start.as_bytes(), self.keys.end.as_bytes())
     }
 
-    /// Superseded versions and newest ones. What finds the former by their commands is not counted.
+    /// Numbers of superseded and newest versions. Records that find a version by its command are
+    /// not counted.
     fn records(&self) -> [u64; 2] {
         let span = self.span();
         [ColumnFamily::History, ColumnFamily::Current].map(|cf| {
@@ -139,7 +140,7 @@ fn compact(state: &RocksState) {
 #[test]
 fn compaction_drops_versions_of_a_range_below_what_its_replica_here_collects() {
     let dir = tempfile::tempdir().unwrap();
-    // No compaction but those that are asked for.
+    // No compaction runs unless the test asks for it.
     let options = StateOptions { compaction: false, ..StateOptions::default() };
     let state = RocksState::open(dir.path(), options).unwrap();
     let mut collecting = Applied::new(&state, 1, "a".."b");
@@ -163,10 +164,10 @@ fn compaction_drops_versions_of_a_range_below_what_its_replica_here_collects() {
     assert_eq!(collecting.records(), whole, "reads may go on that began before");
 
     look([&collecting, &behind]);
-    // What ended at the bound or above it: in rounds from there on.
+    // Superseded at the bound or above it: the versions of rounds from the bound on.
     assert_eq!(collecting.records(), [KEYS * (ROUNDS + 1 - BELOW), KEYS]);
     assert_eq!(behind.records(), whole, "of another range");
-    // Each with what finds it by its command.
+    // Each version with the record that finds it by its command.
     assert_eq!(state.stats().history_records_collected, 2 * KEYS * (BELOW - 2));
 }
 
@@ -186,13 +187,13 @@ fn a_replica_that_comes_back_with_less_is_not_judged_by_what_it_was() {
     assert_eq!(range.records(), [KEYS * (ROUNDS + 1 - BELOW / 2), KEYS]);
 }
 
-/// What a stream of the view sends from the span.
+/// Chunks that a stream of the view sends from the span.
 fn chunks(view: &Arc<dyn Reader>, span: &Span) -> Vec<Chunk> {
     let mut reading = ChunkReader::new(view.clone(), span.clone());
     std::iter::from_fn(|| reading.next_chunk().unwrap()).collect()
 }
 
-/// A range of nothing but marks of deletions.
+/// A range of nothing but tombstones.
 fn all_deleted(state: &RocksState) -> Applied<'_> {
     let mut range = Applied::new(state, 1, "a".."b");
     range.write_all_keys(1);
@@ -207,7 +208,7 @@ fn a_stream_finds_all_that_its_view_showed_until_it_ends() {
     let state = RocksState::open(dir.path(), options).unwrap();
     let mut range = all_deleted(&state);
     let mut bounds = CompactionBounds::default();
-    // Seen once, and by then a stream has begun.
+    // The bound has been seen once when the stream begins.
     range.collect(BELOW / 2);
     bounds.raise(&state, &[range.status()]).unwrap();
     let view = state.snapshot();
@@ -268,7 +269,7 @@ fn a_stream_that_no_replica_stands_for_is_broken_off_once_its_view_has_lost_reco
     let refused = |checked| matches!(checked, Err(Error::Refused(_)));
     assert!(refused(streamed.check(&state)));
 
-    // An install takes the bound back, and not what compaction did by it.
+    // An install forgets the bound, but does not restore the records that compaction dropped.
     let now = state.snapshot();
     let mut staging = state.stage().unwrap();
     for chunk in chunks(&now, &span) {
@@ -277,6 +278,6 @@ fn a_stream_that_no_replica_stands_for_is_broken_off_once_its_view_has_lost_reco
     let staged = staging.finish().unwrap();
     state.install(Install { staged, span: span.clone(), meta: WriteBatch::default() }).unwrap();
     assert!(refused(streamed.check(&state)));
-    // The next one is of a view that collects below the bound itself.
+    // A stream begun now has a view that itself collects below the bound.
     StreamedView::new(&*state.snapshot(), span).unwrap().check(&state).unwrap();
 }

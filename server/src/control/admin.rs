@@ -1,4 +1,4 @@
-//! Requests of operators.
+//! Operators' requests to the control plane.
 
 use prost::Message;
 use rangedb_proto::v1::{
@@ -17,10 +17,11 @@ use super::{Control, keys};
 /// Partitions in one page at most.
 const PARTITIONS_MAX: u64 = 500;
 
-/// A leader that did not report for this long is taken for gone: a few heartbeats.
+/// Age of a leader's last report beyond which the range counts as without a leader: a few
+/// heartbeats.
 const REPORT_MAX_AGE_MS: u64 = 5_000;
 
-/// Who makes a change, until there are users: every client may.
+/// Actor recorded with a change, until there are users: every client may make changes.
 pub(super) const ACTOR: &str = "operator";
 
 impl Control {
@@ -173,7 +174,7 @@ impl Control {
         }
     }
 
-    /// What the leaders of all ranges reported, for the view at `_/raft/groups/`.
+    /// Last reports of the leaders of all ranges, for the view at `_/raft/groups/`.
     pub(super) fn groups(&self) -> Vec<(u64, v1::RangeReport)> {
         let state = self.state();
         let entries = state.directory.entries();

@@ -1,11 +1,11 @@
-//! Balance of leaderships: every node should lead about as many ranges as any other. A pure function
-//! from what leaders reported to one move.
+//! Balance of leaderships: every node should lead about as many ranges as any other. A pure
+//! function from the leaders' reports to one move.
 //!
-//! A leadership moves to a node that leads at least two ranges fewer, so each move makes the sum of
-//! the squares of what nodes lead smaller: moves end, and none is ever undone by another. Moves are
-//! made one at a time, with a pause, and a range rests after its leadership came about in whatever
-//! way: balance is worth little against requests that meet a change of leaders. The control range is
-//! counted and stays where it is.
+//! A leadership moves to a node that leads at least two ranges fewer. Each move lowers the sum of
+//! the squares of the numbers of ranges that nodes lead. So the moves end, and no move is ever
+//! undone by another. The scheduler makes one move at a time, with a pause. After its leadership
+//! has changed for any reason, a range is not moved for a while: balance is worth little against
+//! requests that meet a change of leaders. The control range is counted and never moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use rangedb_proto::v1::{
 use super::directory::Entry;
 use crate::founding::CONTROL_RANGE_ID;
 
-/// Between two moves in the whole cluster: several heartbeats, so that the next one is decided from
-/// reports that show this one.
+/// Pause between two moves in the whole cluster: several heartbeats, so that the next move is
+/// decided from reports that show the last one.
 pub const MOVE_EVERY: Duration = Duration::from_secs(2);
 
-/// A leadership that is younger stays. A node that comes and goes would otherwise be given
+/// Age below which a leadership is not moved. Otherwise a node that comes and goes would be given
 /// leaderships each time.
 const LEADERSHIP_AGE_MIN: Duration = Duration::from_secs(20);
 
-/// A leader that did not report for this long is not counted: several heartbeats.
+/// Age of a leader's last report beyond which it is not counted: several heartbeats.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Ranges that a node has to lead more than another one before it hands one over. With one, the move
-/// would only exchange the two.
+/// Number of ranges by which a node must lead more than another before it hands one over. With a
+/// surplus of one, the move would only swap the two nodes.
 const SURPLUS_MIN: usize = 2;
 
-/// The range, and the step for its leader, if this node should hand a leadership over. `fit` are the
-/// nodes that may be given one.
+/// Returns the range and the step for its leader, if the node `from` should hand a leadership over.
+/// Only nodes in `fit` may be given one.
 pub fn next_move<'a>(
     entries: impl Iterator<Item = &'a Entry>,
     fit: BTreeSet<u64>,
@@ -83,7 +83,8 @@ fn may_move(entry: &Entry, now: Duration) -> bool {
         && age(entry.led_since, now) >= LEADERSHIP_AGE_MIN
 }
 
-/// Nodes that a leader does not reach. What one leader does not reach should lead nothing.
+/// Nodes that the range's leader does not reach. A node that one leader does not reach should be
+/// given no leadership.
 fn down_nodes(entry: &Entry) -> impl Iterator<Item = u64> {
     let replicas = entry.descriptor().replicas.iter();
     let down = replicas.filter(|r| entry.report.down_replica_ids.contains(&r.replica_id));
@@ -179,8 +180,9 @@ mod tests {
     }
 
     proptest! {
-        /// With every decision carried out, in whatever order nodes report, moves come to rest: no
-        /// range is moved for ever, and where all nodes have all ranges, all lead as many, or one more.
+        /// With every decision carried out, moves come to rest, in whatever order nodes report: no
+        /// range is moved for ever. If all nodes have replicas of all ranges, the numbers of ranges
+        /// that the fit nodes lead differ by one at most.
         #[test]
         fn it_comes_to_rest(
             placed in prop::collection::vec((prop::sample::subsequence(vec![1, 2, 3, 4, 5], 3), 0..3_usize), 1..40),

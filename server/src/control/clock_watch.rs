@@ -1,5 +1,5 @@
-//! Watch over the clocks that nodes tell: the oracle hears what a majority shows, and people hear
-//! which clocks are wrong, in the log once for each change, and in the cluster's status.
+//! Watch over the clocks that nodes report. The oracle is given the majority's time. The log names
+//! wrong clocks once for each change, and the cluster's status names them too.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,13 +11,15 @@ use super::clocks::{Change, difference_ms};
 use super::state::State;
 use super::time::Doubt;
 
-/// Timestamps that are further ahead of the clocks are worth a word: more than a new oracle's bound is.
+/// Lead of timestamps over the clocks, in milliseconds, that is logged: more than a new oracle's
+/// bound has.
 const AHEAD_SAID_MS: i64 = 10_000;
 
-/// Once said, they are in step again when they are no further ahead than this.
+/// Lead, in milliseconds, up to which timestamps count as in step again after a larger lead was
+/// logged.
 const IN_STEP_MS: i64 = 5_000;
 
-/// The last words about time, so that it is said once.
+/// The last state of time that was logged, so that each state is logged once.
 #[derive(Default)]
 pub struct Said {
     doubt: Option<Doubt>,
@@ -25,7 +27,7 @@ pub struct Said {
 }
 
 impl Doubt {
-    /// For people: what is wrong, and what timestamps do about it.
+    /// Reason of the doubt in words for people, and its effect on timestamps.
     pub fn reason(self) -> &'static str {
         match self {
             Doubt::Unheard => {
@@ -45,7 +47,7 @@ impl Doubt {
 }
 
 impl Control {
-    /// Takes note of what a node's clock showed; returns how far it is ahead of the majority's.
+    /// Takes note of the time on a node's clock. Returns the clock's lead over the majority's time.
     pub(super) fn hear_clock(
         &self,
         node_id: u64,
@@ -72,8 +74,8 @@ impl Control {
         offset_ms
     }
 
-    /// Lead of timestamps over what a majority of the nodes' clocks shows, and the reason why they do
-    /// not go by this node's.
+    /// Lead of timestamps over the time that a majority of the nodes' clocks shows, and the reason
+    /// why timestamps do not follow this node's clock.
     pub(super) fn oracle_state(&self) -> (Option<i64>, Option<Doubt>) {
         let now_ms = self.now_ms();
         let oracle = self.oracle();
@@ -84,7 +86,7 @@ impl Control {
         self.oracle_state().0
     }
 
-    /// Of each node that was heard lately, how far its clock is ahead of the majority's.
+    /// Lead of a node's clock over the majority's time. `None` if the node was not heard of lately.
     pub(super) fn clock_offset(state: &State, node_id: u64, now: Duration) -> Option<i64> {
         let majority = state.clocks.majority(&nodes_up(state), now)?;
         state.clocks.offset_ms(node_id, majority, now)

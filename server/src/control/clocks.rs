@@ -1,31 +1,32 @@
-//! The clocks of the nodes, as they tell them with their heartbeats.
+//! Clocks of the nodes, as nodes report them with their heartbeats.
 //!
-//! A reading is late by the time that the heartbeat took, so of a node's last readings the one counts
-//! that shows most: it was under way for the shortest time.
+//! A reading is late by the time that its heartbeat was in flight. So of a node's last readings the
+//! one that shows the latest time counts: it was in flight for the shortest time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rangedb_proto::Timestamp;
 
-/// Clocks that are further apart do not agree. More than heartbeats take on a busy machine, little
-/// against everything that ends by the time of day: locks, and the GC floor.
+/// Difference beyond which two clocks do not agree. More than heartbeats take on a busy machine,
+/// and small against everything that ends by the time of day: locks, and the GC floor.
 pub const DIFFERENCE_MAX: Duration = Duration::from_millis(500);
 
-/// Readings of a node that are kept: of some seconds, as nodes report every half second.
+/// Readings kept for each node: those of some seconds, as nodes report every half second.
 const READINGS_MAX: usize = 8;
 
-/// A node whose last reading is older does not count: it may have set its clock since.
+/// Age of a node's last reading beyond which the node does not count: its clock may have been set
+/// since.
 pub const AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Reading of a node's clock, since 1970, with that of the monotonic clock here when it came in.
+/// Reading of a node's clock, since 1970, and of the local monotonic clock at its arrival.
 #[derive(Clone, Copy)]
 struct Reading {
     shown: Duration,
     at: Duration,
 }
 
-/// See the module's head.
+/// The last readings of all nodes' clocks.
 #[derive(Default)]
 pub struct Clocks {
     readings: BTreeMap<u64, VecDeque<Reading>>,
@@ -33,12 +34,12 @@ pub struct Clocks {
     differing: BTreeSet<u64>,
 }
 
-/// A node whose clock began to differ, or agrees again.
+/// A change of a node's clock: it began to differ from the majority's, or agrees again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     pub node_id: u64,
     pub differs: bool,
-    /// Ahead of the majority, in milliseconds.
+    /// Lead over the majority's time, in milliseconds.
     pub offset_ms: i64,
 }
 
@@ -52,13 +53,14 @@ impl Clocks {
         readings.push_back(Reading { shown, at: now });
     }
 
-    /// Forgets who is no longer among the nodes.
+    /// Forgets nodes that are not in `nodes`.
     pub fn keep(&mut self, nodes: &BTreeSet<u64>) {
         self.readings.retain(|node_id, _| nodes.contains(node_id));
         self.differing.retain(|node_id| nodes.contains(node_id));
     }
 
-    /// The latest time that a majority of these nodes shows or has passed. None if fewer were heard.
+    /// Latest time that a majority of these nodes' clocks shows or has passed. `None` if fewer
+    /// nodes than a majority were heard of.
     pub fn majority(&self, nodes: &BTreeSet<u64>, now: Duration) -> Option<Duration> {
         let mut shown: Vec<Duration> =
             nodes.iter().filter_map(|node_id| self.shown(*node_id, now)).collect();
@@ -66,12 +68,13 @@ impl Clocks {
         shown.get(nodes.len() / 2).copied()
     }
 
-    /// Offset of a node's clock from the majority's, in milliseconds.
+    /// Lead of a node's clock over the majority's time, in milliseconds.
     pub fn offset_ms(&self, node_id: u64, majority: Duration, now: Duration) -> Option<i64> {
         Some(difference_ms(self.shown(node_id, now)?, majority))
     }
 
-    /// Takes note of whose clocks differ from the majority's; returns what changed.
+    /// Compares every clock with the majority's time. Returns the clocks that began to differ or
+    /// agree again.
     pub fn compare(&mut self, nodes: &BTreeSet<u64>, now: Duration) -> Vec<Change> {
         let Some(majority) = self.majority(nodes, now) else { return Vec::new() };
         let mut changes = Vec::new();
@@ -89,7 +92,7 @@ impl Clocks {
         changes
     }
 
-    /// True if the node's clock differed from the majority's when they were last compared.
+    /// True if the node's clock differed from the majority's time at the last comparison.
     pub fn differs(&self, node_id: u64) -> bool {
         self.differing.contains(&node_id)
     }
@@ -101,7 +104,7 @@ impl Clocks {
     }
 }
 
-/// By how much `a` is ahead of `b`, in milliseconds.
+/// Lead of `a` over `b`, in milliseconds.
 pub fn difference_ms(a: Duration, b: Duration) -> i64 {
     let apart = i64::try_from(a.abs_diff(b).as_millis()).unwrap_or(i64::MAX);
     if a < b { -apart } else { apart }
@@ -134,7 +137,7 @@ mod tests {
             let majority = clocks.majority(&nodes(3), ms(0)).unwrap();
             assert!(majority >= ms(NOON_MS) && majority <= ms(NOON_MS + 100), "{majority:?}");
         }
-        // Of four, three.
+        // A majority of four is three.
         assert_eq!(clocks.majority(&nodes(4), ms(0)), Some(ms(NOON_MS)));
     }
 

@@ -1,8 +1,9 @@
-//! The control plane's own reads and writes: ordinary ones, to the control range of this node.
+//! Reads and commits of the control plane: ordinary ones, to the control range of this node.
 //!
-//! A node that stops to lead and leads again has two control planes for a while: of the older one,
-//! requests may be under way. The range takes proposals of both, so each commit is under the condition
-//! that no newer control plane has taken over (`takeover.rs`), which would not know of the change.
+//! A node that loses the leadership and leads again has two control planes for a while: requests of
+//! the older one may still be in flight. The range accepts proposals of both. So each commit
+//! carries the condition that no newer control plane has taken over (`takeover.rs`), which would
+//! not know of the change.
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,7 +33,7 @@ pub fn at_version(key: Bytes, version: u64) -> Condition {
     Condition { key, test: Some(condition::Test::Version(version)) }
 }
 
-/// That nobody took over since this term's control plane did.
+/// Condition that no control plane of another term has taken over since the one of this term.
 pub fn in_term(term: u64) -> Condition {
     let value = term.to_string().into();
     Condition { key: keys::CONTROL_TERM.into(), test: Some(condition::Test::Value(value)) }
@@ -40,10 +41,10 @@ pub fn in_term(term: u64) -> Condition {
 
 /// Reason why a change of the control plane's keys did not take place.
 pub enum CommitError {
-    /// A condition did not hold: somebody else changed the keys first.
+    /// A condition did not hold: another commit changed the keys first.
     Conflict,
-    /// Another command has the start_ts: an attempt that was given up came through. It is the one reason
-    /// for which the range finds a command of the control plane invalid.
+    /// Another command has the start_ts: an earlier attempt that was given up has been applied.
+    /// This is the only reason for which the range finds a command of the control plane invalid.
     StartUsed,
     Other(v1::Error),
 }
@@ -66,12 +67,13 @@ impl Surroundings {
         Ok(RangeRef { id: CONTROL, epoch: status.descriptor.epoch.unwrap_or_default() })
     }
 
-    /// A view of the control range that holds everything committed; proves that this node leads it.
+    /// Returns a view of the control range that holds everything committed. The read proves that
+    /// this node leads the range.
     pub async fn read_control(&self) -> Result<ReadView, v1::Error> {
         Ok(self.stores.read(self.control_range()?, ReadAt::Latest).await?)
     }
 
-    /// All under a prefix of the control range, in key order.
+    /// Returns all keys and values under a prefix of the control range, in key order.
     pub async fn list_control(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, v1::Error> {
         let view = self.read_control().await?;
         let mut request = ScanRequest {
@@ -100,7 +102,8 @@ impl Surroundings {
         get_in(&self.read_control().await?, key)
     }
 
-    /// One commit to the control range. The last of the conditions says who may commit.
+    /// Commits one command to the control range. The last condition must be the one that says who
+    /// may commit: if it fails, another control plane has taken over.
     pub async fn commit_control(
         &self,
         start_ts: Timestamp,
@@ -139,13 +142,13 @@ pub fn get_in(view: &ReadView, key: &[u8]) -> Result<Option<KeyValue>, v1::Error
     Ok(read.map_err(storage_error)?.unlocked()?.kv)
 }
 
-/// What is told by a control plane that finds out that it is one no more.
+/// Error of a control plane that finds that another one has taken over.
 pub fn no_longer() -> v1::Error {
     v1::Error::unavailable("this node is no longer the control plane that it was")
 }
 
 impl Control {
-    /// A commit at a fresh timestamp.
+    /// Commits at a fresh timestamp, on condition that this control plane's term is the newest.
     pub(super) async fn commit(
         &self,
         mut conditions: Vec<Condition>,

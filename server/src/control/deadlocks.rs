@@ -1,13 +1,14 @@
-//! Finding transactions that wait for each other's locks.
+//! Deadlock detection: cycles of transactions that wait for each other's locks.
 //!
-//! Nodes report which of their requests wait for whom (`node/waiting.rs`). The waits are the edges
-//! of a graph of transactions; one that closes a cycle is a deadlock, and is answered to the node
-//! that reported it. The graph is in memory only: a new control plane learns it from the nodes, which
-//! tell all their waits again every second, and forgets what is not told again.
+//! Nodes report which of their requests wait for which transaction (`node/waiting.rs`). The waits
+//! are the edges of a graph of transactions. A wait that closes a cycle is a deadlock, and the
+//! reply names it to the node that reported the wait. The graph is in memory only. Nodes report all
+//! their waits again every second, so a new control plane learns the graph from them, and waits
+//! that are not reported again are forgotten.
 //!
-//! Deadlocks are found within the time of a report or two. A wait that ended without a word may be
-//! taken for one that lasts, for [`FORGOTTEN_AFTER`] at most: a transaction can be told of a deadlock
-//! then that is none any more, and begins again for nothing.
+//! Deadlocks are found within the time of a report or two. If the report of a wait's end is lost,
+//! the wait stays in the graph for at most [`FORGOTTEN_AFTER`]. In that time a transaction may be
+//! rolled back for a deadlock that no longer exists; it then begins again for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,17 +18,18 @@ use rangedb_proto::v1::{Deadlock, LockWait, LockWaits, LockWaitsReply};
 
 use super::Control;
 
-/// Nodes tell everything every second: three reports may get lost.
+/// Time after which a wait that is not reported again is forgotten. Nodes report all waits every
+/// second: three reports may be lost.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(4);
 
-/// Waits of the whole cluster: some tens of megabytes. Beyond, new ones are not looked at, and end by
-/// their time-outs.
+/// Waits of the whole cluster: some tens of megabytes. Beyond that, new waits are not checked, and
+/// end by their time-outs.
 const WAITS_MAX: usize = 200_000;
 
-/// See the module's head.
+/// Graph of the transactions that wait for each other's locks.
 #[derive(Default)]
 pub struct Detector {
-    /// By waiting transaction and key: for whom it waits, and when it was last told.
+    /// By waiting transaction and key: the holder, and the time of the last report.
     waits: BTreeMap<u64, BTreeMap<Bytes, Wait>>,
     count: usize,
 }
@@ -43,7 +45,7 @@ impl Detector {
         self.remove(wait, |known| known.node_id == node_id);
     }
 
-    /// Takes a wait in; one that closes a cycle is not kept, and the cycle is returned.
+    /// Takes in a wait. If the wait closes a cycle, returns the cycle and does not keep the wait.
     pub fn begun(&mut self, wait: LockWait, node_id: u64, now: Duration) -> Option<Deadlock> {
         if let Some(rest) = self.path(wait.holder_start_ts, wait.waiter_start_ts) {
             self.remove(&wait, |_| true);
@@ -61,7 +63,7 @@ impl Detector {
         self.count >= WAITS_MAX
     }
 
-    /// Forgets waits that nobody has told of for long.
+    /// Forgets waits that have not been reported for `FORGOTTEN_AFTER`.
     pub fn forget_old(&mut self, now: Duration) {
         self.waits.retain(|_, waits| {
             waits.retain(|_, wait| wait.told_at + FORGOTTEN_AFTER > now);
@@ -81,13 +83,13 @@ impl Detector {
         }
     }
 
-    /// Waits that lead from one transaction to another.
+    /// Path of waits that leads from one transaction to another.
     fn path(&self, from: u64, to: u64) -> Option<Vec<LockWait>> {
         if from == to {
             return Some(Vec::new());
         }
         let mut seen = BTreeSet::from([from]);
-        // Depth first; each with the place on the path that led there.
+        // Depth first. Each edge has the index of the edge before it on the path.
         let mut reached: Vec<(LockWait, Option<usize>)> = Vec::new();
         let mut next = vec![(from, None)];
         while let Some((transaction, by)) = next.pop() {
@@ -111,7 +113,7 @@ impl Detector {
     }
 }
 
-/// The path that ends with the edge at `at`.
+/// Path that ends with the edge at `at`.
 fn way_to(reached: Vec<(LockWait, Option<usize>)>, at: usize) -> Vec<LockWait> {
     let mut path = Vec::new();
     let mut next = Some(at);

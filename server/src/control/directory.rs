@@ -1,5 +1,5 @@
-//! Range directory: ranges by key, as their leaders report them. The newer epoch wins. It is rebuilt
-//! from `_/partitions/` and from reports, so it may be lost at any time.
+//! Range directory: ranges by key, as their leaders report them. The newer epoch wins. The
+//! directory can be rebuilt from `_/partitions/` and from reports, so it may be lost at any time.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
@@ -9,34 +9,37 @@ use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Epoch, RangeDescriptor, RangeReport};
 
-/// One range as last heard of.
+/// One range, as last reported.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub report: RangeReport,
-    /// None while only the stored descriptor is known.
+    /// `None` while only the stored descriptor is known.
     pub reported_at: Option<Duration>,
-    /// This shape stands under `_/partitions/`.
+    /// True if this descriptor is stored under `_/partitions/`.
     pub stored: bool,
-    /// What the scheduler last decided for it, in words; empty if nothing is to be done.
+    /// Last decision of the scheduler for the range, in words. Empty if nothing is to be done.
     pub operation: String,
-    /// Time of the first report with its leader, or of the last request to that one to hand over.
+    /// Time of the first report with its leader, or of the last request to that leader to hand
+    /// over.
     pub led_since: Option<Duration>,
 }
 
-/// An epoch counts splits, merges and changes of membership one by one. A report may be this far above
-/// every epoch that is known: more cannot have happened between two reports. What is further up was made
-/// up, and would stand in the way of all that is true for ever.
+/// Amount by which a report's epoch may exceed every known epoch. An epoch counts splits, merges
+/// and changes of membership one by one, and no more than this can happen between two reports. A
+/// report with a higher epoch is made up, and would block all true reports for ever.
 const EPOCH_STEP_MAX: u64 = 1 << 20;
 
-/// Invariant: entries do not overlap; where a newer one covers an older one, the older is dropped.
+/// Ranges by start key. Invariant: entries do not overlap; an entry that overlaps a newer one is
+/// dropped.
 #[derive(Default)]
 pub struct Directory {
     by_start: BTreeMap<Bytes, Entry>,
-    /// Of all entries there ever were, each figure by itself; none before the first.
+    /// Highest version and highest conf_ver of all entries there ever were, each by itself. `None`
+    /// before the first entry.
     highest: Option<Epoch>,
 }
 
-/// Newer first by splits and merges, then by membership.
+/// Order of epochs, first by splits and merges, then by membership.
 fn order(epoch: Epoch) -> (u64, u64) {
     (epoch.version, epoch.conf_ver)
 }
@@ -52,7 +55,7 @@ impl Entry {
 }
 
 impl Directory {
-    /// A descriptor as it was stored.
+    /// Takes in a stored descriptor.
     pub fn load(&mut self, descriptor: RangeDescriptor) {
         let report = RangeReport { descriptor: Some(descriptor), ..Default::default() };
         let operation = String::new();
@@ -60,7 +63,7 @@ impl Directory {
         self.insert(Entry { report, reported_at: None, stored, operation, led_since: None });
     }
 
-    /// A leader's report. True if the range's shape has to be stored.
+    /// Takes in a leader's report. True if the range's descriptor has to be stored.
     pub fn learn(&mut self, report: RangeReport, now: Duration) -> bool {
         let Some(descriptor) = report.descriptor.clone() else { return false };
         if self.is_made_up(descriptor.epoch()) {
@@ -84,7 +87,7 @@ impl Directory {
         })
     }
 
-    /// The descriptor was stored.
+    /// Marks the descriptor as stored.
     pub fn mark_stored(&mut self, descriptor: &RangeDescriptor) {
         let entry = self.by_start.get_mut(&descriptor.start_key);
         if let Some(entry) = entry.filter(|entry| entry.descriptor() == descriptor) {
@@ -98,7 +101,7 @@ impl Directory {
         }
     }
 
-    /// The leader of the range was asked to hand over.
+    /// Records that the leader of the range was asked to hand over.
     pub fn set_moved(&mut self, range_id: u64, now: Duration) {
         let mut entries = self.by_start.values_mut();
         if let Some(entry) = entries.find(|entry| entry.descriptor().range_id == range_id) {
@@ -118,20 +121,21 @@ impl Directory {
         self.by_start.range(first.clone()..).take(count).map(|(_, entry)| entry).collect()
     }
 
-    /// Ranges downwards from the one that holds the keys just below `end`; empty: from the last.
+    /// Ranges downwards from the one that holds the keys just below `end`. If `end` is empty, from
+    /// the last range.
     pub fn below(&self, end: &[u8], count: usize) -> Vec<&Entry> {
         let all = self.by_start.iter().rev();
         let below = all.filter(|(start, _)| end.is_empty() || &start[..] < end);
         below.take(count).map(|(_, entry)| entry).collect()
     }
 
-    /// In key order.
+    /// All entries in key order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.by_start.values()
     }
 
-    /// Starts of the entries that hold some of these keys: the one that holds the first of them, and
-    /// those that begin behind it.
+    /// Start keys of the entries that overlap the descriptor: perhaps the one before its start, and
+    /// those from its start on.
     fn overlapping(&self, descriptor: &RangeDescriptor) -> Vec<Bytes> {
         let from = &descriptor.start_key;
         let before = self.by_start.range::<Bytes, _>(..from).next_back();
@@ -141,7 +145,8 @@ impl Directory {
         before.into_iter().chain(behind).map(|(start, _)| start.clone()).collect()
     }
 
-    /// False if something newer covers some of those keys.
+    /// Inserts an entry and removes the older ones that it overlaps. False if a newer entry
+    /// overlaps it.
     fn insert(&mut self, entry: Entry) -> bool {
         let descriptor = entry.descriptor();
         let overlapping = self.overlapping(descriptor);

@@ -1,36 +1,41 @@
-//! GC floor of the cluster: how far back versions can be read, the holds that keep it down, and what
-//! may be dropped.
+//! GC floor of the cluster: the timestamp back to which versions can be read, the holds that keep
+//! it down, and the bound below which versions may be dropped.
 //!
 //! The floor is the smallest of
 //!
 //! - the oracle's time less the retention (`gc_retention`);
-//! - the timestamps of holds: of transactions that are open for long, told by their clients and kept
-//!   in memory for as long as they say, and of durable ones, kept under `_/cluster/gc-holds/`.
+//! - the timestamps of holds. Clients with long transactions report holds that are kept in memory,
+//!   for as long as the report says. Durable holds are kept under `_/cluster/gc-holds/`.
 //!
-//! It is stored before anybody is told of it, and only rises, no faster than time passes
-//! (`garbage/pace.rs`). A hold below it is refused.
+//! The floor is stored before it is told to any node. It only rises, and no faster than time passes
+//! (`garbage/pace.rs`). A hold below the floor is refused.
 //!
-//! A commit that fails may take place all the same, now or later. So while one is under way, and for
-//! good if it fails, memory has what is right either way: of a hold that is moved the earlier
-//! timestamp, and holds are refused below a floor that may be stored. To hold or release once more
-//! puts that straight, and so does the next control plane, which reads what is stored.
+//! A failed commit may still be applied, now or later. While a commit is in flight, and from then
+//! on if it fails, memory holds values that are safe in both cases:
+//!
+//! - for a hold that is moved, the earlier timestamp;
+//! - for the floor, the higher one: holds below a floor that may be stored are refused.
+//!
+//! To hold or release once more corrects this. So does the next control plane, which reads the
+//! stored values.
 //!
 //! # Two steps
 //!
-//! A range may only drop what could still be asked about a transaction once no range has a lock of
-//! one that old, because whoever meets such a lock asks its primary, in any range, how it ended. So
+//! A reader that meets a lock asks the transaction's primary, in any range, how the transaction
+//! ended. So a range may drop the records that answer for old transactions only once no range has a
+//! lock of a transaction that old:
 //!
-//! 1. nodes learn the floor with their heartbeats and raise it in the ranges they lead: from then on
-//!    no transaction from below takes a lock there. Locks that stand are settled, and the node
-//!    reports the range as unlocked below the floor;
-//! 2. what all ranges are unlocked below, *collect_below*, is told to the nodes, which drop what
-//!    nobody sees at or above it (`node/garbage.rs`).
+//! 1. Nodes learn the floor with their heartbeats and raise it in the ranges that they lead. From
+//!    then on no transaction from below the floor takes a lock there. The node settles the existing
+//!    locks and then reports the range as unlocked below the floor.
+//! 2. *collect_below* is the timestamp below which all ranges are unlocked. Nodes learn it and drop
+//!    the versions that no read at or above it can see (`node/garbage.rs`).
 //!
 //! A range that does not report, because it has no leader or its node is cut off, stops the second
-//! step for all.
+//! step for all ranges.
 //!
-//! A new control plane knows nothing of the holds in its predecessor's memory. It leaves the floor
-//! where it is until all of them have been told again or are over.
+//! A new control plane does not know the holds in its predecessor's memory. It leaves the floor
+//! where it is until all of these holds have been reported again or have ended.
 
 mod pace;
 
@@ -47,30 +52,32 @@ use super::commit::put;
 use super::{Control, keys};
 use pace::Pace;
 
-/// Time for which a hold in memory may last without being told again, and so how long a new control
-/// plane waits: as long as a lock lives.
+/// Time for which a hold in memory may last without being reported again, and so the time for which
+/// a new control plane waits: as long as a lock lives.
 const HOLD_TTL_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes of a hold's name.
+/// Bytes of a hold's name at most.
 const HOLD_NAME_MAX: usize = 128;
 
-/// Clients with long transactions, backups and the like: some megabytes.
+/// Holds of clients with long transactions, backups and the like, at most: some megabytes.
 const HOLDS_MAX: usize = 100_000;
 
-/// The floor rises in steps of this part of the retention: each costs a commit in every range.
+/// Steps in which the floor rises over one retention: each step costs a commit in every range.
 const STEPS_IN_RETENTION: u32 = 10;
 
-/// No floor rises more often.
+/// Shortest step of the floor, however short the retention is.
 const STEP_MIN: Duration = Duration::from_secs(1);
 
-/// The floor and what holds it, as far as it is in memory.
+/// The floor and its holds, as far as they are in memory.
 #[derive(Default)]
 pub struct Garbage {
-    /// Nothing below may be read any more, here or anywhere.
+    /// No read below it is served, by any node.
     floor: Timestamp,
-    /// The floor that was last to be stored. Above `floor` if nobody knows whether it was.
+    /// The floor that was last sent to be stored. Above `floor` if it is not known whether it was
+    /// stored.
     perhaps_stored: Timestamp,
-    /// Every durable hold that may be stored, at that timestamp or an earlier one.
+    /// Holds by name. Has every durable hold that may be stored, at the stored timestamp or an
+    /// earlier one.
     holds: BTreeMap<String, Hold>,
     pace: Pace,
 }
@@ -78,12 +85,12 @@ pub struct Garbage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hold {
     timestamp: Timestamp,
-    /// None: durable.
+    /// `None` for a durable hold.
     until: Option<Duration>,
 }
 
 impl Garbage {
-    /// Of what is stored.
+    /// Creates the state from the stored floor and durable holds.
     pub fn load(
         floor: Timestamp,
         durable: impl Iterator<Item = (String, Timestamp)>,
@@ -94,8 +101,8 @@ impl Garbage {
         Garbage { floor, perhaps_stored: floor, holds, pace: Pace::from(floor, now) }
     }
 
-    /// Takes a hold into force. A durable one is still to be stored, and until it is, so is what it
-    /// takes the place of.
+    /// Puts a hold into force. The caller stores a durable hold afterwards. Until then, the earlier
+    /// one of its timestamp and that of the hold that it replaces is in force.
     fn hold(&mut self, name: &str, mut hold: Hold) -> Result<(), v1::Error> {
         if hold.timestamp < self.perhaps_stored {
             return Err(too_old(self.perhaps_stored));
@@ -115,8 +122,8 @@ impl Garbage {
         Ok(())
     }
 
-    /// The floor as it would be now: below `newest` by the retention, no further than real time allows,
-    /// and at or below every hold.
+    /// Floor that is possible now: below `newest` by the retention, no further than real time
+    /// allows, and at or below every hold.
     fn wanted(&mut self, newest: Timestamp, retention: Duration, now: Duration) -> Timestamp {
         self.holds.retain(|_, hold| hold.until.is_none_or(|until| until > now));
         let millis = newest.millis().saturating_sub(retention.as_millis() as u64);
@@ -138,7 +145,7 @@ impl Control {
                 format!("a hold lasts {HOLD_TTL_MAX:?} at most; 0 keeps it until released");
             return Err(v1::Error::invalid("ttl_ms", message));
         }
-        // Durable ones change what is stored, and the two kinds share their names.
+        // Durable holds change the stored state, and both kinds share the names.
         let change = self.changing.lock().await;
         if ask.timestamp == 0 {
             return self.release_floor(&ask.name).await;
@@ -152,8 +159,8 @@ impl Control {
             self.commit(Vec::new(), vec![write]).await?;
             self.state().garbage.holds.insert(ask.name, hold);
         } else {
-            // A successor waits as long as holds of its predecessors last, which are those that were
-            // taken while they led.
+            // A successor waits as long as the holds of its predecessors last. It relies on each
+            // hold having been taken while its predecessor led, which this read proves.
             drop(change);
             self.around.read_control().await?;
         }
@@ -198,7 +205,7 @@ impl Control {
         })
     }
 
-    /// The floor, and what every range has reported to be unlocked below.
+    /// The floor, and the timestamp below which every range has been reported as unlocked.
     pub(super) fn garbage_bounds(&self) -> (u64, u64) {
         let state = self.state();
         let floor = state.garbage.floor.0;
@@ -206,7 +213,7 @@ impl Control {
         (floor, reported.min().unwrap_or(0).min(floor))
     }
 
-    /// Raises the floor by a step, if it is time for one.
+    /// Raises the floor by a step, if a step is due.
     pub(super) async fn raise_floor(&self) -> Result<(), v1::Error> {
         let (now, time) = (self.around.net.now(), Timestamp::from_millis(self.now_ms()));
         {

@@ -1,4 +1,4 @@
-//! Heartbeats of nodes: what they report is learnt, what they are to do goes back.
+//! Heartbeats of nodes: the control plane takes in their reports and replies with work for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use rangedb_proto::v1::{
 use super::commit::put;
 use super::{Control, join, keys, schedule, settings};
 
-/// Interval at which silence is looked at.
+/// Interval at which the control plane looks for silent nodes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Ranges that one reply says to be elsewhere at most: descriptors may be long. The next reply, half a
-/// second later, goes on behind them.
+/// Ranges in one reply of which the node has a replica without being a member, at most: descriptors
+/// may be long. The next reply, half a second later, continues after them.
 const ELSEWHERE_MAX: usize = 16;
 
-/// Ranges that one reply names as reasons why the node is not ready at most: people read some.
+/// Ranges in one reply that are named as reasons why the node is not ready, at most: people read
+/// only some.
 const UNREADY_MAX: usize = 16;
 
 /// Ranges in one answer to a lookup at most.
@@ -31,14 +32,16 @@ impl Control {
         let node = beat.node.unwrap_or_default();
         let id = node.node_id;
         if beat.cluster_id != self.around.cluster_id {
-            // Not a precondition, which would end the node: it asked at a wrong address.
+            // Not `FailedPrecondition`, which would end the node's process: the node asked at a
+            // wrong address.
             let message = format!("this is cluster {:016x}", self.around.cluster_id);
             return Err(v1::Error::unavailable(message));
         }
         join::check_words(&node)?;
         let registered = self.state().nodes.get(&id).cloned();
         let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {
-            // It ends the node, so whoever was deposed and has not heard of it may not say it.
+            // The refusal ends the node's process. So a deposed leader that has not learnt of it
+            // must not send it: this read fails there.
             self.around.read_control().await?;
             return Err(v1::Error::failed_precondition(format!(
                 "node {id} is not of this cluster"
@@ -101,14 +104,14 @@ impl Control {
         })
     }
 
-    /// Takes reports in; returns the shapes that are to be stored.
+    /// Takes in reports. Returns the descriptors that have to be stored.
     fn learn(&self, reports: &[RangeReport], now: Duration) -> Vec<RangeDescriptor> {
         let mut state = self.state();
         let is_news = |report: &&RangeReport| state.directory.learn((*report).clone(), now);
         reports.iter().filter(is_news).filter_map(|report| report.descriptor.clone()).collect()
     }
 
-    /// The next steps for the ranges that the node leads.
+    /// Next steps for the ranges that the node leads.
     fn plan(&self, node_id: u64, reports: &[RangeReport], now: Duration) -> Vec<RangeOperation> {
         let mut state = self.state();
         let view = state.view(now);
@@ -151,8 +154,8 @@ impl Control {
         LocateReply { ranges, nodes: nodes.into_values().collect() }
     }
 
-    /// Takes silent nodes for dead, keeps the timestamp bound ahead and raises the floor, until the
-    /// control plane is dropped.
+    /// Once a second until the control plane is dropped: marks silent nodes as dead, keeps the
+    /// timestamp bound ahead and raises the floor.
     pub fn watch(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         let net = self.around.net.clone();
@@ -163,7 +166,8 @@ impl Control {
                 };
                 net.sleep(WATCH_INTERVAL).await;
                 let Some(control) = weak.upgrade() else { return };
-                // A failure is a lost leadership or a range without quorum: the next round tells.
+                // A failure is a lost leadership or a range without quorum. The next round tries
+                // again.
                 let _ = control.extend().await;
                 let _ = control.bury_silent_nodes().await;
                 let _ = control.raise_floor().await;
@@ -191,7 +195,8 @@ impl Control {
     }
 }
 
-/// True if the node may speak for the range: it says that it leads it, and has a replica there.
+/// True if the node may report on the range: the report says that the node leads it, and the node
+/// has a replica of it.
 fn is_of_leader(report: &RangeReport, node_id: u64) -> bool {
     let descriptor = report.descriptor.as_ref();
     report.leader_node_id == node_id

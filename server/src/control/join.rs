@@ -1,4 +1,4 @@
-//! New nodes: ids are given once to each data directory.
+//! Joining of new nodes: each data directory is given an id once.
 
 use prost::Message;
 use rangedb_proto::v1::{self, JoinCluster, JoinClusterReply, NodeDescriptor, NodeState};
@@ -56,9 +56,10 @@ impl Control {
         JoinClusterReply { cluster_id: self.around.cluster_id, node_id, nodes }
     }
 
-    /// A data directory at the address of a member may be that member's own, on a disk that was
-    /// replaced, or somebody else's, started with the wrong address or beside a volume that is not
-    /// mounted. Only an operator knows, or time.
+    /// Refuses a data directory at the address of a member that was heard of within
+    /// `node_replace_after`. The directory may be the member's own, on a disk that was replaced. It
+    /// may as well be another one, started with the wrong address or beside a volume that is not
+    /// mounted. Only an operator knows which, or time tells.
     fn refuse_taken_address(
         &self,
         asking: &NodeDescriptor,
@@ -92,12 +93,12 @@ impl Control {
 
 struct Known {
     same_directory: Option<NodeDescriptor>,
-    /// More than one where nodes change places, and not all have reported yet.
+    /// More than one if nodes swap addresses and not all have reported yet.
     same_address: Vec<NodeDescriptor>,
 }
 
-/// Reason why a data directory is not admitted at a member's address. The words stay the same while it
-/// waits.
+/// Reason why a data directory is not admitted at a member's address. The text stays the same while
+/// the directory waits.
 fn address_taken(
     asking: &NodeDescriptor,
     member: &NodeDescriptor,
@@ -131,8 +132,8 @@ pub(super) fn removed(node_id: u64) -> v1::Error {
     ))
 }
 
-/// Refuses what is no address of a node, or its version: every node is told of it, and people read it.
-/// Addresses may be missing.
+/// Refuses text that is not an address of a node, or not its version: every node learns the text,
+/// and people read it. Addresses may be missing.
 pub(super) fn check_words(node: &NodeDescriptor) -> Result<(), v1::Error> {
     let addresses = [&node.peer_address, &node.client_address, &node.status_address];
     if let Some(wrong) = addresses.into_iter().find(|a| !a.is_empty() && !is_address(a)) {
@@ -145,12 +146,12 @@ pub(super) fn check_words(node: &NodeDescriptor) -> Result<(), v1::Error> {
     Ok(())
 }
 
-/// True if the words of a node that tells of itself can be kept and shown.
+/// True if a node's description of itself has a peer address and can be stored and shown.
 pub fn describes_a_node(node: &NodeDescriptor) -> bool {
     !node.peer_address.is_empty() && check_words(node).is_ok()
 }
 
-/// True if it is of the form HOST:PORT.
+/// True if the address is of the form HOST:PORT.
 pub fn is_address(address: &str) -> bool {
     let is_host = |host: &str| !host.is_empty() && !host.contains('/');
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);

@@ -1,5 +1,5 @@
-//! Keys under `_/` as people read them: stored messages as JSON, and the view of raft groups, which
-//! is not stored at all.
+//! View of the keys under `_/` for people: stored messages as JSON, and the raft groups, which are
+//! not stored.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -69,7 +69,7 @@ impl Control {
     }
 }
 
-/// The first key behind this one.
+/// The smallest key above this one.
 fn successor(key: &[u8]) -> Bytes {
     [key, &[0]].concat().into()
 }

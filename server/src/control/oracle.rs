@@ -1,14 +1,14 @@
-//! Timestamps (design D5), as pure arithmetic. Whoever owns an [`Oracle`] commits bounds and checks
-//! its lease; nothing here does.
+//! Timestamp oracle (design D5), as pure arithmetic. The owner of an [`Oracle`] commits its bounds
+//! and checks the lease.
 //!
 //! Invariants:
-//! - every timestamp handed out is above all before it and below a bound that was committed first;
-//! - a new oracle begins at the committed bound of the one before it, so the two never hand out the
-//!   same, whatever the clock does;
-//! - timestamps run ahead of the oracle's time (`time.rs`) by no more than [`AHEAD_MS_MAX`], however
-//!   many are asked for.
+//! - Every timestamp handed out is above all before it, and below a bound that was committed first.
+//! - A new oracle begins at the committed bound of the one before it. So the two never hand out the
+//!   same timestamp, whatever the clock does.
+//! - Timestamps run ahead of the oracle's time (`time.rs`) by [`AHEAD_MS_MAX`] at most, or by twice
+//!   that for small requests, however many are requested.
 //!
-//! The same scheme as TiKV's placement driver, but for what time is.
+//! The scheme is that of TiKV's placement driver, except for the notion of time.
 
 use std::time::Duration;
 
@@ -17,62 +17,66 @@ use rangedb_proto::Timestamp;
 use super::clocks::{AGE_MAX, difference_ms};
 use super::time::{Doubt, Seen, Time};
 
-/// How far ahead of the clock a bound is committed. Long enough that committing one every half of it
-/// is no load, short enough that a new oracle, which begins at the bound, is soon at the clock's time.
+/// Milliseconds by which a committed bound is ahead of the clock. Long enough that a commit every
+/// half window is no load. Short enough that a new oracle, which begins at the bound, is soon at
+/// the clock's time.
 const WINDOW_MS: u64 = 3_000;
 
-/// Lead of timestamps over time at most, for being asked for in greater numbers than a millisecond has.
-/// Twenty-six millions at once, and little against the life of a lock, which ends by them.
+/// Lead of timestamps over time at most, in milliseconds, when more are requested than a
+/// millisecond has. That is twenty-six million timestamps at once, and little against the life of a
+/// lock, which ends by timestamps.
 pub const AHEAD_MS_MAX: u64 = 100;
 
-/// For so few at once twice as much: whoever asks for very many keeps nobody else from theirs.
+/// Count up to which a request may use twice that lead, so that large requests do not starve small
+/// ones.
 const FEW: u32 = 256;
 
-/// Reason why no timestamps can be had.
+/// Reason why no timestamps can be handed out now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoneNow {
-    /// A further bound is to be committed first.
+    /// A higher bound must be committed first.
     BoundReached,
-    /// More were asked for than time has; there are some again in so many milliseconds.
+    /// The request exceeds the allowed lead over time. It can succeed after so many milliseconds.
     TooMany { for_ms: u32 },
 }
 
 pub struct Oracle {
-    /// The newest one handed out, or that may have been handed out before this oracle.
+    /// The newest timestamp that was handed out, or that an earlier oracle may have handed out.
     last: Timestamp,
-    /// Exclusive.
+    /// Exclusive upper bound, committed.
     bound: Timestamp,
     time: Time,
-    /// Reading of a majority of the nodes' clocks, since 1970, and of a monotonic clock then.
+    /// Time that a majority of the nodes' clocks showed, since 1970, and the monotonic clock's
+    /// reading then.
     agreed: Option<(Duration, Duration)>,
 }
 
 impl Oracle {
-    /// Continues behind an earlier oracle's committed bound, of which this was last seen. Hands out
-    /// nothing until [`Oracle::extend`].
+    /// Continues from the committed bound of an earlier oracle. `seen` is the last timestamp that
+    /// this node saw of it. Hands out nothing until [`Oracle::extend`].
     pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
         Oracle { last: bound, bound, time: Time::behind(bound, seen), agreed: None }
     }
 
-    /// Milliseconds by which to allocate, given the time of day and a monotonic clock. Never goes
+    /// The oracle's time in milliseconds, given the time of day and a monotonic clock. Never goes
     /// back.
     pub fn time_ms(&mut self, clock_ms: u64, monotonic: Duration) -> u64 {
         let agreed = self.agreed(monotonic);
         self.time.read(clock_ms, monotonic, agreed)
     }
 
-    /// A majority of the nodes' clocks shows this, or has passed it.
+    /// Takes note of the time that a majority of the nodes' clocks shows or has passed.
     pub fn agree(&mut self, shown: Duration, monotonic: Duration) {
         self.agreed = Some((shown, monotonic));
     }
 
-    /// Reason why time does not go by the clock of this node, as of the last reading.
+    /// Reason why time does not follow this node's clock, as of the last reading.
     pub fn doubt(&self) -> Option<Doubt> {
         self.time.doubt()
     }
 
-    /// Lead of the next timestamp over what a majority of the nodes' clocks shows, in milliseconds;
-    /// None if that is not known.
+    /// Lead of the next timestamp over the time that a majority of the nodes' clocks shows, in
+    /// milliseconds. `None` if that time is not known.
     pub fn ahead_ms(&self, now_ms: u64, monotonic: Duration) -> Option<i64> {
         let next = Duration::from_millis(now_ms.max(self.last.millis()));
         Some(difference_ms(next, self.agreed(monotonic)?))
@@ -84,31 +88,32 @@ impl Oracle {
         (age <= AGE_MAX).then_some(shown + age)
     }
 
-    /// Every timestamp from here on is above this one.
+    /// The newest timestamp that may have been handed out. All later ones are above it.
     pub fn newest(&self) -> Timestamp {
         self.last
     }
 
-    /// No timestamp at or above this has been handed out.
+    /// The committed bound: no timestamp at or above it has been handed out.
     pub fn bound(&self) -> Timestamp {
         self.bound
     }
 
-    /// A bound was committed.
+    /// Takes note of a committed bound.
     pub fn extend(&mut self, bound: Timestamp) {
         self.bound = self.bound.max(bound);
     }
 
-    /// The bound to commit now, if half of the window is used up or the clock went past it.
+    /// Returns the bound to commit now, if half of the window is used up or the clock has passed
+    /// the bound.
     pub fn wanted_bound(&self, now_ms: u64) -> Option<Timestamp> {
         let at_ms = now_ms.max(self.last.millis());
         let wanted = Timestamp::from_millis(at_ms + WINDOW_MS);
         (self.bound.millis() < at_ms + WINDOW_MS / 2).then_some(wanted)
     }
 
-    /// The last of `count` fresh consecutive timestamps.
+    /// Hands out `count` consecutive fresh timestamps. Returns the last.
     ///
-    /// The counter carries into the milliseconds when a clock stands still or goes back.
+    /// If the clock stands still or goes back, the counter carries into the milliseconds.
     pub fn allocate(&mut self, now_ms: u64, count: u32) -> Result<Timestamp, NoneNow> {
         assert!(count > 0, "nobody asks for no timestamps");
         let first = self.last.next().max(Timestamp::from_millis(now_ms));
@@ -167,11 +172,11 @@ mod tests {
             }
         };
         assert_eq!((had, refused), (1000 + AHEAD_MS_MAX, NoneNow::TooMany { for_ms: 1 }));
-        // Others get theirs all the same, up to a bound, too.
+        // Small requests are still served, also up to a bound.
         assert_eq!(oracle.allocate(1000, FEW).unwrap().millis(), 1001 + AHEAD_MS_MAX);
         while oracle.allocate(1000, FEW).is_ok() {}
         assert_eq!(oracle.last.millis(), 1000 + 2 * AHEAD_MS_MAX);
-        // As time passes, there are more.
+        // As time passes, more timestamps become available.
         assert!(oracle.allocate(1001 + AHEAD_MS_MAX, 1 << 16).is_ok());
     }
 

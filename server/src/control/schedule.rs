@@ -1,11 +1,12 @@
-//! Scheduler of replicas: a pure function from a view of the cluster to one step. Steps carry the epoch
-//! that they were decided under and are refused under another, so deciding twice, or from old reports,
-//! does no harm.
+//! Scheduler of replicas: a pure function from a view of the cluster to one step. A step carries
+//! the epoch under which it was decided, and is refused under another. So deciding twice, or from
+//! old reports, does no harm.
 //!
-//! The aim is min(replication factor, living nodes) voters, each on a living node. One step at a
-//! time: a learner first, promoted when it has caught up, in one joint change with the removal of
-//! the voter that it replaces. A voter on a dead node that nobody can replace keeps its place: the
-//! node may come back, and with its data the range outlives the loss of another one.
+//! The aim is min(replication factor, living nodes) voters, each on a living node. The scheduler
+//! takes one step at a time: it adds a learner first. Once the learner has caught up, one joint
+//! change promotes it and removes the voter that it replaces. A voter on a dead node stays as long
+//! as no other node can replace it: the node may come back, and with its data the range survives
+//! the loss of another node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +16,14 @@ use rangedb_proto::v1::{
     ReplicaRole, TransferLeader, range_operation::Body,
 };
 
-/// What the scheduler looks at beside the range itself.
+/// State of the cluster for the scheduler, beside the report of the range.
 pub struct View {
     pub replication_factor: usize,
-    /// Neither dead nor removed, with the number of replicas on each.
+    /// Nodes that are neither dead nor removed, with the number of replicas on each.
     pub living: BTreeMap<u64, usize>,
-    /// Silent for too long. They may come back, which removed nodes do not.
+    /// Nodes that were silent for too long. Dead nodes may come back, removed nodes do not.
     pub dead: BTreeSet<u64>,
-    /// Living and heard of within the last moments: where a new replica may go.
+    /// Living nodes that were heard of within the last moments: a new replica may be placed there.
     pub reachable: BTreeSet<u64>,
 }
 
@@ -32,7 +33,7 @@ impl View {
         self.replication_factor.min(self.living.len()).max(1)
     }
 
-    /// True if the range has too few of them.
+    /// True if the range has fewer voters on living nodes than it should have.
     pub fn lacks_voters(&self, descriptor: &RangeDescriptor) -> bool {
         let voters = descriptor.replicas.iter().filter(|r| r.role() == ReplicaRole::Voter);
         let living = voters.filter(|voter| self.living.contains_key(&voter.node_id));
@@ -40,7 +41,7 @@ impl View {
     }
 }
 
-/// The next step for a range that its leader reported, in words too.
+/// Next step for a range that its leader reported, with a description in words.
 pub fn next_step(view: &View, report: &RangeReport) -> Option<(RangeOperation, String)> {
     let descriptor = report.descriptor.as_ref()?;
     if report.in_joint_change || descriptor.in_joint_change() {
@@ -99,7 +100,8 @@ impl Planner<'_> {
             return Some(remove(learner));
         }
         if self.report.lagging_replica_ids.contains(&learner.replica_id) {
-            // It may never come back; another node can take its place before it is taken for dead.
+            // The learner's node may never come back. Another node can take its place before that
+            // node counts as dead.
             let waits_for_nobody = !self.view.reachable.contains(&learner.node_id);
             return waits_for_nobody.then(|| remove(learner));
         }
@@ -113,7 +115,7 @@ impl Planner<'_> {
         }))
     }
 
-    /// On the reachable node with the fewest replicas that has none of this range.
+    /// Adds a learner on the reachable node with the fewest replicas that has none of this range.
     fn add_learner(&self) -> Option<Body> {
         let free = self.view.reachable.iter().filter(|n| self.descriptor.replica_on(**n).is_none());
         let node_id = *free.min_by_key(|n| (self.view.living.get(n), **n))?;
@@ -124,7 +126,7 @@ impl Planner<'_> {
         if self.leads(voter) {
             return self.move_leadership_from(voter);
         }
-        // Without it, more than half of the voters must be up, or the range stands still.
+        // Of the other voters more than half must be up, or the range would stand still.
         let rest = self.replicas(ReplicaRole::Voter);
         let rest = rest.iter().filter(|other| other.replica_id != voter.replica_id);
         let (mut up, mut all) = (0, 0);

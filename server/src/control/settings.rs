@@ -1,31 +1,32 @@
-//! Cluster configuration: which names exist, what values they take and what they default to. A name
-//! stands here only if some code obeys it.
+//! Cluster configuration: names, valid values and defaults. A name is listed only if some code
+//! obeys it.
 
 use std::time::Duration;
 
 use rangedb_proto::v1;
 
-/// One name of the configuration.
+/// One setting of the configuration.
 pub struct Setting {
     pub name: &'static str,
     pub default: &'static str,
     pub description: &'static str,
-    /// The value in its canonical form, or what is wrong with it.
+    /// Returns the value in its canonical form, or the reason why it is invalid.
     check: fn(&str) -> Result<String, String>,
 }
 
-/// A client tells within about a second that a transaction is open for long; with less, it could find
-/// its snapshot gone before that.
+/// Shortest retention. A client reports a long transaction within about a second. With a shorter
+/// retention its snapshot could be gone before that.
 const RETENTION_MIN: Duration = Duration::from_secs(5);
 
-/// Nodes report every half second; with less, a node that is merely slow would lose its replicas, and
-/// all would if the control plane was.
+/// Shortest `node_dead_after`. Nodes report every half second. With less, a node that is merely
+/// slow would lose its replicas, and all nodes would if the control plane was slow.
 const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 
-/// A node that was heard of more recently is alive: it restarts, or was cut off for a moment.
+/// Shortest `node_replace_after`. A node that was heard of more recently is alive: it is
+/// restarting, or was cut off for a moment.
 pub const REPLACE_AFTER_MIN: Duration = Duration::from_secs(3);
 
-/// Replicas more than this cost every write more than they protect.
+/// Highest replication factor: more replicas cost every write more than they protect.
 const REPLICATION_FACTOR_MAX: u32 = 7;
 
 pub const REPLICATION_FACTOR: &str = "replication_factor";
@@ -33,7 +34,7 @@ pub const GC_RETENTION: &str = "gc_retention";
 pub const NODE_DEAD_AFTER: &str = "node_dead_after";
 pub const NODE_REPLACE_AFTER: &str = "node_replace_after";
 
-/// All there are, by name.
+/// All settings, by name.
 pub const SETTINGS: [Setting; 4] = [
     Setting {
         name: GC_RETENTION,
@@ -61,15 +62,15 @@ pub const SETTINGS: [Setting; 4] = [
     },
 ];
 
-/// The setting with this name, also spelled as its key under `_/cluster/config/`.
+/// Finds a setting by its name, or by its key under `_/cluster/config/`.
 pub fn find(name: &str) -> Option<&'static Setting> {
     let name = name.strip_prefix("_/cluster/config/").unwrap_or(name);
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
 impl Setting {
-    /// The stored value, or the default if this version cannot use what is stored: another version
-    /// may have stored it.
+    /// The stored value, or the default if this version cannot use the stored value. Another
+    /// version may have stored it.
     pub fn in_force<'a>(&self, stored: Option<&'a str>) -> &'a str {
         stored.filter(|value| (self.check)(value).is_ok()).unwrap_or(self.default)
     }

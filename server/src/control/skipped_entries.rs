@@ -1,16 +1,16 @@
-//! Entries that no replica of a range can apply, and that an operator takes the effect of.
+//! Skipping of log entries that no replica of a range can apply, by decision of an operator.
 //!
-//! Replicas stay equal, as all of them leave the same entry out, or none does:
+//! Replicas stay equal, because either all of them skip the entry or none does:
 //!
-//! 1. Every replica in the range's descriptor says that it stands at the entry, so none has applied it.
-//!    That was true within [`HEARD_WITHIN`]. It is the operator's part that no node is started with a
-//!    version that can apply the entry in that moment.
-//!    None of them leads either, so no membership other than that descriptor's can come about. A node
-//!    that has a replica which the descriptor does not know of shows that the descriptor is an old one:
-//!    that is refused.
-//! 2. The word is committed, with who gave it, before any node hears of it.
-//! 3. A node whose replica stands at that entry hears of it with each heartbeat until it does so no
-//!    longer. A replica keeps the word in its own state, so that it holds when the log is replayed.
+//! 1. Every replica in the range's descriptor must report that it stands at the entry, so none has
+//!    applied it. Each report is at most [`HEARD_WITHIN`] old. The operator must make sure that no
+//!    node is started meanwhile with a version that can apply the entry. None of the replicas
+//!    leads, so the membership in the descriptor cannot change. If a node has a newer replica than
+//!    the descriptor allows for, the descriptor is outdated, and the request is refused.
+//! 2. The decision and its actor are committed before any node learns of it.
+//! 3. A node whose replica stands at that entry receives the decision with each heartbeat, until
+//!    the replica goes on. The replica keeps the decision in its own state, so that it holds when
+//!    the log is replayed.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use super::commit::put;
 use super::state::State;
 use super::{Control, keys};
 
-/// Age of a node's last word at most: a few heartbeats, so that hardly any node was started since.
+/// Age of a node's last heartbeat at most: a few heartbeats, so that hardly any node was started
+/// since.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Control {
@@ -61,7 +62,7 @@ impl State {
         ranges.len()
     }
 
-    /// Entries without effect at which replicas of the node stand.
+    /// Skipped entries at which replicas of the node stand.
     pub fn skipped_on(&self, node_id: u64) -> Vec<SkippedEntry> {
         let stats = self.heard.get(&node_id).map(|heard| &heard.stats);
         let standing = stats.into_iter().flat_map(|stats| &stats.quarantined);
@@ -69,7 +70,7 @@ impl State {
         decided.cloned().collect()
     }
 
-    /// The range's replicas, if all of them stand at the entry.
+    /// Returns the range's replicas, if all of them stand at the entry.
     fn standing_at(
         &self,
         range_id: u64,
@@ -128,12 +129,12 @@ mod tests {
 
     use super::*;
 
-    /// Place of a replica that has lost entries.
+    /// Index of a replica that has lost entries.
     const LOST: u64 = 4;
 
     const NOW: Duration = Duration::from_secs(100);
 
-    /// A range with replicas on three nodes, which stand at these entries.
+    /// Creates a range with replicas on three nodes, which stand at these entries.
     fn state(standing_at: [Option<u64>; 3]) -> State {
         let mut state = State::default();
         let replica = |id| Replica { replica_id: id, node_id: id, role: 0 };

@@ -1,4 +1,4 @@
-//! Memory of the control plane while it leads: its keys, and what nodes reported.
+//! Memory of the control plane while it leads: its stored keys, and the nodes' reports.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
 pub struct Heard {
     pub at: Duration,
     pub stats: NodeStats,
-    /// The start of the last range that the node was told to be elsewhere.
+    /// Start key of the last range that a reply named in `elsewhere`.
     told_up_to: Option<Bytes>,
 }
 
@@ -37,10 +37,11 @@ pub struct State {
     pub config: BTreeMap<String, ConfigValue>,
     pub garbage: Garbage,
     pub clocks: Clocks,
-    /// Entries without effect, by range and index.
+    /// Skipped entries, by range and index.
     pub skipped: BTreeMap<(u64, u64), SkippedEntry>,
     pub said_of_time: Said,
-    /// When this control plane took over; silence is measured from there at the earliest.
+    /// Time of this control plane's takeover. A node that has not reported since counts as silent
+    /// from then on.
     pub since: Duration,
     /// Time of the last move of a leadership for balance.
     pub balanced_at: Option<Duration>,
@@ -53,14 +54,14 @@ impl State {
         self.heard.insert(node_id, Heard { at, stats, told_up_to });
     }
 
-    /// The value in force: the stored one, or the default if there is none that can be used.
+    /// Value in force: the stored one, or the default if no usable one is stored.
     pub fn setting(&self, name: &str) -> String {
         let Some(setting) = settings::find(name) else { return String::new() };
         let stored = self.config.get(setting.name).map(|stored| &stored.value[..]);
         setting.in_force(stored).to_owned()
     }
 
-    /// Reason why a stored value is not in force, with the name of its setting.
+    /// Settings whose stored value is not in force, and the reasons.
     pub fn unusable_settings(&self) -> Vec<(&'static str, String)> {
         let stored = |setting: &'static Setting| Some((setting, self.config.get(setting.name)?));
         let stored = settings::SETTINGS.iter().filter_map(stored);
@@ -86,13 +87,13 @@ impl State {
         in_force(settings::GC_RETENTION, self, settings::duration)
     }
 
-    /// Time since the node was last heard of, as far as this control plane can know.
+    /// Time since the node's last heartbeat, or since the takeover if there was none.
     pub fn silence(&self, node_id: u64, now: Duration) -> Duration {
         let last = self.heard.get(&node_id).map_or(self.since, |heard| heard.at);
         now.saturating_sub(last)
     }
 
-    /// The node with this id, peer or client address that is not removed.
+    /// Finds the node with this id, peer address or client address, unless it is removed.
     pub fn find_node(&self, name: &str) -> Option<&NodeDescriptor> {
         let id: Option<u64> = name.trim_start_matches('n').parse().ok();
         self.nodes.values().filter(|node| node.state() != NodeState::NodeRemoved).find(|node| {
@@ -117,14 +118,15 @@ impl State {
         View { replication_factor: self.replication_factor() as usize, living, dead, reachable }
     }
 
-    /// Ranges with a member on the node, in key order.
+    /// Ranges with a replica on the node by their descriptors, in key order.
     pub fn ranges_on(&self, node_id: u64) -> Vec<u64> {
         let entries = self.directory.entries().map(|entry| entry.descriptor());
         entries.filter(|d| d.replica_on(node_id).is_some()).map(|d| d.range_id).collect()
     }
 
-    /// Of these ranges, of which the node has a replica of that id, those without it among their
-    /// members: behind those that it was told of the last time, and from the first again.
+    /// Ranges of which the node has a replica that is not a member, `count` at most.
+    /// `has_replicas_of` is the node's replica id by range. The list continues after the last range
+    /// of the previous reply, and then with the first again.
     pub fn elsewhere(
         &mut self,
         node_id: u64,
@@ -148,7 +150,7 @@ impl State {
         elsewhere
     }
 
-    /// Ranges that the node is a voter of, without being among those that it has a replica of.
+    /// Ranges that have the node as a voter and of which the node has no replica.
     pub fn missing(
         &self,
         node_id: u64,
@@ -162,7 +164,7 @@ impl State {
         missing.take(count).map(|descriptor| descriptor.range_id).collect()
     }
 
-    /// Ranges that need one more voter, where the node is none and could become one.
+    /// Ranges that lack a voter and in which the node could become one.
     pub fn awaited(&self, node_id: u64, view: &View, count: usize) -> Vec<u64> {
         if !view.living.contains_key(&node_id) {
             return Vec::new();
@@ -174,7 +176,8 @@ impl State {
         awaited.take(count).map(|descriptor| descriptor.range_id).collect()
     }
 
-    /// A leadership that the node should hand to another one, so that all lead about as many ranges.
+    /// Decides on a leadership that the node should hand over, so that all nodes lead about as many
+    /// ranges.
     pub fn balance(&mut self, node_id: u64, now: Duration) -> Option<RangeOperation> {
         if self.balanced_at.is_some_and(|at| now.saturating_sub(at) < balance::MOVE_EVERY) {
             return None;
@@ -193,7 +196,7 @@ impl State {
     }
 }
 
-/// Reads what is in force of a setting. A default can always be read, which a test holds.
+/// Parses the setting's value in force. A default can always be parsed, which a test checks.
 fn in_force<T: Default>(name: &str, state: &State, read: impl Fn(&str) -> Result<T, String>) -> T {
     read(&state.setting(name)).unwrap_or_default()
 }
@@ -252,7 +255,7 @@ mod tests {
         load(&mut state, 2, &[1, 2, 3]);
         state.nodes.insert(4, NodeDescriptor { node_id: 4, ..Default::default() });
         assert_eq!(state.awaited(4, &state.view(Duration::ZERO), 9), [0; 0]);
-        // One of the others was wiped, and removed.
+        // One of the other nodes lost its disk and was removed.
         state.nodes.get_mut(&1).unwrap().set_state(NodeState::NodeRemoved);
         assert_eq!(state.awaited(4, &state.view(Duration::ZERO), 9), [1, 2]);
     }

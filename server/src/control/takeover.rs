@@ -1,11 +1,11 @@
-//! Becoming the control plane: in the order in which each step rests on the one before.
+//! Takeover: a node becomes the control plane. Each step rests on the one before.
 //!
-//! 1. The stored timestamp bound is this leader's fence: nothing above it was ever read at, so its
-//!    commits may begin there (for other ranges the oracle answers that question; here it is asked
-//!    before there is an oracle).
-//! 2. A new bound is committed, which also proves that this node leads, and with it the term: from
-//!    then on no older control plane can commit anything.
-//! 3. On the very first take-over the founding state is written.
+//! 1. The stored timestamp bound becomes this leader's fence: no read was ever served above it, so
+//!    the leader's commits may begin there. (Other ranges ask the oracle for a fence. The control
+//!    range needs its fence before there is an oracle.)
+//! 2. A new bound and the term are committed in one command. The commit also proves that this node
+//!    leads. From then on no older control plane can commit anything.
+//! 3. On the very first takeover, the founding state is written.
 //! 4. Nodes, ranges and configuration are loaded.
 
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ use crate::founding::founding_ranges;
 
 /// Makes this node, which leads the control range in `term`, the control plane.
 ///
-/// `seen` is what this node last saw of the oracle before.
+/// `seen` is the last timestamp of the earlier oracle that this node saw.
 pub async fn take_over(
     around: Surroundings,
     term: u64,
@@ -42,13 +42,14 @@ pub async fn take_over(
     let mut oracle = Oracle::behind(old_bound, seen);
     let now_ms = oracle.time_ms(around.clock.unix_millis(), around.net.now());
     let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);
-    // Below the old bound all may have been handed out; the bound itself was not. Timestamp 0 is no
-    // timestamp, so the first of all is 1.
+    // Timestamps below the old bound may have been handed out; the bound itself was not. Timestamp
+    // 0 is not valid, so the first start_ts of all is 1.
     let start_ts = old_bound.max(Timestamp(1));
-    // An older control plane of this node may have set a further bound since it was read.
+    // An older control plane of this node may have committed a higher bound since this one was
+    // read.
     let unchanged = at_version(keys::TIMESTAMP_BOUND.into(), version);
     if !commit_bound(&around, term, start_ts, bound, unchanged).await? {
-        // Perhaps that of another term: the next one begins behind its bound.
+        // That attempt may be of another term. The next attempt begins at its bound.
         return Err(v1::Error::unavailable("an earlier attempt to take over came through"));
     }
     oracle.extend(bound);
@@ -69,7 +70,7 @@ pub async fn take_over(
 }
 
 impl Control {
-    /// Writes the founding state, unless it is there.
+    /// Writes the founding state, unless it is already stored.
     async fn found_if_first(&self) -> Result<(), v1::Error> {
         if self.around.get_control(keys::CLUSTER_ID).await?.is_some() {
             return Ok(());

@@ -1,16 +1,18 @@
-//! The oracle's time, as pure arithmetic: the time of day as far as there is reason to believe it.
+//! The oracle's time, as pure arithmetic: the time of day, as far as there is reason to believe it.
 //!
-//! One wrong reading of a clock would be there to stay, because timestamps never go back: with it
-//! every lock would have lived too long, and every snapshot be too old. So time goes on by the
-//! monotonic clock, and follows a clock of the day only
+//! Timestamps never go back, so one wrong reading of a clock would have a lasting effect: every
+//! lock would count as expired, and every snapshot as too old. So time goes on by the monotonic
+//! clock, and follows a clock of the day only
 //!
-//! - as far as that gained little since it was last believed ([`LEAP_MAX`]);
-//! - further, once a majority of the nodes shows the same, by passing at up to twice its speed;
-//! - not at all where the majority shows something else: then it follows the majority.
+//! - alone, as far as that clock gained little since it was last believed ([`LEAP_MAX`]);
+//! - further, once a majority of the nodes shows the same. Time then passes at up to twice its
+//!   speed;
+//! - not at all where the majority shows another time. Time then follows the majority.
 //!
-//! While the clock is behind, because it jumped forward and back again or because an earlier oracle's
-//! was ahead, time passes at half its speed until the clock has caught up. If it stood still, so
-//! would everything that ends by it, such as the locks of a dead client.
+//! The clock may be behind the oracle's time: it jumped forward and back again, or an earlier
+//! oracle's clock was ahead. Time then passes at half its speed until the clock has caught up. If
+//! time stood still, everything that ends by it would stand still too, such as the locks of a dead
+//! client.
 
 use std::time::Duration;
 
@@ -18,66 +20,69 @@ use rangedb_proto::Timestamp;
 
 use super::clocks::DIFFERENCE_MAX;
 
-/// Gain of a clock on the monotonic one at once, up to which it is believed alone: a correction by NTP
-/// that does not step. Small against the life of a lock.
+/// Gain of a clock over the monotonic clock, at once, up to which it is believed without a
+/// majority: a correction by NTP that does not step. Small against the life of a lock.
 const LEAP_MAX: Duration = Duration::from_millis(500);
 
-/// Of the time that passes, this part may be gained besides: twenty times what NTP corrects clocks by.
+/// Divisor of the time that passes: the quotient may be gained besides. That is twenty times the
+/// rate at which NTP corrects clocks.
 const GAIN_SHARE: u32 = 100;
 
-/// A clock shows whole milliseconds: up to this much more has passed.
+/// Part of a millisecond that may have passed unseen, as a clock shows whole milliseconds.
 const WITHIN_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
 
-/// Reason why time does not go by the clock of the oracle's node.
+/// Reason why time does not follow the clock of the oracle's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// A new oracle has not yet heard from a majority of the nodes.
     Unheard,
-    /// It leapt, and too few other nodes said what theirs show.
+    /// The clock leapt, and too few other nodes reported their clocks.
     Alone,
-    /// A majority of the nodes shows another time, which is followed instead.
+    /// A majority of the nodes shows another time. Time follows the majority.
     Outvoted,
-    /// It leapt, and so did a majority's: time catches up at twice its speed.
+    /// The clock leapt, and so did a majority's: time catches up at twice its speed.
     CatchingUp,
 }
 
-/// The last timestamp that this node saw of an earlier oracle, and its monotonic clock then.
+/// The last timestamp of an earlier oracle that this node saw, and this node's monotonic clock
+/// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub timestamp: Timestamp,
     pub at: Duration,
 }
 
-/// See the module's head.
+/// The oracle's time.
 pub struct Time {
     /// Since 1970.
     now: Duration,
-    /// The monotonic clock's reading then. None: nobody has asked yet.
+    /// The monotonic clock's reading at `now`. `None` before the first reading.
     at: Option<Duration>,
-    /// Of the earlier oracle.
+    /// The last timestamp seen of the earlier oracle.
     seen: Option<Seen>,
-    /// Gain for which the clock may still be believed alone.
+    /// Gain up to which the clock may still be believed without a majority.
     gain: Duration,
-    /// Nothing that this process has seen says how much time has passed since the earlier oracle:
-    /// the first time that a majority agrees on is taken as it is.
+    /// True while nothing in this process shows how much time has passed since the earlier oracle.
+    /// The first time that a majority agrees on is then taken as it is.
     unsettled: bool,
     doubt: Option<Doubt>,
 }
 
 impl Time {
-    /// Goes on where an earlier oracle's bound is, or its time by what was seen of it.
+    /// Continues from an earlier oracle's bound, or from the later time that `seen` implies.
     pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
         let now = Duration::from_millis(bound.millis());
         Time { now, at: None, seen, gain: LEAP_MAX, unsettled: seen.is_none(), doubt: None }
     }
 
-    /// Reason why time does not go by the clock, as of the last reading.
+    /// Reason why time does not follow the clock, as of the last reading.
     pub fn doubt(&self) -> Option<Doubt> {
         self.doubt
     }
 
-    /// Milliseconds since 1970. Never less than before. `clock_ms` is what the clock shows, `agreed`
-    /// what a majority of the nodes' clocks shows or has passed, if that is known.
+    /// The oracle's time in milliseconds since 1970, never less than before. `clock_ms` is the
+    /// reading of this node's clock. `agreed` is the time that a majority of the nodes' clocks
+    /// shows or has passed, if that is known.
     pub fn read(&mut self, clock_ms: u64, monotonic: Duration, agreed: Option<Duration>) -> u64 {
         let clock = Duration::from_millis(clock_ms.min(Timestamp::MILLIS_MAX));
         let elapsed = self.pass(monotonic);
@@ -91,7 +96,7 @@ impl Time {
             return self.now.as_millis() as u64;
         }
         let settles = self.unsettled && agreed.is_some();
-        // The first time of all is that of its clock, and as settled as any.
+        // The first oracle of all takes its clock's time, which counts as settled.
         self.unsettled &= !settles && !is_first;
         let even = self.now + elapsed;
         let lead = wanted.saturating_sub(even);
@@ -113,7 +118,7 @@ impl Time {
         self.now.as_millis() as u64
     }
 
-    /// Time since the last reading.
+    /// Returns the time since the last reading.
     fn pass(&mut self, monotonic: Duration) -> Duration {
         if self.at.is_none()
             && let Some(Seen { timestamp, at }) = self.seen
@@ -138,7 +143,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// In step with a clock that shows noon when the monotonic clock shows 0.
+    /// A time in step with a clock that shows noon when the monotonic clock shows 0.
     fn in_step() -> Time {
         let timestamp = Timestamp::from_millis(NOON_MS);
         let mut time = Time::behind(timestamp, Some(Seen { timestamp, at: ms(0) }));
@@ -149,7 +154,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_right_is_followed_to_the_millisecond() {
         let mut time = in_step();
-        // Read far more often than it shows another millisecond, at moments within one.
+        // The clock is read far more often than it changes, at moments within a millisecond.
         for micros in (0..5_000_000).step_by(37) {
             let clock_ms = NOON_MS + (micros + 300) / 1000;
             assert_eq!(time.read(clock_ms, Duration::from_micros(micros), None), clock_ms);
@@ -190,7 +195,7 @@ mod tests {
             assert_eq!(now_ms, NOON_MS + 2 * after);
             assert_eq!(time.doubt(), Some(Doubt::CatchingUp));
         }
-        // What is left is no more than one clock is believed alone.
+        // The rest is within the gain for which one clock is believed without a majority.
         assert_eq!(time.read(leapt(9_600), ms(9_600), None), leapt(9_600));
         assert_eq!(time.doubt(), None);
     }
@@ -199,7 +204,7 @@ mod tests {
     fn small_leaps_are_followed_as_far_as_they_are_few() {
         let mut time = in_step();
         assert_eq!(time.read(NOON_MS + 400, ms(0), None), NOON_MS + 400);
-        // What is left, and a hundredth of the second that passed.
+        // Time follows by the rest of the gain, and a hundredth of the second that passed.
         assert_eq!(time.read(NOON_MS + 1_511, ms(1_000), None), NOON_MS + 1_400);
         assert_eq!(time.read(NOON_MS + 1_510, ms(1_000), None), NOON_MS + 1_510);
         // A clock that runs fast gets no further ahead than that.
@@ -219,7 +224,7 @@ mod tests {
         assert_eq!(read(1200, 50_300), 1200);
         assert_eq!(read(100, 51_300), 1700);
         assert_eq!(read(1100, 52_300), 2200);
-        // The clock is as far as time again, and further ahead later.
+        // The clock has caught up with time, and is then ahead of it.
         assert_eq!(read(2700, 53_300), 2700);
         assert_eq!(read(3700, 54_300), 3700);
     }
@@ -243,13 +248,13 @@ mod tests {
     fn an_oracle_that_was_seen_goes_on_by_the_monotonic_clock() {
         let timestamp = Timestamp::from_millis(NOON_MS);
         let seen = Some(Seen { timestamp, at: ms(10_000) });
-        // Its own clock leapt before it took over.
+        // The new oracle's own clock leapt before it took over.
         let mut time = Time::behind(Timestamp::from_millis(NOON_MS + 1_500), seen);
         assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_000), None), NOON_MS + 2_000);
         assert_eq!(time.doubt(), Some(Doubt::Alone));
         let mut time = Time::behind(Timestamp::from_millis(NOON_MS + 2_500), seen);
         assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_000), None), NOON_MS + 2_500);
-        // Outvoted, it goes by the others: at half speed until they have caught up.
+        // The clock is outvoted: time follows the majority, at half speed until it has caught up.
         let agreed = Some(ms(NOON_MS + 2_100));
         assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_100), agreed), NOON_MS + 2_550);
     }

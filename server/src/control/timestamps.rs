@@ -1,4 +1,4 @@
-//! Handing out timestamps: from memory, below a committed bound, and only while this node leads.
+//! Allocation of timestamps: from memory, below a committed bound, and only while this node leads.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
@@ -10,12 +10,12 @@ use super::{Control, Surroundings, keys};
 /// Timestamps in one call at most: what a node gathers in a few milliseconds.
 const COUNT_MAX: u32 = 1 << 16;
 
-/// Makes it durable that timestamps below a bound may be handed out. False if an earlier attempt did,
-/// with a bound of its own.
+/// Commits a bound below which timestamps may be handed out. False if an earlier attempt was
+/// applied instead, perhaps with another bound.
 ///
-/// An attempt that was given up may be committed all the same. The next one can carry the same
-/// `start_ts` then. The range takes it for the same command if the bound is the same, and answers it
-/// without applying it; with another bound it is refused, as a `start_ts` names one command.
+/// An attempt that was given up may still be applied. The next attempt may then carry the same
+/// `start_ts`. With the same bound, the range takes it for the same command and answers without
+/// applying it again. With another bound the range refuses it, as a `start_ts` names one command.
 pub async fn commit_bound(
     around: &Surroundings,
     term: u64,
@@ -34,7 +34,7 @@ pub async fn commit_bound(
     }
 }
 
-/// The bound that earlier oracles stayed below, and how often it was set.
+/// The stored bound, which earlier oracles stayed below, and the version of its key.
 pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1::Error> {
     let Some(kv) = around.get_control(keys::TIMESTAMP_BOUND).await? else {
         return Ok((Timestamp::ZERO, 0));
@@ -42,7 +42,7 @@ pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1:
     Ok((timestamp(&kv)?, kv.version))
 }
 
-/// A timestamp that is stored in decimal.
+/// Parses a timestamp that is stored in decimal.
 pub fn timestamp(kv: &KeyValue) -> Result<Timestamp, v1::Error> {
     let stored = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
     stored.map(Timestamp).filter(|stored| *stored <= Timestamp::MAX).ok_or_else(|| {
@@ -62,12 +62,14 @@ impl Control {
         if rangedb_planted::Bug::TimestampsUnproven.is_planted() {
             return Ok(TimestampsReply { last: last.0, count });
         }
-        // After the timestamps were taken: another oracle can only have begun later than this.
+        // The lease is checked after the timestamps were taken: another oracle can only have begun
+        // later than this read.
         self.around.read_control().await?;
         Ok(TimestampsReply { last: last.0, count })
     }
 
-    /// One for the control plane's own commits, which the log refuses if it no longer leads.
+    /// Returns a timestamp for the control plane's own commits, which the log refuses if this node
+    /// no longer leads.
     pub(super) async fn fresh_timestamp(&self) -> Result<Timestamp, v1::Error> {
         self.allocate(1).await
     }
@@ -93,14 +95,15 @@ impl Control {
         self.oracle().time_ms(clock_ms, monotonic)
     }
 
-    /// Commits a further bound if one is wanted.
+    /// Commits a higher bound if one is wanted.
     pub(super) async fn extend(&self) -> Result<(), v1::Error> {
         let _one_at_a_time = self.extending.lock().await;
         let now_ms = self.now_ms();
         let (start_ts, bound) = {
             let mut oracle = self.oracle();
             let Some(bound) = oracle.wanted_bound(now_ms) else { return Ok(()) };
-            // From what is left of the window; at its very end, the bound itself, which nobody gets.
+            // The start_ts is taken from the rest of the window. If the window is used up, it is
+            // the bound itself, which has not been handed out.
             let fresh = oracle.allocate(now_ms, 1);
             (fresh.unwrap_or(oracle.bound()), bound)
         };
@@ -116,8 +119,9 @@ impl Control {
         Ok(())
     }
 
-    /// The bound that an earlier attempt of this control plane set. A newer one of this node may have
-    /// set one with the same `start_ts`, and hands out what lies below that.
+    /// The bound that an earlier attempt of this control plane committed. Fails if a newer control
+    /// plane took over: it may have committed a bound with the same `start_ts`, and hands out the
+    /// timestamps below it.
     async fn own_bound(&self) -> Result<Timestamp, v1::Error> {
         let view = self.around.read_control().await?;
         let term = get_in(&view, keys::CONTROL_TERM)?;

@@ -1,23 +1,23 @@
-//! The address book: every node that this one has heard of, and where it is.
+//! Address book: every node that this one has heard of, and its addresses.
 //!
 //! Two sources fill it. The control plane's answers name every node of the cluster. Nodes that are
-//! asked who they are answer for themselves, which is all there is while the control plane cannot be
-//! found. Addresses of a node that was started more often are newer, whichever source they come from;
-//! the state of a node is what the control plane says.
+//! asked for their identity answer for themselves; this is the only source while the control plane
+//! cannot be found. Of two addresses of a node, the one from its later start is newer, whichever
+//! source it comes from. The state of a node comes from the control plane alone.
 
 use std::collections::BTreeMap;
 
 use rangedb_proto::v1::NodeDescriptor;
 
-/// Nodes that are kept because they told of themselves: more than a cluster has. The control plane's
-/// word has no such bound.
+/// Nodes in the book above which a node that reports itself is not added: more than a cluster has.
+/// Nodes that the control plane names are always added.
 const NODES_MAX: usize = 4096;
 
-/// See the module's head.
+/// Every known node by id.
 #[derive(Default)]
 pub struct AddressBook(BTreeMap<u64, NodeDescriptor>);
 
-/// Change of the book by a node that told of itself.
+/// Change of the book by a node that reported itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Met {
     Unchanged,
@@ -26,7 +26,7 @@ pub enum Met {
 }
 
 impl AddressBook {
-    /// Of nodes in any order; of two with one id, the newer one holds.
+    /// Creates the book from nodes in any order. Of two with one id, the newer one is kept.
     pub fn of(nodes: impl IntoIterator<Item = NodeDescriptor>) -> Self {
         let mut book = AddressBook::default();
         nodes.into_iter().for_each(|node| book.learn_one(node));
@@ -37,12 +37,12 @@ impl AddressBook {
         self.0.get(&node_id)
     }
 
-    /// By id.
+    /// All known nodes, in order of their ids.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeDescriptor> {
         self.0.values()
     }
 
-    /// Takes in the control plane's word.
+    /// Takes in the nodes that the control plane named.
     pub fn learn(&mut self, nodes: Vec<NodeDescriptor>) {
         nodes.into_iter().for_each(|node| self.learn_one(node));
     }
@@ -50,7 +50,7 @@ impl AddressBook {
     fn learn_one(&mut self, node: NodeDescriptor) {
         let known = self.0.get_mut(&node.node_id).filter(|known| known.starts > node.starts);
         match known {
-            // It moved, and the control plane has not heard of it yet.
+            // The node has moved, and the control plane does not know it yet.
             Some(known) => known.state = node.state,
             None => {
                 self.0.insert(node.node_id, node);
@@ -58,10 +58,11 @@ impl AddressBook {
         }
     }
 
-    /// Takes in a node's word about itself.
+    /// Takes in a node's report about itself.
     ///
     /// # Errors
-    /// It is not the node that it says it is: the id belongs to another data directory.
+    /// The id belongs to another data directory, so the node is not the one that it claims to be.
+    /// Or the node is unknown and the book is full.
     pub fn meet(&mut self, node: &NodeDescriptor) -> Result<Met, String> {
         let is_full = self.0.len() >= NODES_MAX;
         let Some(known) = self.0.get_mut(&node.node_id) else {

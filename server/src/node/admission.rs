@@ -1,15 +1,15 @@
-//! Admission of commands, before they are proposed.
+//! Admission control for commands, before they are proposed.
 //!
-//! `check_command` judges a command by itself, and every replica judges the same way. Here is what only
-//! a node can judge, because it knows about what the oracle's time is:
+//! `check_command` judges a command by itself, with the same result on every replica. The rules
+//! here need the oracle's approximate time, which only a node knows:
 //!
-//! * Timestamps come from the oracle. One from the future would push up every later commit of the
-//!   range, and a commit that the oracle has not passed is missed by transactions that begin after it.
-//!   So each timestamp that a command names, above what this node has seen, is confirmed with the
-//!   oracle (`oracle_view.rs`) and refused if it is ahead. A near one is proposed at once, and the
-//!   answer waits until the oracle has passed it.
-//! * Locks live for a bounded time, whatever their client says. What it asks for beyond is cut off
-//!   rather than refused: it only estimates the oracle's time, and may be wrong in good faith.
+//! * Timestamps come from the oracle. A timestamp from the future would push up every later commit
+//!   of the range. A commit that the oracle has not passed is missed by transactions that begin
+//!   after it. So each timestamp of a command above the newest one seen here is confirmed with the
+//!   oracle (`oracle_view.rs`), and refused if it is ahead. A near timestamp is proposed at once,
+//!   and the answer waits until the oracle has passed it.
+//! * Locks live for a bounded time, whatever their client requests. A longer life is cut off rather
+//!   than refused: the client only estimates the oracle's time, and may be wrong in good faith.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
@@ -20,18 +20,18 @@ use rangedb_proto::v1::{
 use super::Node;
 use super::oracle_view::ORACLE_BEHIND_WAIT;
 
-/// A commit timestamp may be this far ahead of the oracle; then the oracle is waited for. A busy range
-/// counts up from its last commit, and what an asynchronous commit was promised there may be ahead by a
-/// few; the oracle gets there within a millisecond.
+/// Lead of a commit timestamp over the oracle, in milliseconds, up to which the node waits for the
+/// oracle. A busy range counts up from its last commit, and the `min_commit_ts` of an asynchronous
+/// commit there may be a few counts ahead. The oracle passes that within a millisecond.
 const COMMIT_AHEAD_MS_MAX: u64 = 100;
 
-/// A lock lives until this far above the oracle's time at most, unless there are heartbeats: how long
-/// a client that died can hold others up. Clients of this project ask for ten seconds; others may have
-/// their reasons for more.
+/// Life of a lock at most without heartbeats, in milliseconds above the oracle's time: a client
+/// that died can block others for so long. Clients of this project ask for ten seconds; other
+/// clients may have reasons for more.
 const LOCK_LIFE_MS_MAX: u64 = 60_000;
 
 impl Node {
-    /// The command as it may be proposed.
+    /// Returns the command as it may be proposed, or refuses it.
     pub(super) async fn admit(&self, mut command: Command) -> Result<Admitted, v1::Error> {
         let body = command.body.as_mut().expect("check_command refuses a command without a body");
         let Named { handed_out, commit_ts } = named(body);
@@ -41,7 +41,8 @@ impl Node {
         }
         if let Some(alive_until_ms) = life(body) {
             if *alive_until_ms > longest_life(self.seen_millis()) {
-                // Perhaps it is only long ago that this node saw a timestamp.
+                // This node may not have seen a timestamp for long: the oracle is asked for a fresh
+                // one.
                 self.oracle().look(Timestamp::MAX).await?;
             }
             *alive_until_ms = longest_life(self.seen_millis()).min(*alive_until_ms);
@@ -49,7 +50,7 @@ impl Node {
         Ok(Admitted { command, named: handed_out.max(commit_ts) })
     }
 
-    /// Returns once the oracle has passed the timestamp.
+    /// Waits until the oracle has passed the timestamp. Refuses one that is too far ahead.
     async fn check_commit_ts(&self, commit_ts: Timestamp) -> Result<(), v1::Error> {
         loop {
             let newest = self.oracle().look(commit_ts).await?;
@@ -72,27 +73,28 @@ impl Node {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub command: Command,
-    /// The newest timestamp that it names, which the oracle must have passed before the answer is told.
+    /// The newest timestamp in the command. The oracle must pass it before the answer is returned.
     pub named: Timestamp,
 }
 
 /// The timestamps that a command names.
 struct Named {
-    /// The highest of those that its sender says the oracle gave to somebody.
+    /// The highest of those that the oracle handed out, according to the sender.
     handed_out: Timestamp,
-    /// Where its transaction commits; 0 if it does not say so. A range may have counted it up.
+    /// The transaction's commit timestamp, or 0 if the command has none. A range may have counted
+    /// it up.
     commit_ts: Timestamp,
 }
 
-/// Every field of every command is taken apart here, so that a new one does not compile without a
-/// decision.
+/// Returns the timestamps that a command names. Every field of every command is destructured, so
+/// that a new field does not compile until its author has decided on it.
 fn named(body: &command::Body) -> Named {
     use command::Body;
     let (handed_out, commit_ts) = match body {
         Body::CommitOneRange(CommitOneRange {
             start_ts,
             reads,
-            // They are compared with what stands, and believed in nothing.
+            // Conditions are compared with the stored state. They are not used as timestamps.
             conditions: _,
             operations: _,
             return_previous: _,
@@ -104,7 +106,7 @@ fn named(body: &command::Body) -> Named {
             primary: _,
             conditions: _,
             operations: _,
-            // Cut off, see `life`.
+            // Cut off by `admit`.
             alive_until_ms: _,
             async_commit: _,
             secondaries: _,
@@ -120,7 +122,8 @@ fn named(body: &command::Body) -> Named {
             now_ts,
             push_above_ts,
             primary: _,
-            // As long as it says, a transaction is left alone: it does no more than wait.
+            // While this is in the future, the transaction is left alone. That only makes the
+            // sender wait.
             met_alive_until_ms: _,
         }) => ((*start_ts).max(*now_ts).max(*push_above_ts), 0),
         Body::ResolveLocks(ResolveLocks {
@@ -152,12 +155,12 @@ fn named(body: &command::Body) -> Named {
     Named { handed_out: Timestamp(handed_out), commit_ts: Timestamp(commit_ts) }
 }
 
-/// The newest timestamp that something was read at.
+/// The newest timestamp at which a transaction read.
 pub(super) fn newest_read(reads: &[ReadCheck]) -> u64 {
     reads.iter().map(|read| read.read_ts).max().unwrap_or_default()
 }
 
-/// Until when the command wants locks to live.
+/// The time until which the command's locks are to live, if it sets one.
 fn life(body: &mut command::Body) -> Option<&mut u64> {
     match body {
         command::Body::Prewrite(prewrite) => Some(&mut prewrite.alive_until_ms),

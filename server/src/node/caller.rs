@@ -1,8 +1,8 @@
-//! Callers: a user or a node, and the bytes that are set aside for the answers.
+//! Callers of a node, users and other nodes: their permissions, and the memory for their answers.
 //!
-//! The listener that a request came in on tells a user from a node. A node that asks for a user says so
-//! ([`request::Body::ForUser`], see `user_net.rs`), so that the node that holds a range judges every
-//! request by who wants it, whatever way it came.
+//! The listener on which a request arrived tells users from nodes. A node that acts for a user says
+//! so in the request ([`request::Body::ForUser`], see `user_net.rs`). So the node that holds a
+//! range judges every request by its true caller, whatever way the request came.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use rangedb_txn::is_system_key;
 
 use crate::memory::{Share, Taken};
 
-/// Time for which a request waits for memory that all share before it is sent away: others' answers
-/// leave in less, unless nobody reads them.
+/// Time for which a request waits for memory that all callers share, before it is refused. Answers
+/// of others leave in less, unless nobody reads them.
 const MEMORY_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// When whoever was sent away may try again.
+/// Milliseconds after which a caller that was refused for lack of memory may retry.
 const RETRY_AFTER_MS: u32 = 200;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,18 +27,18 @@ pub enum CallerKind {
     Node,
 }
 
-/// See the module's head. Cheap to clone.
+/// A user or a node, and the share of memory for its answers. Cheap to clone.
 #[derive(Clone)]
 pub struct Caller {
     pub kind: CallerKind,
-    /// Callers of one number share a place in the round of heavy reads: those of one connection.
+    /// Callers with the same number share a turn among heavy reads: those of one connection.
     pub number: u64,
-    /// Where bytes of answers are taken from before they are evaluated.
+    /// Share from which the bytes of an answer are taken before it is evaluated.
     pub answers: Share,
 }
 
 impl Caller {
-    /// A caller within this process: whoever asked it has set bytes aside.
+    /// A caller within this process, whose own caller has already taken the bytes.
     pub fn within(kind: CallerKind) -> Caller {
         Caller { kind, number: 0, answers: Share::unbounded() }
     }
@@ -48,8 +48,8 @@ impl Caller {
         Caller { kind: CallerKind::User, ..self }
     }
 
-    /// Takes bytes for an answer. While the caller itself uses up its share, it waits for itself; for
-    /// others only a while.
+    /// Takes bytes for an answer. A caller that has used up its own share waits for its own
+    /// answers. For the answers of others it waits `MEMORY_WAIT_MAX` at most.
     pub(crate) async fn room(&self, bytes: usize, net: &dyn Net) -> Result<Taken, v1::Error> {
         let bytes = bytes as u64;
         if let Some(taken) = self.answers.try_take(bytes) {
@@ -65,14 +65,15 @@ impl Caller {
         Err(self.no_room())
     }
 
-    /// The caller is sent away for want of memory.
+    /// Counts a refusal for lack of memory, and returns its error.
     pub(crate) fn no_room(&self) -> v1::Error {
         self.answers.count_refusal();
         let message = "no memory for the answer: answers that nobody reads take it up";
         v1::Error::too_busy(RETRY_AFTER_MS, message)
     }
 
-    /// Refuses what the caller may not ask for. The one place where that is judged.
+    /// Refuses requests that the caller has no permission for. This is the only place that judges
+    /// it.
     pub(super) fn check(&self, body: &request::Body) -> Result<(), v1::Error> {
         use request::Body;
         let from_nodes_alone = matches!(
@@ -93,7 +94,7 @@ impl Caller {
             Body::ListLocks(locks) => {
                 self.is_user() && meets_system(&locks.start_key, &locks.end_key)
             }
-            // Only the control plane writes there, and it does not come this way.
+            // Only the control plane writes system keys, and its commits do not pass here.
             Body::Write(write) => write.commit.as_ref().is_some_and(|commit| {
                 writes_system(&commit.operations)
                     || self.is_user() && looks_at_system(&commit.conditions, &commit.reads)
@@ -112,12 +113,12 @@ impl Caller {
             | Body::ClusterStatus(_)
             | Body::RemoveNode(_)
             | Body::SkipEntry(_)
-            // Made to show what lies there, and nothing that must stay hidden.
+            // Shows the system's keys to people, and nothing that must stay hidden.
             | Body::MetaRead(_)
             | Body::ConfigGet(_)
             | Body::ConfigSet(_)
             | Body::PartitionList(_)
-            // Judged once they are unpacked.
+            // Checked after they are unpacked.
             | Body::Forwarded(_)
             | Body::ForUser(_) => false,
         };
@@ -131,8 +132,9 @@ impl Caller {
         self.kind == CallerKind::User
     }
 
-    /// A lock may not point under `_/` either: whoever met it could not ask what became of its
-    /// transaction, so it would stand for ever.
+    /// True if the caller may not send the command. A lock may not name a primary or secondary
+    /// under `_/` either: a reader of the lock could not ask there for the transaction's outcome,
+    /// so the lock would stand for ever.
     fn is_denied_command(&self, body: &command::Body) -> bool {
         use command::Body;
         match body {
@@ -155,7 +157,7 @@ impl Caller {
                 any_system_key(&acquire.keys) || is_system_key(&acquire.primary)
             }
             Body::CheckSecondaries(check) => any_system_key(&check.keys),
-            // Only the node itself collects, and it does not come this way.
+            // Only the node itself collects garbage, and its commands do not pass here.
             Body::CollectGarbage(_) => true,
         }
     }
@@ -174,7 +176,8 @@ fn writes_system(operations: &[Operation]) -> bool {
     })
 }
 
-/// What a command's outcome tells of is read, too.
+/// True if a condition or a read names system keys. The outcome of the command reveals them, so it
+/// counts as a read.
 fn looks_at_system(conditions: &[v1::Condition], reads: &[ReadCheck]) -> bool {
     conditions.iter().any(|condition| is_system_key(&condition.key))
         || reads.iter().any(is_system_read)

@@ -29,7 +29,7 @@ const OUTCOMES: [&str; 9] = [
     "failed",
 ];
 
-/// Of one node, since its process began.
+/// Number of commands by kind and outcome, on one node since its process began.
 #[derive(Default)]
 pub(super) struct CommandCounts([[AtomicU64; OUTCOMES.len()]; COMMANDS.len()]);
 
@@ -38,7 +38,7 @@ impl CommandCounts {
         self.0[kind(command)][outcome(answer)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Command, outcome and how often, of all that ever happened.
+    /// Returns command, outcome and number, where the number is not 0.
     pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut all = Vec::new();
         for (command, counts) in COMMANDS.into_iter().zip(&self.0) {

@@ -1,18 +1,18 @@
-//! Collecting garbage in the ranges that this node leads. Why it takes two steps, and where the two
-//! bounds come from, stands in `control/garbage.rs`.
+//! Garbage collection in the ranges that this node leads. `control/garbage.rs` explains the two
+//! steps and the two bounds.
 //!
 //! Once a second, for each range:
 //!
-//! 1. if the cluster's floor is above the range's, the range's is raised, by a command;
-//! 2. locks of transactions that started below it are settled, each by asking its primary. When
-//!    none is left, none can come, and the range counts as unlocked below the floor, which goes out
-//!    with the heartbeats;
-//! 3. what may be dropped is looked for in a view of the range, a bounded number of records at a
-//!    time, and only spans where something was found get a command. A walk goes on in the next round
-//!    where it stopped, and another begins only when there is more to find.
+//! 1. If the cluster's floor is above the range's, a command raises the range's floor.
+//! 2. Locks of transactions that started below the floor are settled: the node asks the primary of
+//!    each. Once no such lock is left, none can come. The range then counts as unlocked below the
+//!    floor, which the heartbeats report.
+//! 3. A walk looks for versions to drop in a view of the range, a bounded number of records at a
+//!    time. Only spans in which it found some get a command. The walk continues in the next round,
+//!    and a new one begins only when `collect_below` has risen.
 //!
-//! All of this may stop anywhere and begin again: what is remembered here saves work, and that a range
-//! was unlocked stays true whoever leads it.
+//! All of this may stop anywhere and begin again. The state kept here only saves work, and a range
+//! that was unlocked stays so under any leader.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
@@ -30,16 +30,16 @@ use rangedb_raftstore::{RangeRef, RangeStatus, ReadAt};
 use super::{Node, storage_error};
 use crate::handle::ReadView;
 
-/// Between two rounds.
+/// Pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Locks settled in one round. More are left for the next.
+/// Locks settled in one round at most. The others are left for the next round.
 const LOCKS_IN_ROUND: u64 = 256;
 
-/// How fast walks go on.
+/// Speed of the walks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalkPace {
-    /// Records of each family that one look walks over.
+    /// Records of each column family that one step of a walk looks at.
     pub records_in_look: usize,
     pub looks_in_round: usize,
 }
@@ -51,21 +51,22 @@ impl Default for WalkPace {
     }
 }
 
-/// What this node knows of garbage.
+/// The node's state of garbage collection.
 #[derive(Default)]
 pub(super) struct Garbage {
-    /// As the control plane last told them.
+    /// As the control plane last reported them.
     floor_ts: u64,
     collect_below_ts: u64,
     ranges: BTreeMap<RangeId, Progress>,
     counts: GarbageCounts,
 }
 
-/// How far a range has come.
+/// Progress of garbage collection in a range.
 #[derive(Clone, Default)]
 struct Progress {
     unlocked_below_ts: u64,
-    /// A whole walk has dropped what was to be dropped below.
+    /// `collect_below_ts` of the last complete walk: all droppable versions below it have been
+    /// dropped.
     collected_below_ts: u64,
     walk: Option<Walk>,
 }
@@ -76,7 +77,7 @@ struct Walk {
     next: Bytes,
 }
 
-/// Figures of this node: bounds as of now, and counts since the process began.
+/// Figures of this node: current bounds, and counts since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GarbageCounts {
     pub floor_ts: u64,
@@ -99,14 +100,14 @@ impl Node {
         self.net.spawn(Box::pin(collecting));
     }
 
-    /// Both only rise: an answer of an earlier control plane may come late.
+    /// Raises both bounds. They never sink: an answer of an earlier control plane may arrive late.
     pub(super) fn learn_garbage_bounds(&self, floor_ts: u64, collect_below_ts: u64) {
         let mut garbage = self.garbage();
         garbage.floor_ts = garbage.floor_ts.max(floor_ts);
         garbage.collect_below_ts = garbage.collect_below_ts.max(collect_below_ts);
     }
 
-    /// What the range is known to be unlocked below.
+    /// Timestamp below which the range is known to be unlocked.
     pub(super) fn unlocked_below(&self, range: RangeId) -> u64 {
         self.garbage().ranges.get(&range).map_or(0, |progress| progress.unlocked_below_ts)
     }
@@ -117,8 +118,8 @@ impl Node {
         GarbageCounts { floor_ts, collect_below_ts, ..garbage.counts }
     }
 
-    /// For each range that this node leads: what is out of sight below has been dropped there. 0:
-    /// not known, as after a new election until it has been looked for once.
+    /// For each range that this node leads, the timestamp below which all droppable versions have
+    /// been dropped. 0 if unknown, as after an election until the first walk is complete.
     pub fn collected_below(&self) -> Vec<(RangeId, u64)> {
         let led = self.board.ranges().into_iter().filter(|status| status.leads);
         let garbage = self.garbage();
@@ -131,7 +132,8 @@ impl Node {
         let on_node = |id: &RangeId| here.iter().any(|s| s.descriptor.range_id == id.0);
         self.garbage().ranges.retain(|id, _| on_node(id));
         for status in here.iter().filter(|status| status.leads && status.fenced) {
-            // A lost leadership, a full queue, a primary out of reach: the next round tries again.
+            // A lost leadership, a full queue or an unreachable primary: the next round tries
+            // again.
             if let Err(error) = self.collect_in(status).await {
                 let range = status.descriptor.range_id;
                 tracing::debug!(range, message = error.message, "garbage is left for later");
@@ -173,8 +175,8 @@ impl Node {
         Ok(())
     }
 
-    /// True if the view, which was taken under the floor, shows no lock from below it. Those that it
-    /// shows are settled, as far as their transactions are over.
+    /// True if the view has no lock from below the floor. The view must be newer than the floor in
+    /// the range. Locks that it has are settled, as far as their transactions have ended.
     async fn settle_locks(&self, view: &ReadView, floor_ts: u64) -> Result<bool, v1::Error> {
         let (start, end) = (view.descriptor.start_key.clone(), view.descriptor.end_key.clone());
         let mut next = start;
@@ -194,7 +196,7 @@ impl Node {
         }
     }
 
-    /// Looks on from where the walk stands, and drops what it finds. None: the walk is over.
+    /// Continues the walk and drops what it finds. Returns `None` once the walk is complete.
     async fn walk_on(
         &self,
         range: RangeRef,
@@ -202,7 +204,7 @@ impl Node {
         mut walk: Walk,
     ) -> Result<Option<Walk>, v1::Error> {
         for _ in 0..self.walk_pace.looks_in_round {
-            // A view of its own for each look: old ones keep dropped records from being forgotten.
+            // Each step takes a fresh view: an old one keeps dropped records from being removed.
             let view = self.stores.read(range, ReadAt::Latest).await?;
             let end = &view.descriptor.end_key;
             let below = walk.collect_below_ts;
@@ -263,9 +265,9 @@ fn floors(view: &ReadView) -> Result<rangedb_txn::Floors, v1::Error> {
     rangedb_txn::floors(&*view.reader, &view.descriptor.start_key).map_err(storage_error)
 }
 
-/// Settles one lock after the other, until one cannot be: its primary's range is out of reach, as that
-/// of the next most likely is, and each would be waited for until its time is up. Returns how many are
-/// gone.
+/// Settles the locks one by one, until one cannot be settled because its primary's range is out of
+/// reach. That of the next is most likely out of reach too, and each would cost the whole time of a
+/// call. Returns the number of locks that are gone.
 async fn settle_each<F>(locks: Vec<LockInfo>, mut settle: impl FnMut(KeyLocked) -> F) -> u64
 where
     F: Future<Output = Result<bool, rangedb_client::Error>>,
@@ -307,7 +309,7 @@ mod tests {
             asked.push(lock.start_ts);
             ready(match lock.start_ts {
                 1 | 3 => Ok(true),
-                // Its transaction is alive: no reason to leave those behind it.
+                // Its transaction is alive: that is no reason to leave the locks after it.
                 2 => Ok(false),
                 _ => Err(Error::Unavailable("no leader".to_owned())),
             })

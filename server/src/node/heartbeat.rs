@@ -1,4 +1,4 @@
-//! Reporting to the control plane, and doing what it answers.
+//! Heartbeats to the control plane, and the work that its replies ask for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use rangedb_raftstore::Event;
 use super::Node;
 use crate::control::Seen;
 
-/// Between two heartbeats. Every step of the scheduler takes at least one, so growing a cluster
-/// takes a few times this.
+/// Pause between two heartbeats. Every step of the scheduler takes at least one heartbeat, so
+/// growing a cluster takes a few times this.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time that a heartbeat may take before the next one is tried.
+/// Time for one heartbeat, after which the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time, as the last answer had it.
+/// Time, as the last reply reported it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClockNews {
     pub oracle: Option<Seen>,
-    /// Offset of this node's clock from the majority's.
+    /// Lead of this node's clock over the majority's, in milliseconds.
     pub offset_ms: Option<i64>,
 }
 
@@ -58,7 +58,7 @@ impl Node {
                     stopped.get_or_insert(error.message);
                 }
             }
-            // Nobody answered; the next heartbeat asks again.
+            // No answer. The next heartbeat tries again.
             _ => {}
         }
     }
@@ -74,7 +74,7 @@ impl Node {
         let now = self.net.now();
         self.readiness().answered(now, reply.missing_ranges, reply.awaited_ranges);
         for descriptor in reply.elsewhere {
-            // A store without room for it is told again with the next reply.
+            // A store that cannot take the event now gets it again with a later reply.
             self.stores.send(RangeId(descriptor.range_id), Event::Elsewhere(descriptor));
         }
         self.skip_entries(reply.skipped_entries);
@@ -84,7 +84,8 @@ impl Node {
         }
     }
 
-    /// A step that is refused is decided anew from the next report.
+    /// Carries out a step of the scheduler. A step that is refused is decided anew from the next
+    /// report.
     async fn operate(&self, operation: RangeOperation) {
         let _ = self.stores.operate(operation).await;
     }

@@ -1,4 +1,4 @@
-//! Actions of a node when one of its replicas begins or ends to lead.
+//! Actions of a node when one of its replicas begins or ceases to lead.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
@@ -12,17 +12,17 @@ use rangedb_raftstore::{Effect, Event};
 use super::Node;
 use crate::control::{CONTROL, take_over};
 
-/// Pause before asking for a fence or taking over again.
+/// Pause before the next attempt to get a fence or to take over.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Time for one attempt to take over.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pause between two looks at what is still led.
+/// Pause between two looks at the ranges that are still led.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
 
 impl Node {
-    /// Takes effects of the stores that concern leadership. Does not block.
+    /// Handles effects of the stores that concern leadership. Does not block.
     pub fn on_effect(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::NeedFence { range, term } => {
@@ -53,7 +53,7 @@ impl Node {
         self.leading().get(&range) == Some(&term)
     }
 
-    /// Asks the oracle until it answers or the leadership is over.
+    /// Asks the oracle for a fence until it answers or the leadership ends.
     async fn fetch_fence(&self, range: RangeId, term: u64) {
         while self.leads(range, term) {
             if let Ok(timestamp) = self.own_client.timestamp().await {
@@ -69,10 +69,11 @@ impl Node {
     async fn become_control_plane(&self, term: u64) {
         while self.leads(CONTROL, term) {
             let attempt = Box::pin(take_over(self.around.clone(), term, self.oracle_seen()));
-            // An attempt can hang in a range that lost its quorum.
+            // An attempt can hang in a range that has lost its quorum.
             let first = future::select(attempt, self.net.sleep(TAKE_OVER_TIMEOUT)).await;
             if let Either::Left((Ok(control), _)) = first {
-                // Under the lock of the slot: an end of the leadership clears it afterwards.
+                // Checked and set under the slot's lock: if the leadership ends meanwhile, the slot
+                // is cleared afterwards.
                 let mut slot = self.control.lock().expect("no panic holds it");
                 if self.leads(CONTROL, term) {
                     control.watch();
@@ -84,7 +85,7 @@ impl Node {
         }
     }
 
-    /// Moves every leadership to another node, as far as there is one that can take it.
+    /// Moves every leadership to another node, as far as one can take it.
     pub async fn hand_over(self: &Arc<Self>, within: Duration) {
         let deadline = self.net.now() + within;
         loop {
@@ -103,7 +104,8 @@ impl Node {
                     epoch: Some(status.descriptor.epoch()),
                     body: Some(Body::TransferLeader(TransferLeader { to_replica_id: 0 })),
                 };
-                // Refused while nobody can take it: asked again until the deadline.
+                // Refused while no replica can take the leadership. The loop tries again until the
+                // deadline.
                 let _ = self.stores.operate(operation).await;
             }
             self.net.sleep(HAND_OVER_PAUSE).await;

@@ -1,19 +1,20 @@
 //! Lock queues of this node: requests that wait for a lock, in one queue for each key.
 //!
-//! A request that meets another transaction's lock may wait here instead of asking again and again.
-//! When the lock goes, one waiter has its turn, that of the oldest transaction: whoever lost its
-//! place to a time-out finds it again, and nobody starves, because later ones are younger. It asks
-//! the range again, and what comes of that decides who is next:
+//! A request that meets another transaction's lock may wait here instead of retrying in a loop.
+//! When the lock is released, one waiter gets its turn: that of the oldest transaction. So a
+//! request that lost its place to a time-out gets it back when it returns, and no transaction
+//! starves, because later ones are younger. The waiter proposes its command again, and the outcome
+//! decides who is next:
 //!
-//! - it holds the lock now: the others wait for its transaction from here on;
-//! - it was held up again: it goes back to its place;
-//! - anything else: the lock is free, and the next has its turn.
+//! - The waiter acquired the lock: the others now wait for its transaction.
+//! - The waiter met a lock again: it goes back to its place.
+//! - Anything else: the lock is free, and the next waiter gets its turn.
 //!
-//! What the queues know comes from the answers that passed through this node, so a lock may be gone
-//! without a word of it here (another node led, an answer got lost). Therefore the first of a queue
-//! asks again by itself now and then (`waiting.rs`).
+//! The queues learn of locks only from the answers that pass through this node. So a lock may be
+//! released without notice here, if another node led or an answer was lost. Therefore the first
+//! waiter of a queue retries by itself now and then (`waiting.rs`).
 //!
-//! Bound to no clock: whoever waits brings its own timer.
+//! Bound to no clock: every waiter brings its own timer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -22,11 +23,13 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use rangedb_proto::v1::{Deadlock, LockWait};
 
-/// Requests that wait on one node: some megabytes. Beyond, a lock is answered at once.
+/// Requests that wait on one node at most: some megabytes. Beyond that, a command that meets a lock
+/// is answered at once.
 const WAITERS_MAX: usize = 10_000;
 
-/// Locks that went lately, for requests that were told of one just before it did. More than can be
-/// answered between the two.
+/// Recently released locks that are remembered. A request may be answered with a lock just before
+/// the release, and enter the queue just after it. The bound is more than can be released in
+/// between.
 const RELEASED_MAX: usize = 4_096;
 
 /// Reason why a wait ended.
@@ -37,7 +40,7 @@ pub(super) enum Wake {
     Deadlock(Deadlock),
 }
 
-/// See the module's head.
+/// Requests that wait for locks, in one queue for each key.
 #[derive(Default)]
 pub(super) struct LockQueues(Mutex<Inner>);
 
@@ -46,16 +49,16 @@ struct Inner {
     queues: BTreeMap<Bytes, BTreeMap<Place, Waiter>>,
     waiters: usize,
     last_ticket: u64,
-    /// Key and holder, and the same in the order in which they went.
+    /// Key and holder of recently released locks; `released_in_order` has them in order of release.
     released: BTreeSet<(Bytes, u64)>,
     released_in_order: VecDeque<(Bytes, u64)>,
-    /// Waits that the cluster was told of and that are over.
+    /// Waits that were reported to the control plane and have ended.
     ended: Vec<LockWait>,
     waits_begun: u64,
     deadlocks: u64,
 }
 
-/// Oldest transaction first, then whoever came first.
+/// Place in a queue: the oldest transaction comes first, then the earliest request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Place {
     start_ts: u64,
@@ -64,20 +67,20 @@ struct Place {
 
 struct Waiter {
     holder_start_ts: u64,
-    /// The holder that the cluster was told this one waits for.
+    /// The holder that was last reported to the control plane for this wait.
     told: Option<u64>,
-    /// None: it was woken, and its request is on its way.
+    /// `None` if the waiter was woken and its request is in flight.
     wake: Option<oneshot::Sender<Wake>>,
 }
 
-/// A request's place in a queue. Dropping it leaves the queue.
+/// A request's place in a queue. Dropping it removes the request from the queue.
 pub(super) struct Waiting<'a> {
     queues: &'a LockQueues,
     key: Bytes,
     place: Place,
 }
 
-/// Figures since the process began, and of now.
+/// Current number of waiters, and counts since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockWaitCounts {
     pub waiting: u64,
@@ -86,7 +89,7 @@ pub struct LockWaitCounts {
 }
 
 impl LockQueues {
-    /// Takes a place in the key's queue; none if too many wait already.
+    /// Takes a place in the key's queue. `None` if too many requests wait already.
     pub fn enter(&self, key: &Bytes, start_ts: u64, holder_start_ts: u64) -> Option<Waiting<'_>> {
         let mut inner = self.lock();
         if inner.waiters >= WAITERS_MAX {
@@ -101,7 +104,7 @@ impl LockQueues {
         Some(Waiting { queues: self, key: key.clone(), place })
     }
 
-    /// The transaction has no lock on these keys any more.
+    /// Records that the transaction has no lock on these keys any more, and wakes the next waiters.
     pub fn released(&self, start_ts: u64, keys: &[Bytes]) {
         let mut inner = self.lock();
         for key in keys {
@@ -110,7 +113,8 @@ impl LockQueues {
         }
     }
 
-    /// The transaction has no locks any more in a span nobody has listed.
+    /// Wakes a waiter in each queue in which a request waits for the transaction. For commands that
+    /// removed its locks in a span without listing the keys.
     pub fn all_released(&self, start_ts: u64) {
         let mut inner = self.lock();
         let waits_for_it = |queue: &BTreeMap<Place, Waiter>| {
@@ -121,7 +125,7 @@ impl LockQueues {
         keys.iter().for_each(|key| inner.wake_first(key));
     }
 
-    /// The transaction has got the locks that others may wait for.
+    /// Records that the transaction holds the locks on these keys now: other waiters wait for it.
     pub fn taken(&self, start_ts: u64, keys: &[Bytes]) {
         let mut inner = self.lock();
         for key in keys {
@@ -131,8 +135,8 @@ impl LockQueues {
         }
     }
 
-    /// Waits that the cluster does not know as they are now: all of them if `all`. They count as told
-    /// from here on.
+    /// Takes the waits that the control plane does not know in their present form, or all waits if
+    /// `all`. They count as reported from here on.
     pub fn take_begun(&self, all: bool) -> Vec<LockWait> {
         let mut begun = Vec::new();
         for (key, queue) in &mut self.lock().queues {
@@ -151,18 +155,19 @@ impl LockQueues {
         begun
     }
 
-    /// Waits that the cluster was told of and that are over.
+    /// Takes the waits that were reported to the control plane and have ended.
     pub fn take_ended(&self) -> Vec<LockWait> {
         std::mem::take(&mut self.lock().ended)
     }
 
-    /// True if there is anything to tell, now or later.
+    /// True if there is nothing to report, now or later.
     pub fn is_idle(&self) -> bool {
         let inner = self.lock();
         inner.queues.is_empty() && inner.ended.is_empty()
     }
 
-    /// The wait that a deadlock begins with is over, if it still goes on as it was reported.
+    /// Ends the wait that the deadlock begins with, if its waiter still waits for the reported
+    /// holder.
     pub fn break_deadlock(&self, deadlock: Deadlock) {
         let Some(victim) = deadlock.cycle.first() else { return };
         let mut inner = self.lock();
@@ -214,8 +219,8 @@ impl Inner {
 }
 
 impl Waiting<'_> {
-    /// From here on a release wakes this request. Says whom it waits for; resolves at once if that
-    /// lock is known to be gone.
+    /// Registers the wait for a lock of this holder: from here on, its release wakes the request.
+    /// The receiver resolves at once if the lock is known to be released.
     pub fn until_woken(&self, holder_start_ts: u64) -> oneshot::Receiver<Wake> {
         let (wake, woken) = oneshot::channel();
         let mut inner = self.queues.lock();
@@ -256,7 +261,8 @@ impl Drop for Waiting<'_> {
             let (waiter_start_ts, key) = (self.place.start_ts, self.key.clone());
             inner.ended.push(LockWait { waiter_start_ts, holder_start_ts, key });
         }
-        // Its turn, if it had one, goes on to the next: who holds the lock now is not known here.
+        // If the waiter had its turn and did not get the lock, the next one gets the turn: this
+        // queue does not know who holds the lock now.
         if waiter.wake.is_none() && waiter.holder_start_ts != self.place.start_ts {
             inner.wake_first(&self.key);
         }
@@ -271,7 +277,7 @@ mod tests {
         Bytes::from_static(b"k")
     }
 
-    /// True if it was woken for its turn.
+    /// True if the waiter was woken for its turn.
     fn has_turn(woken: &mut oneshot::Receiver<Wake>) -> bool {
         woken.try_recv().expect("not dropped") == Some(Wake::Turn)
     }

@@ -1,14 +1,15 @@
-//! The oracle's time as this node knows it, and the confirmation of timestamps that others name.
+//! The oracle's time as this node knows it, and confirmation of timestamps that callers name.
 //!
 //! A timestamp is *passed* once every timestamp that the oracle hands out from then on is above it.
-//! This node knows that of each timestamp up to the newest that it has seen. What a client names is
-//! not believed: above the newest one seen, the oracle is asked. One call serves all that wait at that
-//! moment, so that a busy node asks once a round trip, however many commands it takes in.
+//! This node knows that of each timestamp up to the newest that it has seen. A timestamp above that
+//! is not believed: the node asks the oracle. One call serves all requests that wait at that
+//! moment. So a busy node makes one call for each round trip, however many commands it receives.
 //!
-//! A client's fresh timestamp is mostly above the newest one seen here, by as little as the two differ
-//! in age. A *near* timestamp is not above what the oracle's time should be by now: work on it begins
-//! at once, and what comes of it is told once the oracle has passed it. That costs no round trip before
-//! the work, and a lie costs others no more than a wait of [`NEAR_MS_MAX`].
+//! A client's fresh timestamp is mostly above the newest one seen here, by no more than the two
+//! differ in age. A *near* timestamp is at most [`NEAR_MS_MAX`] milliseconds above the oracle's
+//! expected present time. Work on it begins at once, and the results are returned once the oracle
+//! has passed it. That costs no round trip before the work, and a false timestamp costs others no
+//! more than a wait of that length.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,30 +22,31 @@ use rangedb_client::net::{BoxFuture, SharedNet};
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1;
 
-/// Between two looks at an oracle that is behind what was committed.
+/// Pause between two calls to an oracle that has not reached a committed timestamp.
 pub(super) const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
-/// A near timestamp is ahead of the oracle's expected time by this at most: about as long as a timestamp
-/// is on its way from the oracle. Whoever names one that is ahead makes the next commits of a range
-/// wait for so long.
+/// Lead of a near timestamp over the oracle's expected time at most, in milliseconds: about as long
+/// as a timestamp takes from the oracle to here. A client that names one so far ahead makes the
+/// next commits of a range wait for so long.
 pub(super) const NEAR_MS_MAX: u64 = 10;
 
-/// A look at the oracle is too long ago to go by after this: as long as heartbeats are apart, which
-/// bring one. The oracle's time may pass at half the speed of this node's, while the clocks catch up
-/// with it; what is taken for near is a quarter of a second ahead then, and waited for half a second.
+/// Age beyond which the last look at the oracle is no basis for its expected time: the interval of
+/// heartbeats, each of which brings a look. The oracle's time may pass at half the speed of this
+/// node's clock, while the clocks catch up with it. At this age a near timestamp is then a quarter
+/// of a second ahead, and the wait for it takes half a second.
 const EXPECTED_FOR: Duration = Duration::from_millis(500);
 
 type Call = Shared<BoxFuture<'static, Result<Timestamp, rangedb_client::Error>>>;
 
-/// See the module's head.
+/// The oracle's time as this node knows it.
 pub(super) struct OracleView {
     gateway: Client,
     net: SharedNet,
     /// The highest timestamp known to be passed.
     passed: AtomicU64,
-    /// The last look at the oracle's time, and when that was.
+    /// The last timestamp seen from the oracle, and the time at which it was seen.
     looked: Mutex<(Timestamp, Duration)>,
-    /// The call that is under way, for others to join.
+    /// The call in flight, which other requests may join.
     call: Mutex<Option<Call>>,
 }
 
@@ -54,7 +56,8 @@ impl OracleView {
         Arc::new(OracleView { gateway, net, passed, looked, call: Mutex::default() })
     }
 
-    /// The oracle itself said so: by a timestamp, or on this node.
+    /// Takes note of a timestamp that comes from the oracle, either directly or because it runs on
+    /// this node.
     pub fn saw(&self, timestamp: u64) {
         if timestamp > self.passed.fetch_max(timestamp, Ordering::Relaxed) {
             let now = self.net.now();
@@ -77,7 +80,7 @@ impl OracleView {
         at <= self.newest()
     }
 
-    /// True of a timestamp that the oracle has passed, or should have by now.
+    /// True if the oracle has passed the timestamp, or should have by now.
     pub fn is_near(&self, at: Timestamp) -> bool {
         if self.has_passed(at) {
             return true;
@@ -88,7 +91,7 @@ impl OracleView {
         age <= EXPECTED_FOR && at.millis() <= expected_ms + NEAR_MS_MAX
     }
 
-    /// Refuses a timestamp that the oracle has not passed: whoever named it did not get it there.
+    /// Refuses a timestamp that the oracle has not passed: the caller did not get it from there.
     pub async fn confirm(self: &Arc<Self>, at: Timestamp, named: &str) -> Result<(), v1::Error> {
         let newest = self.look(at).await?;
         if at <= newest {
@@ -98,7 +101,7 @@ impl OracleView {
         Err(v1::Error::invalid(named, message))
     }
 
-    /// Waits until the oracle has passed the timestamp, of a commit that is true already.
+    /// Waits until the oracle has passed the timestamp of a commit that has taken place.
     pub async fn wait_for(self: &Arc<Self>, at: Timestamp) -> Result<(), v1::Error> {
         while self.look(at).await? < at {
             self.net.sleep(ORACLE_BEHIND_WAIT).await;
@@ -106,8 +109,8 @@ impl OracleView {
         Ok(())
     }
 
-    /// The newest timestamp known: at or above `enough`, or else one that the oracle handed out after
-    /// this was asked.
+    /// Returns the newest known timestamp. It is at or above `enough`, or the oracle handed it out
+    /// after this call began.
     pub async fn look(self: &Arc<Self>, enough: Timestamp) -> Result<Timestamp, v1::Error> {
         if self.has_passed(enough) {
             return Ok(self.newest());
@@ -120,11 +123,12 @@ impl OracleView {
         if is_new {
             return Ok(first?);
         }
-        // The first one may have begun too early. Whatever is under way now began after it ended.
+        // The first call may have begun too early. The one in flight now began after the first had
+        // ended.
         Ok(self.call().0.await?)
     }
 
-    /// The call that is under way, or a new one.
+    /// Returns the call in flight or a new one, and true if it is new.
     fn call(self: &Arc<Self>) -> (Call, bool) {
         let mut slot = self.call.lock().expect("no panic holds it");
         if let Some(call) = &*slot {

@@ -1,5 +1,5 @@
-//! Replicas of this node that stand still: told to people and to the control plane, and set going again
-//! by an operator's word that the control plane passes on.
+//! Quarantined replicas of this node: reported in the log and to the control plane. A replica goes
+//! on after an operator has decided to skip its entry. The control plane passes the decision on.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,15 +11,16 @@ use rangedb_raftstore::QuarantineCause;
 
 use super::Node;
 
-/// Replicas that one heartbeat tells of at most.
+/// Replicas that one heartbeat reports at most.
 const TOLD_MAX: usize = 1000;
 
-/// Ranges and entries of which people were told.
+/// Ranges and entries of quarantined replicas that were already logged.
 #[derive(Default)]
 pub(super) struct Told(Mutex<BTreeSet<(u64, u64)>>);
 
 impl Told {
-    /// Those that nobody was told of yet. What is no longer there is forgotten.
+    /// Returns the replicas that were not logged yet, and forgets those that are no longer
+    /// quarantined.
     fn news<'a>(&self, standing: &'a [QuarantinedReplica]) -> Vec<&'a QuarantinedReplica> {
         let place = |replica: &QuarantinedReplica| (replica.range_id, replica.index);
         let mut told = self.0.lock().expect("no panic holds it");
@@ -29,7 +30,7 @@ impl Told {
 }
 
 impl Node {
-    /// Replicas that stand still. The log hears of each once.
+    /// Quarantined replicas of this node. Logs each of them once.
     pub(super) fn quarantined(&self) -> Vec<QuarantinedReplica> {
         let standing = self.board.ranges().into_iter().filter_map(|status| {
             let quarantine = status.quarantine?;
@@ -54,7 +55,7 @@ impl Node {
         standing
     }
 
-    /// Passes on to the stores which entries have no effect.
+    /// Tells the stores to skip these entries.
     pub(super) fn skip_entries(self: &Arc<Self>, entries: Vec<SkippedEntry>) {
         for SkippedEntry { range_id, index, reason, actor, .. } in entries {
             let node = self.clone();
@@ -67,7 +68,8 @@ impl Node {
                         actor,
                         "an entry was left without effect, and the replica goes on"
                     ),
-                    // It may have gone on meanwhile; if not, the next heartbeat tells of it again.
+                    // The replica may have gone on meanwhile. If not, the next heartbeat's reply
+                    // names the entry again.
                     Err(error) => {
                         tracing::info!(range_id, index, %error, "an entry is not skipped")
                     }

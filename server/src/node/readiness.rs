@@ -1,27 +1,29 @@
-//! Readiness of a node, as far as the control plane's answers to its heartbeats tell: the node is part
-//! of the cluster's work, and holds the replicas that it should.
+//! Readiness of a node, as far as the control plane's replies to its heartbeats show: the node
+//! takes part in the cluster, and holds the replicas that it should.
 
 use std::time::Duration;
 
-/// The control plane answers every half second. Silence for several elections means that it has no
-/// quorum, or that this node is cut off from it.
+/// Time without an answer of the control plane beyond which the node is not ready. It answers every
+/// half second. Silence for several elections means that it has no quorum, or that this node is cut
+/// off from it.
 const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 
 /// Ranges that are named in a reason at most.
 const RANGES_NAMED_MAX: usize = 8;
 
-/// The control plane's last answer.
+/// The control plane's last answer, and the node's readiness by it.
 #[derive(Default)]
 pub(super) struct Readiness {
     answered_at: Option<Duration>,
     /// Ranges that the node is a voter of and has no replica of.
     missing: Vec<u64>,
-    /// Ranges that need a voter which this node could be.
+    /// Ranges that lack a voter, which this node could become.
     awaited: Vec<u64>,
-    /// Nothing was missing or awaited once. From then on a range that lost a voter elsewhere is
-    /// repaired without making this node unready: all nodes that could take part would be.
+    /// True once nothing was missing or awaited. From then on, the repair of a range that lost a
+    /// voter elsewhere does not make this node unready: otherwise all nodes that could take part
+    /// would be.
     was_whole: bool,
-    /// The node's word about itself.
+    /// Set by the node itself: it is stopping or cannot write.
     pub unfit_to_lead: bool,
 }
 

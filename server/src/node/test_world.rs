@@ -1,5 +1,4 @@
-//! A node that knows nothing but what an oracle tells it, for tests of what it does before and behind
-//! its stores.
+//! A node that has only an oracle to ask, for tests of its work before and after its stores.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,15 +18,16 @@ use crate::handle::{EventSink, StoreHandle};
 
 pub const NOW_MS: u64 = 1_000_000;
 
-/// An oracle, and its clock: it goes on while somebody sleeps.
+/// A fake oracle, which is also the node's network, store and clock. Its time advances while a task
+/// sleeps.
 pub struct Oracle {
     pub last: Mutex<Timestamp>,
     pub asked: Mutex<u32>,
-    /// A monotonic clock; it stands still.
+    /// Reading of the monotonic clock, which advances only if a test sets it.
     pub now: Mutex<Duration>,
-    /// Begun in the background, and not looked at yet.
+    /// Tasks that were spawned and not polled yet.
     tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
-    /// What the node asked its store, and nobody answered yet.
+    /// Events sent to the store and not answered yet.
     pub events: Mutex<Vec<Event>>,
 }
 
@@ -50,7 +50,8 @@ impl Net for Oracle {
         Box::pin(async move { Ok(response::Body::Timestamps(reply)) })
     }
 
-    /// Naps end at once; all else takes longer than a test.
+    /// Sleeps up to `ORACLE_BEHIND_WAIT` end at once, and the oracle's time advances by as much.
+    /// Longer ones never end.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         if duration > ORACLE_BEHIND_WAIT {
             return Box::pin(std::future::pending());
@@ -73,7 +74,7 @@ impl Net for Oracle {
     }
 }
 
-/// Heavy reads are evaluated at once.
+/// Evaluates heavy reads at once.
 struct AtOnce;
 
 impl HeavyReads for AtOnce {
@@ -84,8 +85,8 @@ impl HeavyReads for AtOnce {
 }
 
 impl Oracle {
-    /// Nothing here takes time, so that each task goes as far as it ever will when it is first looked
-    /// at.
+    /// Runs the future and the spawned tasks to the end. Nothing here takes time, so each task goes
+    /// as far as it ever will at its first poll.
     pub fn finish<T>(&self, asked: impl Future<Output = T>) -> T {
         let mut asked = pin!(asked);
         loop {

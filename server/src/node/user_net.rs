@@ -1,11 +1,12 @@
-//! The way of the node's client when it works for users: what it asks of ranges says so.
+//! Network of the gateway's client, which works for users: its requests to ranges are marked as
+//! theirs.
 
 use std::time::Duration;
 
 use rangedb_client::net::{BoxFuture, CallError, Net, SharedNet};
 use rangedb_proto::v1::{Request, request, response};
 
-/// Everything else is that of the node's own net.
+/// Wraps requests to ranges in `ForUser`. Everything else goes to the node's own network as it is.
 pub(super) struct UserNet(pub SharedNet);
 
 impl Net for UserNet {

@@ -1,16 +1,17 @@
-//! Commands that may wait for another transaction's lock, and telling the cluster who waits for whom.
+//! Lock waits: commands that wait for another transaction's lock, and reports of these waits to the
+//! control plane.
 //!
-//! A command that asks for it (`lock_wait_ms`) is not answered with a lock at once: it enters the
-//! key's queue (`lock_queue.rs`) and is proposed again when it is its turn. Whether the holder is
-//! still alive is not looked at here. The coordinator does that when its wait is over.
+//! A command with `lock_wait_ms` is not answered with a lock at once. It enters the key's queue
+//! (`lock_queue.rs`) and is proposed again when it is its turn. This node does not check whether
+//! the holder's client is still alive. The coordinator does so when its wait is over.
 //!
 //! # Deadlocks
 //!
-//! Waits may close a cycle over several nodes, so the control plane looks for them
-//! (`control/deadlocks.rs`). Each node tells it the waits that began and ended, a moment after they
-//! did: most are over by then. A wait that closes a cycle ends with `Deadlock`, and the transaction
-//! that is told so rolls back and lets the others go on. While the control plane cannot be reached,
-//! a deadlock ends by the time-outs of those who wait.
+//! Waits may close a cycle over several nodes, so the control plane looks for cycles
+//! (`control/deadlocks.rs`). Each node reports the waits that began and ended, a moment later: most
+//! waits are over by then. A wait that closes a cycle ends with `Deadlock`. The transaction that
+//! gets this error rolls back and lets the others go on. While the control plane cannot be reached,
+//! a deadlock ends by the time-outs of the waiters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,14 +29,14 @@ use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
 use super::{Caller, Node};
 use crate::memory::Taken;
 
-/// Interval at which the first of a queue asks the range again without having been woken.
+/// Interval at which the first waiter of a queue proposes again without having been woken.
 const ASK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 
-/// A wait is reported when it lasts longer than about this.
+/// Interval of reports: a wait is reported if it lasts longer than about this.
 const TELL_EVERY: Duration = Duration::from_millis(20);
 
-/// Every so many reports all waits are told again: a control plane may be new, and forgets what is
-/// not told again.
+/// Number of reports after which all waits are reported again. A new control plane starts without
+/// any, and forgets waits that are not reported again.
 const TELL_ALL_EVERY: u64 = 50;
 
 /// Time for one report.
@@ -60,13 +61,14 @@ impl Node {
             let reply = answer?;
             self.note_locks(&body, &reply);
             let Some(command_reply::Body::Locked(lock)) = &reply.body else { return Ok(reply) };
-            // Its client seems to be dead: whoever waits has to find out.
+            // The holder's client seems to be dead: the waiter has to find out.
             let is_expired = lock.alive_until_ms < Timestamp(self.newest_timestamp()).millis();
             if is_expired || self.net.now() >= until {
                 return Ok(reply);
             }
             if waiting.is_none() || awaited != lock.key {
-                // Given up before the next is taken: a request stands in one queue.
+                // The old place is given up before the next is taken: a request waits in one queue
+                // at a time.
                 drop(waiting.take());
                 awaited = lock.key.clone();
                 waiting = self.lock_queues.enter(&lock.key, start_ts, lock.start_ts);
@@ -81,7 +83,7 @@ impl Node {
                 }
                 Some(Wake::Turn) => {}
             }
-            // What the holder wrote is newer than what the waiter knew when it asked.
+            // The holder may have written a version that is newer than the waiter's for_update_ts.
             if let command::Body::AcquireLocks(acquire) = &mut body {
                 let fresh = self.own_client.timestamp().await.map_err(v1::Error::from)?;
                 self.saw(fresh.0);
@@ -90,7 +92,7 @@ impl Node {
         }
     }
 
-    /// None: the time is up.
+    /// Waits for the request's turn or for a deadlock. `None` if the time is up.
     async fn wait_for_turn(
         &self,
         place: &Waiting<'_>,
@@ -114,7 +116,8 @@ impl Node {
         }
     }
 
-    /// What a command's answer says about who holds which lock.
+    /// Updates the lock queues from a command's reply, which shows locks that were taken or
+    /// released.
     pub(super) fn note_locks(&self, body: &command::Body, reply: &CommandReply) {
         use command::Body as Asked;
         use command_reply::Body as Told;
@@ -150,7 +153,7 @@ impl Node {
         self.lock_queues.counts()
     }
 
-    /// Begins to tell the control plane who waits here, unless somebody does already.
+    /// Starts to report waits to the control plane, unless a task does so already.
     fn tell_of_waits(self: &Arc<Self>) {
         if self.telling_of_waits.swap(true, Ordering::AcqRel) {
             return;
@@ -164,7 +167,8 @@ impl Node {
                 node.tell_once(report.is_multiple_of(TELL_ALL_EVERY)).await;
                 if node.lock_queues.is_idle() {
                     node.telling_of_waits.store(false, Ordering::Release);
-                    // One that entered between the two found somebody telling still.
+                    // A request that entered between these two steps has started no task of its
+                    // own.
                     if node.lock_queues.is_idle()
                         || node.telling_of_waits.swap(true, Ordering::AcqRel)
                     {
@@ -182,7 +186,8 @@ impl Node {
             return;
         }
         let waits = LockWaits { node_id: self.descriptor.node_id, begun, ended };
-        // If it gets lost, what began is told again with all others, and what ended is forgotten.
+        // If the report is lost, new waits are reported again with all others, and the control
+        // plane forgets the ended ones.
         let answer = self.to_control(request::Body::LockWaits(waits), TELL_TIMEOUT).await;
         if let Ok(response::Body::LockWaits(reply)) = answer {
             reply.deadlocks.into_iter().for_each(|deadlock| queues.break_deadlock(deadlock));
@@ -194,12 +199,13 @@ fn written_key(operation: &Operation) -> Option<Bytes> {
     match &operation.body {
         Some(operation::Body::Put(put)) => Some(put.key.clone()),
         Some(operation::Body::Delete(delete)) => Some(delete.key.clone()),
-        // Not in a prewrite.
+        // Does not occur in a prewrite.
         Some(operation::Body::DeleteRange(_)) | None => None,
     }
 }
 
-/// Of the transaction that a command is of, or asks about.
+/// The start_ts of the transaction that the command belongs to or asks about. 0 for garbage
+/// collection.
 fn start_ts_of(body: &command::Body) -> u64 {
     use command::Body;
     match body {

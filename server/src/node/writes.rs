@@ -1,4 +1,4 @@
-//! Commands addressed to a range: checked here, decided by the range's log.
+//! Commands addressed to a range: this node checks them, and the range's log decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Node {
         committed(reply).map(|committed| WriteReply { committed: Some(committed) })
     }
 
-    /// One range's part of a transaction; what the range answers is for the coordinator to judge.
+    /// Runs one range's part of a transaction. The coordinator judges the range's reply.
     pub(super) async fn transaction_command(
         self: &Arc<Self>,
         caller: &Caller,
@@ -63,11 +63,12 @@ impl Node {
         let range = range_ref(range)?;
         let command = self.check_spans(caller, range, command).await?;
         if reply_bytes > 0 {
-            // What an earlier attempt left is given back first.
+            // Bytes of an earlier attempt are given back first.
             *room = None;
             *room = Some(caller.room(reply_bytes, &*self.net).await?);
         }
-        // The range decides while the oracle is asked. A refusal to propose waits for nobody.
+        // The proposal and the wait for the oracle run concurrently. If the proposal is refused,
+        // the request does not wait for the oracle.
         let proposing = self.stores.propose(range, &command).map_err(v1::Error::from);
         let passing = self.until_passed(named).map(Ok);
         let (reply, passed) = future::try_join(proposing, passing).await?;
@@ -76,8 +77,9 @@ impl Node {
         if let Some(room) = room {
             room.shrink_to(reply.encoded_len() as u64);
         }
-        // Told only once the oracle is above it: a transaction that begins after this answer would
-        // miss a commit that a client knows of already. The oracle's clock gets there in a millisecond.
+        // The reply is returned only once the oracle is above its commits. Otherwise a transaction
+        // that begins after this answer would miss a commit that a client already knows. The
+        // oracle's clock gets there in a millisecond.
         let passed = match passed {
             Ok(()) => self.until_passed(newest_told(&reply)).await,
             Err(error) => Err(error),
@@ -94,7 +96,7 @@ impl Node {
 }
 
 impl Node {
-    /// Refuses a command whose spans hold more than one command may walk over.
+    /// Refuses a command whose spans hold more records than one command may walk over.
     async fn check_spans(
         &self,
         caller: &Caller,
@@ -113,14 +115,15 @@ impl Node {
     }
 }
 
-/// Bytes of keys and values that the command may be answered with; 0: no more than it brought itself.
+/// Bytes of keys and values in the command's reply at most. 0 if they are no more than the command
+/// brought itself.
 fn reply_bytes_max(body: &command::Body) -> usize {
     use command::Body;
     let values = |count: usize| PREVIOUS_BYTES_MAX.min(count.saturating_mul(VALUE_BYTES_MAX));
     match body {
         Body::CommitOneRange(commit) => {
             let previous = if commit.return_previous { commit.operations.len() } else { 0 };
-            // Of the condition that fails.
+            // The value that a failed condition met.
             let actual = commit.conditions.len().min(1);
             values(previous.max(actual))
         }
@@ -136,12 +139,13 @@ fn reply_bytes_max(body: &command::Body) -> usize {
     }
 }
 
-/// The newest commit that the reply lets its reader know of; 0 if it tells of none.
+/// The newest commit that the reply reveals, or 0 if it reveals none.
 fn newest_told(reply: &CommandReply) -> Timestamp {
     use command_reply::Body;
     Timestamp(match &reply.body {
         Some(Body::Committed(committed)) => committed.commit_ts,
-        // Such a transaction may be acknowledged as soon as this is answered.
+        // A transaction with asynchronous commit may be acknowledged as soon as this reply is
+        // returned.
         Some(Body::Prewritten(prewritten)) if prewritten.async_commit => prewritten.min_commit_ts,
         Some(Body::ConditionFailed(failed)) => failed.newest_ts,
         Some(Body::WriteConflict(conflict)) => conflict.winner_commit_ts,
@@ -150,12 +154,12 @@ fn newest_told(reply: &CommandReply) -> Timestamp {
             acquired.current.iter().map(|kv| kv.mod_ts).max().unwrap_or_default()
         }
         Some(
-            // What stands there may never be committed.
+            // The locks in these replies may never be committed.
             Body::Prewritten(_)
             | Body::Locked(_)
             | Body::CommitTooLow(_)
             | Body::Aborted(_)
-            // They tell of no commit.
+            // These replies reveal no commit.
             | Body::Resolved(_)
             | Body::GarbageCollected(_)
             | Body::TooOld(_)
@@ -168,7 +172,7 @@ fn newest_told(reply: &CommandReply) -> Timestamp {
     })
 }
 
-/// True if the command changed nothing, whatever its kind.
+/// True if the reply shows that the command changed nothing, whatever its kind.
 fn is_refusal(reply: &CommandReply) -> bool {
     use command_reply::Body;
     match &reply.body {
@@ -196,8 +200,8 @@ fn is_refusal(reply: &CommandReply) -> bool {
     }
 }
 
-/// Time for which a request may wait for a lock. Time is left for asking the range once more: cut off
-/// in the middle of that, it would have an outcome that nobody knows.
+/// Time for which a request may wait for a lock. The rest is left for one more proposal: if the
+/// request were cut off in the middle of that, its outcome would be undetermined.
 fn wait_within(lock_wait_ms: u32, timeout: Duration) -> Duration {
     Duration::from_millis(lock_wait_ms.into()).min(timeout / 2)
 }

@@ -1,12 +1,12 @@
-//! Taking connections in, within what the process may have open.
+//! Admission of connections, within the limit of open files.
 //!
-//! Connections get a share of the files that the process may have open ([`ConnectionLimit`]): beyond it
-//! a new one is closed at once, so that whoever opens many finds an end before the engines do, which
-//! cannot do without files. Clients, other nodes and status pages have a share each: a storm of
-//! clients may neither cut the node off from its cluster nor make it look dead. Every connection
-//! has to show that it speaks ([`IdleTimeout`]): one that is opened and says nothing gives its place
-//! back. Where accepting itself fails, it is tried again after a pause, never in a loop that takes
-//! a core.
+//! [`ConnectionLimit`] gives clients, other nodes and status pages a share each of the files that
+//! the process may have open. A connection beyond its share is closed at once. So clients that open
+//! many connections reach a limit before the engines do, which cannot work without files. The
+//! shares are separate: a flood of clients neither cuts the node off from its cluster nor makes it
+//! look dead. [`IdleTimeout`] closes a connection on which nothing arrives and frees its place.
+//! After an error of `accept` itself the listener pauses before it tries again, so that it never
+//! loops on a full core.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,40 +23,41 @@ use tonic::transport::server::Connected;
 
 use crate::shell::logging::Seldom;
 
-/// Of the files that the process may have open: RocksDB gets a half (`engines.rs`), and the logs and
-/// the way to other nodes what is left.
+/// Parts of the files that the process may have open, as divisors. RocksDB gets a half
+/// (`engines.rs`). The logs and the connections to other nodes get the rest.
 const CLIENTS_SHARE: u64 = 4;
 const NODES_SHARE: u64 = 16;
 const STATUS_SHARE: u64 = 32;
 
-/// More could not be served anyway.
+/// Maximum number of connections of one kind. A node could not serve more anyway.
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
-/// Before accepting is tried again after an error that will not go away by itself.
+/// Pause before `accept` is tried again after an error that will not go away by itself.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// What an HTTP/2 connection begins with.
+/// Length of the preface with which an HTTP/2 connection begins.
 const HTTP2_PREFACE_BYTES: usize = 24;
 
-/// For the preface, which a client sends without being asked: some round trips of a slow way. What
-/// comes later is watched over by pings.
+/// Time within which a client must send the preface: some round trips of a slow network. A client
+/// sends the preface without being asked. After it, pings detect a silent connection.
 const PREFACE_MAX: Duration = Duration::from_secs(5);
 
-/// Between two requests on a connection for status pages. Who asks less often connects again.
+/// Maximum time between two requests on a connection for status pages. A client that asks less
+/// often connects again.
 const STATUS_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The places that all connections of one kind share.
+/// Limit on the open connections of one kind.
 pub(crate) struct ConnectionLimit {
-    /// Who comes through it, for people.
+    /// Kind of clients, as log lines name it.
     from: &'static str,
     places: Arc<Semaphore>,
     places_max: usize,
-    /// Lines about connections beyond the limit.
+    /// Rate limit of the log lines about connections beyond the limit.
     full: Seldom,
 }
 
 impl ConnectionLimit {
-    /// These are for a process that may have so many files open.
+    /// Returns the limit for clients of a process that may have `open_files_max` files open.
     pub fn of_clients(open_files_max: u64) -> ConnectionLimit {
         ConnectionLimit::new("clients", open_files_max / CLIENTS_SHARE)
     }
@@ -92,11 +93,12 @@ impl ConnectionLimit {
     }
 }
 
-/// Time for which a connection may say nothing.
+/// Time for which a connection may stay silent.
 #[derive(Clone, Copy)]
 pub(crate) struct IdleTimeout {
     silence_max: Duration,
-    /// Once so many bytes have come, silence is watched over elsewhere; none: it never is.
+    /// Bytes after which the timeout ends, because pings detect silence from then on. `None`: the
+    /// timeout never ends.
     preface_bytes: Option<usize>,
 }
 
@@ -107,12 +109,12 @@ impl IdleTimeout {
         IdleTimeout { silence_max: STATUS_IDLE_MAX, preface_bytes: None };
 }
 
-/// A socket that connections are taken from.
+/// Listener that accepts connections within a [`ConnectionLimit`].
 pub(crate) struct LimitedListener {
     listener: TcpListener,
     limit: ConnectionLimit,
     idle_timeout: IdleTimeout,
-    /// Lines about failures to accept.
+    /// Rate limit of the log lines about failures to accept.
     failed: Seldom,
 }
 
@@ -125,15 +127,15 @@ impl LimitedListener {
         LimitedListener { listener, limit, idle_timeout, failed: Seldom::default() }
     }
 
-    /// The next connection that there is a place for.
+    /// Waits for the next connection that the limit admits.
     pub async fn next(&self) -> (Connection, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
-                    // Dropped, it is closed.
+                    // Dropping the stream closes the connection.
                     let Some(place) = self.limit.enter() else { continue };
                     if let Err(error) = stream.set_nodelay(true) {
-                        // Gone already, then.
+                        // The other side has closed the connection already.
                         tracing::debug!(%from, "a connection without a future: {error}");
                     }
                     return (Connection::new(stream, place, self.idle_timeout), from);
@@ -165,17 +167,18 @@ impl axum::serve::Listener for LimitedListener {
     }
 }
 
-/// True if it went away before it was accepted; the next one may be well.
+/// True if the error concerns one connection, which ended before it was accepted. The next one may
+/// work.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection in its place.
+/// Accepted connection, which holds a place of the limit.
 pub(crate) struct Connection {
     stream: TcpStream,
     idle_timeout: IdleTimeout,
-    /// While silence is watched over here.
+    /// Timer of the idle timeout. `None` once pings detect silence.
     silence: Option<Pin<Box<Sleep>>>,
     heard_bytes: usize,
     _place: OwnedSemaphorePermit,

@@ -1,7 +1,8 @@
-//! The thread of an applier: committed entries in, rounds, answers and events out.
+//! Thread of an applier: it takes in committed entries, applies them in rounds, and hands out
+//! replies and events.
 //!
-//! It evaluates commands and writes the state, so it may be as slow as those are; the store's thread
-//! beside it never waits for it. An error of the engine or a panic ends the process (`end.rs`).
+//! The thread evaluates commands and writes the state, so it may be as slow as both. The store's
+//! thread never waits for it. An error of the engine or a panic ends the process (`end.rs`).
 
 use std::thread::JoinHandle;
 
@@ -14,7 +15,8 @@ use crate::shell::flusher::Flusher;
 use crate::shell::mailbox::Mailbox;
 use crate::shell::niceness;
 
-/// Tasks taken in between two rounds at most, so that rounds of what is there go on.
+/// Maximum number of tasks taken in between two rounds, so that arriving tasks do not hold up the
+/// rounds.
 const TASKS_AHEAD_MAX: usize = 1024;
 
 enum Mail {
@@ -23,12 +25,12 @@ enum Mail {
     Stop,
 }
 
-/// The way to the thread. Cheap to clone. The queue needs no bound of its own: replicas bound what
-/// they have committed and not seen applied.
+/// Sending end of the thread's queue. Cheap to clone. The queue needs no bound of its own: replicas
+/// bound the entries that are committed and not yet applied.
 #[derive(Clone)]
 pub(crate) struct ApplyQueue(Sender<Mail>);
 
-/// The thread's end of the queue.
+/// Receiving end of the thread's queue.
 pub(crate) struct ApplyInbox(Receiver<Mail>);
 
 pub(crate) fn new() -> (ApplyQueue, ApplyInbox) {
@@ -42,18 +44,18 @@ impl ApplyQueue {
         assert!(sent.is_ok(), "the applier ended before its store");
     }
 
-    /// An applier that is stopping has no use for it.
+    /// Tells the applier that a flush has finished. An applier that has stopped needs no notice.
     pub fn flushed(&self, flush: u64) {
         let _ = self.0.send(Mail::Flushed(flush));
     }
 
-    /// Asks the thread to end once it has carried out what came before.
+    /// Asks the thread to end after the tasks that were sent before.
     pub fn stop(&self) {
         let _ = self.0.send(Mail::Stop);
     }
 }
 
-/// An applier and those it talks to.
+/// Applier, with the parts of the node that it talks to.
 pub(crate) struct ApplyWorker {
     shard: usize,
     applier: Applier,
@@ -91,11 +93,12 @@ impl ApplyWorker {
         }
     }
 
-    /// Takes in what has come, waiting for it if there is nothing to do. False if the thread is to end.
+    /// Takes in the waiting mail, and waits for mail if the applier has no work. False if the
+    /// thread is to end.
     fn take_mail(&mut self, stopping: bool) -> bool {
         let mut next = match self.applier.has_work() || stopping {
             true => self.inbox.0.try_recv().ok(),
-            // Without senders nothing can come any more.
+            // Without senders no more mail can come.
             false => Some(self.inbox.0.recv().unwrap_or(Mail::Stop)),
         };
         for ahead in 0.. {
@@ -120,7 +123,7 @@ impl ApplyWorker {
         for effect in effects {
             match effect {
                 ApplyEffect::Reply { request, result } => self.stores.reply(request, result),
-                // A store that has ended has no use for it: the next start replays the log.
+                // A store that has ended does not need the event: the next start replays the log.
                 ApplyEffect::Event(event) => drop(self.store.send(event)),
                 ApplyEffect::Flush { flush } => self.flusher.flush_for_applier(self.shard, flush),
             }

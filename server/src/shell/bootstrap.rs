@@ -1,21 +1,22 @@
-//! Bootstrap of a data directory without an identity: it becomes part of one cluster, and never of a
-//! second one.
+//! Bootstrap of a data directory without an identity: the directory becomes part of one cluster,
+//! and never of a second one.
 //!
-//! A node first asks everyone it was told of. If one of them belongs to a cluster, this node does
-//! too: as the founding node that it was chosen to be, or by asking to join. Otherwise the peers
-//! agree on one [`Formation`] by single-decree Paxos (Lamport, "Paxos Made Simple"): `acceptor.rs`
-//! holds the rules of voting, `proposal.rs` those of proposing, both without any IO.
+//! A node first asks all nodes that its command line names. If one of them belongs to a cluster,
+//! this node becomes part of it: as the founding node that the formation names, or by asking to
+//! join. Otherwise the peers agree on one [`Formation`] by single-decree Paxos (Lamport, "Paxos
+//! Made Simple"). `acceptor.rs` holds the rules of voting and `proposal.rs` those of proposing,
+//! both without any IO.
 //!
 //! Invariants:
-//! - One vote per data directory: a vote is in the IDENTITY file before it is answered, and counts
-//!   once, under whatever names the directory is reached.
-//! - A quorum is a majority of `--peers`, never of those that happen to answer.
+//! - One vote per data directory. A vote is in the IDENTITY file before the node answers, and it
+//!   counts once, under whatever names the directory is reached.
+//! - A quorum is a majority of `--peers`, never of the nodes that happen to answer.
 //! - A proposer that learns of an accepted formation proposes that one and no other.
 //! - The founding ranges are durable before the identity says that the node is a member.
 //!
-//! Who may start to propose is a matter of `--cluster-init`; finishing what somebody else started is
-//! always safe, so every peer does it. A wiped directory has a new id and no vote to give again; it
-//! finds its cluster by asking, and joins as a new node.
+//! Only a node with `--cluster-init` may start a proposal. Every peer may finish the proposal of
+//! another node, which is always safe. A wiped directory has a new id, so it cannot repeat a vote
+//! of the old one. It finds its cluster by asking, and joins as a new node.
 
 mod acceptor;
 mod form;
@@ -33,7 +34,7 @@ use tokio::sync::Notify;
 use crate::node::AddressBook;
 use crate::shell::identity::{DataDir, IdentityError, Membership};
 
-/// Replicas that a range has where the cluster is large enough, until an operator says otherwise.
+/// Replicas of a range where the cluster is large enough, until an operator changes the setting.
 const REPLICATION_FACTOR: u32 = 3;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,21 +61,21 @@ pub enum BootstrapError {
     Storage(#[from] rangedb_storage::Error),
 }
 
-/// What the node was told on its command line.
+/// Options of the command line that decide how the node becomes part of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Intent {
     pub peers: Vec<String>,
     pub join: Vec<String>,
     pub cluster_init: bool,
-    /// Of a cluster that this node proposes.
+    /// Split keys of a cluster that this node proposes.
     pub split_keys: Vec<String>,
 }
 
-/// Makes the founding replicas of a node in the engines, durably; may be called again.
+/// Function that makes the founding replicas of a node in the engines, durably. Idempotent.
 pub type Found = Box<dyn Fn(&Formation, u64) -> rangedb_storage::Result<()> + Send + Sync>;
 
-/// The node's part in forming its cluster: answers others from the first moment on, and leads this
-/// node into a cluster.
+/// Bootstrap of this node: it answers other nodes from the first moment on, and leads this node
+/// into a cluster.
 pub struct Bootstrap {
     data: Arc<DataDir>,
     /// Addresses and version of this node, without an id.
@@ -82,10 +83,10 @@ pub struct Bootstrap {
     intent: Intent,
     net: SharedNet,
     found: Found,
-    /// A decision that somebody told, for the loop to pick up.
+    /// Decided formation that another node sent, for the loop to pick up.
     told: Mutex<Option<Formation>>,
     wake: Notify,
-    /// What is being waited for, for people.
+    /// Text for people that names the event the node waits for.
     progress: Mutex<String>,
 }
 
@@ -134,7 +135,8 @@ impl Bootstrap {
         Ok(acceptor::reply(&self.data.identity(), &self.node, granted))
     }
 
-    /// What is being waited for, while the node is not yet part of a cluster.
+    /// Returns the text that names the event the node waits for, while it is not yet part of a
+    /// cluster.
     pub fn progress(&self) -> String {
         self.progress.lock().expect("no panic holds it").clone()
     }
@@ -163,7 +165,7 @@ impl Bootstrap {
         self.form_or_join().await
     }
 
-    /// Everyone to ask, this node aside.
+    /// Returns the addresses of all nodes to ask, except this node's own.
     fn others(&self) -> Vec<String> {
         let listed = self.intent.peers.iter().chain(&self.intent.join);
         let mut others: Vec<String> = Vec::new();
@@ -175,9 +177,9 @@ impl Bootstrap {
         others
     }
 
-    /// Asks whoever the command line names, and keeps where members of the cluster are now. Refuses
-    /// a cluster that is another one: a directory that was moved to, or pointed at, it would do harm
-    /// there.
+    /// Asks the nodes that the command line names, and stores the current addresses of the
+    /// cluster's members. Refuses to start if no member answers and a node of another cluster does:
+    /// a directory that was moved to another cluster would do harm there.
     async fn look_around(self: &Arc<Self>, own: Membership) -> Result<(), BootstrapError> {
         let replies = peers::probe_all(&self.others()).await;
         let members = peers::members(own, &replies);
@@ -206,7 +208,8 @@ impl Bootstrap {
         .await
     }
 
-    /// Makes this directory the founding node that the formation names; false if it names none.
+    /// Makes this directory the founding node that the formation names. `None` if it does not name
+    /// this directory.
     async fn become_founding_node(
         self: &Arc<Self>,
         formation: &Formation,
@@ -234,7 +237,7 @@ fn is_other(own: Membership, reply: &BootstrapReply) -> bool {
     reply.cluster_id != 0 && reply.cluster_id != own.cluster_id
 }
 
-/// Runs what syncs files apart from the tasks that answer.
+/// Runs work that syncs files, apart from the tasks that answer.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BootstrapError> + Send + 'static,
 ) -> Result<T, BootstrapError> {

@@ -8,8 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::node::WallClock;
 
-/// Microseconds since the process first asked, on a clock that nobody sets and that goes on while
-/// the machine sleeps: a leader that slept must find its leases expired.
+/// Returns the microseconds since the first call. Nobody sets this clock, and it goes on while the
+/// machine sleeps: a leader that slept must find its leases expired.
 pub(crate) fn monotonic() -> Monotonic {
     static START: OnceLock<u64> = OnceLock::new();
     let now = clock_gettime(ClockId::Boottime);
@@ -22,7 +22,7 @@ pub(crate) struct SystemClock;
 
 impl WallClock for SystemClock {
     fn unix_millis(&self) -> u64 {
-        // Before 1970 counts as 1970: the oracle goes on from its stored bound either way.
+        // A time before 1970 counts as 1970: the oracle goes on from its stored bound either way.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
     }

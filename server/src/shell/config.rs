@@ -1,9 +1,9 @@
 //! Configuration of a server: command line over environment (`RANGEDB_*`) over `--config` FILE over
 //! default.
 //!
-//! All of it is checked here, before anything is opened, so that a wrong setting is an error with
-//! its name and value, and never a node that comes up half right. Settings that concern the whole
-//! cluster are not here: they are kept in the control range (`rangedb admin config`).
+//! All settings are checked here, before anything is opened. So a wrong setting is an error with
+//! its name and value, and never a node that is half configured. Settings of the whole cluster are
+//! not here: the control range keeps them (`rangedb admin config`).
 
 mod args;
 mod file;
@@ -21,36 +21,37 @@ use crate::founding::check_split_keys;
 use crate::shell::engines::MEMTABLES;
 use crate::shell::memory::{Division, LIMIT_MIN, default_limit};
 
-/// Stores of a node at most, whatever its cores: each has a thread, and ranges spread thin gain
-/// nothing from sharing a pass.
+/// Maximum number of stores of a node, whatever its cores. Each store has a thread, and a store
+/// with few ranges has little to batch in a pass.
 const STORES_MAX: usize = 16;
 
-/// Port for clients unless something else is said.
+/// Default port for clients.
 const CLIENT_PORT: u16 = 8081;
 
-/// Ticks of an election timeout at most: with the longest tick, a week. Leases are calculated from it.
+/// Maximum number of ticks of an election timeout: a week with the longest tick. Leases are
+/// calculated from the timeout.
 const ELECTION_TICKS_MAX: usize = 10_000;
 
 /// A server's settings, complete and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where other nodes reach this one, as "host:port".
+    /// Address at which other nodes reach this one, as "host:port".
     pub peer_address: String,
-    /// Where clients reach it.
+    /// Address at which clients reach this node.
     pub client_address: String,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Address of /metrics, /healthz and /readyz.
     pub status_address: String,
-    /// Listen on this host instead of those of the addresses.
+    /// Host to listen on instead of the hosts of the addresses.
     pub listen_host: Option<String>,
     pub data_dir: PathBuf,
     /// Peer addresses of the nodes that form the cluster together, this one's included.
     pub peers: Vec<String>,
     /// Peer addresses of nodes of a cluster to join.
     pub join: Vec<String>,
-    /// This node may propose to form a cluster.
+    /// True if this node may propose to form a cluster.
     pub cluster_init: bool,
-    /// Where ranges of users begin in a cluster that this node forms, besides those that every
-    /// cluster has; ascending.
+    /// Split keys of a cluster that this node forms, in ascending order. A range of users begins at
+    /// each, besides the ranges that every cluster has.
     pub split_keys: Vec<String>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
@@ -59,7 +60,7 @@ pub struct Config {
     pub raft: RaftConfig,
     pub storage: StorageConfig,
     pub limits: Limits,
-    /// Bytes that the node uses at most, divided as `memory.rs` says.
+    /// Maximum memory of the node in bytes, divided as `memory.rs` says.
     pub memory_limit: u64,
 }
 
@@ -70,24 +71,24 @@ pub struct StorageConfig {
     pub block_cache_bytes: u64,
     /// Bytes of newest writes that each column family keeps in memory.
     pub write_buffer_bytes: u64,
-    /// Bytes of the file system that are kept free, besides room for what is in memory: below, the
-    /// node stops writing. `None` is worked out from its size (`disk_watch.rs`).
+    /// Bytes of the file system below which the node stops writing, besides room for the data in
+    /// memory. `None`: calculated from the size of the file system (`disk_watch.rs`).
     pub disk_reserve_bytes: Option<u64>,
 }
 
-/// Bounds on what waits or runs at once.
+/// Bounds on queues and on concurrent work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of requests and raft messages that wait for one store. Above, requests are refused and
     /// messages dropped.
     pub store_queue_bytes: usize,
-    /// Requests of one stream that are worked on. Above, the stream is not read further.
+    /// Requests of one stream in flight. Above, the stream is not read further.
     pub stream_requests: usize,
-    /// Snapshots sent at once, and as many received.
+    /// Maximum number of snapshots sent at once, and of snapshots received at once.
     pub snapshots: usize,
 }
 
-/// A setting that cannot be.
+/// Error in the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}: {error}", path.display())]
@@ -105,15 +106,16 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Merges the sources and checks the outcome. `args` holds command line and environment, which
+    /// Merges the sources and checks the result. `args` holds command line and environment, which
     /// clap has merged.
     pub fn load(args: ServerArgs) -> Result<Config, ConfigError> {
         let file = match &args.config {
             Some(path) => File::read(path)?,
             None => File::default(),
         };
-        // A variable that was meant to hold them, and does not: each of the nodes would take itself
-        // for a cluster of its own.
+        // A list of blank addresses comes from an environment variable that was meant to hold
+        // addresses and does not. Without an error each of the nodes would form a cluster of its
+        // own.
         for (name, list) in [("--peers", &args.peers), ("--join", &args.join)] {
             if !list.is_empty() && list.iter().all(|address| address.trim().is_empty()) {
                 let reason = "it names nobody: give addresses, or leave it out";
@@ -142,7 +144,8 @@ impl Config {
         let read_mode = args.read_mode.or(file.read_mode).unwrap_or(ReadMode::Lease);
         raft.lease_reads = read_mode == ReadMode::Lease;
         let peer_address = address(args.peer_address, file.peer_address, "localhost:8080");
-        // Whoever reaches the node at one address reaches it at the other.
+        // Clients that reach the node at its peer host reach it at the same host on the client
+        // port.
         let host = peer_address.rsplit_once(':').map_or("localhost", |(host, _)| host);
         let by_default = format!("{host}:{CLIENT_PORT}");
         let memory_limit = args.memory_limit.or(file.memory_limit);
@@ -204,7 +207,8 @@ impl Config {
         self.check_raft()
     }
 
-    /// Clients are told the client address, and connect to it from other hosts.
+    /// Refuses a loopback client address beside a peer address that is none: clients are told the
+    /// client address and connect to it from other hosts.
     fn check_client_host(&self) -> Result<(), ConfigError> {
         let (peer_host, _) = check_address("--peer-address", &self.peer_address)?;
         let (client_host, port) = check_address("--client-address", &self.client_address)?;
@@ -219,7 +223,7 @@ impl Config {
         Ok(())
     }
 
-    /// Division of the node's memory, with what the file sets in place of the shares.
+    /// Returns the division of the node's memory. Settings of the file replace shares.
     pub(crate) fn memory(&self) -> Division {
         let queues = (self.limits.store_queue_bytes as u64).saturating_mul(self.stores as u64);
         Division {
@@ -273,7 +277,7 @@ impl Config {
     }
 }
 
-/// True if the host stands for the machine itself, whichever machine that is.
+/// True if the host stands for the local machine, on whichever machine it is used.
 fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();
@@ -284,7 +288,7 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Host and port of "host:port".
+/// Splits "host:port" into host and port.
 pub(crate) fn split_address(address: &str) -> Result<(&str, u16), String> {
     let reason = || "must have the form HOST:PORT".to_owned();
     let (host, port) = address.rsplit_once(':').ok_or_else(reason)?;
@@ -313,7 +317,7 @@ fn distinct(addresses: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Half of the cores: the other half evaluates reads, speaks gRPC and compacts.
+/// Returns half of the cores: the other half evaluates reads, serves gRPC and compacts.
 fn default_stores() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.div_ceil(2).min(STORES_MAX)

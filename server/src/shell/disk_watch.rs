@@ -1,16 +1,20 @@
-//! Stops writing before the disk is full.
+//! Watch over the disk's free space, which stops writes before the disk is full.
 //!
-//! Without room the log cannot be appended to and the state cannot be flushed or compacted, not even
-//! to make room. What was taken in is owed to the disk once more: commands that wait go to the log
-//! and to memtables, and memtables to files. So room is kept for all of that, and a reserve for what
-//! cannot be counted, compaction above all. Where the reserve begins, stores take in only what frees
-//! space, so that a full disk can be emptied; from its middle on they take in nothing at all. Reads
-//! go on. Above it again, with some distance so that the node does not flap, all is as before.
+//! Without room the log cannot be appended to. Nor can the state be flushed or compacted, not even
+//! to make room. Data that was taken in is written to the disk once more: waiting commands go to
+//! the log and to memtables, and memtables go to files. So the watch keeps room for all of these
+//! bytes, and a reserve for writes that cannot be counted, compaction above all:
+//! - In the upper half of the reserve, stores take in only commands that free space, so that a full
+//!   disk can be emptied.
+//! - In the lower half, stores take in nothing.
+//! - Reads go on in either half.
+//! - Above each bound, with some distance so that the node does not flap, stores take in more
+//!   again.
 //!
-//! Others may fill the disk faster than anybody looks, and a compaction may. Then a write waits until
-//! there is room ([`DiskWatch::insist`]), and the disk counts as full meanwhile. Nothing is lost by
-//! that: the engines say of a write that found no room that it changed nothing, and what they have
-//! not flushed stands in the log.
+//! Other programs or a compaction may fill the disk faster than the watch looks. A write that finds
+//! no room then waits until there is room ([`DiskWatch::insist`]), and the disk counts as full
+//! meanwhile. Nothing is lost: a write that the engines refuse for want of room has changed
+//! nothing, and unflushed data is in the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -24,45 +28,48 @@ use tokio::sync::Notify;
 use crate::handle::StoreHandle;
 use crate::node::{DiskSpace, Node};
 
-/// Between two looks: the sooner, the less room is left. The shortest costs next to nothing.
+/// Bounds of the interval between two looks. The less room is left, the sooner is the next look. A
+/// look costs next to nothing.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// Room that goes away within a second at most: half of it into the log, half into memtables.
+/// Room that is used up within a second at most: half of it by the log, half by memtables.
 const USED_PER_SECOND: u64 = 1 << 30;
 
-/// The reserve: a share of the file system, but at least what goes away between two looks that come
-/// late, and no more than a large one can use. A quarter of a very small one must do.
+/// Size of the reserve: a share of the file system, within two bounds. The minimum is used up at
+/// most between two late looks. The maximum is all that a large file system can use. On a very
+/// small file system the reserve is a quarter.
 const RESERVE_SHARE: u64 = 20;
 const RESERVE_BYTES_MIN: u64 = 32 << 20;
 const RESERVE_BYTES_MAX: u64 = 512 << 20;
 const RESERVE_SHARE_MAX: u64 = 4;
 
-/// The part of the reserve that is for compaction and flushes alone, and not for commands that free
-/// space.
+/// Part of the reserve for compaction and flushes alone, as a divisor. Commands that free space may
+/// not use it.
 const ENGINES_SHARE: u64 = 2;
 
-/// Between two looks for room by a write that waits.
+/// Interval between two looks for room by a waiting write.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(200);
 
-/// Free beyond what a write wants before it is tried again: files are made, and grow in steps.
+/// Free bytes required beyond a write's own before the write is retried: the engines make files,
+/// and files grow in steps.
 const RETRY_SLACK_BYTES: u64 = 8 << 20;
 
-/// Whether the node may write, as of the last look.
+/// Free space of the node's disk, and the bounds that stop writes.
 pub(crate) struct DiskWatch {
     data_dir: PathBuf,
     reserve_bytes: Option<u64>,
     seen: Mutex<Seen>,
     /// Writes that found no room and wait for it.
     waiting: AtomicUsize,
-    /// A write began to wait.
+    /// Notified when a write begins to wait.
     look_now: Notify,
 }
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Seen {
     pub space: DiskSpace,
-    /// What must be free for writes to be taken.
+    /// Bytes that must be free for writes to be taken.
     pub needed_bytes: u64,
     /// Bytes that must be free for commands that free space.
     pub needed_to_free_bytes: u64,
@@ -70,7 +77,7 @@ pub(crate) struct Seen {
 }
 
 impl DiskWatch {
-    /// Without a reserve it is worked out from the file system's size.
+    /// Creates a watch. Without a reserve it is calculated from the size of the file system.
     pub fn new(data_dir: &Path, reserve_bytes: Option<u64>) -> Self {
         DiskWatch {
             data_dir: data_dir.to_owned(),
@@ -85,8 +92,8 @@ impl DiskWatch {
         *self.seen.lock().expect("no panic holds it")
     }
 
-    /// Looks for as long as it is polled, and tells stores and node. `owed` says how many bytes that
-    /// were taken in have still to be written.
+    /// Looks at the disk until the future is dropped, and tells the stores and the node. `owed`
+    /// returns the bytes that were taken in and are still to be written.
     pub async fn run(&self, stores: &StoreHandle, node: &Node, owed: impl Fn() -> u64) {
         loop {
             let pause = self.look(stores, node, owed());
@@ -97,7 +104,7 @@ impl DiskWatch {
         }
     }
 
-    /// Looks once; says when to look again.
+    /// Looks at the disk once. Returns the time until the next look.
     pub fn look(&self, stores: &StoreHandle, node: &Node, owed: u64) -> Duration {
         match space_of(&self.data_dir) {
             Ok(space) => {
@@ -112,11 +119,11 @@ impl DiskWatch {
         pause_after(self.seen())
     }
 
-    /// Does a write that takes up about so many bytes; when it finds no room, again once there is
-    /// some. Blocks for as long as that takes. `what` names it for people.
+    /// Does a write of about `bytes` bytes. If the write finds no room, retries it once there is
+    /// room. Blocks for as long as that takes. `what` names the write for people.
     ///
     /// # Errors
-    /// All others than [`Error::Full`].
+    /// All errors of the write except [`Error::Full`].
     pub fn insist<T>(
         &self,
         what: &str,
@@ -138,8 +145,8 @@ impl DiskWatch {
         }
     }
 
-    /// Counts a write that found no room among those that wait, until what is returned is dropped.
-    /// For a writer that has other things to do meanwhile than [`DiskWatch::insist`].
+    /// Counts a write that found no room as waiting, until the returned guard is dropped. For a
+    /// writer that has other work meanwhile, and so does not use [`DiskWatch::insist`].
     pub fn wait(&self, what: &str, reason: &str) -> Waiting<'_> {
         tracing::error!("no room to {what}, which waits: {reason}");
         self.waiting.fetch_add(1, Ordering::AcqRel);
@@ -147,18 +154,19 @@ impl DiskWatch {
         Waiting(&self.waiting)
     }
 
-    /// True if a write of so many bytes is worth another try, as far as anybody can tell.
+    /// True if a retry of a write of `bytes` bytes may find room. Also true if the free space is
+    /// unknown.
     pub fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(RETRY_SLACK_BYTES);
         space_of(&self.data_dir).map_or(true, |space| space.available_bytes >= wanted)
     }
 
-    /// Takes note; returns what changed.
+    /// Judges the free space. Returns the new [`Room`] if it changed.
     pub fn judge(&self, space: DiskSpace, owed: u64) -> Option<Room> {
         let mut seen = self.seen.lock().expect("no panic holds it");
         let before = seen.room;
         let reserve = self.reserve_bytes.unwrap_or_else(|| default_reserve(space.total_bytes));
-        // Once short of room, it takes half as much again to be no longer so.
+        // A node that is short of room needs half as much again to leave that state.
         let above = |bytes: u64, is_short| {
             let distance = if is_short { bytes / 2 } else { 0 };
             bytes.saturating_add(distance).saturating_add(owed)
@@ -176,7 +184,7 @@ impl DiskWatch {
     }
 }
 
-/// See [`DiskWatch::wait`].
+/// Guard that counts a write as waiting until it is dropped.
 pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -191,12 +199,12 @@ fn default_reserve(total_bytes: u64) -> u64 {
     share.min(total_bytes / RESERVE_SHARE_MAX)
 }
 
-/// The time in which the room above what is needed may go away.
+/// Returns the time in which the room above the needed bytes may be used up.
 fn pause_after(seen: Seen) -> Duration {
     let needed_bytes = match seen.room {
         Room::Enough => seen.needed_bytes,
         Room::Reserve => seen.needed_to_free_bytes,
-        // Nothing is taken in that could use more of it up.
+        // No writes are taken in, so no more room is used up.
         Room::None => return LOOK_EVERY_MAX,
     };
     let left = seen.space.available_bytes.saturating_sub(needed_bytes);
@@ -204,7 +212,7 @@ fn pause_after(seen: Seen) -> Duration {
     time.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
 }
 
-/// Of the file system that the path is on.
+/// Returns the space of the file system that holds the path.
 pub(crate) fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(DiskSpace {
@@ -277,7 +285,7 @@ mod tests {
         let watch = watch(100);
         assert_eq!(watch.judge(available(500), 400), None);
         assert_eq!(watch.judge(available(500), 401), Some(Room::Reserve));
-        // Written, it takes the room that was kept for it.
+        // Once written, the data uses the room that was kept for it.
         assert_eq!(watch.judge(available(99), 0), None);
         assert_eq!(watch.judge(available(150), 0), Some(Room::Enough));
     }

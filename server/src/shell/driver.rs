@@ -1,12 +1,13 @@
-//! The thread of a store: mail in, passes, effects out.
+//! Thread of a store: it takes events from the mailbox, runs a pass, and carries out the effects.
 //!
-//! Ticks are made here, from the monotonic clock, one at a time and never to make up for lost ones:
-//! a process that stood still must not forget a leader sooner than that leader's lease allows.
-//! The clock is read again after a pass, before a reader is handed out under a lease that may have
-//! run out meanwhile.
+//! The driver makes the ticks from the monotonic clock, one at a time. It never makes up for lost
+//! ticks: after a pause of the process, a replica would otherwise forget its leader sooner than the
+//! leader's lease allows. The driver reads the clock again after a pass, before it hands out a
+//! reader under a lease: the lease may have expired during the pass.
 //!
-//! Nothing here waits for a disk or for work that grows with data: commands are evaluated by the
-//! applier's thread (`apply_worker.rs`).
+//! The driver does no work that grows with data: the applier's thread evaluates commands
+//! (`apply_worker.rs`). It waits for a disk only while the log writer's queue is full
+//! (`log_writer.rs`).
 //!
 //! An error of the engines or a panic ends the process (`end.rs`).
 
@@ -29,11 +30,11 @@ use crate::shell::mailbox::{Inbox, Taken};
 use crate::shell::snapshots::SnapshotSender;
 use crate::shell::transport::Transport;
 
-/// Events taken into one pass at most: enough to fill an entry, few enough that a pass stays short
-/// against a tick.
+/// Maximum number of events in one pass: enough to fill a log entry, and few enough that a pass
+/// stays short compared to a tick.
 const PASS_EVENTS_MAX: usize = 4096;
 
-/// Whom a driver hands effects to.
+/// Parts of the node that carry out a driver's effects.
 #[derive(Clone)]
 pub(crate) struct Performers {
     pub stores: StoreHandle,
@@ -45,7 +46,7 @@ pub(crate) struct Performers {
     pub snapshots: Arc<SnapshotSender>,
 }
 
-/// When a driver last showed that it runs, in microseconds on the monotonic clock.
+/// Time of a driver's last sign of life, in microseconds on the monotonic clock.
 #[derive(Default)]
 pub(crate) struct Pulse(AtomicU64);
 
@@ -60,7 +61,7 @@ impl Pulse {
     }
 }
 
-/// See the module's head.
+/// Store of one shard, with the state of its thread.
 pub(crate) struct Driver {
     shard: usize,
     store: Store,
@@ -69,7 +70,7 @@ pub(crate) struct Driver {
     apply: ApplyQueue,
     performers: Performers,
     pulse: Arc<Pulse>,
-    /// As the store was told.
+    /// Value of the last [`Event::LogStalled`]; false before the first.
     log_stalled: bool,
 }
 
@@ -111,7 +112,7 @@ impl Driver {
         }
     }
 
-    /// Tells the store when log writes begin to hang, and when they complete again.
+    /// Tells the store when log writes begin to stall, and when they complete again.
     fn look_at_log(&mut self) {
         let stalled = self.performers.log_writer.backlog().is_stalled();
         if std::mem::replace(&mut self.log_stalled, stalled) != stalled {
@@ -119,8 +120,8 @@ impl Driver {
         }
     }
 
-    /// Steps what has come, waiting for it until the next tick if there is nothing to do. False if
-    /// the driver is to end.
+    /// Steps the waiting events, and waits for one until the next tick if the store has no work.
+    /// False if the driver is to end.
     fn take_mail(&mut self, next_tick: Monotonic) -> bool {
         let wait = next_tick.0.saturating_sub(monotonic().0);
         let mut taken = if self.store.has_work() || wait == 0 {

@@ -1,15 +1,15 @@
 //! Ending the process where going on could do harm.
 //!
-//! After a failed write or sync nobody can tell what is on the disk, and after a panic in a thread
-//! that moves state nobody can tell what is in memory. What was acknowledged is in the logs of a
-//! quorum; this node finds out what it has by starting again.
+//! After a failed write or sync the contents of the disk are unknown. After a panic in a thread
+//! that moves state the contents of memory are unknown. Acknowledged writes are in the logs of a
+//! quorum. The next start reads from the disk what this node has.
 
 use std::fmt::Display;
 use std::thread::JoinHandle;
 
 use crate::shell::logging;
 
-/// Logs why, and ends the process at once. Nothing is flushed and no destructor runs.
+/// Logs the reason and ends the process at once. Nothing is flushed and no destructor runs.
 pub(crate) fn process(thread: &str, reason: impl Display) -> ! {
     tracing::error!(thread, "the process ends: {reason}");
     logging::drain();

@@ -11,18 +11,19 @@ use crate::founding::founding_ranges;
 use crate::shell::config::StorageConfig;
 use crate::shell::disk_watch::space_of;
 
-/// Memtables of all families together, in those of one: most writes go to two of the five.
+/// Bound on the memtables of all column families together, in memtables of one family. Less than
+/// one for each of the five families is enough, because most writes go to two of them.
 pub(crate) const MEMTABLES: u64 = 4;
 
-/// Of the file system: that dropped entries of the logs may take up before their space is given back,
-/// and that one file of the logs may. Without them the logs alone would fill a small disk.
+/// Parts of the file system, as divisors: for dropped log entries whose space is not yet given
+/// back, and for one file of the logs. Without these bounds the logs alone would fill a small disk.
 const LOGS_SHARE: u64 = 8;
 const LOG_FILE_SHARE: u64 = 64;
 const LOGS_BYTES_MIN: u64 = 16 << 20;
 const LOG_FILE_BYTES_MIN: u64 = 4 << 20;
 
-/// Of the files that the process may have open, for the state; connections have a share too
-/// (`accept.rs`).
+/// Part of the files that the process may have open for the state, as a divisor. Connections have a
+/// share too (`accept.rs`).
 const OPEN_FILES_SHARE: u64 = 2;
 
 #[derive(Clone)]
@@ -32,7 +33,8 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// In a process that may have so many files open. Blocks: checks what it finds.
+    /// Opens the engines in a process that may have `open_files_max` files open. Blocks: it checks
+    /// the files that it finds.
     pub fn open(data_dir: &Path, config: &StorageConfig, open_files_max: u64) -> Result<Engines> {
         let length = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let default = StateOptions::default();
@@ -49,7 +51,7 @@ impl Engines {
         Ok(Engines { log: Arc::new(log), state: Arc::new(state) })
     }
 
-    /// Makes the founding replicas of the node, durably. May be called again until stores are opened.
+    /// Makes the founding replicas of the node, durably. Idempotent until the stores are opened.
     pub fn found(&self, formation: &Formation, node_id: u64) -> Result<()> {
         let mut ranges = founding_ranges(formation);
         ranges.retain(|range| range.replica_on(node_id).is_some());
@@ -60,7 +62,7 @@ impl Engines {
 fn log_options(data_dir: &Path) -> LogOptions {
     match space_of(data_dir) {
         Ok(space) => log_options_for(space.total_bytes),
-        // Whoever looks at it later says so.
+        // The disk watch reads the free space later and logs the error.
         Err(_) => LogOptions::default(),
     }
 }

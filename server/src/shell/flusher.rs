@@ -1,5 +1,5 @@
-//! The thread that flushes the state, and now and then gives back the space of dropped log entries and
-//! tells the engine what compaction may drop. All may take seconds; none may hold up a store.
+//! Thread that flushes the state. It also purges dropped entries from the log and tells the engine
+//! which versions compaction may drop. All three may take seconds, and none may delay a store.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,24 +17,25 @@ use crate::shell::disk_watch::{DiskWatch, RETRY_EVERY};
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
 
-/// Between two purges of the log, which grows by no more than some gigabytes in that time, and
-/// between two looks at how far replicas collect: far longer than a read of one page takes.
+/// Interval between two purges of the log, and between two updates of the compaction bounds. The
+/// log grows by no more than some gigabytes in that time. The read of one page takes far less.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
-/// Between two purges while the disk is short of room.
+/// Interval between two purges while the disk is short of room.
 const PURGE_SHORT_EVERY: Duration = Duration::from_secs(2);
 
-/// Time between two looks at the clock counts up to this. A process that stood still for long would
-/// otherwise let compaction drop, as soon as it goes on, what reads that began before still look for.
+/// Maximum time that one pass of the loop adds to an interval. Example: the process stands still
+/// for an hour. If the hour counted, compaction could drop versions as soon as the process goes on.
+/// Reads that began before the pause may still need them.
 const STEP_MAX: Duration = Duration::from_secs(1);
 
-/// The asker of a flush, with its name for it.
+/// Requester of a flush, with its own name for the flush.
 enum Asked {
     Store { shard: usize, token: u64 },
     Applier { shard: usize, flush: u64 },
 }
 
-/// Askers of flushes, who are told when one is finished.
+/// Requesters to notify when a flush has finished.
 pub(crate) struct Tellers {
     pub stores: Vec<Mailbox>,
     pub appliers: Vec<ApplyQueue>,
@@ -44,7 +45,7 @@ impl Tellers {
     fn tell(&self, asked: Asked) {
         match asked {
             Asked::Store { shard, token } => {
-                // A store that is stopping has no use for it.
+                // A store that is stopping does not need the event.
                 let _ = self.stores[shard].send(Event::Flushed { token });
             }
             Asked::Applier { shard, flush } => self.appliers[shard].flushed(flush),
@@ -52,7 +53,7 @@ impl Tellers {
     }
 }
 
-/// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
+/// Handle to the thread. Cheap to clone. The thread ends once every clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Flusher(Sender<Asked>);
 
@@ -64,7 +65,8 @@ impl Flusher {
         tellers: Tellers,
         disk: Arc<DiskWatch>,
     ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
-        // A store asks for one flush at a time, an applier for one for each change of structure.
+        // Unbounded: a store asks for one flush at a time, an applier for one per change of
+        // structure.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let thread = end::thread("flusher".to_owned(), move || {
             flush_all(&receiver, &state, &*log, &board, &tellers, &disk);
@@ -72,12 +74,14 @@ impl Flusher {
         Ok((Flusher(sender), thread))
     }
 
-    /// The store hears [`Event::Flushed`] once what it has written by now is durable.
+    /// Requests a flush. The store receives [`Event::Flushed`] once all that it has written so far
+    /// is durable.
     pub fn flush(&self, shard: usize, token: u64) {
         self.ask(Asked::Store { shard, token });
     }
 
-    /// The applier of the shard hears of it once what it has written by now is durable.
+    /// Requests a flush. The shard's applier is notified once all that it has written so far is
+    /// durable.
     pub fn flush_for_applier(&self, shard: usize, flush: u64) {
         self.ask(Asked::Applier { shard, flush });
     }
@@ -111,7 +115,7 @@ fn flush_all(
         flushes.extend(wanted.try_iter());
         if !flushes.is_empty() && (waiting.is_none() || disk.has_room(0)) {
             match state.flush() {
-                // Purging the log goes on meanwhile, which may make room.
+                // Meanwhile the loop goes on purging the log, which may make room.
                 Err(Error::Full(reason)) => {
                     waiting.get_or_insert_with(|| disk.wait("flush the state", &reason));
                 }
@@ -126,7 +130,7 @@ fn flush_all(
         let (is_over, is_short_over) = (purging.is_over(now), purging_short.is_over(now));
         if is_over || (is_short_over && disk.seen().room != Room::Enough) {
             match log.purge() {
-                // It moves entries before it gives room back. There may be some the next time.
+                // A purge moves entries before it gives room back. The next purge may find room.
                 Err(Error::Full(reason)) => tracing::warn!("the log is not purged: {reason}"),
                 purged => purged.unwrap_or_else(|error| end::process("flusher", error)),
             }
@@ -139,7 +143,7 @@ fn flush_all(
     }
 }
 
-/// An interval of the time in which this process runs.
+/// Interval that counts only time in which this process runs.
 struct Interval {
     length: Duration,
     passed: Duration,
@@ -151,7 +155,8 @@ impl Interval {
         Interval { length, passed: Duration::ZERO, looked_at: now }
     }
 
-    /// True if it is over, and the next one has begun. To be asked more often than every [`STEP_MAX`].
+    /// True if the interval has ended; the next one then begins. Must be called more often than
+    /// every [`STEP_MAX`].
     fn is_over(&mut self, now: Instant) -> bool {
         self.passed += now.saturating_duration_since(self.looked_at).min(STEP_MAX);
         self.looked_at = now;

@@ -1,8 +1,10 @@
-//! Threads for reads whose cost grows with what they look at: scans, validations, listings of locks.
+//! Thread pool for reads whose cost grows with the data they look at: scans, validations, listings
+//! of locks.
 //!
-//! They have a thread for each core, so that the threads of stores and of sockets are never held up by
-//! one, and a lower priority, so that those come first where cores are few. Callers take turns: whoever
-//! asks for a thousand scans waits for them himself, and not those who ask for one.
+//! The pool has one thread per core, so that heavy reads never hold up the threads of stores and
+//! sockets. Its threads have a lower priority, so that those other threads run first where cores
+//! are few. Callers are served round robin: a caller with a thousand scans waits for them itself,
+//! and does not delay a caller with one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -11,16 +13,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use crate::node::HeavyReads;
 use crate::shell::niceness;
 
-/// Reads that wait at most, of all callers. Each holds a view of the state, which keeps what was
-/// dropped since from being forgotten.
+/// Maximum number of waiting reads, of all callers. Each read holds a view of the state, which
+/// keeps the engine from forgetting what was dropped since.
 const WAITING_MAX: usize = 16 * 1024;
 
-/// Reads of one caller that wait at most, so that one cannot take the places of all.
+/// Maximum number of waiting reads of one caller, so that one caller cannot fill the queue.
 const WAITING_OF_CALLER_MAX: usize = WAITING_MAX / 4;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// See the module's head. The threads end when it is dropped.
+/// Threads for heavy reads, and their queue. The threads end when the pool is dropped.
 pub(crate) struct HeavyReadPool(Arc<Shared>);
 
 #[derive(Default)]
@@ -29,12 +31,12 @@ struct Shared {
     filled: Condvar,
 }
 
-/// Queues of callers, and the next one to be served.
+/// Waiting reads of each caller, and the order in which callers are served.
 #[derive(Default)]
 struct Turns {
-    /// Never an empty queue.
+    /// Contains no empty queue.
     waiting: BTreeMap<u64, VecDeque<Work>>,
-    /// Callers with something waiting, each once.
+    /// Callers with a waiting read, each once.
     next: VecDeque<u64>,
     count: usize,
     ended: bool,
@@ -51,7 +53,7 @@ impl HeavyReadPool {
         Ok(pool)
     }
 
-    /// Reads that wait for a thread.
+    /// Returns the number of reads that wait for a thread.
     pub fn waiting(&self) -> usize {
         self.0.turns.lock().expect("no panic holds it").count
     }
@@ -71,7 +73,7 @@ impl Drop for HeavyReadPool {
     fn drop(&mut self) {
         let mut turns = self.0.turns.lock().expect("no panic holds it");
         turns.ended = true;
-        // Whoever waits for one of them hears that there will be no answer.
+        // Dropping a read tells its caller that no answer will come.
         turns.waiting.clear();
         drop(turns);
         self.0.filled.notify_all();
@@ -90,7 +92,8 @@ impl Shared {
             }
             let work = turns.take();
             drop(turns);
-            // A read changes nothing, so that its panic is its asker's alone, who hears of it.
+            // A read changes nothing. So its panic concerns only its caller, who learns that no
+            // answer comes.
             if let Some(work) = work
                 && std::panic::catch_unwind(AssertUnwindSafe(work)).is_err()
             {
@@ -114,7 +117,7 @@ impl Turns {
         true
     }
 
-    /// The next caller's oldest; the caller then goes behind the others.
+    /// Takes the oldest read of the next caller. The caller then moves behind the other callers.
     fn take(&mut self) -> Option<Work> {
         let caller = self.next.pop_front()?;
         let queue = self.waiting.get_mut(&caller)?;

@@ -1,17 +1,21 @@
 //! Identity of this node: the data directory's lock and its IDENTITY file.
 //!
 //! The file holds what must survive a restart and cannot be in the state, because the state belongs
-//! to a cluster only once this file says so: the directory's own id, what it promised and accepted
-//! while a cluster was formed, which cluster and node it became, and where other nodes were.
+//! to a cluster only once this file says so:
+//! - the directory's own id;
+//! - the ballot that it promised and the formation that it accepted while a cluster was formed;
+//! - the cluster and the node that it became;
+//! - the last known addresses of other nodes.
 //!
-//! Every change is durable before it is acted upon: written to a new file, synced, put in place by
-//! a rename, and the directory synced. The second line is a checksum of the first, so that a flipped
-//! bit is refused instead of making this another node.
+//! Every change is durable before the node acts on it. The node writes a new file, syncs it,
+//! renames it into place and syncs the directory. The second line is a checksum of the first, so
+//! that a flipped bit is refused instead of making this another node.
 //!
-//! The file is the first that is written and says last that the directory is a member's: engines are
-//! opened in between. So a directory with other files and without this one has lost it, or was never
-//! a node's; and a member's without its engines has lost what it promised. Both are refused. A crash
-//! leaves neither.
+//! The file is the first one written in a directory. The engines are opened next, and only then
+//! does the file say that the directory belongs to a member. So two states are refused, and a crash
+//! leaves neither:
+//! - A directory with other files and without this one has lost it, or was never a node's.
+//! - A member's directory without its engines has lost what the node promised.
 
 mod record;
 
@@ -26,14 +30,14 @@ use serde::{Deserialize, Serialize};
 use record::{Accepted, FormationRecord, NodeRecord};
 pub use record::{Ballot, Membership};
 
-/// Of the whole data directory. A newer one is refused.
+/// Format version of the whole data directory. A newer format is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
 const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "LOCK";
 
-/// What may be in a directory without an identity: what an opening that was cut off leaves behind,
-/// and what a file system has by itself.
+/// Files that a directory without an identity may hold: leftovers of an interrupted opening, and
+/// files that a file system makes by itself.
 const NOBODYS_FILES: [&str; 3] = [LOCK_FILE, "IDENTITY.unfinished", "lost+found"];
 
 #[derive(Debug, thiserror::Error)]
@@ -64,21 +68,22 @@ pub enum IdentityError {
     Write(#[from] rangedb_storage::Error),
 }
 
-/// What the IDENTITY file holds.
+/// Contents of the IDENTITY file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     format_version: u32,
-    /// Made once for each data directory: tells a restarted node from a wiped one.
+    /// Random id, made once for each data directory. It tells a restarted node from a wiped one.
     pub directory_id: u64,
     membership: Option<Membership>,
     promised: Option<Ballot>,
     accepted: Option<Accepted>,
-    /// How the cluster began, kept by members so that they can tell others.
+    /// Formation of the cluster. Members keep it so that they can tell other nodes.
     formation: Option<FormationRecord>,
-    /// Stores have run on this directory: its founding replicas may have promised things since.
+    /// True once stores have run on this directory: its founding replicas may have made promises
+    /// since.
     pub opened: bool,
-    /// Time for which replicas of the process that ran last refuse votes after they heard a leader, in
-    /// microseconds: leaders of that time may still count on it.
+    /// Time for which replicas of the last process refuse votes after they heard a leader, in
+    /// microseconds. Leaders of that time may still rely on it.
     #[serde(default)]
     pub vote_embargo_us: u64,
     /// Number of processes that have opened the directory.
@@ -103,7 +108,8 @@ impl Identity {
         }
     }
 
-    /// Cluster and node, once this directory is part of one. Never changes afterwards.
+    /// Returns cluster and node, once this directory is part of a cluster. They never change
+    /// afterwards.
     pub fn membership(&self) -> Option<Membership> {
         self.membership
     }
@@ -121,7 +127,7 @@ impl Identity {
         self.formation.as_ref().map(Formation::from)
     }
 
-    /// Addresses of all nodes, as of the last time they were kept.
+    /// Returns the addresses of all nodes, as they were last stored.
     pub fn nodes(&self) -> Vec<NodeDescriptor> {
         self.nodes.iter().map(NodeDescriptor::from).collect()
     }
@@ -147,7 +153,7 @@ impl Identity {
     }
 }
 
-/// The data directory, held for this process alone until dropped.
+/// Data directory, locked for this process until the value is dropped.
 pub struct DataDir {
     path: PathBuf,
     identity: Mutex<Identity>,
@@ -155,15 +161,16 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Locks the directory and reads who it belongs to; makes both if they are not there.
+    /// Locks the directory and reads its identity. Creates both if they do not exist.
     ///
     /// # Errors
-    /// Among others, if there are files of nobody known.
+    /// Among others [`IdentityError::Foreign`]: the directory has no identity, but holds unknown
+    /// files.
     pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
         create_dir_durably(path)?;
         let file = path.join(IDENTITY_FILE);
-        // Before anything is made there. Whoever makes a node of the directory at the same time is
-        // found by the lock.
+        // Checked before this process makes any file there. The lock detects another process that
+        // sets up the directory at the same time.
         if !file.exists() {
             refuse_files(path)?;
         }
@@ -181,8 +188,8 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
     }
 
-    /// Refuses a member's directory that lost its engines' files. To be called before engines are
-    /// opened, which make what is not there.
+    /// Refuses a member's directory that lost its engines' files. To be called before the engines
+    /// are opened, because opening them creates missing files.
     pub fn refuse_lost_engines(&self) -> Result<(), IdentityError> {
         let Some(Membership { node_id, .. }) = self.identity().membership() else { return Ok(()) };
         let lost = |missing| IdentityError::Lost { path: self.path.clone(), node_id, missing };
@@ -202,10 +209,11 @@ impl DataDir {
         self.identity.lock().expect("no panic holds it").clone()
     }
 
-    /// Changes the identity; durable when this returns. Blocks.
+    /// Changes the identity. The change is durable when this returns. Blocks.
     ///
     /// # Errors
-    /// Nothing is changed, neither in memory nor, as far as the operating system says, on disk.
+    /// After an error nothing is changed in memory nor, as far as the operating system says, on
+    /// disk.
     pub fn update<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T, IdentityError> {
         let mut identity = self.identity.lock().expect("no panic holds it");
         let mut changed = identity.clone();
@@ -218,7 +226,7 @@ impl DataDir {
     }
 }
 
-/// Refuses a directory that somebody else uses, or that lost its identity.
+/// Refuses a directory that another program uses, or that lost its identity.
 fn refuse_files(path: &Path) -> Result<(), IdentityError> {
     let mut names = names_in(path)?;
     names.retain(|name| !NOBODYS_FILES.contains(&name.as_str()));
@@ -257,7 +265,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
-    /// All that can be understood of a format to come.
+    /// The one field that can be read in every newer format.
     #[derive(Deserialize)]
     struct Version {
         format_version: u32,

@@ -1,9 +1,10 @@
 //! Sockets to listen on.
 //!
-//! An address says where others reach the node. It listens on that host if it is one of this
-//! machine's, and on every interface if not, as behind a load balancer or in a container. A host that
-//! was named to listen on is meant: if it is none of this machine's, the node does not start, or a
-//! slip of the pen would open the node to every network.
+//! An address says where others reach the node. The node listens on the address's host if it is one
+//! of this machine's, and otherwise on every interface, as behind a load balancer or in a
+//! container. A host given by `--listen-host` has no such fallback: if it is not one of this
+//! machine's, the node does not start. Otherwise a typing error would open the node to every
+//! network.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +21,7 @@ pub struct ListenError {
     reason: String,
 }
 
-/// Listens for the address that flag `name` gives; `listen_host` goes before its host.
+/// Listens on the address that flag `name` gives. `listen_host` replaces the address's host.
 pub(crate) async fn listen(
     name: &'static str,
     address: &str,
@@ -33,7 +34,8 @@ pub(crate) async fn listen(
     let resolved = match lookup_host((host, port)).await {
         Ok(resolved) => {
             let mut resolved: Vec<SocketAddr> = resolved.collect();
-            // What clients of a name try first differs; what they can all reach does not.
+            // IPv4 first: clients differ in the address family that they try first, but all can
+            // reach IPv4.
             resolved.sort_by_key(SocketAddr::is_ipv6);
             resolved
         }
@@ -77,7 +79,7 @@ mod tests {
         let refused = listen("--peer-address", &address, Some("no..host")).await.unwrap_err();
         let said = refused.to_string();
         assert!(said.contains("--listen-host no..host cannot be resolved"), "{said}");
-        // Of an address it is no error: it says where others reach the node.
+        // For an address this is no error: it says where others reach the node.
         let elsewhere = format!("no..host:{}", free_port().await);
         let listener = listen("--peer-address", &elsewhere, None).await.unwrap();
         assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);

@@ -1,5 +1,5 @@
-//! The node's way to any node, itself included: calls to its own addresses go straight to
-//! [`Node::handle`], without a socket.
+//! Network of the node's own client. Calls to this node's own addresses go straight to
+//! [`Node::handle`], without a socket; calls to other nodes go out by gRPC.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct LocalNet {
 }
 
 impl LocalNet {
-    /// Uses the tokio runtime that this is called in.
+    /// Creates a net on the current tokio runtime.
     pub fn new(own: &NodeDescriptor) -> Self {
         LocalNet {
             remote: GrpcNet::new(),
@@ -27,12 +27,13 @@ impl LocalNet {
         }
     }
 
-    /// From now on no node of another cluster is asked anything.
+    /// Restricts calls to nodes of this cluster from now on.
     pub fn keep_to(&self, cluster_id: u64) {
         self.remote.keep_to(cluster_id);
     }
 
-    /// From now on the node answers. Weak: the node holds this net.
+    /// Sets the node that answers calls to its own addresses. The reference is weak, because the
+    /// node holds this net.
     pub fn set_node(&self, node: &Arc<Node>) {
         assert!(self.node.set(Arc::downgrade(node)).is_ok(), "a process is one node");
     }
@@ -51,7 +52,8 @@ impl Net for LocalNet {
         Box::pin(async move {
             let node = self.node.get().and_then(Weak::upgrade);
             let node = node.ok_or_else(|| CallError::NotSent("this node is not ready".into()))?;
-            // Who asked this node has set memory aside for what it tells of the answer.
+            // The caller that asked this node has taken memory for the answer that this node passes
+            // on.
             let caller = Caller::within(CallerKind::Node);
             Ok(node.handle(caller, request, timeout).await.0)
         })

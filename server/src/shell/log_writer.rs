@@ -1,9 +1,9 @@
-//! The thread that makes raft logs durable: one sync for everything that waits, of all stores
-//! (docs/architecture.md, D3). While one sync runs, the next batch gathers; the busier the node, the
-//! more each sync carries.
+//! Thread that makes Raft logs durable: one sync covers everything that waits, of all stores
+//! (docs/architecture.md, D3). While one sync runs, the next batch gathers. So the busier the node,
+//! the more each sync carries.
 //!
-//! A disk may hang: the thread then waits in a write or a sync for as long as that takes. Stores look
-//! at the [`Backlog`] for how long it has been at it.
+//! A disk may hang. The thread then waits in a write or a sync for as long as that takes. Stores
+//! read from the [`Backlog`] how long the batch under way has waited.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -19,18 +19,18 @@ use crate::shell::disk_watch::DiskWatch;
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
 
-/// Bytes of entries that wait for the writer at most, of all stores together. A store whose batch
-/// finds no room waits with it: then it takes nothing more in than the disk takes. Half a second of a
-/// fast network, so that a store finds a disk that hangs stalled before it stands still itself.
+/// Maximum bytes of entries that wait for the writer, of all stores together. A store whose batch
+/// finds no room waits, so that it takes in no more than the disk does. The bound is half a second
+/// of a fast network. So a store detects a hanging disk as stalled before it waits here itself.
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
-/// And batches: some ten megabytes of small ones.
+/// Maximum number of batches that wait for the writer: some ten megabytes of small ones.
 const WAITING_MAX: usize = 1 << 16;
 
-/// Bytes of entries written and synced at once at most: some ten milliseconds of a disk.
+/// Maximum bytes of entries written and synced at once: some ten milliseconds of a disk.
 const APPEND_BYTES_MAX: u64 = 32 << 20;
 
-/// A pass's log writes.
+/// Log writes of one pass of a store.
 struct Append {
     shard: usize,
     token: u64,
@@ -38,24 +38,24 @@ struct Append {
     handed_over: Instant,
 }
 
-/// The way to the thread. Cheap to clone; the thread ends once every clone is dropped.
+/// Handle to the thread. Cheap to clone. The thread ends once every clone is dropped.
 #[derive(Clone)]
 pub(crate) struct LogWriter {
     appends: Sender<Append>,
     backlog: Backlog,
 }
 
-/// The queue of what is to be written. Cheap to clone.
+/// Batches that are not yet durable. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Backlog(Arc<Inner>);
 
 struct Inner {
     waiting: Mutex<Waiting>,
-    /// Something was written.
+    /// Notified when batches were written.
     written: Condvar,
-    /// A write that takes longer is not slow, it hangs.
+    /// Time after which a write counts as hanging and not as slow.
     stalled_after: Duration,
-    /// Somebody said so.
+    /// True if the last log line about the disk says that writes hang.
     said: AtomicBool,
 }
 
@@ -77,17 +77,17 @@ impl Backlog {
         }))
     }
 
-    /// Bytes of entries.
+    /// Returns the bytes of entries that are not yet durable.
     pub fn bytes(&self) -> u64 {
         self.waiting().bytes
     }
 
-    /// Time for which the batch under way has waited to be durable.
+    /// Returns the time for which the batch under way has waited to be durable.
     pub fn stalled_for(&self) -> Duration {
         self.waiting().oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
     }
 
-    /// True if the disk hangs, as far as anybody can tell. Says so when that changes.
+    /// True if the disk seems to hang. Logs each change.
     pub fn is_stalled(&self) -> bool {
         let stalled_for = self.stalled_for();
         let is_stalled = stalled_for > self.0.stalled_after;
@@ -102,7 +102,7 @@ impl Backlog {
         is_stalled
     }
 
-    /// Takes a batch in, once there is room.
+    /// Counts a batch in, once there is room. Blocks.
     fn add(&self, bytes: u64) {
         let full = |w: &mut Waiting| w.batches >= WAITING_MAX || w.bytes >= WAITING_BYTES_MAX;
         let waiting = self.0.written.wait_while(self.waiting(), full);
@@ -123,7 +123,7 @@ impl LogWriter {
         disk: Arc<DiskWatch>,
         stalled_after: Duration,
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
-        // Bounded by what the backlog takes in.
+        // Unbounded, because the backlog bounds it.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let backlog = Backlog::new(stalled_after);
         let waiting = backlog.clone();
@@ -133,12 +133,13 @@ impl LogWriter {
         Ok((LogWriter { appends: sender, backlog }, thread))
     }
 
-    /// Does not keep the thread running.
+    /// Returns the backlog. A clone of it does not keep the thread running.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// The store hears [`Event::Persisted`] once the batch is durable. Tokens of a store ascend.
+    /// Queues a batch. The store receives [`Event::Persisted`] once the batch is durable. Tokens of
+    /// a store must ascend.
     pub fn append(&self, shard: usize, token: u64, batch: LogBatch) {
         self.backlog.add(entry_bytes(&batch));
         let append = Append { shard, token, batch, handed_over: Instant::now() };
@@ -166,9 +167,9 @@ fn write_all(
             persisted[next.shard] = Some(next.token);
             batch.extend(next.batch);
         }
-        // A pass may only want to know when all before it is durable.
+        // A pass with an empty batch only asks to know when all batches before it are durable.
         if !batch.is_empty() {
-            // A copy shares the entries' bytes.
+            // The clone shares the entries' bytes.
             let append = || log.append(batch.clone());
             disk.insist("append to the log", bytes, append)
                 .unwrap_or_else(|error| end::process("log-writer", error));
@@ -182,7 +183,7 @@ fn write_all(
         backlog.0.written.notify_all();
         for (store, token) in stores.iter().zip(persisted) {
             if let Some(token) = token {
-                // A store that is stopping has no use for it.
+                // A store that is stopping does not need the event.
                 let _ = store.send(Event::Persisted { token });
             }
         }

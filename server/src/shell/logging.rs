@@ -1,7 +1,7 @@
-//! Log lines: JSON objects or text for people, on standard error, from the level that was asked for.
+//! Log lines on standard error, from the configured level on: JSON objects, or text for people.
 //!
-//! No thread of the node waits for standard error or fails with it (`logging/lines.rs`), a panic's
-//! message included: it becomes a line like all others.
+//! No thread of the node waits for standard error or fails with it (`logging/lines.rs`). The
+//! message of a panic becomes a line like all others.
 
 mod lines;
 mod seldom;
@@ -20,23 +20,23 @@ use lines::Lines;
 
 pub(crate) use seldom::Seldom;
 
-/// A process that ends waits no longer for its last lines to be written.
+/// Maximum time for which a process that ends waits for its last lines to be written.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
-/// Of the process.
+/// Queue of the process's log lines.
 static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
 
 /// Turns logging on for the process. A second call changes nothing.
 ///
 /// # Errors
-/// If the operating system gives no thread for it.
+/// An error of the operating system if it cannot start the thread that writes lines.
 pub fn init(level: LogLevel, format: LogFormat) -> io::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
-        // Where spans of traces are let through, what each took.
+        // Logs the duration of each span that the filter lets through.
         .with_span_events(FmtSpan::CLOSE)
         .with_writer(LINES.clone())
-        // They would be printed past the queue, by a macro that panics where that fails.
+        // Off: a macro would print these errors past the queue, and it panics if printing fails.
         .log_internal_errors(false)
         .with_thread_names(true);
     let set = match format {
@@ -51,22 +51,24 @@ pub fn init(level: LogLevel, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// A way to print on standard error that never waits and never fails, in order with log lines.
+/// Returns a writer to standard error that never waits and never fails. It keeps the order with log
+/// lines.
 pub fn standard_error() -> impl Write {
     LINES.clone()
 }
 
-/// Waits until what was logged is written, or a moment has passed.
+/// Waits until all lines logged so far are written, for one second at most.
 pub fn drain() {
     LINES.drain(DRAIN_MAX);
 }
 
-/// Lines that were lost since the process began.
+/// Returns the number of lines that were lost since the process began.
 pub(crate) fn lines_dropped() -> u64 {
     LINES.dropped()
 }
 
-/// The default prints past the queue, and a thread that panics could wait there for ever.
+/// Logs a panic. The default hook prints past the queue, where a panicking thread could wait
+/// forever.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let reason = panic.payload_as_str().unwrap_or("a panic without words");
@@ -78,8 +80,8 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Ours at the level asked for; the libraries below gRPC speak of every frame, which helps nobody
-/// before `trace`.
+/// Returns the filter of a level. The crates of RangeDB log at that level. The libraries below gRPC
+/// log every frame, which helps nobody before `trace`.
 fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(match level {
         LogLevel::Error => "error",

@@ -1,12 +1,15 @@
 //! Lookup of nodes while the control plane cannot tell where they are.
 //!
-//! Once there is a control plane, its answers to heartbeats name every node's addresses. When a
-//! majority came back at other addresses there is none, and none can be elected before the nodes have
-//! found each other. So a node whose heartbeats go unanswered, or that met a stranger where another
-//! node should be, asks who is at each address that it knows: those of the command line and those of
-//! its address book. Whoever opens a stream of raft messages says where it is, and is asked there
-//! too: a node that stayed where it was need not be told where the others went. What a node says of
-//! itself counts if it is of this cluster and has the data directory that belongs to its id.
+//! While there is a control plane, its answers to heartbeats name every node's addresses. If a
+//! majority came back at other addresses, there is no control plane, and none can be elected before
+//! the nodes have found each other. So a node asks each address that it knows which node is there,
+//! in two cases: its heartbeats go unanswered, or another node answered at a node's address. It
+//! knows the addresses of its command line and of its address book.
+//!
+//! A node that opens a stream of Raft messages says where it is reached, and the receiver asks
+//! there too. So a node that kept its address need not be told the new addresses of others. An
+//! answer counts if it comes from this cluster, and from the data directory that belongs to the
+//! node's id.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,21 +23,22 @@ use crate::shell::transport::Directory;
 /// Time between two checks for nodes that have to be looked up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Heartbeats go out every half second; an election takes about two.
+/// Time without an answer to a heartbeat after which a node looks others up. Heartbeats go out
+/// every half second; an election takes about two seconds.
 const UNANSWERED_MIN: Duration = Duration::from_secs(2);
 
-/// Between two rounds. A round that finds nothing new doubles the pause.
+/// Bounds of the pause between two rounds. A round that finds nothing new doubles the pause.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// Addresses asked in one round at most, each on a connection of its own. The next round goes on
-/// behind them.
+/// Maximum number of addresses asked in one round, each on a connection of its own. The next round
+/// continues after them.
 const ADDRESSES_MAX: usize = 64;
 
-/// Nodes that are not believed and were named in the log at most.
+/// Maximum number of nodes that are named in the log because they are not believed.
 const SAID_MAX: usize = 64;
 
-/// See the module's head.
+/// Task that looks up nodes while the control plane cannot tell where they are.
 pub(crate) struct Lookup {
     pub own: Membership,
     pub node: Arc<Node>,
@@ -44,7 +48,7 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Until it is dropped.
+    /// Looks up nodes until the future is dropped.
     pub async fn run(self) {
         let mut pause = PAUSE_MIN;
         let mut asked_before = 0;
@@ -81,7 +85,7 @@ impl Lookup {
         }
     }
 
-    /// Every address at which a node may be; this node's own aside.
+    /// Returns every address at which a node may be, except this node's own.
     fn addresses(&self) -> Vec<String> {
         let known = self.node.address_book().into_iter().map(|node| node.peer_address);
         let own = &self.node.descriptor().peer_address;
@@ -89,7 +93,7 @@ impl Lookup {
         all.into_iter().filter(|address| address != own).collect()
     }
 
-    /// True if a node was found where this one did not know it to be.
+    /// Asks the addresses. True if a node was found at an address that was not known to be its own.
     async fn ask(&self, addresses: &[String], said: &mut BTreeSet<u64>) -> bool {
         let mut found = false;
         for member in peers::members(self.own, &peers::probe_all(addresses).await) {
@@ -100,7 +104,7 @@ impl Lookup {
                     found = true;
                     tracing::info!(node_id, address, "found a node at another address");
                 }
-                // Once for each id: it will answer the same again.
+                // Logged once per id: the node will answer the same again.
                 Err(reason) => {
                     if said.len() < SAID_MAX && said.insert(node_id) {
                         tracing::warn!("{reason}");

@@ -11,20 +11,21 @@
 //! | store queues | 1/16 | the mailboxes, `limits.store_queue_bytes` of each store |
 //! | everything else | the rest | raft logs in memory, snapshots, code, indexes, fragments |
 //!
-//! What the file sets goes before these shares, as long as all of them fit the limit. Without a limit
-//! from outside it is that of the process's control group, or half of the machine's memory.
+//! Settings in the file replace these shares, as long as all of them fit the limit. Without a
+//! configured limit, the limit is that of the process's control group, or half of the machine's
+//! memory.
 
 use std::path::Path;
 
 use crate::memory::Share;
 
-/// A node cannot work with less: beside its shares it needs code, threads and indexes.
+/// Minimum of the limit. Beside its shares a node needs memory for code, threads and indexes.
 pub(crate) const LIMIT_MIN: u64 = 128 << 20;
 
-/// Where the machine does not tell how much it has.
+/// Limit of a machine that does not report its memory.
 const LIMIT_UNKNOWN: u64 = 2 << 30;
 
-/// Shares, as parts of the limit.
+/// Parts of the limit, as divisors.
 const BLOCK_CACHE_PART: u64 = 4;
 const MEMTABLES_PART: u64 = 8;
 const REQUESTS_PART: u64 = 16;
@@ -33,14 +34,14 @@ const NODE_REQUESTS_PART: u64 = 16;
 const ANSWERS_PART: u64 = 8;
 const STORE_QUEUES_PART: u64 = 16;
 
-/// One connection has this part of the requests and answers at most: it takes some that do not read
-/// before others feel it.
+/// Maximum part of a share that one connection may take, as a divisor. Several connections that do
+/// not read their answers are needed before other connections notice.
 const CONNECTION_PART: u64 = 4;
 
-/// But never less: the largest message must fit.
+/// Minimum that a connection may take: the largest message must fit.
 const CONNECTION_MIN: u64 = 16 << 20;
 
-/// Division of the limit. What is counted here is counted nowhere else.
+/// Division of the limit. Each byte is counted in one part only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Division {
     pub limit: u64,
@@ -84,13 +85,13 @@ impl Division {
     }
 }
 
-/// Shares that requests under way take from.
+/// Shares from which requests in flight take memory.
 #[derive(Clone)]
 pub(crate) struct Budget {
     pub division: Division,
-    /// Bytes of requests that came in and are not answered.
+    /// Bytes of requests that arrived and are not answered.
     pub requests: Share,
-    /// Cost of requests under way beside their bytes.
+    /// Cost of requests in flight beside their bytes.
     pub tasks: Share,
     /// Bytes of answers that the sockets have not taken.
     pub answers: Share,
@@ -106,8 +107,9 @@ impl Budget {
         }
     }
 
-    /// That of other nodes' connections: what clients ask for must not keep nodes from telling each
-    /// other how they are. Tasks of their requests are bounded by the streams, one from each node.
+    /// Returns the budget of other nodes' connections. It is separate, so that clients' requests
+    /// cannot keep nodes from their reports to each other. The tasks of nodes' requests have no
+    /// bound here: the streams bound them, one from each node.
     pub fn of_nodes(&self) -> Budget {
         Budget {
             requests: Share::new(self.division.node_requests),
@@ -116,7 +118,7 @@ impl Budget {
         }
     }
 
-    /// Parts that one connection may take.
+    /// Returns the parts that one connection may take.
     pub fn of_connection(&self) -> Budget {
         let part =
             |share: &Share| share.part((share.bytes_max() / CONNECTION_PART).max(CONNECTION_MIN));
@@ -129,11 +131,12 @@ impl Budget {
     }
 }
 
-/// The limit of this process, where nobody gave one.
+/// Returns the limit of this process if none is configured.
 pub(crate) fn default_limit() -> u64 {
     let of_group = group_limit(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
     let of_machine = machine_bytes(Path::new("/proc/meminfo"));
-    // A machine is shared with others, its page cache among them; a group is this node's.
+    // A machine is shared with other programs and the page cache; a control group belongs to this
+    // node.
     let limit = match (of_group, of_machine) {
         (Some(group), Some(machine)) if group < machine => group,
         (_, Some(machine)) => machine / 2,
@@ -143,7 +146,8 @@ pub(crate) fn default_limit() -> u64 {
     limit.max(LIMIT_MIN)
 }
 
-/// The least limit of the control group and those above it, of version 2 or 1.
+/// Returns the lowest limit of the control group and its ancestors, for version 2 or 1 of control
+/// groups.
 fn group_limit(own: &Path, mounted: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(own).ok()?;
     let mut least = None;
@@ -157,11 +161,12 @@ fn group_limit(own: &Path, mounted: &Path) -> Option<u64> {
             }
             _ => continue,
         };
-        // In a container the path is often that of the host, and what is mounted is the group itself.
+        // In a container the path is often that of the host, and the mounted directory is the group
+        // itself.
         let path = root.join(path.trim_start_matches('/'));
         for group in path.ancestors().take_while(|group| group.starts_with(&root)) {
             let text = std::fs::read_to_string(group.join(file)).unwrap_or_default();
-            // "max", or nothing to read: no limit here.
+            // "max" or an unreadable file: no limit at this level.
             let limit = text.trim().parse::<u64>().ok();
             least = [least, limit].into_iter().flatten().min();
         }

@@ -1,12 +1,12 @@
 //! Metrics of the node, in the text form of Prometheus.
 //!
-//! Stores, engines and transport keep their own figures; they are read when somebody asks
-//! ([`Metrics::render`]), so that nothing is counted twice and nothing costs anything meanwhile. Only
-//! gRPC calls are counted as they happen.
+//! Stores, engines and transport keep their own figures. [`Metrics::render`] reads them on request,
+//! so that no figure is counted twice and none costs anything meanwhile. Only gRPC calls are
+//! counted as they happen.
 //!
-//! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_txn_*`, `rangedb_gc_*`,
-//! `rangedb_grpc_*`, `rangedb_memory_*`, `rangedb_heavy_reads_*`, `rangedb_node_*`, `rangedb_clock_*`,
-//! `rangedb_log_*` and `process_*`.
+//! Families: `rangedb_raft_*`, `rangedb_range_*`, `rangedb_storage_*`, `rangedb_txn_*`,
+//! `rangedb_gc_*`, `rangedb_grpc_*`, `rangedb_memory_*`, `rangedb_heavy_reads_*`, `rangedb_node_*`,
+//! `rangedb_clock_*`, `rangedb_log_*` and `process_*`.
 
 mod grpc;
 mod sample;
@@ -20,7 +20,7 @@ use prometheus::{Registry, TextEncoder};
 pub(crate) use grpc::GrpcMetrics;
 pub(crate) use sources::Sources;
 
-/// See the module's head.
+/// Metrics of the node: gRPC calls, the process, and the figures of its parts.
 pub(crate) struct Metrics {
     registry: Registry,
     grpc: GrpcMetrics,
@@ -40,12 +40,12 @@ impl Metrics {
         self.grpc.clone()
     }
 
-    /// From now on the stores' figures are shown too.
+    /// Adds the figures of the node's parts from now on.
     pub fn set_sources(&self, sources: Sources) {
         assert!(self.sources.set(sources).is_ok(), "a process is one node");
     }
 
-    /// All figures as of now.
+    /// Returns all figures as of now.
     pub fn render(&self) -> String {
         let mut families = self.registry.gather();
         if let Some(sources) = self.sources.get() {

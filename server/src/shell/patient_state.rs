@@ -1,5 +1,6 @@
-//! The state as stores see it: a write that finds no room waits for it, because a committed command
-//! that could not be applied would end the process, and the next start would find it again.
+//! State engine of the stores, whose writes wait for room on the disk. An error instead would end
+//! the process when a committed command cannot be applied, and the next start would find the
+//! command again.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use rangedb_storage::{
 
 use crate::shell::disk_watch::DiskWatch;
 
-/// See the module's head.
+/// State engine whose writes wait for room on the disk.
 pub(crate) struct PatientState {
     state: Arc<RocksState>,
     disk: Arc<DiskWatch>,
@@ -45,7 +46,7 @@ impl StateEngine for PatientState {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
-        // A copy shares the bytes.
+        // The clone shares the bytes.
         self.disk.insist("apply commands", 0, || self.state.write(batch.clone()))
     }
 

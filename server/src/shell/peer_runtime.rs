@@ -1,13 +1,15 @@
-//! The threads on which nodes talk to each other: raft messages and snapshots, in and out.
+//! Threads on which nodes talk to each other: Raft messages and snapshots, in and out.
 //!
-//! A runtime apart from that of clients: whatever they ask, heartbeats and votes find a thread.
+//! They are a runtime apart from the clients' runtime. So heartbeats and votes find a thread,
+//! whatever clients ask.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Enough for the messages of a node that does much: sockets and copying, no evaluation.
+/// Number of threads. They handle sockets and copying, and evaluate nothing, so two suffice for the
+/// messages of a busy node.
 const THREADS: usize = 2;
 
-/// See the module's head. Its tasks end when it is dropped, and nobody waits for them.
+/// Runtime for messages between nodes. Its tasks end when it is dropped, and nobody waits for them.
 pub(crate) struct PeerRuntime(Option<Runtime>);
 
 impl PeerRuntime {
@@ -27,7 +29,7 @@ impl PeerRuntime {
 
 impl Drop for PeerRuntime {
     fn drop(&mut self) {
-        // Dropped where waiting is not allowed.
+        // Does not wait for the tasks, because waiting is not allowed where the value is dropped.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

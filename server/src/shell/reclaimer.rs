@@ -1,5 +1,5 @@
-//! The thread that gives room on a nearly full disk back: what was deleted and collected is still in
-//! files, until somebody rewrites them. It has nothing to do while there is room.
+//! Thread that gives back room on a nearly full disk. Deleted and garbage-collected records remain
+//! in files until the files are rewritten. While there is room the thread does nothing.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,13 +12,13 @@ use rangedb_storage::RocksState;
 use crate::shell::disk_watch::DiskWatch;
 use crate::shell::end;
 
-/// Between two looks: garbage is collected once a second, at a bounded rate.
+/// Interval between two looks at the disk. Garbage is collected once a second, at a bounded rate.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Of the room that is left, this part may be used for a moment to get more.
+/// Part of the free room that a rewrite may use for a moment, as a divisor.
 const ROOM_SHARE: u64 = 2;
 
-/// Ends the thread when it is dropped.
+/// Handle to the thread, which ends when the handle is dropped.
 pub(crate) struct Reclaimer(#[expect(dead_code, reason = "kept for its drop")] Sender<()>);
 
 impl Reclaimer {
@@ -43,7 +43,7 @@ fn reclaim_when_needed(ending: &Receiver<()>, state: &RocksState, disk: &DiskWat
             Ok(families) => {
                 tracing::info!(families, "rewrote files for the room of what is deleted")
             }
-            // Nothing was changed; the engine tells whoever writes what is wrong with it.
+            // Nothing was changed. The engine reports its error to the next writer.
             Err(error) => tracing::warn!("cannot reclaim the room of what is deleted: {error}"),
         }
     }

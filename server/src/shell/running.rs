@@ -1,4 +1,4 @@
-//! A node at work: its stores' threads and everything they hand effects to.
+//! A running node: the threads of its stores, and the parts that carry out their effects.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -33,7 +33,7 @@ use crate::shell::service::Member;
 use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
 use crate::shell::transport::{Arrivals, Counts, Directory, Identification, Shared, Transport};
 
-/// See the module's head.
+/// Running node.
 pub(crate) struct Running {
     pub node: Arc<Node>,
     pub stores: StoreHandle,
@@ -48,17 +48,17 @@ pub(crate) struct Running {
     pub log_backlog: Backlog,
     snapshots: usize,
     drivers: Vec<JoinHandle<()>>,
-    /// The appliers end after the drivers, which give them their tasks.
+    /// Appliers. They end after the drivers, which send them their tasks.
     appliers: Vec<(ApplyQueue, JoinHandle<()>)>,
-    /// Log writer and flusher, which end after the drivers and appliers, as all that call them, and
-    /// the reclaimer.
+    /// Threads of the log writer, the flusher and the reclaimer. The first two end after the
+    /// drivers and appliers, which call them.
     writers: Vec<JoinHandle<()>>,
     reclaimer: Reclaimer,
 }
 
 impl Running {
-    /// Opens the stores and starts their threads; raft messages and snapshots go out on the runtime of
-    /// `peers`. Blocks.
+    /// Opens the stores and starts their threads. Raft messages and snapshots go out on the runtime
+    /// of `peers`. Blocks.
     #[expect(clippy::too_many_arguments, reason = "it is what a node consists of")]
     pub fn start(
         peers: &Handle,
@@ -72,7 +72,7 @@ impl Running {
     ) -> Result<Running, StartError> {
         let me = Identification { cluster_id: membership.cluster_id, node_id: membership.node_id };
         let identity = data.identity();
-        // Durable before any store can promise anything: found() holds only for the first time.
+        // Durable before any store can make a promise: `found()` is for the first start only.
         let embargo_us = identity.vote_embargo_us.max(config.raft.vote_embargo_us());
         data.update(|identity| {
             identity.opened = true;
@@ -115,7 +115,7 @@ impl Running {
         let (flusher, flush_thread) =
             Flusher::start(state, log, board.clone(), tellers, disk.clone())?;
         let (reclaimer, reclaim_thread) = Reclaimer::start(engines.state.clone(), disk.clone())?;
-        // Transport and snapshots take the runtime that they are made in.
+        // Transport and snapshots use the runtime in which they are created.
         let in_peers = peers.enter();
         let performers = Performers {
             stores: handle.clone(),
@@ -176,7 +176,7 @@ impl Running {
         })
     }
 
-    /// What answers others on behalf of this node.
+    /// Returns the parts that answer requests on behalf of this node.
     pub fn member(&self, disk: &Arc<DiskWatch>) -> Member {
         let (me, stores) = (self.me, self.stores.clone());
         let state: Arc<dyn StateEngine> = self.engines.state.clone();
@@ -192,8 +192,8 @@ impl Running {
         }
     }
 
-    /// Bytes that are still to be written to the disk of what was taken in: commands that wait go to
-    /// the log and to memtables, and memtables to files.
+    /// Returns a function that calculates the bytes still to be written for data already taken in.
+    /// Waiting commands go to the log and to memtables, so they count twice. Memtables go to files.
     pub fn owed(&self) -> impl Fn() -> u64 + Send + use<> {
         let (state, mailboxes) = (self.engines.state.clone(), self.mailboxes.clone());
         let log_backlog = self.log_backlog.clone();
@@ -207,7 +207,7 @@ impl Running {
     pub fn stop(self) -> rangedb_storage::Result<()> {
         self.mailboxes.iter().for_each(Mailbox::stop);
         drop(self.reclaimer);
-        // A thread that panicked has ended the process.
+        // A thread that panicked would have ended the process.
         for thread in self.drivers {
             let _ = thread.join();
         }
@@ -228,13 +228,13 @@ impl Running {
     }
 }
 
-/// A log write that takes longer hangs: half the time after which others would stand for election, so
-/// that within the whole of it they lead.
+/// Returns the time after which a log write counts as hanging. It is half of the time after which
+/// other replicas stand for election, so that within the whole of that time they lead.
 fn stalled_after(config: &Config) -> Duration {
     Duration::from_micros(config.raft.election_ticks as u64 * config.raft.tick_us / 2)
 }
 
-/// True if the directory is one of those that the cluster was founded on.
+/// True if this directory is one of those on which the cluster was founded.
 fn is_founder(identity: &Identity) -> bool {
     let formation = identity.formation().unwrap_or_default();
     formation.nodes.iter().any(|node| node.directory_id == identity.directory_id)

@@ -1,9 +1,13 @@
-//! A server from start to end: open, become part of a cluster, serve, stop.
+//! Life of a server from start to end: open, become part of a cluster, serve, stop.
 //!
-//! The order matters. The directory is locked before anything of it is read; sockets are taken
-//! before the engines work; the gRPC services answer before the node is part of a cluster, because
-//! forming one needs them; stores run before clients are let in. On the way out leaderships are
-//! handed over while requests are still answered, so that clients notice as little as can be.
+//! The order matters:
+//! 1. The directory is locked before any file in it is read.
+//! 2. The sockets are bound before the engines are opened.
+//! 3. The gRPC services answer before the node is part of a cluster, because forming one needs
+//!    them.
+//! 4. The stores run before clients are served.
+//! 5. At a stop, leaderships are handed over while requests are still answered, so that clients
+//!    notice as little as possible.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -34,23 +38,23 @@ use crate::shell::running::Running;
 use crate::shell::service::{self, Front, Origins};
 use crate::shell::status::{self, Status, Stores};
 
-/// A graceful stop takes no longer, whatever happens.
+/// Maximum time of a graceful stop.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
-/// Of that, the time for handing over leaderships.
+/// Part of the stop's time for handing over leaderships.
 const HAND_OVER_MAX: Duration = Duration::from_secs(20);
 
-/// And the time for requests under way to be answered, once clients are sent away.
+/// Part of the stop's time for answering requests in flight, after clients are sent away.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-/// How often what changes slowly is looked at: addresses of nodes, and whether the cluster still
-/// wants this one.
+/// Interval between two checks of what changes slowly: the addresses of nodes, and whether the
+/// cluster has removed this one.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Calls that one connection may have under way.
+/// Maximum number of calls that one connection may have in flight.
 const CONNECTION_STREAMS_MAX: u32 = 1024;
 
-/// Reason why a server did not come up, or went down by itself.
+/// Reason why a server did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -67,7 +71,7 @@ pub enum StartError {
     Removed(String),
 }
 
-/// Runs a server until `shutdown` resolves, then stops it gracefully. Logging is up already.
+/// Runs a server until `shutdown` resolves, then stops it gracefully. Logging must be on already.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
@@ -87,7 +91,7 @@ pub async fn run(
     removed.map_or(Ok(()), |reason| Err(StartError::Removed(reason)))
 }
 
-/// What there is before the node is part of a cluster.
+/// Parts of a server that exist before the node is part of a cluster.
 struct Server {
     config: Config,
     data: Arc<DataDir>,
@@ -105,7 +109,7 @@ struct Server {
     /// Tells the gRPC servers to end.
     ending: watch::Sender<bool>,
     grpc: std::sync::Mutex<JoinSet<()>>,
-    /// Ended with the server.
+    /// Tasks that end with the server.
     background: std::sync::Mutex<JoinSet<()>>,
 }
 
@@ -118,7 +122,7 @@ impl Server {
         let peers = PeerRuntime::start()?;
         let peer = {
             let (address, host) = (config.peer_address.clone(), config.listen_host.clone());
-            // A socket belongs to the runtime that it is made in.
+            // A socket belongs to the runtime in which it is created.
             let listening = peers
                 .handle()
                 .spawn(async move { listen("--peer-address", &address, host.as_deref()).await });
@@ -260,7 +264,7 @@ impl Server {
         let stores = Stores { node, board, pulses, log_backlog, cluster_id, node_id };
         assert!(self.status.stores.set(stores).is_ok(), "a process becomes a member once");
         let owed = running.owed();
-        // Before anybody can write.
+        // Before any client can write.
         self.disk.look(&running.stores, &running.node, owed());
         self.front.open(running.member(&self.disk));
         running.node.start();
@@ -288,8 +292,9 @@ impl Server {
         Ok(running)
     }
 
-    /// Keeps addresses of nodes, and what its replicas promise, for the next start, and says whether
-    /// this node can lead. Returns when the cluster no longer wants this node, with the reason.
+    /// Keeps data for the next start: the addresses of nodes, and the vote promise of its replicas.
+    /// Sets whether this node is fit to lead. Returns the reason when the cluster no longer wants
+    /// this node.
     async fn look_after(&self, node: &Node) -> String {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -303,7 +308,7 @@ impl Server {
             node.set_fit_to_lead(!is_stuck && self.disk.seen().room == Room::Enough);
             let (data, book) = (self.data.clone(), node.address_book());
             let kept = data.identity();
-            // The promises of the life before are over by then.
+            // The promises of the previous process are over by then.
             let embargo_us = match kept.vote_embargo_us {
                 before if started.elapsed() <= Duration::from_micros(before) => before,
                 _ => self.config.raft.vote_embargo_us(),
@@ -316,7 +321,7 @@ impl Server {
                     })
                 };
                 if let Err(error) = joined(tokio::task::spawn_blocking(keep)).await {
-                    // Only a convenience for the next start, which has --peers too.
+                    // Harmless: the next start has `--peers` too.
                     tracing::warn!("cannot keep the addresses of nodes: {error}");
                 }
             }
@@ -335,11 +340,11 @@ impl Server {
             }
         }
         self.front.stop();
-        // Its receivers may all have ended.
+        // An error means that no receiver is left.
         let _ = self.ending.send(true);
         let mut grpc = self.grpc.into_inner().expect("no panic holds it");
         let drained = async { while grpc.join_next().await.is_some() {} };
-        // Streams of clients and peers end only when these do.
+        // Streams end only when the clients and peers at the other end close them.
         let _ = tokio::time::timeout(DRAIN_MAX, drained).await;
         grpc.shutdown().await;
 
@@ -355,8 +360,8 @@ impl Server {
     }
 }
 
-/// Counts this start of the directory's node, durably: where it says to be now goes before what it
-/// said in earlier lives.
+/// Counts this start of the node, durably. Addresses that it reports now replace those of earlier
+/// starts.
 async fn count_start(data: Arc<DataDir>) -> Result<u64, StartError> {
     let count = move || {
         data.update(|identity| {
@@ -386,7 +391,7 @@ async fn serve(
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .add_routes(routes);
     let ended = async move {
-        // An error means that the server is gone, which is an end too.
+        // An error means that the sender is gone. The server then ends too.
         let _ = ended.wait_for(|ended| *ended).await;
     };
     if let Err(error) = server.serve_with_incoming_shutdown(incoming, ended).await {
@@ -394,7 +399,7 @@ async fn serve(
     }
 }
 
-/// The outcome of a task on a thread of its own; its panic goes on here.
+/// Returns the outcome of a task on another thread. A panic of the task continues here.
 async fn joined<T, E>(task: JoinHandle<Result<T, E>>) -> Result<T, E> {
     match task.await {
         Ok(outcome) => outcome,

@@ -1,6 +1,6 @@
-//! The gRPC services, and which address serves which ([`Listener`]). They answer from the moment the
-//! process listens; until the node is part of a cluster, all but formation, health and reflection
-//! answer Unavailable.
+//! The gRPC services, and the address that serves each of them ([`Listener`]). The services answer
+//! from the moment the process listens. Until the node is part of a cluster, all services except
+//! formation, health and reflection answer Unavailable.
 
 mod kv;
 mod listener;
@@ -36,27 +36,27 @@ use listener::Listener;
 
 pub(crate) use origin::Origins;
 
-/// What answers once the node is part of a cluster.
+/// Parts that answer requests once the node is part of a cluster.
 pub(crate) struct Member {
     pub node: Arc<Node>,
     pub arrivals: Arrivals,
     pub snapshots: SnapshotReceiver,
 }
 
-/// What every service sees.
+/// State that all services share.
 pub(crate) struct Front {
     bootstrap: Arc<Bootstrap>,
     member: OnceLock<Member>,
     stopping: watch::Sender<bool>,
     grpc: GrpcMetrics,
-    /// Requests of one stream that are worked on at once.
+    /// Maximum number of requests of one stream in flight.
     stream_requests: usize,
-    /// The runtime of clients' requests.
+    /// Runtime of clients' requests.
     runtime: Handle,
 }
 
 impl Front {
-    /// Clients' requests run on the runtime that this is called in.
+    /// Creates the state. Clients' requests run on the current tokio runtime.
     pub fn new(bootstrap: Arc<Bootstrap>, grpc: GrpcMetrics, stream_requests: usize) -> Self {
         Front {
             bootstrap,
@@ -68,12 +68,12 @@ impl Front {
         }
     }
 
-    /// From now on the node answers as a member of its cluster.
+    /// Makes the node answer as a member of its cluster from now on.
     pub fn open(&self, member: Member) {
         assert!(self.member.set(member).is_ok(), "a process becomes a member once");
     }
 
-    /// From now on callers are sent away, and streams end once what they asked is answered.
+    /// Refuses callers from now on. Streams end once their requests in flight are answered.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -84,7 +84,7 @@ impl Front {
 
     /// Resolves when [`Front::stop`] is called.
     async fn stopped(&self) {
-        // An error means that the front is gone, which is an end too.
+        // An error means that the sender is gone, which is an end too.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
@@ -97,7 +97,7 @@ impl Front {
         self.member.get().ok_or_else(missing)
     }
 
-    /// For what clients ask.
+    /// Returns the member for a request of a client. Refuses the request if the node is stopping.
     fn serving(&self) -> Result<&Member, Status> {
         if self.is_stopping() {
             return Err(to_status(&v1::Error::unavailable("the node is stopping")));
@@ -106,7 +106,7 @@ impl Front {
     }
 }
 
-/// The services of the peer address and of the client address.
+/// Routes of the peer address and of the client address.
 pub(crate) struct AllRoutes {
     pub of_peers: Routes,
     pub of_clients: Routes,
@@ -131,7 +131,7 @@ pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
     }
 }
 
-/// Services of both addresses.
+/// Returns the services of both addresses.
 fn for_everyone(front: &Arc<Front>) -> Routes {
     let kv = KvServer::new(kv::KvService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -142,7 +142,7 @@ fn for_everyone(front: &Arc<Front>) -> Routes {
     Routes::new(kv).add_service(node)
 }
 
-/// Tells of the services that the address serves.
+/// Returns the reflection service, which lists the services of the address.
 fn reflection(listener: Listener) -> ServerReflectionServer<impl ServerReflection> {
     let served = listener.services().iter().chain(&["grpc.reflection.v1.ServerReflection"]);
     let builder = tonic_reflection::server::Builder::configure()
@@ -160,8 +160,8 @@ fn metered_and_counted(front: &Arc<Front>, routes: Routes) -> Routes {
     Routes::from(metered.layer(count))
 }
 
-/// Counts a call by method and code, and takes the time until its head is answered: the whole of a
-/// unary call, the opening of a stream.
+/// Counts a call by method and code, and measures the time until its response headers: the whole of
+/// a unary call, the opening of a stream.
 async fn count(
     State(front): State<Arc<Front>>,
     request: axum::extract::Request,

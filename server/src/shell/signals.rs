@@ -8,15 +8,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::shell::logging;
 
-/// One wish to stop may come as several signals: a terminal and a supervisor signal the process and
-/// then its group. Nobody gives up waiting within this time.
+/// Time within which several signals count as one request to stop: a terminal and a supervisor
+/// signal the process and then its group. No person gives up waiting within this time.
 const SAME_STOP: Duration = Duration::from_secs(1);
 
-/// Resolves at the first SIGINT or SIGTERM. One that comes more than a second later ends the process
-/// at once: whoever sends it does not want to wait.
+/// Resolves at the first SIGINT or SIGTERM. A signal more than a second later ends the process at
+/// once, because its sender does not want to wait.
 ///
 /// # Errors
-/// If the signals cannot be listened for.
+/// An error of the operating system if the signals cannot be listened for.
 pub fn stop_requested() -> io::Result<impl Future<Output = ()> + Send> {
     let mut stops = Stops {
         interrupt: signal(SignalKind::interrupt())?,
@@ -35,7 +35,7 @@ pub fn stop_requested() -> io::Result<impl Future<Output = ()> + Send> {
             }
             tracing::warn!("asked again: not waiting any longer");
             logging::drain();
-            // Not exit(): it runs the engines' destructors beside threads that use them.
+            // Not exit(): it runs the engines' destructors while other threads use the engines.
             let _ = kill_process(getpid(), Sent::KILL);
         });
     })

@@ -1,9 +1,9 @@
-//! Range snapshots between nodes: each a stream of its own, apart from heartbeats.
+//! Range snapshots between nodes. Each is a stream of its own, apart from heartbeats.
 //!
-//! Bounded both ways: few are sent at once and few received, a sender reads no faster than the
-//! receiver stages, and whoever finds no place is told so at once and tries again later. Nothing of
-//! a snapshot is visible before all of it has come, is checked and durable; one that breaks off
-//! leaves nothing behind.
+//! Both directions are bounded. Few snapshots are sent at once and few received, and a sender reads
+//! no faster than the receiver stages. A snapshot that finds no place is refused at once and tried
+//! again later. No part of a snapshot is visible before all of it has arrived, is checked and
+//! durable. A stream that breaks off leaves nothing behind.
 
 mod pace;
 mod receive;
@@ -15,7 +15,7 @@ use rangedb_storage::{Chunk, ColumnFamily, SnapshotTotals};
 pub(crate) use receive::SnapshotReceiver;
 pub(crate) use send::SnapshotSender;
 
-/// Chunks on their way between disk and network: one is read while another is sent.
+/// Chunks between disk and network: one is read while another is sent.
 const CHUNKS_AHEAD: usize = 2;
 
 fn to_wire(chunk: Chunk) -> SnapshotData {

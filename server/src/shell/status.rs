@@ -19,13 +19,14 @@ use crate::shell::log_writer::Backlog;
 use crate::shell::metrics::Metrics;
 use crate::shell::service::Front;
 
-/// A store whose thread shows no sign for so long is stuck, in a slow disk most likely.
+/// Time without a sign of life after which a store's thread counts as stuck, in a slow disk most
+/// likely.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// Ranges that are named in a reason at most.
+/// Maximum number of ranges that a reason names.
 const RANGES_NAMED_MAX: usize = 8;
 
-/// What the pages are made from.
+/// Sources of the status pages.
 pub(crate) struct Status {
     pub bootstrap: Arc<Bootstrap>,
     pub front: Arc<Front>,
@@ -33,7 +34,7 @@ pub(crate) struct Status {
     pub stores: OnceLock<Stores>,
 }
 
-/// Set once the node is part of a cluster.
+/// Parts of the node that the pages show, set once it is part of a cluster.
 pub(crate) struct Stores {
     pub node: Arc<Node>,
     pub board: Arc<Board>,
@@ -44,8 +45,8 @@ pub(crate) struct Stores {
 }
 
 impl Status {
-    /// Reason why the node should get no requests now: it does not answer, or does not hold what it
-    /// should.
+    /// Returns the reason why the node should get no requests now: it does not answer, or it lacks
+    /// replicas that it should hold.
     pub fn not_ready(&self) -> Option<String> {
         if self.front.is_stopping() {
             return Some("the node is stopping".to_owned());
@@ -59,7 +60,7 @@ impl Status {
 }
 
 impl Stores {
-    /// Reason why the stores do not go on.
+    /// Returns the reason why the stores make no progress.
     pub fn stuck(&self) -> Option<String> {
         if let Some(shard) = self.pulses.iter().position(|pulse| pulse.age() > STUCK_AFTER) {
             return Some(format!("store {shard} has stood still for {STUCK_AFTER:?}"));
@@ -69,9 +70,9 @@ impl Stores {
     }
 }
 
-/// A leader that loses its quorum steps down, so a replica that knows no leader is one without a
-/// quorum, or in an election. One that stands still has none for as long as it takes an operator, and
-/// the node serves its other ranges meanwhile.
+/// Names the ranges without a leader. A leader that loses its quorum steps down. So a replica that
+/// knows no leader has no quorum, or is in an election. A quarantined replica is left out: it may
+/// have no leader until an operator acts, and the node serves its other ranges meanwhile.
 fn without_leader(ranges: &[RangeStatus]) -> Option<String> {
     let alone: Vec<u64> = ranges
         .iter()

@@ -1,10 +1,10 @@
-//! Raft messages to other nodes: to each one stream, kept open, on which messages of all ranges
-//! travel in batches.
+//! Transport of Raft messages to other nodes. Each node has one stream, kept open, on which the
+//! messages of all ranges travel in batches.
 //!
-//! A driver only puts messages into a queue (`queue.rs`); a task per node (`link.rs`) carries them.
-//! Nothing waits for a node that is slow or gone: its queue is bounded and what does not fit is
-//! dropped, which raft makes good. Every batch names cluster, sender and receiver, and the receiver
-//! refuses what is not meant for it ([`Arrivals`]).
+//! A driver only puts messages into a queue (`queue.rs`). A task per node (`link.rs`) carries them.
+//! Nothing waits for a node that is slow or gone: its queue is bounded, and messages that do not
+//! fit are dropped, which Raft makes good. Every batch names cluster, sender and receiver. The
+//! receiver refuses batches that are meant for another cluster or node ([`Arrivals`]).
 
 mod link;
 mod queue;
@@ -26,28 +26,28 @@ use crate::handle::StoreHandle;
 use crate::node::Node;
 use crate::shell::logging::Seldom;
 
-/// Who this node is, to other nodes.
+/// Identification of this node to other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identification {
     pub cluster_id: u64,
     pub node_id: u64,
 }
 
-/// Where nodes are; known once the node runs.
+/// Addresses of nodes, known once the node runs.
 #[derive(Default)]
 pub(crate) struct Directory {
     node: OnceLock<Weak<Node>>,
-    /// Somebody else answered where a node should be.
+    /// True if another node answered at the address of a node.
     misled: AtomicBool,
     /// Addresses that callers give as theirs, and at which no node is known to be.
     hints: Mutex<BTreeSet<String>>,
 }
 
-/// Hints that wait to be looked at at most: more than nodes that move at one moment.
+/// Maximum number of hints that wait to be looked at: more than nodes that move at one moment.
 const HINTS_MAX: usize = 64;
 
-/// The metadata of a stream of raft messages that says where its sender is reached. A hint: who is
-/// there is asked before it is believed.
+/// Metadata key of a stream of Raft messages, for the address of its sender. The address is a hint:
+/// the receiver asks which node is there before it believes the address.
 pub(crate) const PEER_ADDRESS_KEY: &str = "rangedb-peer-address";
 
 impl Directory {
@@ -55,17 +55,19 @@ impl Directory {
         assert!(self.node.set(Arc::downgrade(node)).is_ok(), "a process is one node");
     }
 
-    /// Another node than the one that was meant answered, so addresses have to be looked up.
+    /// Records that another node answered than the one that was meant, so that addresses are looked
+    /// up.
     pub fn was_misled(&self) {
         self.misled.store(true, Ordering::Relaxed);
     }
 
-    /// True if that happened since this was last asked.
+    /// True if [`Directory::was_misled`] was called since the last call.
     pub fn take_misled(&self) -> bool {
         self.misled.swap(false, Ordering::Relaxed)
     }
 
-    /// Somebody who is at this address wants to talk to this node, which may not know to answer there.
+    /// Records the address of a caller. This node may not know yet that the caller is reached
+    /// there.
     pub fn hint(&self, address: &str) {
         let Some(this) = self.node.get().and_then(Weak::upgrade) else { return };
         let is_known = this.address_book().iter().any(|node| node.peer_address == address);
@@ -79,14 +81,14 @@ impl Directory {
         !self.hints.lock().expect("no panic holds it").is_empty()
     }
 
-    /// The hints since this was last asked.
+    /// Returns the hints since the last call.
     pub fn take_hints(&self) -> BTreeSet<String> {
         std::mem::take(&mut *self.hints.lock().expect("no panic holds it"))
     }
 
-    /// None of a node that is not known, or that was removed and whose address another one has now.
-    /// Without such a successor, a removed node is talked to: it still leads ranges until others
-    /// have taken them over.
+    /// Returns the descriptor of a node. `None` if the node is unknown, or if it was removed and a
+    /// newer node has its address now. A removed node without such a successor is still sent
+    /// messages: it leads ranges until other nodes have taken them over.
     pub fn find(&self, node_id: u64) -> Option<NodeDescriptor> {
         let this = self.node.get()?.upgrade()?;
         let node = this.address_of(node_id)?;
@@ -99,25 +101,25 @@ impl Directory {
     }
 }
 
-/// What was carried and what was not, since the process began.
+/// Counts of the transport since the process began.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub sent: AtomicU64,
     pub received: AtomicU64,
-    /// For want of room in a queue, or of a connection.
+    /// Messages dropped for want of room or of a connection, or because they were for another node.
     pub dropped: AtomicU64,
     pub connects: AtomicU64,
     pub refused: AtomicU64,
 }
 
-/// The sending side. See the module's head.
+/// Sending side of the transport.
 pub(crate) struct Transport {
     runtime: Handle,
     shared: Arc<Shared>,
     queues: Mutex<BTreeMap<u64, Arc<Queue>>>,
 }
 
-/// What links need.
+/// State that all links share.
 pub(crate) struct Shared {
     pub me: Identification,
     /// Address at which others reach this node.
@@ -128,12 +130,12 @@ pub(crate) struct Shared {
 }
 
 impl Transport {
-    /// Links run on the runtime that this is called in.
+    /// Creates a transport. Its links run on the current tokio runtime.
     pub fn new(shared: Shared) -> Self {
         Transport { runtime: Handle::current(), shared: Arc::new(shared), queues: Mutex::default() }
     }
 
-    /// Sends on the message, or drops it. Never blocks.
+    /// Queues the message, or drops it. Never blocks.
     pub fn send(&self, envelope: RaftEnvelope) {
         let Some(to) = envelope.to.map(|replica| replica.node_id) else { return };
         if !self.queue(to).push(envelope) {
@@ -152,13 +154,13 @@ impl Transport {
     }
 }
 
-/// The receiving side.
+/// Receiving side of the transport.
 pub(crate) struct Arrivals {
     me: Identification,
     directory: Arc<Directory>,
     stores: StoreHandle,
     counts: Arc<Counts>,
-    /// Lines about senders that are refused: they try again and again.
+    /// Rate limit of the log lines about refused senders, which try again and again.
     refused: Seldom,
 }
 
@@ -172,7 +174,7 @@ impl Arrivals {
         Arrivals { me, directory, stores, counts, refused: Seldom::default() }
     }
 
-    /// A sender opened a stream.
+    /// Notes the address of a sender that opened a stream.
     pub fn begin(&self, metadata: &MetadataMap) {
         let address = metadata.get(PEER_ADDRESS_KEY).and_then(|value| value.to_str().ok());
         if let Some(address) = address {
@@ -180,8 +182,8 @@ impl Arrivals {
         }
     }
 
-    /// Hands a batch to the stores, or says why its stream must end. Messages that find a store's
-    /// mailbox full are dropped.
+    /// Hands a batch to the stores, or returns the reason why its stream must end. Messages for a
+    /// store whose mailbox is full are dropped.
     pub fn take(&self, batch: RaftMessages) -> Result<(), Status> {
         let RaftMessages { cluster_id, from_node_id, to_node_id, envelopes } = batch;
         if let Err(reason) = check(self.me, cluster_id, to_node_id) {
@@ -203,7 +205,7 @@ impl Arrivals {
     }
 }
 
-/// True if what names this cluster and receiver is meant for this node.
+/// Refuses a message for another cluster or node, with the reason.
 pub(crate) fn check(me: Identification, cluster_id: u64, to_node_id: u64) -> Result<(), String> {
     if cluster_id != me.cluster_id {
         return Err(format!(

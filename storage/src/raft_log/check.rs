@@ -1,37 +1,41 @@
-//! Tells damage of the log's files from a tail that a crash tore.
+//! Integrity check of the log's files, which distinguishes damage from a tail that a crash tore.
 //!
-//! At opening raft-engine cuts its newest file behind the first batch that does not check out,
-//! whatever comes after, checks entries only where they stand last in a file, and forgets all files
-//! below a missing one. Any of these may drop entries that this node has acknowledged. So every byte
-//! is checked before raft-engine opens the directory, by a stricter rule that follows from how
-//! appends are made: each is synced before the next begins, so
-//! - in the newest append file at most the last batch may be broken; if a sound batch follows a
-//!   broken one, the broken one had been synced once, and is damage;
+//! Each of these habits of raft-engine may drop entries that this node has acknowledged:
+//! - at opening it cuts its newest file behind the first batch that is not sound, whatever follows;
+//! - it checks entries only where they are the last in a file;
+//! - it forgets all files below a missing one.
+//!
+//! So every byte is checked before raft-engine opens the directory, by a stricter rule. Each append
+//! is synced before the next begins, so:
+//! - in the newest append file at most the last batch may be broken. A broken batch before a sound
+//!   one had been synced, so it is damage;
 //! - in every other append file every batch is sound.
 //!
-//! Files of rewritten batches are synced when the purge that writes them ends, so while the purge
-//! marker is there, any of the newest of them may be broken (raft-engine cuts them there: the
-//! entries are still in the append files); without it, none. The same holds for a gap between file
-//! numbers.
+//! Files of rewritten batches are synced when the purge that writes them ends. So while the purge
+//! marker exists, any batch in the newest of these files may be broken: raft-engine cuts the file
+//! there, and the entries are still in the append files. Without the marker, none may be. The same
+//! holds for a gap between file numbers.
 //!
-//! What can be read is not for that reason on the disk: a process may have been killed between the
-//! write and the sync of its last batch, and after a sync that failed the page cache holds, as if
-//! they were written, pages that the disk never took. The node takes what it finds for persisted and
-//! acknowledges it, so before anything is looked at, the files that were written to last are synced
-//! and the cache is asked to forget them ([`settle`]): what is read then is what the disk has.
+//! Readable bytes need not be on the disk. A process may have been killed between the write and the
+//! sync of its last batch. After a failed sync the page cache holds pages as if they were written,
+//! although the disk never took them. The node takes what it reads for persisted and acknowledges
+//! it. So before any check, [`settle`] syncs the files written last and asks the page cache to
+//! forget them: later reads then show what the disk has.
 //!
-//! A file is begun with a header that is durable before anything is written behind it, so a file of
-//! which more is there than a header, and no header, is damaged, the newest too. raft-engine would
-//! begin such a file anew in its oldest format, whose batches are not signed, and which is refused
-//! here as soon as the file is not the newest any more. Two crashes leave files that were not begun:
-//! - On a full disk the next file is made and its header finds no room; raft-engine then goes on in
-//!   the file before, which it would take for damaged at opening, because that has space allocated
-//!   behind its batches and is not the newest. So a newest file that was not begun is removed.
-//! - A power loss in the first seconds leaves the first file with a name and no header. It stays, for
-//!   it says that there is a log, and is given its header.
+//! A file's header is durable before anything is written behind it. So a file that is longer than a
+//! header and has none is damaged, even the newest. raft-engine would begin such a file anew in its
+//! oldest format, whose batches are not signed. This check refuses that format once the file is no
+//! longer the newest. Two crashes leave files without a header:
+//! - On a full disk the next file is created, and its header finds no room. raft-engine then goes
+//!   on in the file before. At opening, raft-engine would take that file for damaged, because the
+//!   file has space allocated behind its batches and is not the newest. So a newest file without a
+//!   header is removed.
+//! - A power loss in the first seconds leaves the first file with a name and no header. The file
+//!   stays, because it shows that there is a log, and gets its header.
 //!
-//! One thing cannot be seen here: damage to the very last batch looks like a torn tail. The log is
-//! then shorter than the hard state's commit or the applied index say, which `raftstore` checks.
+//! One kind of damage is not detected here: damage to the very last batch looks like a torn tail.
+//! The log is then shorter than the hard state's commit or the applied index says, which
+//! `raftstore` checks.
 //!
 //! ```text
 //! file    magic:53  version:8 = 2  alignment:8 = 0  batches  zeros (space allocated ahead)
@@ -52,22 +56,21 @@ const VERSION: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
 const FILE_HEADER_BYTES: usize = MAGIC.len() + VERSION.len();
 const BATCH_HEADER_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
-/// None and LZ4.
+/// Compression types: none and LZ4.
 const COMPRESSIONS: [u8; 2] = [0, 1];
 const APPEND_SUFFIX: &str = ".raftlog";
 const REWRITE_SUFFIX: &str = ".rewrite";
 
-/// Makes what the files hold durable, and sees to those that were not begun. Nobody else may have
-/// the directory open.
+/// Makes the contents of the files durable, and removes or completes files without a header. No
+/// other process may have the directory open.
 pub(super) fn settle(dir: &Path) -> Result<()> {
     for suffix in [APPEND_SUFFIX, REWRITE_SUFFIX] {
         let files = numbered_files(dir, suffix)?;
-        // All others were synced when they were closed. The newest may be one that was not begun:
-        // then the one before it was written to last.
+        // All others were synced when they were closed. The newest may have no header: then the one
+        // before it was written to last.
         for (_, path) in files.iter().rev().take(2) {
             let file = sync(path)?;
-            // As well as it can: a file system need not listen, and has nothing to forget if it keeps
-            // no pages.
+            // Best effort: a file system may ignore the advice, or keep no pages to forget.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         }
         match &files[..] {
@@ -84,7 +87,8 @@ pub(super) fn settle(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the newest file of each kind durable: opening the log writes to them, and does not sync.
+/// Makes the newest file of each kind durable: opening the log writes to these files and does not
+/// sync.
 pub(super) fn sync_newest(dir: &Path) -> Result<()> {
     for suffix in [APPEND_SUFFIX, REWRITE_SUFFIX] {
         if let Some((_, path)) = numbered_files(dir, suffix)?.last() {
@@ -99,7 +103,7 @@ fn sync(path: &Path) -> Result<File> {
     synced.map_err(|error| io_error("sync", path, &error))
 }
 
-/// Fails unless what is not sound may be cut. The files must be settled.
+/// Fails unless everything that is not sound may be cut. [`settle`] must have run before.
 pub(super) fn check_files(dir: &Path, purging: bool) -> Result<()> {
     let append = numbered_files(dir, APPEND_SUFFIX)?;
     check_numbers(&append, purging)?;
@@ -177,12 +181,12 @@ impl CheckedFile {
         header.is_some_and(|header| header.starts_with(MAGIC) && header.ends_with(&VERSION))
     }
 
-    /// True if its header was written whole, or anything stands behind it.
+    /// True if the file's header was written whole, or anything stands behind it.
     fn is_begun(&self) -> bool {
         self.has_header() || self.bytes.len() > FILE_HEADER_BYTES
     }
 
-    /// Where the first thing behind the header begins that is not sound.
+    /// Offset of the first batch that is not sound. Zeros at the end are space allocated ahead.
     fn first_broken(&self) -> Option<usize> {
         let mut at = FILE_HEADER_BYTES;
         while at < self.bytes.len() {
@@ -195,12 +199,13 @@ impl CheckedFile {
         None
     }
 
-    /// Looks at every place: the length of a broken batch cannot be trusted.
+    /// True if a sound batch begins behind `broken`. Tries every offset: the length of a broken
+    /// batch cannot be trusted.
     fn sound_batch_behind(&self, broken: usize) -> bool {
         (broken + 1..self.bytes.len()).any(|at| self.batch_end(at).is_some())
     }
 
-    /// Where the batch at this place ends, if there is a sound one.
+    /// Returns the end of the batch at this offset, if the batch is sound.
     fn batch_end(&self, at: usize) -> Option<usize> {
         let rest = &self.bytes[at..];
         let header = rest.get(..BATCH_HEADER_BYTES)?;

@@ -1,9 +1,8 @@
-//! Dropping what is out of sight where RocksDB's compaction meets it: how far it may go, and why, is
-//! said in `collector.rs`.
+//! Compaction filter that drops records which no reader sees. The rules are in `collector.rs`.
 //!
-//! A filter sees the newest version of each stored key that takes part in a compaction; dropping it
-//! leaves RocksDB's own tombstone, so that no older one behind it comes back. It pays no heed to
-//! snapshots that are held.
+//! A filter sees the newest version of each stored key in a compaction. If the filter drops it,
+//! RocksDB leaves a tombstone of its own, so that no older version behind it comes back. The filter
+//! ignores held snapshots.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -17,17 +16,17 @@ use crate::bounds::Bounds;
 use crate::collector::Collector;
 use crate::{ColumnFamily, Span, is_collectable};
 
-/// What the filters of all compactions share.
+/// State that the filters of all compactions share.
 #[derive(Default)]
 pub(super) struct Filters {
     pub collector: Collector,
-    /// That they have dropped.
+    /// Number of superseded versions dropped.
     pub history_records: AtomicU64,
     pub deleted_markers: AtomicU64,
 }
 
-/// Makes a filter for each compaction of one family. RocksDB calls it from several threads at once,
-/// so it has nothing that changes.
+/// Creates a filter for each compaction of one family. RocksDB calls it from several threads at
+/// once, so it has no mutable state.
 pub(super) struct FilterFactory {
     pub cf: ColumnFamily,
     pub filters: Arc<Filters>,
@@ -47,7 +46,7 @@ impl CompactionFilterFactory for FilterFactory {
     }
 }
 
-/// Of one compaction, used by one thread, which walks keys in ascending order.
+/// Filter of one compaction. One thread uses it and passes keys in ascending order.
 pub(super) struct Filter {
     cf: ColumnFamily,
     filters: Arc<Filters>,
@@ -55,8 +54,8 @@ pub(super) struct Filter {
     piece: Piece,
 }
 
-/// Where the walk is: the span of keys that have the same bound, so that most keys cost one
-/// comparison and not a search.
+/// Piece of the bounds that holds the last key: a span of keys with the same bound. With it most
+/// keys cost one comparison instead of a search.
 struct Piece {
     /// `None` before the first key.
     span: Option<Span>,

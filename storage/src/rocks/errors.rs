@@ -1,4 +1,4 @@
-//! RocksDB's errors, which are text, by what the caller does next.
+//! Classification of RocksDB's errors, which are text, by what the caller does next.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,14 @@ pub(super) fn engine_error(error: rocksdb::Error) -> Error {
     database_error(error.kind(), error.into_string())
 }
 
-/// As [`engine_error`], for a sorted file that is written beside the database.
+/// Classifies like [`engine_error`], for a sorted file that is written beside the database.
 pub(super) fn file_error(error: rocksdb::Error) -> Error {
     sorted_file_error(error.kind(), error.into_string())
 }
 
-/// A quota that is used up is no full disk to the database: it does not recover from it by itself
-/// and answers every later write with it. So the process ends; a start with room replays the log.
+/// Classifies an error of the database. An exhausted quota is no full disk here: the database does
+/// not recover from it by itself and answers every later write with it. So the process ends; a
+/// start with room replays the log.
 fn database_error(kind: ErrorKind, message: String) -> Error {
     match kind {
         ErrorKind::Corruption => Error::Corrupt { file: named_file(&message), reason: message },
@@ -25,7 +26,8 @@ fn database_error(kind: ErrorKind, message: String) -> Error {
     }
 }
 
-/// Such a file can be written again once there is room, whatever it lacked.
+/// Classifies an error of a sorted file. It can be written again once there is room, so an
+/// exhausted quota is a full disk here.
 fn sorted_file_error(kind: ErrorKind, message: String) -> Error {
     match database_error(kind, message) {
         Error::Io(message) if message.contains("Disk quota exceeded") => Error::Full(message),
@@ -33,14 +35,15 @@ fn sorted_file_error(kind: ErrorKind, message: String) -> Error {
     }
 }
 
-/// As [`engine_error`], for opening, where a lock that is held and a missing file have names too.
+/// Classifies like [`engine_error`], for opening: a held lock and a missing file have errors of
+/// their own.
 pub(super) fn open_error(state_dir: &Path, error: rocksdb::Error) -> Error {
     match engine_error(error) {
         Error::Io(message) if message.contains("/LOCK") => Error::Refused(format!(
             "{}: in use by another process ({message})",
             state_dir.display()
         )),
-        // A file that the manifest names is gone.
+        // A file that the manifest names is missing.
         Error::Io(reason) if reason.contains("No such file") => {
             Error::Corrupt { file: named_file(&reason), reason }
         }
@@ -52,7 +55,7 @@ fn is_full(message: &str) -> bool {
     ["No space left on device", "NoSpace"].into_iter().any(|text| message.contains(text))
 }
 
-/// The file that a message speaks of, if it does.
+/// Returns the file that a message names, if it names one.
 fn named_file(message: &str) -> Option<PathBuf> {
     let words = message.split_whitespace();
     let mut words = words.map(|word| word.trim_end_matches([':', ',', '.', ';', ')']));

@@ -1,22 +1,23 @@
-//! Replacing a span by a staged snapshot, all or nothing through a crash.
+//! Atomic replacement of a span by a staged snapshot, also through a crash.
 //!
-//! RocksDB takes sorted files in at once and durably, but one family after the other, and the meta
-//! batch goes through the memtable. Between them a crash would leave a mixture. So:
+//! RocksDB ingests sorted files atomically and durably, but one family after the other, and the
+//! meta batch goes through the memtable. A crash in between would leave a mixture. So an install
+//! has these steps:
 //!
-//! 1. flush: what was written before must not be lost once the install is there;
-//! 2. write down what is going to be done, and sync it (the *redo record*);
-//! 3. take the files in: first one that deletes the span in the family, then the staged ones; write
-//!    the meta batch; readers are kept out meanwhile, so that they see all of it or nothing;
+//! 1. flush: earlier writes must not be lost once the install is there;
+//! 2. write down the following steps, and sync them (the *redo record*);
+//! 3. for each family, ingest a file that deletes the span, then the staged files; write the meta
+//!    batch. Readers are kept out meanwhile, so that they see all of it or nothing;
 //! 4. flush: the meta batch is durable;
 //! 5. remove the redo record, then the staged files.
 //!
-//! Before 2 is done a crash leaves the state as it was. After it, opening does 3 to 5 again from the
-//! start, which ends up the same however much of it had been done: the file that deletes the span
-//! hides what was taken in the first time. Files are taken in by hard links, so that they are still
-//! there to be taken in again.
+//! A crash before the end of step 2 leaves the state as it was. After it, opening repeats steps 3
+//! to 5 from the start. The result does not depend on how much of them was done before: the file
+//! that deletes the span hides files ingested the first time. Files are ingested through hard
+//! links, so that they are still there to be ingested again.
 //!
-//! Writes that are made at the same time must not touch the span. A crash may lose them and keep the
-//! install: they count as after it.
+//! Concurrent writes must not touch the span. A crash may lose them and keep the install: they
+//! count as later than the install.
 
 use std::path::PathBuf;
 
@@ -32,19 +33,19 @@ const REDO_RECORD: &str = "install";
 const REDO_FORMAT: u8 = 1;
 const CRC_BYTES: usize = 4;
 
-/// How far an install has come; where the tests let it crash.
+/// Progress of an install; the points at which tests let it crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     Flushed,
     Recorded,
-    /// The files of this family are in.
+    /// The files of this family are ingested.
     Ingested(ColumnFamily),
     MetaWritten,
     MetaFlushed,
     RecordRemoved,
 }
 
-/// All that it takes to install.
+/// Redo record: all that it takes to install.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Redo {
     staged_id: u64,
@@ -55,9 +56,9 @@ struct Redo {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct RedoFamily {
     cf: ColumnFamily,
-    /// There is a file that empties the span.
+    /// True if there is a file that empties the span.
     clears: bool,
-    /// Staged files.
+    /// Number of staged files.
     files: u32,
 }
 
@@ -100,7 +101,7 @@ impl Engine {
         self.remove_staged_dir(staged.id)
     }
 
-    /// At opening: does again what a crash may have cut off.
+    /// Repeats, at opening, an install that a crash may have interrupted.
     pub(super) fn finish_install(&self) -> Result<()> {
         let path = self.redo_path();
         match std::fs::read(&path) {
@@ -136,7 +137,7 @@ impl Engine {
         let cf = family.cf;
         let clearing = family.clears.then(|| self.clearing_file(id, cf));
         let staged = (0..family.files).map(|number| self.staged_file(id, cf, number));
-        // Of files that overlap, a later one in this list counts as newer.
+        // Of overlapping files, a later one in this list counts as newer.
         let links: Vec<PathBuf> =
             clearing.into_iter().chain(staged).map(link_again).collect::<Result<_>>()?;
         let mut options = IngestExternalFileOptions::default();
@@ -156,8 +157,9 @@ impl Engine {
     }
 }
 
-/// Once it is written down, an install cannot be given up or asked for again: what is visible is a
-/// mixture until the next start has finished it. So even a full disk ends the process then.
+/// Turns a full disk into an error that ends the process. An install with a redo record can be
+/// neither given up nor repeated by the caller: the visible state is a mixture until the next start
+/// has finished the install.
 fn cut_off(error: Error) -> Error {
     match error {
         Error::Full(reason) => Error::Io(format!("an install was cut off: {reason}")),
@@ -165,7 +167,7 @@ fn cut_off(error: Error) -> Error {
     }
 }
 
-/// Another name for the file, which RocksDB will take away.
+/// Creates another name for the file, which RocksDB will remove.
 fn link_again(path: PathBuf) -> Result<PathBuf> {
     let link = path.with_extension("link.sst");
     let failed = |error: std::io::Error| io_error("link", &path, &error);
@@ -178,6 +180,8 @@ fn link_again(path: PathBuf) -> Result<PathBuf> {
 }
 
 impl Redo {
+    /// Encodes the redo record. Numbers are varints.
+    ///
     /// ```text
     /// 01  staged id  families  family...  writes  write...  crc32:4 LE
     /// family  cf:1  clears:1  files
@@ -185,7 +189,6 @@ impl Redo {
     ///                                           2 delete span (start, end)
     /// bytes   length  the bytes
     /// ```
-    /// Numbers are varints.
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![REDO_FORMAT];
         varint::put(&mut out, self.staged_id);
@@ -212,7 +215,7 @@ impl Redo {
         out
     }
 
-    /// `None` if it is not what [`Redo::encode`] made.
+    /// Decodes the redo record. `None` if [`Redo::encode`] did not make these bytes.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (bytes, crc) = bytes.split_last_chunk::<CRC_BYTES>()?;
         if crc32fast::hash(bytes) != u32::from_le_bytes(*crc) {

@@ -1,4 +1,4 @@
-//! An install that a crash cuts off anywhere is there as a whole after the restart, or not at all.
+//! Crash tests of installs: after a restart the install is there as a whole, or not at all.
 
 use std::path::Path;
 
@@ -99,7 +99,7 @@ fn a_crash_at_any_step_leaves_all_of_the_install_or_nothing() {
         let mut copied = false;
         let stop = &mut |step| {
             if step == crash {
-                // What the disk holds at this moment; what is in memory is lost.
+                // Copy what the disk holds at this moment; what is in memory is lost.
                 copy(&live, &crashed);
                 copied = true;
             }
@@ -201,7 +201,7 @@ fn redo_records_come_back_as_they_were_and_cuts_are_refused() {
     }
 }
 
-/// Whatever stands behind a checksum that is right.
+/// Tests arbitrary bytes behind a valid checksum.
 #[test]
 fn redo_records_of_any_bytes_are_refused_or_have_no_other_spelling() {
     let with_crc = |bytes: &[u8]| [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
@@ -220,7 +220,7 @@ fn redo_records_of_any_bytes_are_refused_or_have_no_other_spelling() {
                 0 => bytes[place] = rng.u8(..),
                 1 => bytes.truncate(place.max(1)),
                 2 => bytes.insert(place, rng.u8(..)),
-                // A length that nothing is as long as.
+                // A length that exceeds the bytes.
                 _ => drop(bytes.splice(place..=place, [0xff, 0xff, 0xff, 0xff, 0x0f])),
             }
         }

@@ -9,21 +9,22 @@ use rocksdb::{
 use super::collect::{FilterFactory, Filters};
 use crate::ColumnFamily;
 
-/// Bits of filter for each key: 1 % of lookups of absent keys read a block in vain.
+/// Bits of Bloom filter for each key: 1 % of lookups of absent keys read a block in vain.
 const BLOOM_BITS: f64 = 10.0;
-/// Blocks of families read by key are small, those read in runs (or with values of half a kilobyte
-/// and more) are larger, for the index and for compression.
+/// Block sizes. Families read by key have small blocks. Families read in runs, or with values of
+/// half a kilobyte and more, have larger ones, for the index and for compression.
 const POINT_BLOCK_BYTES: usize = 4 << 10;
 const RUN_BLOCK_BYTES: usize = 16 << 10;
-/// Part of a memtable that its filter takes: spares absent keys the walk through it.
+/// Part of a memtable that its Bloom filter takes: a lookup of an absent key need not search the
+/// memtable.
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
-/// Memtables waiting for a flush before writes are held up.
+/// Memtables of a family, including those waiting for a flush, before writes are held up.
 const MEMTABLES_MAX: i32 = 4;
-/// RocksDB's own log: warnings, a little of them.
+/// Limits of RocksDB's own log, which holds warnings.
 const INFO_LOG_BYTES: usize = 8 << 20;
 const INFO_LOGS_MAX: usize = 4;
 
-/// What depends on the machine.
+/// Options that depend on the machine.
 #[derive(Clone, Debug)]
 pub struct StateOptions {
     /// Memory for blocks of all families, their indexes and filters.
@@ -36,13 +37,13 @@ pub struct StateOptions {
     pub open_files_max: i32,
     /// Threads for flushes and compactions.
     pub background_jobs: i32,
-    /// At opening every block is read and checked if the files are at most this long together;
-    /// about a second. Of a larger state, damage shows when the block is read.
+    /// Total length of files up to which opening reads and checks every block; about a second. In a
+    /// larger state, damage shows when the block is read.
     pub verify_bytes_max: u64,
-    /// A staged snapshot is written in files of about this length, gathered in memory before.
+    /// Approximate length of a staged snapshot's files, each of which is collected in memory first.
     pub staged_file_bytes: usize,
-    /// True if files are merged in the background. Off only where the directory must not change while
-    /// nothing is written to it, as in tests that copy it.
+    /// True if RocksDB compacts in the background. Off only where the directory must not change
+    /// while nothing is written to it, as in tests that copy it.
     pub compaction: bool,
 }
 
@@ -72,7 +73,7 @@ impl StateOptions {
         options.set_db_write_buffer_size(self.memtables_bytes);
         options.set_max_background_jobs(self.background_jobs);
         options.set_max_open_files(self.open_files_max);
-        // Spreads the writing of files out, so that a sync of the raft log finds the disk free.
+        // Spreads file writes out, so that a sync of the raft log finds the disk free.
         options.set_bytes_per_sync(1 << 20);
         options.set_log_level(LogLevel::Warn);
         options.set_max_log_file_size(INFO_LOG_BYTES);
@@ -81,7 +82,7 @@ impl StateOptions {
         options
     }
 
-    /// For each family, by its number.
+    /// Options of each family, by the family's number.
     pub(super) fn families(&self, filters: &Arc<Filters>) -> Vec<Options> {
         let cache = Cache::new_lru_cache(self.block_cache_bytes);
         let family = |cf| {
@@ -108,9 +109,9 @@ impl StateOptions {
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        // In parts, of which a lookup needs one of each. Whole, those of a file of a million keys are
-        // larger than a part of the cache that has a lock of its own, so they are never kept there: each
-        // lookup reads megabytes and checks their sum.
+        // Index and filter are partitioned, and a lookup needs one partition of each. Whole, those
+        // of a file of a million keys are larger than a shard of the cache, so they are never
+        // cached: each lookup would read megabytes and check their sum.
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
         table.set_pin_top_level_index_and_filter(true);
@@ -120,8 +121,8 @@ impl StateOptions {
             }
             ColumnFamily::History | ColumnFamily::Value => table.set_block_size(RUN_BLOCK_BYTES),
         }
-        // Read by whole keys, mostly. History is walked for its versions, and asked by whole keys
-        // which command wrote one, mostly in vain.
+        // Most reads are by whole key. History is scanned for its versions; start records in it are
+        // looked up by whole key, mostly in vain.
         table.set_bloom_filter(BLOOM_BITS, false);
         table.set_whole_key_filtering(true);
         options.set_memtable_whole_key_filtering(true);
@@ -139,10 +140,10 @@ mod tests {
     use super::*;
     use crate::{Reader, RocksState, Span, StateEngine, WriteBatch, keys};
 
-    /// Keys of one file: their filter has 750 kilobytes.
+    /// Keys of one file. Their filter takes 750 kilobytes.
     const KEYS: usize = 600_000;
 
-    /// In parts of half a megabyte.
+    /// Size of a cache with shards of half a megabyte.
     const CACHE_BYTES: usize = 8 << 20;
 
     #[test]
@@ -164,7 +165,7 @@ mod tests {
             state.write(batch).unwrap();
         }
         state.flush().unwrap();
-        // What was just flushed is pinned.
+        // Compact, because a newly flushed file has its blocks pinned.
         state.compact(ColumnFamily::Current, &Span::everything());
         set_perf_stats(PerfStatsLevel::EnableCount);
         let blocks_read = |number: usize| {

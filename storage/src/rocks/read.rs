@@ -1,4 +1,4 @@
-//! Reads of RocksDB: points, walks, snapshots.
+//! Reads of RocksDB: points, scans, snapshots.
 
 use std::mem::transmute;
 use std::sync::{Arc, RwLockReadGuard};
@@ -11,7 +11,7 @@ use super::errors::engine_error;
 use crate::{ColumnFamily, Direction, Reader, Records, Result};
 
 impl Engine {
-    /// Held while a read begins, so that it sees all of an install or nothing.
+    /// Locks the view while a read begins, so that the read sees all of an install or nothing.
     pub(super) fn view(&self) -> RwLockReadGuard<'_, ()> {
         self.view.read().expect("a thread panicked in the middle of an install")
     }
@@ -39,13 +39,13 @@ impl Engine {
             options.set_iterate_upper_bound(end);
         }
         let iterator = self.db.raw_iterator_cf_opt(self.family(cf), options);
-        // With its bounds the wrong way round an iterator may show anything.
+        // With reversed bounds an iterator may show anything.
         let place = if !end.is_empty() && start >= end { Place::Ended } else { Place::Begin };
         RocksRecords { iterator, direction, place }
     }
 }
 
-/// Where a walk stands.
+/// Position of a scan.
 #[derive(PartialEq, Eq)]
 enum Place {
     Begin,
@@ -53,7 +53,7 @@ enum Place {
     Ended,
 }
 
-/// A walk within the bounds that its iterator was given.
+/// Scan within the bounds of its iterator.
 pub(super) struct RocksRecords<'a> {
     iterator: DBRawIterator<'a>,
     direction: Direction,
@@ -79,9 +79,9 @@ impl Records for RocksRecords<'_> {
     }
 }
 
-/// The state as it was, for as long as this is held.
+/// Reader of the state as of one moment.
 pub(super) struct RocksSnapshot {
-    /// Names the snapshot; for point reads.
+    /// Options that name the snapshot, for point reads.
     options: ReadOptions,
     // Dropped before the engine that it belongs to: fields are dropped in this order.
     snapshot: Snapshot<'static>,

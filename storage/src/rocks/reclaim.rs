@@ -1,14 +1,14 @@
-//! Giving back the room of what was deleted, where nobody can wait for RocksDB to find that worth its
-//! while: it compacts as it is written to, and to a full disk nothing is written.
+//! Reclaiming the space of deleted records without waiting for RocksDB's own compaction. RocksDB
+//! compacts as it is written to, and nothing is written to a full disk.
 
 use crate::ColumnFamily;
 
 use super::RocksState;
 
-/// A family is rewritten if at least this part of its records marks deletions.
+/// A family is rewritten if at least one in this many of its records marks a deletion.
 const DELETIONS_SHARE: u64 = 10;
 
-/// Figures of a family's files together.
+/// Totals over a family's files.
 #[derive(Clone, Copy, Default)]
 struct Files {
     bytes: u64,
@@ -21,7 +21,7 @@ impl Files {
         self.deletions > 0 && self.deletions >= self.records / DELETIONS_SHARE
     }
 
-    /// An estimate: each mark takes a record with it.
+    /// Estimates the bytes left after a rewrite: each deletion mark removes itself and one record.
     fn bytes_left(self) -> u64 {
         let left = self.records.saturating_sub(2 * self.deletions);
         let part = u128::from(self.bytes) * u128::from(left) / u128::from(self.records.max(1));
@@ -30,8 +30,8 @@ impl Files {
 }
 
 impl RocksState {
-    /// Rewrites the families of which much is deleted, as far as what is left of each seems to fit
-    /// into so many bytes. Returns how many. Blocks.
+    /// Rewrites the families with many deletions, each only if its estimated remainder fits into
+    /// `room` bytes. Returns the number of rewritten families. Blocks.
     pub fn reclaim(&self, room: u64) -> crate::Result<usize> {
         let mut families = [Files::default(); ColumnFamily::ALL.len()];
         for file in self.engine.db.live_files().map_err(super::engine_error)? {

@@ -1,8 +1,8 @@
-//! Records of a snapshot on their way in, as sorted files beside the database.
+//! Staging of a received snapshot's records, as sorted files beside the database.
 //!
-//! Records are gathered until a file is full and then written at once, synced. A staged snapshot
-//! is named by its directory; opening the state throws all of them away, but for one that an
-//! unfinished install needs.
+//! Records are collected until a file is full and then written at once, synced. A staged snapshot
+//! is named by its directory. Opening the state first finishes an interrupted install, which may
+//! need a staged snapshot, and then deletes all of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::{Engine, delete_end, poisoned};
 use crate::disk::{create_dir_durably, io_error, sync_dir};
 use crate::{ColumnFamily, Error, Result, Span, StagedSnapshot, Staging};
 
-/// What a staged snapshot's directory holds of one family.
+/// Files of one family in a staged snapshot's directory.
 #[derive(Clone, Default)]
 pub(super) struct StagedFamily {
-    /// Files, in key order.
+    /// Number of files, in key order.
     pub files: u32,
-    /// First and last key; `None` if there is none.
+    /// First and last key; `None` without records.
     pub ends: Option<(Bytes, Bytes)>,
 }
 
-/// Of each of the families, by its number.
+/// Files of each family, by the family's number.
 pub(super) type StagedFiles = [StagedFamily; ColumnFamily::ALL.len()];
 
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl Staging for RocksStaging {
 impl Drop for RocksStaging {
     fn drop(&mut self) {
         if !self.finished {
-            // What is left behind is in nobody's way, and gone at the next start.
+            // Remaining files do no harm, and the next start deletes them.
             let _ = self.engine.remove_staged_dir(self.id);
         }
     }
@@ -123,7 +123,8 @@ impl Engine {
         self.staged_dir(id).join(format!("{}-{number}.sst", cf.name()))
     }
 
-    /// A file that, taken in before the staged ones, empties the span in the family.
+    /// Path of a file that empties the span in the family, if it is ingested before the staged
+    /// files.
     pub(super) fn clearing_file(&self, id: u64, cf: ColumnFamily) -> PathBuf {
         self.staged_dir(id).join(format!("{}-clear.sst", cf.name()))
     }
@@ -148,7 +149,7 @@ impl Engine {
         file.finish().map_err(file_error)
     }
 
-    /// Takes the snapshot out of the list of those that may be installed.
+    /// Removes the snapshot from the list of those that may be installed.
     pub(super) fn forget_staged(&self, id: u64) -> Option<StagedFiles> {
         self.staged.lock().ok()?.remove(&id)
     }
@@ -163,7 +164,7 @@ impl Engine {
         }
     }
 
-    /// Throws away whatever is staged; there must be no install under way.
+    /// Deletes everything that is staged. No install may be in progress.
     pub(super) fn empty_staging(&self) -> Result<()> {
         let dir = &self.staging_dir;
         let failed = |error: std::io::Error| io_error("read", dir, &error);

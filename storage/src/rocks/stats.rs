@@ -1,4 +1,4 @@
-//! Figures of the state engine, for people and metrics.
+//! Statistics of the state engine, for people and metrics.
 
 use std::sync::atomic::Ordering;
 
@@ -7,31 +7,31 @@ use rocksdb::properties;
 use super::Engine;
 use crate::ColumnFamily;
 
-/// As of one moment, over all families.
+/// Statistics over all families, as of one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StateStats {
-    /// Of files with live data.
+    /// Bytes of files with live data.
     pub file_bytes: u64,
-    /// Of writes that no flush has covered yet.
+    /// Bytes of writes that no flush has covered yet.
     pub memtable_bytes: u64,
-    /// That compaction has still to rewrite; an estimate.
+    /// Bytes that compaction has still to rewrite; an estimate.
     pub pending_compaction_bytes: u64,
     pub block_cache_bytes: u64,
     pub running_flushes: u64,
     pub running_compactions: u64,
-    /// True while RocksDB holds writes up because flushes or compactions lag behind.
+    /// True while RocksDB holds up writes because flushes or compactions lag behind.
     pub writes_stopped: bool,
     /// Superseded versions that compactions have dropped since the state was opened. A record that
     /// a crash brought back counts again.
     pub history_records_collected: u64,
-    /// Deleted markers, in the same way.
+    /// Deleted markers, counted in the same way.
     pub deleted_markers_collected: u64,
 }
 
 impl StateStats {
     pub(super) fn read(engine: &Engine) -> Self {
         let sum = |name| sum(engine, name);
-        // The same for each family, as it is about the database, or the cache that they share.
+        // These are equal for each family, as they describe the database or the shared cache.
         let shared = |name| read(engine, ColumnFamily::Current, name);
         Self {
             file_bytes: sum(properties::LIVE_SST_FILES_SIZE),
@@ -55,7 +55,8 @@ fn sum(engine: &Engine, name: &properties::PropName) -> u64 {
     ColumnFamily::ALL.into_iter().map(|cf| read(engine, cf, name)).sum()
 }
 
-/// A property that RocksDB does not have right now counts as zero: these are only figures.
+/// Reads a property. One that RocksDB does not have right now counts as zero: these are only
+/// statistics.
 fn read(engine: &Engine, cf: ColumnFamily, name: &properties::PropName) -> u64 {
     let value = engine.db.property_int_value_cf(engine.family(cf), name);
     value.ok().flatten().unwrap_or(0)

@@ -7,7 +7,7 @@ use rangedb_storage::{Batch, MemState, StateEngine, Write, WriteBatch};
 use crate::golden::{Conversation, play_all};
 use crate::state_script::{parse_writes, read};
 
-/// A batch borrows its state, so it is made again for every command.
+/// State of a script. A batch borrows its state, so each command makes a new one.
 #[derive(Default)]
 struct BatchScript {
     state: MemState,

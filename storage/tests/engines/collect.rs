@@ -1,5 +1,5 @@
-//! Compaction of a state on disk once a bound is set. It drops what is out of sight at the bound, in
-//! the bound's span, behind a finished flush, and nothing else.
+//! Compaction of a state on disk once a bound is set. Behind a finished flush it drops, in the
+//! bound's span, records that no reader sees at the bound, and nothing else.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rangedb_storage::{
 
 use ColumnFamily::{Current, History};
 
-/// No compaction but those that a test asks for.
+/// Opens a state that compacts only when a test asks for it.
 fn open(dir: &std::path::Path) -> RocksState {
     let options = StateOptions { compaction: false, ..StateOptions::default() };
     RocksState::open(dir, options).unwrap()
@@ -28,7 +28,7 @@ fn inline(bytes: usize) -> RecordValue {
     RecordValue::Inline(vec![7; bytes].into())
 }
 
-/// A version of the key that another one took the place of.
+/// Adds a superseded version of the key.
 fn superseded(batch: &mut WriteBatch, key: &[u8], mod_ts: u64, end_ts: u64, value: RecordValue) {
     if let RecordValue::Reference { bytes } = value {
         batch.put(ColumnFamily::Value, keys::value(key, mod_ts), vec![8; bytes as usize]);
@@ -125,7 +125,7 @@ fn compaction_drops_what_is_out_of_sight_in_the_span_of_the_bound_and_nothing_el
     assert_ne!(hash_above(&state, 39), hash_above(&twin, 39));
 }
 
-/// Compacts random parts until every part was compacted, as good as certainly.
+/// Compacts random parts, often enough that every part is almost certainly compacted.
 fn compact_in_memory(state: &MemState) -> usize {
     let mut rng = fastrand::Rng::with_seed(7);
     (0..100).map(|_| state.compact(&mut rng)).sum()
@@ -173,7 +173,7 @@ fn the_twin_in_memory_forgets_a_bound_where_it_installs() {
     assert_eq!((compact_in_memory(&state), state.collected_up_to(&span)), (0, 50));
 }
 
-/// Replaces the span by what the view shows of it.
+/// Replaces the span by the records that the view shows in it.
 fn install(state: &dyn StateEngine, view: Arc<dyn Reader>, span: &Span) {
     let mut reader = ChunkReader::new(view, span.clone());
     let mut receiver = ChunkReceiver::new(state.stage().unwrap(), span.clone());

@@ -1,5 +1,5 @@
-//! Damaged files of the engines on disk: a tail that a crash tore is cut, anything else is refused by
-//! name.
+//! Damaged files of the engines on disk: a tail that a crash tore is cut, other damage is refused
+//! with the file's name.
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write as _};
@@ -23,8 +23,8 @@ fn append(log: &RaftEngineLog, index: u64) {
     log.append(LogBatch { changes }).unwrap();
 }
 
-/// A log of some files, as a crash leaves it: the newest has space allocated behind its batches.
-/// Returns its directory and how long its newest file was after each entry in it.
+/// Makes a log of several files, as a crash leaves it: the newest has space allocated behind its
+/// batches. Returns the log's directory, and the newest file's length after each entry in it.
 fn crashed_log(dir: &Path, entries: u64) -> (PathBuf, Vec<(u64, u64)>) {
     let (live, crashed) = (dir.join("live"), dir.join("crashed"));
     let log = open_log(&live).unwrap();
@@ -53,7 +53,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Where the zeros begin.
+/// Returns the offset of the zeros at the end.
 fn content_end(path: &Path) -> u64 {
     let bytes = std::fs::read(path).unwrap();
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
@@ -133,8 +133,8 @@ fn a_missing_file_of_the_log_is_refused() {
     assert_eq!(refused_file(open_log(&crashed)), logs[2]);
 }
 
-/// A power loss in the first seconds leaves it: the file has its name, but not its header. The log
-/// goes on in it, and what it writes there stands whatever comes later.
+/// State after a power loss in the first seconds: the first file has its name, but not its header.
+/// The log goes on in that file, and writes there survive later crashes.
 #[test]
 fn a_log_whose_first_file_has_no_header_yet_is_an_empty_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ fn a_log_whose_first_file_has_no_header_yet_is_an_empty_log() {
             for kind in ["raftlog", "rewrite"] {
                 assert_eq!(std::fs::read(&files(&copy, kind)[0]).unwrap(), header, "{kind}");
             }
-            // Its one entry is rewritten once range 1 has left the first file behind.
+            // The one entry of range 2 is rewritten once range 1 has left the first file behind.
             let entries = vec![entry(1, 1, &[7; 200])];
             let changes = vec![LogChange::Append { range_id: 2, entries }];
             log.append(LogBatch { changes }).unwrap();
@@ -200,8 +200,8 @@ fn a_damaged_header_is_refused_whatever_stands_behind_it() {
     }
 }
 
-/// A full disk leaves it: the next file is there, its header found no room, and entries go on in the
-/// file before.
+/// State after a full disk: the next file is there, its header found no room, and entries go on in
+/// the file before.
 #[test]
 fn a_file_of_the_log_that_was_not_begun_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
@@ -228,8 +228,8 @@ fn a_file_of_the_log_that_was_not_begun_does_not_count() {
     }
 }
 
-/// A log in which a purge has something to do, before and after it: the one entry of range 2 stands
-/// in a file that range 1 has left behind, so it is rewritten.
+/// Makes a log in which a purge has work to do, before and after the purge. The one entry of range
+/// 2 is in a file that range 1 has left behind, so the purge rewrites it.
 fn purged_log(dir: &Path) -> (PathBuf, PathBuf) {
     let (before, after) = (dir.join("before"), dir.join("after"));
     let log = open_log(&after).unwrap();
@@ -271,7 +271,7 @@ fn a_purge_that_a_crash_cut_off_loses_nothing() {
     let rewritten = files(&after, "rewrite").pop().unwrap();
     let end = content_end(&rewritten);
     for torn in (80..end).step_by(17) {
-        // The append files are all there still; of the rewritten one, only a part.
+        // The append files are all still there; the rewritten file is there only in part.
         let copy = dir.path().join(format!("torn{torn}"));
         copy_dir(&before, &copy);
         let torn_file = copy.join("log").join(rewritten.file_name().unwrap());
@@ -298,7 +298,7 @@ fn open_state(dir: &Path, verify_bytes_max: u64) -> Result<RocksState, Error> {
     RocksState::open(dir, StateOptions { verify_bytes_max, ..StateOptions::default() })
 }
 
-/// A state with one long file; returns the file.
+/// Makes a state with one long file. Returns the file.
 fn written_state(dir: &Path) -> PathBuf {
     let state = open_state(dir, u64::MAX).unwrap();
     let mut rng = fastrand::Rng::with_seed(1);
@@ -323,7 +323,7 @@ fn a_flipped_byte_of_the_state_is_refused_by_file_when_it_opens() {
     let dir = tempfile::tempdir().unwrap();
     let file = written_state(dir.path());
     let whole = std::fs::read(&file).unwrap();
-    // Data blocks fill all of the file but its end.
+    // Data blocks fill the file except for its end.
     for offset in (0..whole.len() - 8192).step_by(whole.len() / 9) {
         flip(&file, offset as u64);
         match open_state(dir.path(), u64::MAX).err() {

@@ -1,4 +1,4 @@
-//! Runs scripts: conversations with an engine, with its answers written under each command.
+//! Runner of golden scripts: commands to an engine, with its answers written under each command.
 //!
 //! ```text
 //! # A comment.
@@ -6,21 +6,22 @@
 //! the answer
 //! ```
 //!
-//! `UPDATE_GOLDEN=1 cargo test` writes the answers of today into the scripts. Inspect the diff; only
+//! `UPDATE_GOLDEN=1 cargo test` writes the current answers into the scripts. Inspect the diff; only
 //! commit what you understand.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// What a script talks to. Answers have no empty lines and none that begins with `#` or `>`.
+/// Interpreter of a script's commands. Answers have no empty lines and none that begins with `#` or
+/// `>`.
 pub trait Conversation {
     fn answer(&mut self, command: &str) -> String;
 }
 
-/// Plays every script of `testscripts/<folder>`, each with a new partner.
+/// Plays every script of `testscripts/<folder>`, each with a new interpreter.
 ///
 /// # Panics
-/// If an answer is not the one that stands in the script.
+/// If an answer differs from the script's.
 pub fn play_all<C: Conversation>(folder: &str, begin: impl Fn() -> C) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts").join(folder);
     let mut paths: Vec<PathBuf> =

@@ -67,7 +67,7 @@ impl<N: LogNode> History<N> {
         let change = match self.rng.u8(0..20) {
             0..12 => {
                 let first = match self.rng.u8(0..4) {
-                    // In place of some that are there.
+                    // Replace existing entries.
                     0 => self.rng.u64(log.truncated.0 + 1..=log.last_index() + 1),
                     _ => log.last_index() + 1,
                 };

@@ -1,12 +1,12 @@
-//! Log engines that can be stopped and crashed, whatever they are made of.
+//! Log engines that a test can stop and crash, in memory or on disk.
 
 use rangedb_storage::{LogEngine, MemLog};
 
 pub trait LogNode {
     fn engine(&self) -> &dyn LogEngine;
-    /// Ends in good order and begins again.
+    /// Stops in good order and starts again.
     fn restart(&mut self);
-    /// Ends at once and begins again.
+    /// Stops at once and starts again.
     fn crash(&mut self);
 }
 
@@ -60,7 +60,7 @@ mod disk {
         }
 
         fn open(&mut self) {
-            // Files of a few batches each, and purges that have something to do.
+            // Files of a few batches each, so that purges have work to do.
             let options = LogOptions { file_bytes: 4 << 10, purge_bytes: 12 << 10 };
             self.log = Some(RaftEngineLog::open(&self.data_dir(), options).unwrap());
         }

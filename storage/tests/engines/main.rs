@@ -1,5 +1,5 @@
-//! The contract of the engines, held by the in-memory twins and, with feature `disk`, by the engines
-//! on disk: the same scripts and the same random histories run on both.
+//! Contract tests of the engines, for the in-memory twins and, with feature `disk`, for the engines
+//! on disk. The same scripts and the same random histories run on both.
 
 mod batch_script;
 #[cfg(feature = "disk")]

@@ -1,4 +1,4 @@
-//! A span read as chunks arrives as it was, and nothing else does.
+//! Chunks of a span: an unchanged stream arrives as it was sent, a changed one is refused.
 
 use bytes::Bytes;
 use rangedb_storage::{
@@ -75,7 +75,7 @@ fn an_empty_span_is_a_stream_without_chunks() {
     assert_eq!(hash(&receiver), hash(&MemState::new()));
 }
 
-/// A change to what is sent.
+/// A change to a stream on its way.
 type Damage = fn(&mut Vec<Chunk>, &mut SnapshotTotals);
 
 #[test]

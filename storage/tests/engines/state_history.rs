@@ -34,7 +34,8 @@ struct History<N> {
     node: N,
     rng: fastrand::Rng,
     model: Model,
-    /// The model as of the last flush and after each batch since: what a crash may leave.
+    /// The model as of the last flush and after each batch since: the states that a crash may
+    /// leave.
     survivors: Vec<Model>,
     snapshots: Vec<(Arc<dyn Reader>, Model)>,
 }
@@ -50,7 +51,7 @@ impl<N: StateNode> History<N> {
         ColumnFamily::ALL[self.rng.usize(0..5)]
     }
 
-    /// Of few keys and lengths, so that histories meet.
+    /// Draws a key from few bytes and lengths, so that histories meet.
     fn key(&mut self) -> Bytes {
         let alphabet = [0x00, 0x01, b'a', b'b', 0xff];
         (0..self.rng.usize(1..4)).map(|_| alphabet[self.rng.usize(0..5)]).collect()
@@ -174,7 +175,7 @@ impl<N: StateNode> History<N> {
         all.writes.extend(meta.writes.clone());
         self.node.engine().install(Install { staged: staged.clone(), span, meta }).unwrap();
         apply(&mut self.model, &all);
-        // It is durable when it returns, and with it everything before it.
+        // The install is durable when it returns, and with it everything before it.
         self.survivors = vec![self.model.clone()];
         let again = Install { staged, span: Span::everything(), meta: WriteBatch::default() };
         let again = self.node.engine().install(again);

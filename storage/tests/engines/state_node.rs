@@ -1,12 +1,12 @@
-//! State engines that can be stopped and crashed, whatever they are made of.
+//! State engines that a test can stop and crash, in memory or on disk.
 
 use rangedb_storage::{MemState, StateEngine};
 
 pub trait StateNode {
     fn engine(&self) -> &dyn StateEngine;
-    /// Ends in good order: everything is flushed before. Then begins again.
+    /// Flushes, stops in good order and starts again.
     fn restart(&mut self);
-    /// Ends at once, and begins again with what the contract lets survive.
+    /// Stops at once, and starts again with what the contract lets survive.
     fn crash(&mut self);
 }
 
@@ -69,7 +69,7 @@ mod disk {
         }
 
         fn open(&mut self) {
-            // Several files in a small snapshot; a directory that does not change by itself.
+            // Several files in a small snapshot, and a directory that does not change by itself.
             let options = StateOptions::default();
             let options = StateOptions { staged_file_bytes: 64, compaction: false, ..options };
             self.state = Some(RocksState::open(&self.data_dir(), options).unwrap());

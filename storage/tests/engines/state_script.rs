@@ -118,7 +118,7 @@ impl<N: StateNode> Conversation for StateScript<N> {
     }
 }
 
-/// `get` and `scan`, of whatever can be read.
+/// Runs `get` or `scan` on a reader.
 pub fn read(reader: &dyn Reader, words: &[&str]) -> Result<String> {
     let cf = parse_family(words[1]);
     if words[0] == "get" {

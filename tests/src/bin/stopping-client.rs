@@ -1,12 +1,12 @@
-//! A client that stops in the middle of a commit, for tests to kill: it never goes on, but its
-//! heartbeats do as long as it lives.
+//! A client that stops in the middle of a commit, for tests to kill. It never resumes the commit,
+//! but its heartbeats continue as long as it lives.
 //!
 //! `stopping-client ENDPOINTS POINT VALUE KEY...` puts the value at all keys in one transaction. It
-//! prints "stopped" when it has come to the point, and "committed" if the commit was answered. The
-//! keys have to lie in several ranges.
+//! prints "stopped" when it reaches the point, and "committed" if the commit was answered. The keys
+//! must lie in several ranges.
 //!
-//! It is the SDK as it is, over a network that keeps requests back. What a killed process had asked
-//! for and what not is therefore the same in every run.
+//! The client is the unchanged SDK over a network that keeps requests back. So the set of requests
+//! that a killed client has sent is the same in every run.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -20,14 +20,14 @@ use rangedb_client::v1::{command, request, response};
 use rangedb_client::{Client, Config, TransactionOptions};
 use tokio::sync::watch;
 
-/// How far a commit comes.
+/// Point of a commit at which the client stops.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Point {
-    /// One range has its locks, no other has.
+    /// One range has its locks, the others have none.
     HalfPrewritten,
     /// Every range has its locks.
     Prewritten,
-    /// In one range, the first that was asked, the locks are versions.
+    /// One range, the first to get the command, has turned its locks into versions.
     HalfCommitted,
 }
 
@@ -45,17 +45,17 @@ impl Point {
 struct StoppingNet {
     inner: GrpcNet,
     point: Point,
-    /// Ranges that have been sent the kind of command that the point is about.
+    /// Ranges that have been sent the kind of command that the point counts.
     let_through: Mutex<BTreeSet<u64>>,
-    /// One of them has answered.
+    /// True once one of these ranges has answered.
     answered: watch::Sender<bool>,
 }
 
 enum Turn {
     Pass,
-    /// The first of what may pass.
+    /// Pass, as the first command of the kind that the point counts.
     PassFirst,
-    /// Keep back, for ever; the point is reached once the first has answered.
+    /// Keep back for ever. The point is reached once the first command is answered.
     KeepBack,
 }
 
@@ -74,7 +74,7 @@ impl StoppingNet {
         }
         let range = sent.range.as_ref().map_or(0, |range| range.range_id);
         let mut let_through = self.let_through.lock().unwrap();
-        // The same once more is another attempt.
+        // The same range once more is a retry.
         if let_through.is_empty() || let_through.contains(&range) {
             let_through.insert(range);
             return Turn::PassFirst;
@@ -126,10 +126,10 @@ impl Net for StoppingNet {
     }
 }
 
-/// Patience of the client: longer than any test looks at it. It would undo everything else.
+/// Timeout of the client, longer than any test lasts. At the timeout the client would roll back.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A line that whoever waits for it gets at once.
+/// Prints a line and flushes it, so that a waiting reader gets it at once.
 fn say(line: &str) {
     let mut out = std::io::stdout();
     writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads this");

@@ -1,8 +1,8 @@
 //! Faults of a cluster while clients work: processes and links, drawn from a seed.
 //!
-//! A round first draws which kinds of faults it has at all: a few kinds that come often find more than
-//! all of them at once. An episode is one fault, or one of processes and one of links together, and
-//! lasts as long as was drawn.
+//! A round first draws its kinds of faults: a few kinds that come often find more than all of them
+//! at once. An episode is one fault, or one of processes and one of links together, and lasts for a
+//! drawn time.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,21 +13,20 @@ use super::link::State;
 use super::network::Place;
 use super::world::World;
 
-/// Time for which an episode lasts: from less than an election to a few of them (about two seconds
-/// each).
+/// Duration of an episode: from less than an election to a few of them (about two seconds each).
 const LASTS_MS: std::ops::RangeInclusive<u64> = 300..=6_000;
 
-/// And how long the cluster is left alone afterwards.
+/// Duration of the quiet after an episode.
 const QUIET_MS: std::ops::RangeInclusive<u64> = 0..=2_500;
 
-/// How much later things arrive over a slow link: up to well beyond a heartbeat (100 ms).
+/// Delay of a slow link: up to well beyond a heartbeat (100 ms).
 const SLOW_MS: std::ops::RangeInclusive<u64> = 5..=300;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// `kill -9` of one node.
     KillOne,
-    /// Of a majority, or of all.
+    /// `kill -9` of a majority, or of all nodes.
     KillMany,
     /// SIGSTOP, later SIGCONT.
     Freeze,
@@ -39,14 +38,15 @@ pub enum Kind {
     OneWay,
     /// Two sides; clients reach both.
     Split,
-    /// Every node reaches its two neighbours only: no majority sees itself as one.
+    /// Every node reaches its two neighbours only. In a ring of five, no majority is fully
+    /// connected; of three nodes, two lose each other.
     Ring,
     /// Some links in one direction, those to and from clients too.
     Links,
     /// Clients lose a node that everybody else reaches.
     NoClients,
     Slow,
-    /// Connections are reset, and new ones too while it lasts.
+    /// Connections are reset, and new ones are refused while the fault lasts.
     Break,
 }
 
@@ -64,7 +64,7 @@ impl Kind {
         Kind::Break,
     ];
 
-    /// Which kinds there are in a round: some of each sort, all of them once in a while.
+    /// Draws the kinds of faults of a round: some of processes, some of links, or some of both.
     pub fn draw(rng: &mut Rng) -> Vec<Kind> {
         let mut some = |kinds: &[Kind]| {
             let mut kinds = kinds.to_vec();
@@ -85,7 +85,7 @@ impl Kind {
     }
 }
 
-/// What is wrong for a while.
+/// A drawn fault with its nodes or links.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
     Kill(Vec<Place>),
@@ -121,7 +121,8 @@ impl fmt::Display for Episode {
 }
 
 impl Episode {
-    /// Nodes are named by their places from 0 on, clients by the place behind the last.
+    /// Draws an episode. The places of nodes count from 0; the place behind the last is that of
+    /// clients.
     pub fn draw(rng: &mut Rng, kinds: &[Kind], nodes: usize) -> Episode {
         let first = kinds[rng.usize(0..kinds.len())];
         let mut faults = vec![Fault::draw(rng, first, nodes)];
@@ -130,7 +131,7 @@ impl Episode {
             .copied()
             .filter(|kind| kind.is_of_processes() != first.is_of_processes())
             .collect();
-        // A node that is restarted in good order needs the others for that.
+        // A graceful restart of a node needs the other nodes, so no second fault is added.
         let alone = |kind: Kind| kind == Kind::RollingRestart;
         if !others.is_empty() && !alone(first) && rng.bool() {
             let second = others[rng.usize(0..others.len())];
@@ -173,7 +174,7 @@ impl Fault {
                 stalled(pairs.flat_map(|(l, r)| both_ways(l, r)).collect())
             }
             Kind::Ring => {
-                // In a ring of three everybody is everybody's neighbour: one link is missing there.
+                // In a ring of three, all nodes are neighbours, so one link is cut instead.
                 let reach = if nodes > 3 { shuffled.len() } else { 0 };
                 let next = |place: usize| (place + 1) % nodes;
                 let cut = |a: usize, b: usize| match reach {
@@ -195,7 +196,8 @@ impl Fault {
         }
     }
 
-    /// A rolling restart is over when this returns; other faults last.
+    /// Begins the fault. A rolling restart is over when this returns; other faults last until
+    /// `end`.
     pub async fn begin(&self, world: &mut World) {
         match self {
             Fault::Kill(nodes) => nodes.iter().for_each(|node| world.kill(*node)),
@@ -225,7 +227,7 @@ fn both_ways(a: Place, b: Place) -> [(Place, Place); 2] {
     [(a, b), (b, a)]
 }
 
-/// At least one directed link, at most half of them.
+/// Draws at least one directed link, at most half of them.
 fn some_links(rng: &mut Rng, places: usize) -> Vec<(Place, Place)> {
     let pairs = (0..places).flat_map(|from| (0..places).map(move |to| (from, to)));
     let mut links: Vec<(Place, Place)> = pairs.filter(|(from, to)| from != to).collect();

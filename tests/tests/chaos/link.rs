@@ -1,8 +1,8 @@
-//! One connection through a network that has faults: two directions, each with the state of its link.
+//! One connection through a network that has faults: two directions, each with its link's state.
 //!
 //! A stalled link behaves as TCP does over a network that loses every packet: nothing is reported,
-//! what was sent waits, and it arrives if the link comes back before somebody gives up. A broken link
-//! resets its connections and takes no new ones.
+//! what was sent waits, and it arrives if the link comes back before somebody gives up. A broken
+//! link resets its connections and takes no new ones.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     Open,
-    /// Everything arrives by so much later.
+    /// Everything arrives later by this delay.
     Slow(Duration),
     Stalled,
     Broken,
@@ -23,11 +23,12 @@ pub enum State {
 /// The state of one direction between two places, as its connections see it.
 pub type Link = watch::Receiver<State>;
 
-/// Bytes that are read at a time.
+/// Maximum bytes of one read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Chunks on their way in one direction of a connection: with [`CHUNK_BYTES`] at most 1 MiB, about what
-/// the kernel would keep for a connection that is stuck. Behind that the sender has to wait.
+/// Maximum number of chunks in flight in one direction of a connection. With [`CHUNK_BYTES`] that
+/// is at most 1 MiB, about what the kernel would keep for a connection that is stuck. Beyond it the
+/// sender has to wait.
 const CHUNKS_MAX: usize = 64;
 
 /// Carries bytes both ways until either side ends the connection or a link breaks.
@@ -42,7 +43,7 @@ pub async fn carry(opener: TcpStream, target: TcpStream, there: Link, back: Link
     }
 }
 
-/// Waits until a connection can be opened, which takes packets both ways. False: it is refused.
+/// Waits until a connection can be opened, which takes packets both ways. False if it is refused.
 pub async fn opens(mut there: Link, mut back: Link) -> bool {
     for link in [&mut there, &mut back] {
         let passes = link.wait_for(|state| *state != State::Stalled).await;
@@ -58,7 +59,7 @@ async fn broken(mut link: Link) {
     let _ = link.wait_for(|state| *state == State::Broken).await;
 }
 
-/// One direction of a connection.
+/// Carries one direction of a connection.
 async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut link: Link) {
     let (give, mut take) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
     let read = async move {
@@ -83,7 +84,8 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
             }
         }
     };
-    // The writer ends when the reader has and everything is carried, or when nobody takes it.
+    // The writer ends when the reader has ended and everything is carried, or when the target takes
+    // no more.
     tokio::select! {
         () = async { read.await; std::future::pending().await } => {}
         () = write => {}

@@ -1,4 +1,4 @@
-//! Clients of all workloads that go on until they are told to stop, and the verdict on what they saw.
+//! Clients of all workloads, which run until they are stopped, and the verdict on what they saw.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,39 +12,42 @@ use tokio::task::JoinSet;
 
 use crate::support::wait::{check, until};
 
-/// Clients of each workload. Together they keep two cores busy with five nodes.
+/// Number of clients of each workload. Together they keep two cores busy with five nodes.
 const LIST_CLIENTS: usize = 5;
 const BANK_CLIENTS: usize = 3;
 const REGISTER_CLIENTS: usize = 2;
 
-/// Lists in each range: as many as there are clients of them, so that most transactions meet another one
-/// and most still commit.
+/// Number of lists in each range: as many as clients of lists, so that most transactions meet
+/// another one and most still commit.
 const LISTS: usize = 5;
 
-/// Out of 1000 transactions on lists, how many change their client in the middle, and how many are
-/// left there with their locks. A lock stays for ten seconds: more of them and nobody gets on.
+/// Transactions on lists, out of 1000, that change their client in the middle, and those that their
+/// client abandons there with their locks. An abandoned lock stays for ten seconds: with more of
+/// them, no client would make progress.
 const SUSPENDED_PER_MILLE: u32 = 50;
 const DEAD_PER_MILLE: u32 = 2;
 
-/// One of so many steps is given up by its client within [`GIVEN_UP_WITHIN_MS`], wherever it is then.
+/// A client gives up one of this many steps within [`GIVEN_UP_WITHIN_MS`], wherever the step is
+/// then.
 const GIVEN_UP_ONE_IN: u32 = 40;
 const GIVEN_UP_WITHIN_MS: u64 = 150;
 
-/// Time that a request may take, drawn for each step: below and above a failover.
+/// Timeouts of requests, drawn for each step: below and above the time of a failover.
 const TIMEOUTS: [Duration; 3] =
     [Duration::from_millis(700), Duration::from_secs(2), Duration::from_secs(5)];
 
-/// For the reads at the end and for opening accounts: longer than a lock of a dead client (10 s).
+/// Timeout of the reads at the end and of opening accounts: above a dead client's lock TTL (10 s).
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Steps of each client that must succeed after everything was mended.
+/// Number of steps that each client must complete after the faults have ended.
 const PROGRESS_STEPS: u64 = 3;
 
-/// Within this a client gets on after everything was mended: a lock of a dead client, an election, and
-/// a step that was begun before, with all its requests.
+/// Maximum time for a client's progress after the faults have ended: a lock of a dead client, an
+/// election, and a step that was begun before, with all its requests.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Within this all steps under way have ended: six operations and a commit of 5 s each, and more.
+/// Maximum time until all running steps have ended: six operations and a commit of 5 s each, and
+/// more.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
 
 #[derive(Clone)]
@@ -62,7 +65,7 @@ pub struct Load {
     succeeded: Arc<Vec<AtomicU64>>,
 }
 
-/// What a clean round saw.
+/// Summaries of a clean round.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Verdict {
     pub list: list_append::Summary,
@@ -78,7 +81,7 @@ enum Work {
 }
 
 impl Load {
-    /// Each client has connections of its own and begins with another node.
+    /// Starts the clients. Each has connections of its own and begins with another node.
     pub async fn start(endpoints: impl Fn(usize) -> String, rng: &mut Rng) -> Load {
         let stamps = Stamps::counter();
         let workloads = Workloads {
@@ -132,7 +135,7 @@ impl Load {
         Load { workloads, stop, clients, succeeded }
     }
 
-    /// Waits until every client has done something.
+    /// Waits until every client has completed `PROGRESS_STEPS` more steps.
     pub async fn progress(&self) {
         let now = || self.succeeded.iter().map(|count| count.load(Ordering::Relaxed));
         let before: Vec<u64> = now().collect();
@@ -147,7 +150,7 @@ impl Load {
         .await;
     }
 
-    /// Ends the clients, reads everything, and judges.
+    /// Stops the clients, reads all data, and checks what the clients saw.
     pub async fn verdict(mut self, endpoints: &str) -> Verdict {
         self.stop.store(true, Ordering::Relaxed);
         let ended = tokio::time::timeout(STOP_WITHIN, async {

@@ -1,10 +1,12 @@
-//! Chaos: real processes under fire. Nodes are killed, frozen and restarted, and every link between
-//! them and to their clients may be cut, slowed down or made deaf in one direction, while clients of
-//! all workloads go on (`rangedb-workload`). Afterwards everything is mended, the cluster must get on,
-//! and what clients saw is judged. See `docs/chaos.md`.
+//! Chaos: tests of real processes under faults. Nodes are killed, frozen and restarted. Every link
+//! between nodes, and between nodes and clients, may be cut, slowed down or blocked in one
+//! direction. Meanwhile clients of all workloads run (`rangedb-workload`). Afterwards all faults
+//! end, the cluster must make progress, and checkers judge what the clients saw. See
+//! `docs/chaos.md`.
 //!
-//! A round is short in `make test`. `make chaos` sets `RANGEDB_CHAOS_MINUTES` and runs one round after
-//! the other, or `RANGEDB_CHAOS_SEED` for that one; `RANGEDB_CHAOS_NODES` gives the number of nodes.
+//! `make test` has short rounds. `make chaos` sets `RANGEDB_CHAOS_MINUTES` and runs one round after
+//! the other, or sets `RANGEDB_CHAOS_SEED` for one round. `RANGEDB_CHAOS_NODES` gives the number of
+//! nodes.
 
 mod faults;
 mod link;
@@ -21,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use round::{Round, say};
 
-/// Time for faults in `make test`, and in a round of `make chaos`: long enough for a few elections,
-/// short enough that a failure comes with a short story.
+/// Duration of the faults in a round of `make test` and in one of `make chaos`: long enough for a
+/// few elections, short enough that the story of a failure is short.
 const SHORT: Duration = Duration::from_secs(8);
 const LONG: Duration = Duration::from_secs(40);
 
@@ -42,7 +44,8 @@ async fn short_round(seed: u64, nodes: usize) {
     assert!(verdict.list.committed > 20, "{verdict:?}");
     assert!(verdict.bank.transferred > 20, "{verdict:?}");
     assert!(verdict.registers.known > 20, "{verdict:?}");
-    // Nor does a history that nobody could judge. So short a round is never that entangled.
+    // A history that the checker could not decide shows nothing either. In so short a round the
+    // search always finishes.
     assert_eq!(verdict.registers.undecided, 0, "{verdict:?}");
 }
 
@@ -60,7 +63,7 @@ async fn five_nodes_under_fire_keep_their_promises() {
     }
 }
 
-/// Does nothing unless it is asked for.
+/// Does nothing unless `RANGEDB_CHAOS_MINUTES` or `RANGEDB_CHAOS_SEED` is set.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_under_fire_for_as_long_as_asked() {
     let (minutes, wanted) = (setting("MINUTES"), setting("SEED"));

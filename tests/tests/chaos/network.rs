@@ -1,9 +1,10 @@
-//! The network between the nodes of a cluster and its clients, one proxy for each address of a node.
+//! Network between the nodes of a cluster and its clients: one proxy for each address of a node.
 //!
-//! Node n says that it is at `127.0.1.n`, where its proxies listen, and listens itself at `127.0.2.n`
-//! (`--listen-host`). A proxy knows who opened a connection (`source.rs`), so every directed link
-//! between two places has a state of its own (`link.rs`): what goes from A to B takes the link A to B,
-//! whoever has opened the connection. The clients of the test together are a place too.
+//! Node n advertises `127.0.1.n`, where its proxies listen, and listens itself at `127.0.2.n`
+//! (`--listen-host`). A proxy knows the opener of a connection (`source.rs`), so every directed
+//! link between two places has a state of its own (`link.rs`). Bytes from A to B take the link A to
+//! B, whichever of the two has opened the connection. All clients of the test together are one
+//! place.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use tokio::task::JoinSet;
 use super::link::{self, Link, State};
 use super::source::Sources;
 
-/// Where something is connected to the network: nodes from 0 on, and behind them the clients.
+/// Place in the network: nodes from 0 on, and behind them the clients.
 pub type Place = usize;
 
-/// Connections that wait to be taken by a proxy: more than all nodes and clients open at once.
+/// Length of a proxy's queue of new connections: more than all nodes and clients open at once.
 const BACKLOG: i32 = 1024;
 
 pub struct Network {
@@ -60,7 +61,7 @@ impl Network {
                 tokio::select! {
                     Some(_) = connections.join_next() => {}
                     Ok((opener, from)) = listener.accept() => {
-                        // One that is nobody's any more is closed.
+                        // Closed if the opener is gone.
                         let Some(source) = sources.of(from, advertised) else { continue };
                         let link = |from: Place, to: Place| links[from * (nodes + 1) + to].subscribe();
                         let (there, back) = (link(source, node), link(node, source));
@@ -81,7 +82,7 @@ async fn connect(opener: TcpStream, actual: SocketAddr, there: Link, back: Link)
         return;
     }
     let Ok(target) = TcpStream::connect(actual).await else { return };
-    // The messages are small, and waiting for more of them is not the network's business.
+    // Without Nagle's algorithm: to delay small messages is not one of the faults.
     if opener.set_nodelay(true).is_ok() && target.set_nodelay(true).is_ok() {
         link::carry(opener, target, there, back).await;
     }
@@ -104,7 +105,7 @@ mod tests {
     use crate::support::ports::free_address;
     use crate::support::wait::{SOON, check, until};
 
-    /// A network of one node, and both ends of a connection from the clients to it.
+    /// Makes a network of one node, and both ends of a connection from the clients to it.
     async fn connected() -> (Network, TcpStream, TcpStream) {
         let mut network = Network::of(1);
         let advertised: SocketAddr = free_address().parse().unwrap();

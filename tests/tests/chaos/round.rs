@@ -1,7 +1,8 @@
-//! A round: a new cluster, clients, faults for some time, everything mended, and the verdict.
+//! A round of chaos: a new cluster, clients, faults for some time, recovery, and the verdict.
 //!
-//! A seed draws the cluster's configuration, the faults and their times, and what clients do. It does
-//! not give the same run twice: processes, disks and the network of the machine have a part in it.
+//! A seed draws the cluster's configuration, the faults and their times, and the operations of
+//! clients. The same seed does not give the same run twice, because processes, disks and the
+//! network of the machine have a part in it.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::faults::{Episode, Kind};
 use super::load::{Load, Verdict};
 use super::world::World;
 
-/// What happened, for people. Printed if the round fails.
+/// Log of a round's events, for people. Printed if the round fails.
 struct Story {
     seed: u64,
     nodes: usize,
@@ -36,7 +37,7 @@ impl Drop for Story {
     }
 }
 
-/// What a clean round was.
+/// Result of a clean round.
 pub struct Round {
     pub kinds: Vec<Kind>,
     pub episodes: usize,
@@ -45,7 +46,7 @@ pub struct Round {
 
 /// Writes to standard error, which is shown even while tests run.
 pub fn say(text: &str) {
-    // Nothing can be done where even this fails.
+    // An error here cannot be reported anywhere.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -53,7 +54,7 @@ pub fn say(text: &str) {
 ///
 /// # Panics
 ///
-/// If the cluster does what it must not, or does not come back.
+/// If the cluster breaks a guarantee or does not recover.
 pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Round {
     let mut rng = Rng::with_seed(seed);
     let began = Instant::now();
@@ -92,8 +93,8 @@ pub async fn run(seed: u64, nodes: usize, faults_for: Duration) -> Round {
     Round { kinds, episodes, verdict }
 }
 
-/// Lets a fault last as long as was drawn. A fault is time that passes: there is no condition whose
-/// coming would end it.
+/// Waits for the drawn time of a fault. The wait is for time and not for a condition, because no
+/// condition ends a fault.
 async fn lasting(duration: Duration) {
     tokio::time::sleep(duration).await;
 }

@@ -1,15 +1,15 @@
-//! Owner of a connection. Nodes are told apart by their process: every process on loopback comes from
-//! the same address, and which of them has opened a socket only the kernel knows.
+//! Opener of a connection. Nodes are told apart by their process: all processes on loopback connect
+//! from the same address, and only the kernel knows which of them has opened a socket.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-/// Which process is which place of the network.
+/// Processes by their place in the network.
 #[derive(Clone, Default)]
 pub struct Sources(Arc<Mutex<Vec<Option<u32>>>>);
 
 impl Sources {
-    /// The last place is that of the clients: this process.
+    /// Starts without a process of any node. The last place, that of the clients, is this process.
     pub fn new(nodes: usize) -> Self {
         let mut processes = vec![None; nodes];
         processes.push(Some(std::process::id()));
@@ -20,7 +20,8 @@ impl Sources {
         self.0.lock().expect("no panic holds it")[place] = process;
     }
 
-    /// The place that opened the connection from `from` to `to`. None: nobody of ours, or gone.
+    /// Finds the place that opened the connection from `from` to `to`. None if no known process has
+    /// it open.
     pub fn of(&self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists sockets");
         let socket = inode(&table, from, to)?;
@@ -29,7 +30,7 @@ impl Sources {
     }
 }
 
-/// The socket of a connection, in what `/proc/net/tcp` prints.
+/// Finds the inode of a connection's socket in the text of `/proc/net/tcp`.
 fn inode(table: &str, from: SocketAddr, to: SocketAddr) -> Option<u64> {
     let (from, to) = (kernel_form(from)?, kernel_form(to)?);
     let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -37,7 +38,7 @@ fn inode(table: &str, from: SocketAddr, to: SocketAddr) -> Option<u64> {
     row[9].parse().ok()
 }
 
-/// Addresses stand there in hexadecimal, in the byte order of the machine.
+/// Formats an address as `/proc/net/tcp` prints it: hexadecimal, in the byte order of the machine.
 fn kernel_form(address: SocketAddr) -> Option<String> {
     let SocketAddr::V4(address) = address else { return None };
     let bytes = u32::from_ne_bytes(address.ip().octets());

@@ -1,4 +1,4 @@
-//! A cluster of real processes on a network with faults, and everything that may be done to it.
+//! A cluster of real processes on a network with faults, and all operations on it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use crate::support::cluster::{Cluster, SMALL_LOG};
 use crate::support::ports::free_address;
 use crate::support::wait::{check, until};
 
-/// Voters of a range, where there are enough nodes.
+/// Voters of a range, if there are enough nodes.
 const REPLICATION_FACTOR: usize = 3;
 
-/// Within this a healed cluster has all its replicas again: the longest way is a follower that was
-/// away, is sent a snapshot, and catches up.
+/// Maximum time until a healed cluster has all its replicas again. In the longest case, a follower
+/// was away, receives a snapshot, and catches up.
 const WHOLE_AGAIN: Duration = Duration::from_secs(90);
 
-/// Make six ranges of the two that users have in any cluster: one for the lists and registers below
-/// each, and two for the accounts.
+/// Split keys that make six ranges of the two founding ranges of users. Each founding range becomes
+/// two ranges for accounts and one for lists and registers.
 const SPLIT_KEYS: &str = "/bank/account/000004,/c,bank/account/000005,c";
 
 pub struct World {
@@ -31,7 +31,7 @@ pub struct World {
 }
 
 impl World {
-    /// A cluster that serves. What it is configured with is drawn.
+    /// Starts a cluster with a drawn configuration and waits until it serves.
     pub async fn start(nodes: usize, rng: &mut Rng) -> World {
         let mut cluster = Cluster::of(nodes).await;
         let mut network = Network::of(nodes);
@@ -56,7 +56,7 @@ impl World {
             node.flags.extend(["--peers".to_owned(), peers.join(",")]);
             node.flags.extend(["--read-mode".to_owned(), read_mode.to_owned()]);
         }
-        // Truncated logs and snapshots in every other cluster.
+        // Half of the clusters truncate their logs early and need snapshots.
         let cluster = if rng.bool() { cluster.configured(SMALL_LOG) } else { cluster };
         let splits = ["--split-keys", SPLIT_KEYS];
         let cluster = if rng.bool() { cluster.with_flags(splits) } else { cluster };
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// Stops it in good order.
+    /// Stops a node gracefully, unless it is frozen or down.
     pub async fn stop(&mut self, node: Place) {
         if !self.frozen.contains(&node) && self.down.insert(node) {
             let status = self.cluster.nodes[node].stop().await;
@@ -129,7 +129,7 @@ impl World {
         (0..self.nodes()).for_each(|node| self.start_node(node));
     }
 
-    /// A node that has ended and was not killed.
+    /// Returns a node that has ended and was not killed.
     pub fn ended_by_itself(&mut self) -> Option<Place> {
         let running = |node: &Place| !self.down.contains(node);
         (0..self.nodes()).filter(running).find(|node| !self.cluster.nodes[*node].is_running())

@@ -1,11 +1,12 @@
-//! Isolation anomalies between transactions that run at the same time, in the manner of
-//! [Hermitage](https://github.com/ept/hermitage): every anomaly that has a name is provoked by a story
-//! of two or three transactions whose steps follow in one fixed order, through three real nodes.
+//! Isolation anomalies between concurrent transactions, in the manner of
+//! [Hermitage](https://github.com/ept/hermitage). For each named anomaly, a story tries to provoke
+//! it: two or three transactions take their steps in one fixed order, through three real nodes.
 //!
-//! Each story is told in four ways (two levels of isolation, with and without locks taken ahead), and
-//! each way twice: with its keys in two ranges, which takes two phases to commit, and in one, which
-//! takes one command. What comes out must be exactly what the table in docs/transactions.md says, so
-//! the table is read by the test and cannot say anything else.
+//! Each story runs in four ways: at two levels of isolation, with and without locks taken ahead.
+//! Each way runs twice: with keys in two ranges, so that the commit has two phases, and with keys
+//! in one range, so that the commit is one command. The test reads the table in
+//! docs/transactions.md. Over two ranges, every outcome must be exactly the one in the table. In
+//! one range, the same anomalies must be possible.
 //!
 //! `stage.rs` has the transactions and their keys, `stories.rs` the stories.
 
@@ -29,17 +30,17 @@ const WAYS: [Way; 4] = [
     Way { isolation: Isolation::Snapshot, locking: true },
 ];
 
-/// Stories that are told at the same time: they share nothing but the nodes, and most of them wait
-/// for a lock at some time.
+/// Number of stories that run at the same time. They share nothing but the nodes, and most of them
+/// wait for a lock at some time.
 const AT_ONCE: usize = 16;
 
 const DOCUMENT: &str = include_str!("../../../docs/transactions.md");
 
-/// The row above the first story's.
+/// Head of the table.
 const TABLE_HEAD: &str =
     "| anomaly | serializable | snapshot | serializable, locking | snapshot, locking |";
 
-/// What the document says of each anomaly, in the order of [`WAYS`].
+/// Returns the documented outcomes of each anomaly, in the order of [`WAYS`].
 fn documented() -> BTreeMap<&'static str, Vec<&'static str>> {
     let (_, below) = DOCUMENT.split_once(TABLE_HEAD).expect("the document has the table");
     let rows = below.lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -47,7 +48,7 @@ fn documented() -> BTreeMap<&'static str, Vec<&'static str>> {
     cells.map(|cells: Vec<_>| (cells[0], cells[1..].to_vec())).collect()
 }
 
-/// What came of every story, by its name and the place of its way.
+/// Runs every story. Returns each outcome, with the story's name and the index of its way.
 async fn told(cluster: &Cluster, placement: Placement) -> Vec<(&'static str, usize, Outcome)> {
     let clients = [cluster.client_of(0), cluster.client_of(1), cluster.client_of(2)];
     let telling = STORIES.iter().enumerate().flat_map(|(number, (name, tell))| {
@@ -86,8 +87,8 @@ async fn anomalies_in_one_range_are_possible_where_they_are_over_ranges() {
     let documented = documented();
     let mut wrong = Vec::new();
     for (name, column, outcome) in told(&cluster, Placement::OneRange).await {
-        // By which error one is prevented may differ: a blind write of a key that somebody else wrote
-        // meanwhile has nothing to fail for where one command does it all.
+        // The error that prevents an anomaly may differ. Example: a blind write of a key that
+        // another transaction wrote meanwhile has no reason to fail if the commit is one command.
         let said = documented[name][column];
         if (said == Outcome::Possible.to_string()) != (outcome == Outcome::Possible) {
             wrong.push(format!("{name}, {}: {outcome}, documented as {said}", WAYS[column]));

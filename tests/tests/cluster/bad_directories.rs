@@ -1,5 +1,5 @@
-//! A data directory that is not what it should be is refused and named; one that a crash left
-//! unfinished is not.
+//! Bad data directories: a node refuses one that is damaged, foreign or in use, and names it. A
+//! node accepts one that a crash left unfinished.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Behind the last byte that is not zero: files of the log have space allocated ahead.
+/// Returns the offset behind the last byte that is not zero. Files of the log have space allocated
+/// ahead.
 fn content_end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
@@ -76,7 +77,7 @@ async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
     let said = node.refuses().await;
     assert!(said.contains("newer") && said.contains(node.data.to_str().unwrap()), "{said}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
-    // A flipped bit is no other format.
+    // A flipped bit is reported as corruption, not as a newer format.
     std::fs::write(&path, text.replacen("\"format_version\":1", "\"format_version\":3", 1))
         .unwrap();
     let said = node.refuses().await;
@@ -115,13 +116,13 @@ async fn a_torn_tail_of_the_log_is_cut_and_nothing_acknowledged_is_lost() {
     let outcome = write_some(&cluster).await;
     let victim = cluster.leader_of(b"/load/").await;
     cluster.nodes[victim].kill();
-    // As if the machine had lost power while the last batch was written.
+    // As after a power failure while the last batch was written.
     let newest = files(&cluster.nodes[victim].data.join("log"), "raftlog").pop().unwrap();
     let end = content_end(&std::fs::read(&newest).unwrap());
     OpenOptions::new().write(true).open(&newest).unwrap().set_len(end as u64 - 3).unwrap();
     cluster.nodes[victim].start();
     cluster.ready().await;
-    // With another node gone, the mended one is needed for everything.
+    // With another node gone, every quorum needs the mended node.
     cluster.nodes[(victim + 1) % 3].kill();
     outcome.verify(&cluster.client()).await;
     cluster.client().put("/after", "1").await.unwrap();
@@ -152,7 +153,7 @@ async fn a_flipped_byte_in_a_file_of_the_state_is_refused_and_the_file_named() {
     let mut number = 0;
     until("rows are flushed to a file", SOON, async || {
         for _ in 0..20 {
-            // Nothing that compresses away.
+            // Random bytes do not compress.
             let value: Vec<u8> = (0..400).map(|_| fastrand::u8(..)).collect();
             client.put(format!("/k/{number}"), value).await.map_err(|error| error.to_string())?;
             number += 1;
@@ -162,7 +163,8 @@ async fn a_flipped_byte_in_a_file_of_the_state_is_refused_and_the_file_named() {
     })
     .await;
     let node = &mut cluster.nodes[0];
-    // Not killed: that could leave a file which is not part of the state yet, or any more.
+    // Stopped gracefully: a kill could leave a file which is not yet, or no longer, part of the
+    // state.
     assert!(node.stop().await.success());
     let largest =
         files(&state, "sst").into_iter().max_by_key(|path| path.metadata().unwrap().len());

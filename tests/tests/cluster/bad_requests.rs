@@ -1,4 +1,5 @@
-//! Requests that break a rule are refused by the server itself, with the rule, and change nothing.
+//! Bad requests: the server itself refuses a request that breaks a rule, names the rule, and
+//! changes nothing.
 
 use bytes::Bytes;
 use rangedb_client::RangeOptions;
@@ -57,7 +58,7 @@ async fn keys_and_values_out_of_bounds_are_refused_with_the_bound() {
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     assert!(refused.message().contains("no leases"), "{refused}");
     assert!(rows(&cluster).await.is_empty());
-    // What is just within the bounds is taken.
+    // A key and a value just within the bounds are accepted.
     kv.put(put(longest.clone(), vec![b'v'; VALUE_BYTES_MAX])).await.unwrap();
     assert_eq!(rows(&cluster).await, [longest]);
 
@@ -85,7 +86,7 @@ async fn keys_of_the_system_are_neither_written_nor_read_by_users() {
     assert_eq!(factor.success(), "3\n");
 }
 
-/// Answer of a node to a request beside the SDK.
+/// Sends a request to a node without the SDK, and returns the answer.
 async fn ask(address: &str, body: request::Body) -> response::Body {
     let request = v1::Request { body: Some(body), ..Default::default() };
     let answer = NodeClient::new(connect(address).await).call(request).await.unwrap();
@@ -118,11 +119,11 @@ async fn what_only_nodes_may_ask_is_refused_to_users() {
         let answer = ask(&cluster.nodes[0].client, body.clone()).await;
         assert!(is_denied(&answer), "{body:?} was answered by {answer:?}");
     }
-    // A node reads there, and not for a user.
+    // Nodes may read system keys, but not for a user.
     let peer = &cluster.nodes[0].peer;
     assert!(matches!(ask(peer, read.clone()).await, response::Body::PointRead(_)));
     assert!(is_denied(&ask(peer, request::Body::ForUser(inner())).await));
-    // What is made for looking there goes on.
+    // The admin commands that show system keys still work.
     cluster.cli(["admin", "meta", "list", "_/cluster/"]).await.success();
     cluster.cli(["admin", "debug", "locks"]).await.success();
 }

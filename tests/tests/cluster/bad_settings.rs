@@ -1,4 +1,4 @@
-//! A node whose settings cannot be refuses to start and names the setting.
+//! Bad settings: a node with an invalid setting refuses to start and names the setting.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use crate::support::cluster::Cluster;
 use crate::support::node::Node;
 use crate::support::process::without_settings;
 
-/// Runs `rangedb server` with these arguments, which must fail before anything is opened.
+/// Runs `rangedb server` with these arguments, which must fail before it creates a file. Returns
+/// its standard error.
 fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(rangedb());

@@ -7,7 +7,7 @@ use crate::support::wait::SOON;
 async fn leaderships_that_gathered_on_few_nodes_are_spread_again() {
     let mut cluster = Cluster::started(3).await;
     cluster.replicated(3, SOON).await;
-    // Its leaderships go to the others, and do not come back by themselves.
+    // The leaderships of a stopped node go to the others, and only balancing brings them back.
     assert!(cluster.nodes[0].stop().await.success());
     cluster.nodes[0].start();
     cluster.nodes[0].ready().await;

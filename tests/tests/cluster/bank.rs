@@ -1,8 +1,8 @@
-//! Money that is moved between accounts in four ranges while nodes are killed with -9 and started
-//! again: every total that is read meanwhile is exact, and so is each account at the end.
+//! Transfers between accounts in four ranges while nodes are killed with -9 and started again.
+//! Every total that is read meanwhile is exact, and so is each account at the end.
 //!
-//! A fifth range takes part that no account lies in: every transaction asks the control range for its
-//! timestamps, and its leader is killed as the others are.
+//! A fifth range takes part without accounts: every transaction asks the control range for its
+//! timestamps. The leader of that range is killed as the others are.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -20,17 +20,16 @@ use crate::support::wait::{SOON, check, until};
 
 const WORKERS: u64 = 16;
 
-/// Cut the accounts below each founding range of users in two.
+/// Split keys that cut the accounts below each founding range of users in two.
 const SPLIT_KEYS: &str = "/bank/2,bank/2";
 
-/// One for each range.
+/// Prefixes of accounts, one for each range.
 const PREFIXES: [&str; 4] = ["/bank/1/", "/bank/2/", "bank/1/", "bank/2/"];
 
-/// Transfers that are made between a kill and what comes next.
+/// Number of transfers between a kill and the next step.
 const TRANSFERS_BETWEEN: usize = 20;
 
-/// A worker goes on until it is told to stop, whatever becomes of its steps: they are all written
-/// down.
+/// Makes transfers until it is stopped. An error does not end it: the bank records every step.
 async fn work(bank: Bank, client: Client, worker: u64, stop: Arc<AtomicBool>) {
     let mut rng = Rng::with_seed(worker);
     while !stop.load(Ordering::Relaxed) {
@@ -47,8 +46,8 @@ async fn transferred(bank: &Bank, more: usize) {
     .await;
 }
 
-/// Kills one node after the other, at random, until the time is up and none was spared. Returns how
-/// often.
+/// Kills one node after the other, at random, until the time is up and every node has been killed.
+/// Returns the number of kills.
 async fn kill_at_random(cluster: &mut Cluster, bank: &Bank, lasts: Duration) -> usize {
     let begin = Instant::now();
     let mut rng = Rng::with_seed(7);
@@ -58,7 +57,7 @@ async fn kill_at_random(cluster: &mut Cluster, bank: &Bank, lasts: Duration) -> 
         let victim = rng.usize(0..cluster.nodes.len());
         transferred(bank, TRANSFERS_BETWEEN).await;
         cluster.nodes[victim].kill();
-        // Half of them come back before anybody else was elected.
+        // Half of the killed nodes come back before another leader is elected.
         if rng.bool() {
             transferred(bank, TRANSFERS_BETWEEN).await;
         }
@@ -92,6 +91,6 @@ async fn a_bank_over_ranges_is_exact_at_every_moment_while_nodes_die() {
     assert_eq!(bank.surprises(), [] as [String; 0]);
     let summary = bank.check().unwrap_or_else(|problems| panic!("{}", problems.join("\n")));
     assert!(summary.totals > 0, "nobody read a total");
-    // For those who run the long one.
+    // Shown to people who run the long version.
     let _ = writeln!(std::io::stderr(), "{kills} kills, {summary:?}");
 }

@@ -1,5 +1,6 @@
-//! `rangedb txn` over separate processes on real nodes: what others see of it, and what it leaves.
-//! Keys that begin with `/` and with letters lie in different ranges from the founding on.
+//! `rangedb txn` over separate processes on real nodes: what others see of a transaction, and what
+//! it leaves. Keys that begin with `/` and keys that begin with letters lie in different founding
+//! ranges.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use serde_json::Value;
 use crate::support::cli::{self, Ran};
 use crate::support::cluster::Cluster;
 
-/// Less than locks live without a heartbeat: who gets through in it met none.
+/// Timeout below the lifetime of a lock without a heartbeat. A request that succeeds within it met
+/// no lock.
 const BEFORE_LOCKS_EXPIRE: Duration = Duration::from_secs(3);
 
 /// The command line of one person.

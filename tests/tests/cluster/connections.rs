@@ -1,4 +1,4 @@
-//! Whoever opens connections and says nothing takes no place from those who speak.
+//! Idle connections: they take no place from clients that send requests.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -6,16 +6,16 @@ use tokio::net::TcpStream;
 use crate::support::cluster::Cluster;
 use crate::support::wait::{SOON, check, until};
 
-/// Files that the process may have open: fewer than the connections that the test opens.
+/// Limit of files that the process may have open: fewer than the connections that the test opens.
 const OPEN_FILES: usize = 256;
 const CONNECTIONS: usize = 300;
 
-/// What a connection begins with, and an empty frame of settings (RFC 9113, 3.4 and 4.1).
+/// Preface of a connection, and an empty frame of settings (RFC 9113, 3.4 and 4.1).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const HTTP2_FRAME_TYPE: usize = 3;
 
-/// Writes that fill memtables, so that files are made meanwhile.
+/// Number of writes, enough to fill memtables, so that the engine makes files meanwhile.
 const WRITES: usize = 40;
 const VALUE_BYTES: usize = 200_000;
 const SMALL_MEMTABLES: &str = "[storage]\nwrite_buffer_bytes = \"1MiB\"\n";
@@ -39,7 +39,7 @@ async fn more_connections_than_open_files_leave_the_engines_theirs() {
         let address = [&node.client, &node.peer, &node.status][number % 3];
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    // Beyond its share, connections are closed.
+    // Beyond its share of connections, the node closes new ones.
     let mut byte = [0];
     let closed = tokio::time::timeout(SOON, idle.last_mut().unwrap().read(&mut byte));
     assert_eq!(closed.await.expect("it is still open").unwrap_or(0), 0);
@@ -73,7 +73,7 @@ async fn a_storm_of_clients_shuts_neither_nodes_nor_status_pages_out() {
     let closed = tokio::time::timeout(SOON, storm.last_mut().unwrap().read(&mut byte));
     assert_eq!(closed.await.expect("it is still open").unwrap_or(0), 0);
     node.ready().await;
-    // As another node comes in.
+    // Connects as another node would.
     let mut peer = TcpStream::connect(&node.peer).await.unwrap();
     peer.write_all(HTTP2_PREFACE).await.unwrap();
     peer.write_all(&HTTP2_SETTINGS).await.unwrap();

@@ -1,5 +1,6 @@
-//! A client process that is killed with -9 in the middle of a commit over ranges: it stands in nobody's
-//! way for longer than a lock lives, and what it was doing is there as a whole or not at all.
+//! Client processes that are killed with -9 in the middle of a commit over ranges. The locks of a
+//! dead client block others for no longer than a lock lives. Its transaction is visible as a whole
+//! or not at all.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,18 +13,18 @@ use crate::support::cluster::Cluster;
 use crate::support::process::Process;
 use crate::support::wait::{SOON, check, until};
 
-/// In two ranges.
+/// Keys in two ranges.
 const KEYS: [&str; 2] = ["/dead", "dead"];
 
-/// Time for which a lock lives without a heartbeat.
+/// Lifetime of a lock without a heartbeat.
 const LOCK_TTL: Duration = Duration::from_secs(10);
 
-/// Time for which those wait who must not be in the way of a dead client: what is above the time to
-/// live is for a machine that does other things too.
+/// Timeout of clients that meet the locks of a dead client. The time above the lifetime of a lock
+/// is for a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Starts a client that puts "new" at keys of two ranges and waits until it has stopped where it
-/// should. Returns what it said.
+/// Starts a client that puts "new" at keys of two ranges, and waits until it has stopped at the
+/// point. Returns the process and its output.
 pub async fn stopped(cluster: &Cluster, point: &str, keys: [&str; 2]) -> (Process, String) {
     let said = cluster.path().join(format!("{point}.out"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_stopping-client"));
@@ -53,7 +54,7 @@ async fn values(client: &Client) -> [String; 2] {
     [value(0), value(1)]
 }
 
-/// Adds a letter to both keys in one transaction, and returns what it found there.
+/// Appends `+` to both keys in one transaction, and returns the values that it found.
 async fn append(client: &Client) -> Result<[String; 2], Error> {
     client
         .transaction(|txn| async move {
@@ -68,7 +69,7 @@ async fn append(client: &Client) -> Result<[String; 2], Error> {
         .await
 }
 
-/// Kills a client at this point of its commit. Returns what both keys have afterwards.
+/// Kills a client at this point of its commit. Returns the value that both keys have afterwards.
 async fn killed(point: &str) -> (String, Client, Cluster) {
     let cluster = Cluster::started(3).await;
     let client = cluster.client_of(1).with_timeout(PATIENCE);
@@ -124,7 +125,7 @@ async fn a_client_that_is_slow_but_alive_keeps_its_locks_for_longer_than_they_li
     // One of the keys is locked, whichever range was the first.
     let puts = KEYS.map(|key| client.put(key, "other"));
     let ends = futures::future::join_all(puts).await;
-    // An answer to a write that waits at the node for the lock may come too late.
+    // A write that waits at the node for the lock may get its answer too late.
     let in_vain =
         |end: &&Result<_, Error>| matches!(end, Err(Error::Locked { .. } | Error::Undetermined(_)));
     assert_eq!(ends.iter().filter(in_vain).count(), 1, "{ends:?}");

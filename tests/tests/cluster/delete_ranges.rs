@@ -1,4 +1,4 @@
-//! Deletes of spans that hold more than one command may delete, by the SDK and by plain gRPC.
+//! Deletes of spans with more keys than one command may delete, by the SDK and by plain gRPC.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::gateway::connect;
 const KEYS: usize = 5_000;
 const BATCH: usize = 500;
 
-/// All steps of a delete share it.
+/// Timeout that all steps of a delete share.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn fill(cluster: &Cluster) {
@@ -36,7 +36,7 @@ async fn a_span_of_any_size_is_deleted_and_counted() {
     assert_eq!(deleted.deleted, KEYS as u64);
     assert!(deleted.commits > 1, "{deleted:?}");
 
-    // Over what is left of the first ones, by any client.
+    // A second delete, over the tombstones of the first, by plain gRPC.
     fill(&cluster).await;
     let mut kv = KvClient::new(connect(&cluster.nodes[1].client).await);
     for expected in [KEYS as u64, 0] {
@@ -48,7 +48,8 @@ async fn a_span_of_any_size_is_deleted_and_counted() {
         assert!(answer.commit_ts > deleted.commit_ts.0);
     }
 
-    // Its limits do not touch what has to happen at once: that is a transaction then.
+    // A delete in a batch must be atomic. Above the limits of one command, the batch is a
+    // transaction.
     fill(&cluster).await;
     let batch = Batch::new().delete_range("/many/", "/many0");
     let committed = client.batch(batch).await.unwrap();

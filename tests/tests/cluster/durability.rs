@@ -1,4 +1,4 @@
-//! A write is on the disks of a quorum before anybody is told that it is done.
+//! Durability: a write is on the disks of a quorum before its client gets the answer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,8 +8,8 @@ use crate::support::cluster::Cluster;
 use crate::support::gateway::Gateway;
 use crate::support::wait::{SOON, check, until};
 
-/// Writes that are looked at. A sync for another reason can fall into the time of one of them, never
-/// into the time of all.
+/// Number of observed writes. A sync for another reason can coincide with one of them, never with
+/// all.
 const WRITES: usize = 20;
 
 /// Seconds since 1970, as strace prints them.
@@ -17,14 +17,14 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
-/// A call of fdatasync or fsync that succeeded: when it began and when it returned.
+/// A successful call of fdatasync or fsync: its begin and its return.
 #[derive(Clone, Copy, Debug)]
 struct Sync {
     began: f64,
     ended: f64,
 }
 
-/// Syncs in what `strace -f -ttt -T` printed.
+/// Parses the output of `strace -f -ttt -T`.
 fn syncs(trace: &str) -> Vec<Sync> {
     let mut under_way: BTreeMap<&str, f64> = BTreeMap::new();
     let mut syncs = Vec::new();

@@ -1,4 +1,4 @@
-//! Nodes die with -9 under load; what was acknowledged is there, and writes go on.
+//! Failover: nodes die with -9 under load, acknowledged writes survive, and writes go on.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use crate::support::cluster::Cluster;
 use crate::support::load::Load;
 use crate::support::wait::{SOON, check, until};
 
-/// Within this time after the death of a leader, at default timings, writes go on.
+/// Maximum time from the death of a leader until writes go on, at default timings.
 const RESUMED_MAX: Duration = Duration::from_secs(3);
 
-/// Under which the load of these tests writes: all in one range.
+/// Prefix of the keys that the load writes: all in one range.
 const PREFIX: &str = "/load/";
 
-/// Enough writes that every writer is at work.
+/// Number of writes after which every writer is at work.
 const UNDER_WAY: u64 = 100;
 
-/// Kills a node under load and starts it again. Returns how long it took until writes went on
-/// through every endpoint.
+/// Kills a node under load and starts it again. Returns the time until writes went on through every
+/// endpoint.
 async fn kill_under_load(cluster: &mut Cluster, victim: usize) -> Duration {
     let load = Load::start((0..3).map(|node| cluster.client_of(node)), PREFIX);
     load.progress(UNDER_WAY).await;
@@ -33,7 +33,7 @@ async fn kill_under_load(cluster: &mut Cluster, victim: usize) -> Duration {
     outcome.resumed_after(killed)
 }
 
-/// Waits until all nodes have applied the same entries of the range that the load is in.
+/// Waits until all nodes have applied the same entries of the load's range.
 async fn caught_up(cluster: &Cluster) {
     until("all nodes have applied the same", SOON, async || {
         let mut applied = Vec::new();
@@ -97,7 +97,7 @@ async fn acknowledged_writes_survive_the_death_of_all_nodes_under_load() {
     let mut cluster = Cluster::started(3).await;
     let mut outcomes = Vec::new();
     for round in 0..3 {
-        // From all endpoints, into both ranges of user keys.
+        // Through all endpoints. Rounds alternate between the two ranges of user keys.
         let clients = (0..6).map(|writer| cluster.client_of(writer % 3).with_timeout(SOON));
         let prefix = if round % 2 == 0 { format!("/{round}/") } else { format!("z{round}/") };
         let load = Load::start(clients, &prefix);

@@ -1,4 +1,4 @@
-//! However nodes are started, they make exactly one cluster.
+//! Formation: nodes make exactly one cluster, however they are started.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::repeats;
 use crate::support::cluster::Cluster;
 use crate::support::wait::{SOON, check, until};
 
-/// The id of the cluster that all running nodes say they belong to.
+/// Returns the id of the cluster that all running nodes belong to.
 async fn cluster_id(cluster: &mut Cluster) -> String {
     cluster.ready().await;
     let mut ids = BTreeSet::new();
@@ -25,7 +25,7 @@ async fn form_in_order(order: [usize; 3]) {
     cluster.nodes[first].start();
     cluster.nodes[first].not_ready("not part of a cluster").await;
     cluster.nodes[second].start();
-    // The last one comes when the others are a cluster already.
+    // The last node starts when the others are a cluster already.
     cluster.nodes[second].ready().await;
     cluster.nodes[third].start();
     cluster_id(&mut cluster).await;
@@ -64,7 +64,7 @@ async fn one_node_that_may_form_a_cluster_is_enough() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_of_three_alone_never_forms_a_cluster() {
-    /// Far more rounds of asking than a pair of nodes needs to become a cluster.
+    /// Number of unanswered rounds of asking, far more than two nodes need to become a cluster.
     const ASKED_IN_VAIN: usize = 40;
     let mut cluster = Cluster::of(3).await;
     let node = &mut cluster.nodes[0];
@@ -80,7 +80,7 @@ async fn one_node_of_three_alone_never_forms_a_cluster() {
     let status =
         cluster.cli(["--endpoints", &endpoint, "--timeout", "1s", "admin", "cluster", "status"]);
     status.await.failure(1, "UNAVAILABLE");
-    // It was not asleep: with a second node there is a cluster.
+    // The node was still trying: with a second node there is a cluster.
     cluster.nodes[1].start();
     cluster.nodes[0].ready().await;
 }

@@ -1,4 +1,4 @@
-//! A disk that is full stops writes, with the reason, and nothing else.
+//! Full disks: they stop writes, with the reason, and nothing else.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,20 +15,20 @@ use crate::support::cluster::Cluster;
 use crate::support::process::Process;
 use crate::support::wait::{SOON, check, until};
 
-/// Room for a small node and its reserve.
+/// Size of the disk: room for a small node and its reserve.
 const DISK_MIB: usize = 256;
 
-/// Leaves less than the reserve.
+/// Size of a file that leaves less than the reserve.
 const FILL_BYTES: usize = 245 << 20;
 
-/// Small files, so that the node itself does not fill the disk.
+/// Settings for small files, so that the node itself does not fill the disk.
 const SMALL_NODE: &str = "[storage]\nwrite_buffer_bytes = \"2MiB\"\n";
 
-/// What a fast writer writes, and how much of it at once.
+/// Size of a fast writer's values, and number of its writes at once.
 const LARGE_VALUE_BYTES: usize = 1_000_000;
 const WRITERS: usize = 4;
 
-/// Rounds in which nothing was taken, until the disk counts as full for good.
+/// Number of rounds without an accepted write, after which the disk counts as full for good.
 const REFUSED_ROUNDS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +40,7 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     cluster.cli(["put", "/before", "1"]).await.success();
 
     let filling = disk.seen_from_outside().join("filling");
-    // What does not fit is left out.
+    // The write may fail: the part that does not fit is left out.
     let _ = std::fs::write(&filling, vec![1; FILL_BYTES]);
     let refused = until("writes are refused", SOON, async || {
         let ran = cluster.cli(["--timeout", "2s", "put", "/during", "1"]).await;
@@ -49,12 +49,13 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     });
     refused.await.failure(1, "RESOURCE_EXHAUSTED: disk full");
     reads_go_on(&cluster).await;
-    // A node that starts finds its way on a full disk, too: its control plane begins anew.
+    // A node can start on a full disk, too: its control plane begins anew.
     cluster.nodes[0].kill();
     cluster.nodes[0].start();
     cluster.nodes[0].ready().await;
     reads_go_on(&cluster).await;
-    // Before the disk was seen to be full, a write may still have been taken.
+    // Another key from here on: the node may still have taken a write of `/during` before it
+    // noticed the full disk.
     let during = cluster.cli(["get", "/refused"]).await;
     during.failure(3, "key not found");
     cluster.cli(["put", "/refused", "1"]).await.failure(1, "disk full");
@@ -68,7 +69,7 @@ async fn a_full_disk_stops_writes_with_the_reason_until_there_is_room_again() {
     assert_eq!(cluster.cli(["get", "/after"]).await.success(), "1\n");
 }
 
-/// For clients that know nothing yet.
+/// Asserts that reads work, for clients that have cached nothing yet.
 async fn reads_go_on(cluster: &Cluster) {
     assert_eq!(cluster.cli(["get", "/before"]).await.success(), "1\n");
     assert_eq!(cluster.cli(["range", "/b", "/c"]).await.success(), "/before\t1\n");
@@ -76,7 +77,7 @@ async fn reads_go_on(cluster: &Cluster) {
     assert_eq!(cluster.nodes[0].metric("rangedb_storage_disk_full").await.unwrap(), 1.0);
 }
 
-/// A file system in memory, in a mount namespace of its own, which outlives the nodes on it.
+/// A file system in memory, in a mount namespace of its own. It outlives the nodes on it.
 struct SmallDisk {
     mount: PathBuf,
     holder: Process,
@@ -101,7 +102,7 @@ impl SmallDisk {
         SmallDisk { mount, holder }
     }
 
-    /// Puts the cluster's only node on it.
+    /// Puts the cluster's only node on this disk.
     fn is_under(&self, cluster: &mut Cluster) {
         let holder = self.holder.id().to_string();
         let words = ["nsenter", "--target", &holder, "--user", "--mount", "--preserve-credentials"];
@@ -115,7 +116,7 @@ impl SmallDisk {
     }
 }
 
-/// Nothing that compresses away, and the same for each number.
+/// Makes a value that does not compress, the same for each number.
 fn large_value(number: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(number as u64);
     (0..LARGE_VALUE_BYTES).map(|_| random.u8(..)).collect()
@@ -125,7 +126,7 @@ fn large_key(number: usize) -> String {
     format!("/large/{number:05}")
 }
 
-/// Writes until the disk is full; adds the numbers of what was written.
+/// Writes until the disk is full. Adds the numbers of the written values.
 async fn fill(cluster: &Cluster, written: &mut BTreeSet<usize>) {
     let client = cluster.client();
     let mut next = written.last().map_or(0, |last| last + 1);
@@ -161,7 +162,8 @@ async fn all_is_there(cluster: &Cluster, written: &BTreeSet<usize>) {
     }
 }
 
-/// Both what fits into memtables and what is flushed and compacted many times.
+/// Fills a disk, restarts the node and fills it again; no value may be lost. The data of a very
+/// small disk fit into memtables, the data of a larger one are flushed and compacted many times.
 async fn a_fast_writer_fills(mib: usize) {
     let mut cluster = Cluster::of(1).await;
     let disk = SmallDisk::mounted(&cluster, mib).await;
@@ -196,7 +198,8 @@ async fn a_fast_writer_fills_a_small_disk_and_the_node_goes_on_and_starts_again(
     a_fast_writer_fills(crate::repeats(500, 1200)).await;
 }
 
-/// Time for a new control plane's pause, the retention, the collection, and the rewriting of files.
+/// Maximum time until an emptied disk has room: a new control plane's pause, the retention, the
+/// collection, and the rewriting of files.
 const EMPTIED_WITHIN: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,14 +232,14 @@ async fn a_full_disk_is_emptied_by_deletes_and_takes_writes_again() {
     assert!(cluster.nodes[0].is_running());
 }
 
-/// Flushed again and again, so that a flush is soon among what finds no room.
+/// Settings for frequent flushes, so that a flush is soon among the writes without room.
 const FLUSHED_OFTEN: &str =
     "[storage]\nwrite_buffer_bytes = \"2MiB\"\n[raft]\nflush_log_bytes = \"4MiB\"\n";
 
-/// Values written before the room is taken: the writers are in full swing.
+/// Number of values written before the room is taken, when all writers are at work.
 const WRITTEN_BEFORE: usize = 40;
 
-/// Takes all room that there is, far sooner than anybody looks.
+/// Takes all room that there is, far sooner than the node looks at the disk again.
 fn take_all_room(file: &Path) {
     let file = File::create(file).unwrap();
     let space = rustix::fs::fstatvfs(&file).unwrap();
@@ -244,7 +247,7 @@ fn take_all_room(file: &Path) {
     while more > 0 {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), length, more) {
             Ok(()) => length += more,
-            // Others took some of it meanwhile.
+            // Another process took some of it meanwhile.
             Err(_) => more /= 2,
         }
     }
@@ -261,7 +264,7 @@ async fn a_node_whose_room_others_take_at_once_waits_and_loses_nothing() {
     for writer in 0..WRITERS {
         let (client, acknowledged) = (cluster.client(), acknowledged.clone());
         writers.spawn(async move {
-            // The first that is not taken, or of which nobody knows, is the end.
+            // Ends at the first write that fails or whose outcome is unknown.
             for number in (writer..).step_by(WRITERS) {
                 if client.put(large_key(number), large_value(number)).await.is_err() {
                     return;

@@ -1,7 +1,8 @@
-//! Old versions on real nodes: they are there as long as somebody may read them, and not much longer.
+//! Garbage collection on real nodes: old versions exist as long as somebody may read them, and not
+//! much longer.
 //!
-//! That they are gone shows in the files of nodes that have stopped, because no read can tell: what is
-//! dropped was out of sight before.
+//! The tests look for dropped versions in the files of stopped nodes. Reads cannot show the
+//! difference, because dropped versions were invisible before.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,16 +19,16 @@ use crate::support::cluster::Cluster;
 use crate::support::node::Node;
 use crate::support::wait::{SOON, check, until};
 
-/// The shortest that can be set.
+/// The shortest retention that can be set.
 const RETENTION: Duration = Duration::from_secs(5);
 
-/// By less than this the floor does not rise, so that it may stand so far below a hold.
+/// Smallest step of the floor. The floor may stand this far below a hold.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Time for which a new control plane leaves the floor where it is.
+/// Time for which a new control plane does not raise the floor.
 const TAKEOVER: Duration = Duration::from_secs(10);
 
-/// For what takes a new control plane and some retentions, on a machine with other things to do.
+/// Timeout for a change of the control plane and some retentions, on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn forget_soon(cluster: &Cluster) {
@@ -38,7 +39,7 @@ async fn status(cluster: &Cluster) -> Result<GarbageStatus, String> {
     cluster.client().admin().garbage_status().await.map_err(|error| error.to_string())
 }
 
-/// Waits until the cluster's time is later than that.
+/// Waits until the cluster's time is `time` after `since`.
 async fn time_passes(cluster: &Cluster, since: Timestamp, time: Duration) {
     let wanted = since.millis() + time.as_millis() as u64;
     until(&format!("the cluster's time is {time:?} later"), PATIENCE, async || {
@@ -48,7 +49,7 @@ async fn time_passes(cluster: &Cluster, since: Timestamp, time: Duration) {
     .await;
 }
 
-/// Waits until the floor stands where this hold keeps it.
+/// Waits until the floor is just below this hold, and returns the floor.
 async fn floor_comes_to(cluster: &Cluster, hold: Timestamp) -> Timestamp {
     until(&format!("the floor comes to {hold}"), PATIENCE, async || {
         let floor = Timestamp(status(cluster).await?.floor_ts);
@@ -58,7 +59,8 @@ async fn floor_comes_to(cluster: &Cluster, hold: Timestamp) -> Timestamp {
     .await
 }
 
-/// Waits until the range of a key has dropped, on all nodes, what ended below.
+/// Waits until the range of a key has dropped, on all nodes, the versions that ended below a
+/// timestamp.
 async fn dropped_below(cluster: &Cluster, key: &str, below: Timestamp) {
     let partitions = cluster.partitions().await.expect("the control plane answers");
     let mut descriptors =
@@ -69,7 +71,7 @@ async fn dropped_below(cluster: &Cluster, key: &str, below: Timestamp) {
         let (mut collected, mut applied) = (0.0_f64, Vec::new());
         for node in &cluster.nodes {
             applied.push(node.sample(&format!("rangedb_range_applied_index{label}")).await?);
-            // Only its leader knows.
+            // Only the range's leader has this metric.
             let known = node.sample(&format!("rangedb_gc_collected_below_seconds{label}")).await;
             collected = collected.max(known.unwrap_or(0.0));
         }
@@ -79,8 +81,7 @@ async fn dropped_below(cluster: &Cluster, key: &str, below: Timestamp) {
     .await;
 }
 
-/// Records that a stopped node has of keys below a prefix: versions that another one took the place
-/// of, and newest versions.
+/// Counts a stopped node's records under a prefix: superseded versions, and newest versions.
 fn records(node: &Node, prefix: &str) -> [usize; 2] {
     let options = StateOptions { compaction: false, ..StateOptions::default() };
     let state = RocksState::open(Path::new(&node.data), options).expect("the node has stopped");
@@ -88,7 +89,7 @@ fn records(node: &Node, prefix: &str) -> [usize; 2] {
     let span = keys::data_span(prefix.as_bytes(), &end);
     [ColumnFamily::History, ColumnFamily::Current].map(|cf| {
         let mut records = state.scan(cf, &span.start, &span.end, Direction::Forward).unwrap();
-        // Beside a superseded version stands what finds it by the command that wrote it.
+        // Beside a superseded version, history has a record that finds it by its command.
         let is_version =
             |key: &[u8]| cf == ColumnFamily::Current || keys::parse_history(key).is_ok();
         std::iter::from_fn(|| records.next().unwrap().map(|(key, _)| usize::from(is_version(key))))
@@ -130,7 +131,7 @@ async fn an_open_transaction_keeps_what_it_sees_and_nothing_else() {
     client.put("/gc/kept", "first").await.unwrap();
     client.put("/gc/deleted", "x").await.unwrap();
     client.delete("/gc/deleted").await.unwrap();
-    // From below wherever the floor comes to stand.
+    // Everything so far must lie below the place where the floor comes to stand.
     time_passes(&cluster, client.timestamp().await.unwrap(), STEP).await;
 
     let options = TransactionOptions { read_only: true, ..Default::default() };
@@ -150,7 +151,7 @@ async fn an_open_transaction_keeps_what_it_sees_and_nothing_else() {
     assert!(floor <= seen, "the floor {floor} is above the transaction at {seen}");
     dropped_below(&cluster, "/gc/", Timestamp::from_millis(floor.millis() - 1)).await;
 
-    // In the files of a node that the floor does not depend on.
+    // The files of a node that is not the control plane's.
     let control = cluster.status().await.unwrap().control_leader_node_id;
     let other = (cluster.place_of(control).await.unwrap() + 1) % 3;
     assert!(cluster.nodes[other].stop().await.success());
@@ -226,7 +227,7 @@ async fn a_hold_by_name_keeps_the_floor_down_through_the_death_of_all_nodes_unti
     assert_eq!(value_at(&client, "/k", client.timestamp().await.unwrap()).await.unwrap(), "2");
 }
 
-/// Whoever reads at a timestamp below the floor, or wants to hold it there, is told so.
+/// Asserts that a read and a hold below the floor are refused as too old.
 async fn refused_as_too_old(cluster: &Cluster, below: Timestamp) {
     let read = value_at(&cluster.client(), "/k", below).await.unwrap_err();
     let Error::TooOld { floor_ts, .. } = read else { panic!("not too old: {read:?}") };
@@ -265,7 +266,7 @@ async fn what_dead_clients_left_is_settled_before_anything_is_dropped_that_tells
     let left = locks().await.unwrap();
     assert_eq!(left.len(), 2, "one lock of each: {left:?}");
     forget_soon(&cluster).await;
-    // From here on nobody but the nodes themselves goes near these keys.
+    // From here on, only the nodes themselves touch these keys.
     until("nobody's locks are left", PATIENCE, async || {
         let collect_below_ts = status(&cluster).await?.collect_below_ts;
         let locks = locks().await?;
@@ -293,9 +294,9 @@ async fn what_dead_clients_left_is_settled_before_anything_is_dropped_that_tells
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_dies_while_it_drops_many_versions_takes_no_newest_one_along() {
-    /// In one command each time.
+    /// Number of keys. Each round writes all of them in one batch.
     const KEYS: usize = 16_000;
-    /// So many that nodes are at it for several seconds.
+    /// Number of rounds: so many versions that nodes drop them for several seconds.
     const ROUNDS: usize = 12;
     let key = |number: usize| format!("/many/{number:05}");
     let mut cluster = Cluster::started(3).await;
@@ -328,7 +329,7 @@ async fn a_leader_that_dies_while_it_drops_many_versions_takes_no_newest_one_alo
     }
 }
 
-/// Every key has the value of the last round.
+/// Asserts that every key has the value of the last round.
 async fn assert_newest(client: &Client, keys: usize, round: usize) {
     let mut rows = client.range(RangeOptions::prefix("/many/"));
     let mut found = 0;

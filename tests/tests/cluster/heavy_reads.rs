@@ -1,4 +1,4 @@
-//! Reads that look at much, beside requests that do not.
+//! Heavy reads beside cheap requests.
 
 use rangedb_proto::v1::node_client::NodeClient;
 use rangedb_proto::v1::{ReadCheck, Request, Requests, Scan, Validate, request, response};

@@ -1,5 +1,6 @@
-//! A hundred thousand requests that no client of this project sends, from many connections at once:
-//! of every method, with random fields, mutated, in messages of many. Other clients must not notice.
+//! Hostile requests: a hundred thousand that no client of this project sends, over many connections
+//! at once. They are of every method, with random fields, mutated, in messages of many. Other
+//! clients must not notice.
 
 mod generator;
 mod mutation;
@@ -31,15 +32,15 @@ const REQUESTS: u64 = 100_000;
 /// Requests in one message of a stream.
 const BATCH: usize = 64;
 
-/// Connections of attackers, over all nodes.
+/// Number of attackers, over all nodes. Each has connections of its own.
 const ATTACKERS: usize = 24;
 
 const MEMORY_LIMIT: u64 = 512 << 20;
 
-/// Ten ticks of a tenth of a second.
+/// Election timeout: ten ticks of a tenth of a second.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Writes that are looked at before the attack begins.
+/// Number of writes that are measured before the attack begins.
 const QUIET_WRITES: u64 = 600;
 
 const LEADERSHIPS: &str = "rangedb_raft_leaderships_won_total";
@@ -58,7 +59,7 @@ impl Done {
     }
 }
 
-/// One attacker's connections and its knowledge.
+/// One attacker: its connections and its knowledge of the cluster.
 struct Attacker {
     rng: fastrand::Rng,
     hostile: Hostile,
@@ -79,7 +80,7 @@ impl Attacker {
         }
     }
 
-    /// Many well-formed requests in one message, and what is to be learnt from their answers.
+    /// Sends many requests in one message, half of them mutated, and learns from the answers.
     async fn stream(&mut self) {
         let mut message = Requests::default();
         for id in 0..BATCH as u64 {
@@ -89,7 +90,8 @@ impl Attacker {
             if self.rng.bool() {
                 encoded = mutation::mutate(&mut self.rng, &encoded);
             }
-            // What does not decode, or does what is anybody's right, goes as it was.
+            // The original replaces a mutation that does not decode, or that any client has the
+            // right to send.
             let mutated = Request::decode(&encoded[..]).ok().filter(|mutated| {
                 !is_ones_right(&reflected(&self.methods, "rangedb.v1.Request", mutated))
             });
@@ -106,20 +108,20 @@ impl Attacker {
                 }
             }
         };
-        // Some answers are not waited for.
+        // With the short timeout, some answers are left unread.
         let patience = self.rng.choice([50, 2000]).unwrap_or(0);
         let _ = tokio::time::timeout(Duration::from_millis(patience), asking).await;
         self.done.requests.fetch_add(BATCH as u64, Ordering::Relaxed);
     }
 
-    /// One call of any method with random messages, half of them mutated.
+    /// Calls any method with random messages, half of them mutated.
     async fn call_some_method(&mut self) {
         let method = self.rng.choice(&self.methods).expect("there are methods").clone();
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let count = if method.is_client_streaming() { self.rng.usize(0..4) } else { 1 };
         let messages = (0..count).map(|_| self.message(&method)).collect();
-        // To the peer address goes what can be said without knowing the cluster: whoever is let in there
-        // and knows it is a node.
+        // The peer address gets only calls of `Peer`, made without knowledge of the cluster. A
+        // caller that is let in there and knows the cluster is a node.
         let is_of_peers = method.parent_service().name() == "Peer" && self.rng.bool();
         let channel = if is_of_peers { self.of_peers.clone() } else { self.of_clients.clone() };
         let answered = raw::call(channel, &path, messages).await;
@@ -147,14 +149,14 @@ impl Attacker {
     }
 }
 
-/// A message of a type of the protocol, with its fields by name.
+/// Converts a message of the protocol to a reflected message, with its fields by name.
 fn reflected(methods: &[MethodDescriptor], name: &str, message: &impl Message) -> DynamicMessage {
     let pool = methods.first().expect("there are methods").parent_pool();
     let descriptor = pool.get_message_by_name(name).expect("a message of the protocol");
     DynamicMessage::decode(descriptor, &message.encode_to_vec()[..]).expect("it was encoded")
 }
 
-/// Methods of every service.
+/// Lists the methods of every service.
 fn methods() -> Vec<MethodDescriptor> {
     let pool = DescriptorPool::decode(rangedb_proto::FILE_DESCRIPTORS).expect("descriptors");
     let methods: Vec<_> =
@@ -171,7 +173,7 @@ async fn leaderships(cluster: &Cluster) -> f64 {
     won
 }
 
-/// Attackers at every node, until they have sent enough.
+/// Runs attackers at every node until they have sent enough requests.
 async fn attack(cluster: &Cluster, home: RangeHeader, known_ts: u64) -> Arc<Done> {
     let done = Arc::new(Done::default());
     let mut attackers = JoinSet::new();
@@ -198,7 +200,7 @@ fn longest(outcome: &Outcome) -> Duration {
     writes.map(|write| write.ended - write.began).max().expect("there were writes")
 }
 
-/// Everything acknowledged is there, by way of every node.
+/// Asserts that everything acknowledged is there, through every node.
 async fn check_writes(clients: &[Client], outcome: &Outcome) {
     for (place, write) in outcome.writes.iter().enumerate() {
         let found = clients[place % clients.len()].get(write.key.clone()).await.unwrap();
@@ -231,7 +233,7 @@ async fn a_hundred_thousand_hostile_requests_disturb_nobody() {
         assert!(node.is_running(), "{} ended", node.name);
         let peak = node.process().peak_memory().expect("it runs");
         assert!(peak <= MEMORY_LIMIT, "{} had {peak} bytes", node.name);
-        // A panic in the task of a request ends nobody else's, and is a fault all the same.
+        // A panic in the task of a request disturbs no other request, and is a fault all the same.
         assert!(!node.log_text().contains("panicked"), "a panic in {}", node.name);
     }
     assert_eq!(beside.failures(), Vec::<String>::new());
@@ -239,7 +241,8 @@ async fn a_hundred_thousand_hostile_requests_disturb_nobody() {
     let (quiet_longest, beside_longest) = (longest(&quiet), longest(&beside));
     let requests = done.requests.load(Ordering::Relaxed);
     let answered = done.answered.load(Ordering::Relaxed);
-    // A disk that others use may stand still for longer than an election takes.
+    // A disk that others use may stand still for longer than an election takes. The quiet load
+    // shows that.
     let allowed = ELECTION_TIMEOUT.max(2 * quiet_longest);
     assert!(
         beside_longest <= allowed,
@@ -248,7 +251,8 @@ async fn a_hundred_thousand_hostile_requests_disturb_nobody() {
     assert!(answered * 10 >= requests, "most requests came nowhere: {answered} of {requests}");
     check_writes(&clients, &beside).await;
 
-    // Locks that they left do not hold up their keys for ever, and every replica is still there.
+    // Locks that the attackers left do not block their keys for ever, and every replica is still
+    // there.
     cluster.replicated(3, SOON).await;
     let mut gateway = Gateway::of(&cluster.nodes[0].client).await;
     gateway.put("victim/after", "v").await.unwrap();

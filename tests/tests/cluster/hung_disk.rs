@@ -1,4 +1,5 @@
-//! A node whose disk hangs hands over what it leads, by itself, and nobody waits for the disk.
+//! Hung disks: a node whose disk hangs hands over its leaderships by itself, and no client waits
+//! for the disk.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,15 +11,15 @@ use crate::support::node::Node;
 use crate::support::process::Process;
 use crate::support::wait::{SOON, check, until};
 
-/// Far longer than a test takes: syncs end when the disk is let go.
+/// Delay of a sync, far longer than a test takes. Syncs end when the disk is let go.
 const SYNC_DELAY_US: u64 = 3_600_000_000;
 
-/// One of each range of users: ranges 1 and 6.
+/// One key of each range of users: ranges 1 and 6.
 const KEYS: [&str; 2] = ["/k", "_0/k"];
 
 const CONTROL_RANGE: &str = "3";
 
-/// Command that makes every sync of a process wait: strace, which delays the calls as they begin.
+/// Process that delays every sync of a node: strace, which delays the calls as they begin.
 struct HungDisk(Process);
 
 impl HungDisk {
@@ -70,7 +71,8 @@ async fn a_leader_whose_disk_hangs_is_followed_by_another_at_once() {
     let place = cluster.place_of(leader).await.unwrap();
 
     let disk = HungDisk::of(&mut cluster.nodes[place]).await;
-    // The control plane writes by itself, and each of the others as soon as somebody does.
+    // The control plane writes to its range by itself. A client must write to each of the other
+    // ranges.
     leads_nothing_that_is_written(&cluster.nodes[place], &[CONTROL_RANGE]).await;
     let client = cluster.client();
     let began = Instant::now();
@@ -97,7 +99,7 @@ async fn a_leader_whose_disk_hangs_is_followed_by_another_at_once() {
     }
 }
 
-/// The node leads none of these ranges any more.
+/// Waits until the node leads none of these ranges.
 async fn leads_nothing_that_is_written(node: &Node, ranges: &[&str]) {
     until("it leads none of the ranges that are written to", SOON, async || {
         for range in ranges {

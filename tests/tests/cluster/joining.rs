@@ -1,11 +1,11 @@
-//! A node that joins is told the address of any one member.
+//! Joins: a new node needs the address of any one member.
 
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
 use crate::support::wait::{SOON, check, until};
 
-/// Six ranges, each with several changes of membership.
+/// Maximum time to move six ranges, each with several changes of membership.
 const MOVED: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,7 +17,7 @@ async fn a_node_joins_through_any_one_member() {
         let joined = cluster.joining_through(&format!("n{}", member + 4), &through);
         cluster.nodes[joined].start();
         cluster.nodes[joined].ready().await;
-        // Ready means that the control plane hears it, and that it answers.
+        // Ready means that the control plane hears the node, and that the node answers.
         let address = cluster.nodes[joined].peer.clone();
         let status = cluster.client_of(joined).admin().cluster_status().await.unwrap();
         let of_it = |node: &rangedb_proto::v1::NodeStatus| {
@@ -40,7 +40,8 @@ async fn a_node_that_joined_through_a_follower_finds_the_cluster_again_and_takes
     let joined = cluster.joining_through("n4", &through);
     cluster.nodes[joined].start();
     cluster.nodes[joined].ready().await;
-    // What it knows of the others it keeps: whom it was told to ask is gone when it starts again.
+    // The node keeps the addresses of the others: the member in its flags is gone when it starts
+    // again.
     let kept = || std::fs::read_to_string(cluster.nodes[joined].data.join("IDENTITY"));
     let addresses: Vec<String> = cluster.nodes[..3].iter().map(|node| node.peer.clone()).collect();
     until("it keeps where the others are", SOON, async || {

@@ -8,17 +8,18 @@ use crate::support::cluster::Cluster;
 
 const KEYS: usize = 100_000;
 
-/// With their keys, nearly as many bytes as a transaction may hold.
+/// Size of a value. With their keys, all values have nearly as many bytes as a transaction may
+/// hold.
 const VALUE_BYTES: usize = 900;
 
-/// What a node may need more than before, with caches as small as below. Every byte goes through a node
+/// Maximum growth of a node's memory, with caches as small as below. Every byte goes through a node
 /// as a lock and again as a version.
 const MEMORY_MAX: u64 = (2 * KEYS * VALUE_BYTES) as u64;
 
-/// On a machine that does other things too, writing a hundred megabytes three times takes its time.
+/// Timeout for writing a hundred megabytes three times, on a machine that does other things too.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// Small caches and a log that is flushed often, so that memory shows what a transaction takes.
+/// Settings with small caches and frequent flushes, so that memory shows the cost of a transaction.
 const SMALL: &str = "[storage]\nblock_cache_bytes = \"8MiB\"\nwrite_buffer_bytes = \"4MiB\"\n\
                      [raft]\nflush_log_bytes = \"4MiB\"\nlog_keep_bytes = \"1MiB\"\n";
 

@@ -1,5 +1,5 @@
-//! Transactions that wait for each other's locks: those that wait in a ring are told so, and those
-//! that wait in a row all get their turn.
+//! Transactions that wait for each other's locks. In a ring, one of them gets a deadlock error. In
+//! a queue, all get their turn.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::support::cluster::Cluster;
 
-/// In two ranges, by turns.
+/// Keys in two ranges, in turn.
 const KEYS: [&str; 3] = ["/ring/a", "ring/b", "/ring/c"];
 
-/// What a deadlock may take to be found on a machine that does other things too. It is a second
-/// at most on one that does not, and no wait for a lock ends by itself before this.
+/// Maximum time until a deadlock is found, on a machine that does other things too. On an idle
+/// machine it takes a second at most. No wait for a lock ends by itself before this.
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
 
 const LOCK_WAIT: Duration = Duration::from_secs(20);
@@ -24,8 +24,8 @@ async fn begin(client: &Client) -> Transaction {
     client.begin(options).await.unwrap()
 }
 
-/// Every transaction holds a key and wants the next one's. Those that get it commit; one that does
-/// not gives up what it holds.
+/// Runs transactions of which each holds a key and wants the next one's. Those that get it commit.
+/// The one that does not gives up its lock.
 async fn ring_of(count: usize) {
     let cluster = Cluster::started(3).await;
     let mut transactions = Vec::new();
@@ -56,7 +56,7 @@ async fn ring_of(count: usize) {
     let mut told = ends.into_iter().enumerate().filter_map(|(place, end)| Some((place, end?)));
     let (place, (error, found)) = told.next().expect("one is told");
     assert!(told.next().is_none(), "one is enough");
-    // For those who measure it.
+    // Shown to people who measure it.
     let _ = writeln!(std::io::stderr(), "a deadlock of {count} was told after {found:?}");
     assert!(found < FOUND_WITHIN, "it took {found:?} to find that out");
     let Error::Deadlock { cycle } = error else { panic!("{error}") };

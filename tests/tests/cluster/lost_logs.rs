@@ -1,4 +1,5 @@
-//! Nodes whose standard error cannot be written, or is read by nobody, go on without their log.
+//! Lost logs: a node whose standard error cannot be written, or has no reader, goes on without its
+//! log.
 
 use std::fs::File;
 use std::io::PipeReader;
@@ -8,7 +9,7 @@ use crate::support::cluster::Cluster;
 use crate::support::node::Node;
 use crate::support::wait::{SOON, check, until};
 
-/// Gives the node a pipe for its standard error.
+/// Gives the node a pipe for its standard error. Returns the pipe's reader.
 fn into_pipe(node: &mut Node) -> PipeReader {
     let (reader, writer) = std::io::pipe().expect("a test can make a pipe");
     node.standard_error = Some(OwnedFd::from(writer));
@@ -35,8 +36,9 @@ async fn a_node_whose_log_has_no_reader_any_more_stays_whole() {
     let mut cluster = cluster.start().await;
     cluster.cli(["put", "/k", "1"]).await.success();
     drop(reader);
-    // The test's own end of the pipe for writing keeps nobody from seeing that nobody reads.
-    // A peer that goes and comes back is talked about, in tasks that must survive that.
+    // The test still has the pipe's writer open, but that does not hide the missing reader from the
+    // node. The node logs that a peer goes and comes back, and the tasks that log it must survive
+    // the error.
     cluster.nodes[1].kill();
     until("node 1 wanted to log that its peer is gone", SOON, async || {
         let dropped = cluster.nodes[0].metric("rangedb_log_lines_dropped_total").await?;
@@ -46,7 +48,7 @@ async fn a_node_whose_log_has_no_reader_any_more_stays_whole() {
     cluster.nodes[1].start();
     cluster.ready().await;
     cluster.replicated(3, SOON).await;
-    // Nodes 1 and 2 are a quorum that works, which takes raft between the two.
+    // Nodes 1 and 2 alone must be a quorum, which needs raft between the two.
     cluster.nodes[2].kill();
     until("the other two serve", SOON, async || {
         cluster.cli(["--timeout", "2s", "put", "/k", "2"]).await.succeeded()
@@ -73,7 +75,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up() {
     let mut cluster = Cluster::of(1).await.with_flags(["--log-level", "trace"]);
     let reader = into_pipe(&mut cluster.nodes[0]);
     let mut cluster = cluster.start().await;
-    // More lines than a pipe and a queue hold.
+    // Causes more lines than a pipe and a queue hold.
     let client = cluster.client();
     until("lines are lost, while requests are answered", 4 * SOON, async || {
         for number in 0..100 {

@@ -1,7 +1,7 @@
-//! Real processes on loopback: nodes are started, killed with -9, stopped in the middle of what they
-//! do, damaged and started again, and must keep what they acknowledged. One file for each topic.
+//! Real processes on loopback. Nodes are started, killed with -9, stopped in the middle of their
+//! work, damaged and started again. They must keep what they acknowledged. One file for each topic.
 //!
-//! `RANGEDB_LONG=1` repeats what depends on timing more often.
+//! `RANGEDB_LONG=1` gives more repetitions to tests that depend on timing.
 
 mod anomalies;
 mod bad_directories;
@@ -47,7 +47,7 @@ mod support;
 mod transactions;
 mod wrong_clocks;
 
-/// How often to repeat what depends on timing.
+/// Returns the number of repetitions of a test that depends on timing.
 fn repeats(usually: usize, long: usize) -> usize {
     match std::env::var_os("RANGEDB_LONG") {
         Some(_) => long,

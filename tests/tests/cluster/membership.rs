@@ -1,11 +1,11 @@
-//! Nodes come and go while the cluster serves.
+//! Membership: nodes come and go while the cluster serves.
 
 use crate::support::cli;
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
 use crate::support::wait::{SOON, check, until};
 
-/// Six ranges, each with several changes of membership, a snapshot among them.
+/// Maximum time to move six ranges, each with several changes of membership, a snapshot among them.
 const MOVED: std::time::Duration = std::time::Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn one_node_under_load_grows_to_three_without_a_failed_request() {
     load.progress(100).await;
     let outcome = load.stop().await;
     assert_eq!(outcome.failures(), [""; 0]);
-    // The replicas are real: the node that was alone can go.
+    // The new replicas are real: the cluster survives the loss of its first node.
     cluster.nodes[0].kill();
     let client = cluster.client_of(1);
     outcome.verify(&client).await;
@@ -74,7 +74,7 @@ async fn replicas_of_a_removed_node_are_made_again_and_the_node_ends() {
     let listed = cli::run(&rest, ["admin", "node", "list"]).await.success();
     let line = listed.lines().find(|line| line.contains(&address)).expect("it is still listed");
     assert!(line.contains("removed"), "{line}");
-    // Started again, it is told once more.
+    // Started again, the node gets the same answer.
     let said = cluster.nodes[leader].refuses().await;
     assert!(said.contains("removed"), "{said}");
 }
@@ -94,7 +94,7 @@ async fn replicas_of_a_node_that_is_silent_for_too_long_are_made_again_elsewhere
     })
     .await;
     cluster.replicated(3, MOVED).await;
-    // It held no vote of the three that count any more: one more can go.
+    // The dead node has no vote any more, so the cluster survives the loss of one more.
     cluster.nodes[0].kill();
     let client = cluster.client_of(2).with_timeout(SOON);
     assert_eq!(client.get("/k").await.unwrap().unwrap().value, "v");

@@ -1,4 +1,5 @@
-//! A node's memory under clients that ask for much and read nothing, or send what decodes to much.
+//! Memory of a node under clients that request much and read nothing, and under clients whose
+//! messages are large once decoded.
 
 use futures::StreamExt;
 use rangedb_client::Client;
@@ -18,7 +19,7 @@ const LIMIT_BYTES: f64 = (512_u64 << 20) as f64;
 
 const ANSWERS_USED: &str = "rangedb_memory_share_used_bytes{share=\"answers\"}";
 
-/// Enough for pages of a scan that are full.
+/// Writes enough rows for full pages of a scan.
 async fn fill(client: &Client) {
     for number in 0..40 {
         client.put(format!("k{number:02}"), vec![b'x'; 100_000]).await.unwrap();
@@ -35,7 +36,7 @@ async fn resident(node: &Node) -> f64 {
     node.metric("process_resident_memory_bytes").await.unwrap()
 }
 
-/// Others are served, and the node keeps within its limit meanwhile.
+/// Asserts that other clients are served, and that the node keeps within its limit meanwhile.
 async fn others_are_served(cluster: &Cluster) {
     let other = cluster.client();
     for number in 0..200 {
@@ -76,7 +77,7 @@ async fn scans_whose_answers_nobody_reads_take_no_more_than_their_share() {
     let unread = slow.stream(sent).await.unwrap();
     answers_used(node, |used| used >= (1 << 20) as f64).await;
     others_are_served(&cluster).await;
-    // Half of a stream that is open holds the other half.
+    // Both halves are dropped: one open half would keep the stream open.
     drop(open);
     drop(unread);
     answers_used(node, |used| used == 0.0).await;

@@ -4,7 +4,7 @@ use crate::support::cluster::Cluster;
 use crate::support::ports::free_address;
 use crate::support::wait::{SOON, check, until};
 
-/// A cluster at rest, with something written.
+/// Returns a stopped cluster with a written key.
 async fn stopped(count: usize) -> Cluster {
     let mut cluster = Cluster::started(count).await;
     cluster.replicated(count, SOON).await;
@@ -42,7 +42,7 @@ async fn all_nodes_come_back_at_new_addresses_and_find_each_other_by_peers() {
         (node.peer, node.client) = (free_address(), free_address());
     }
     cluster.tell_peers();
-    // One after the other: at its start, the first one finds nobody.
+    // One after the other, so that the first one finds nobody at its start.
     for place in 0..3 {
         cluster.nodes[place].start();
         cluster.nodes[place].not_ready("").await;
@@ -59,7 +59,7 @@ async fn a_majority_comes_back_at_new_addresses_that_the_node_that_stayed_is_not
     }
     let told = cluster.nodes[0].flags.clone();
     cluster.tell_peers();
-    // It keeps its old list, and is found by the others.
+    // Node 0 keeps its old list of peers; the others find it.
     cluster.nodes[0].flags = told;
     for node in &mut cluster.nodes {
         node.start();

@@ -1,4 +1,4 @@
-//! Timestamps that a client names without having got them from the oracle.
+//! Timestamps that a client names and the oracle did not hand out.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::cluster::Cluster;
 use crate::support::gateway::connect;
 use crate::support::range::header_of;
 
-/// Below what nodes once took on trust.
+/// Distance into the future, below what nodes once took on trust.
 const AHEAD: Duration = Duration::from_millis(2_400);
 
 fn put(key: &'static str, value: &'static str) -> Operation {
@@ -45,7 +45,7 @@ async fn a_timestamp_from_the_future_is_refused_and_pushes_nobody_there() {
         let Some(response::Body::Error(refused)) = answer.body else { panic!("{answer:?}") };
         assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
     }
-    // What is acknowledged is seen by whoever begins afterwards.
+    // A reader that begins after an acknowledged write sees the write.
     let written = client.put("k", "new").await.unwrap();
     let afterwards = client.timestamp().await.unwrap();
     assert!(written.commit_ts < afterwards, "{written:?} is not below {afterwards}");

@@ -52,7 +52,8 @@ async fn a_node_without_a_quorum_is_healthy_and_not_ready() {
     cluster.nodes[0].ready().await;
 }
 
-/// Levels in the log of a node that was started with this one and served a request.
+/// Returns the levels of the lines in a node's log, if the node was started with this level and
+/// served a request.
 async fn levels_at(level: &str) -> BTreeSet<String> {
     let mut cluster = Cluster::of(1).await;
     cluster.nodes[0].flags.extend(["--log-level", level].map(str::to_owned));

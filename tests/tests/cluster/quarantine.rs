@@ -1,5 +1,5 @@
-//! A range whose log holds an entry that no replica can apply: it stands still with the reason, the
-//! other ranges go on, and an operator's word leads out.
+//! Quarantine of a range whose log holds an entry that no replica can apply. The range stands still
+//! and names the reason, the other ranges go on, and an operator can skip the entry.
 
 use prost::Message;
 use raft_proto::eraftpb::Entry;
@@ -11,10 +11,10 @@ use crate::support::node::Node;
 use crate::support::range::header_of;
 use crate::support::wait::{SOON, check, until};
 
-/// A level that no version has.
+/// A feature level that no version has.
 const LEVEL: u32 = 1000;
 
-/// A key of the range that comes to stand still, and one of a range that does not.
+/// A key of the range that is quarantined, and a key of a range that is not.
 const STANDING: &str = "k";
 const OTHER: &str = "A";
 
@@ -22,7 +22,7 @@ fn log_of(node: &Node) -> RaftEngineLog {
     RaftEngineLog::open(&node.data, LogOptions::default()).expect("the log of a node that stopped")
 }
 
-/// Puts one more entry behind the longest of the logs, and into all of them. Returns its index.
+/// Appends one entry behind the longest of the logs to all logs. Returns its index.
 fn append_to_all(nodes: &[Node], range_id: u64) -> u64 {
     let logs: Vec<RaftEngineLog> = nodes.iter().map(log_of).collect();
     let states = logs.iter().map(|log| log.state(range_id).unwrap().expect("it has a replica"));
@@ -68,7 +68,7 @@ async fn a_range_stands_still_at_an_entry_of_a_newer_version_until_it_is_left_ou
     let mut cluster = cluster.start().await;
     standing(&cluster, 1.0).await;
 
-    // The others go on, and whoever asks hears why this one does not.
+    // The other ranges go on, and a request to this one is answered with the reason.
     cluster.cli(["put", OTHER, "beside"]).await.success();
     let refused = cluster.cli(["--timeout", "2s", "put", STANDING, "beside"]).await;
     assert!(refused.code != 0 && refused.notes.contains("feature level 1000"), "{refused:?}");
@@ -83,7 +83,8 @@ async fn a_range_stands_still_at_an_entry_of_a_newer_version_until_it_is_left_ou
     let refused = cluster.cli([skip[0], skip[1], skip[2], skip[3], &wrong, "--confirm"]).await;
     refused.failure(1, "FAILED_PRECONDITION");
 
-    // One of the nodes may know an entry that the others do not: without it nothing is decided.
+    // One of the nodes may know an entry that the others do not. Without that node, the control
+    // plane decides nothing.
     cluster.nodes[2].kill();
     until("a node that is not heard of holds the decision up", SOON, async || {
         let asked = [skip[0], skip[1], skip[2], skip[3], &right, "--dry-run"];
@@ -108,7 +109,7 @@ async fn a_range_stands_still_at_an_entry_of_a_newer_version_until_it_is_left_ou
     let record = cluster.cli(["admin", "meta", "get", &record]).await.success();
     assert!(record.contains("feature level 1000") && record.contains("operator"), "{record}");
 
-    // Replayed, it has no effect either.
+    // A replay of the log leaves the entry out, too.
     cluster.nodes.iter_mut().for_each(Node::kill);
     let cluster = cluster.start().await;
     standing(&cluster, 0.0).await;

@@ -1,11 +1,11 @@
 //! Every command of the README runs as written.
 //!
 //! Each section is one shell: its `sh` blocks run in order, in a directory that looks like a fresh
-//! checkout but shares this one's build. A `text` block right behind an `sh` block is exactly what
-//! that prints. A comment above a block says what a reader sees from the text:
+//! checkout but shares this one's build. A `text` block right behind an `sh` block is exactly that
+//! block's output. A comment above a block says what the text tells the reader:
 //!
 //! - `<!-- test: background, ready at HOST:PORT ... -->`: runs in a shell of its own until the
-//!   section ends; what follows begins when these status addresses say that they are ready;
+//!   section ends. The next block begins when these status addresses are ready.
 //! - `<!-- test: not run, REASON -->`.
 
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::support::http;
 use crate::support::process::without_settings;
 use crate::support::wait::{check, until};
 
-/// A section builds, at worst this crate's workspace anew, and starts some nodes.
+/// Maximum time of a section, which may build this crate's workspace anew and starts some nodes.
 const SECTION_MAX: Duration = Duration::from_secs(300);
 
 /// Printed between blocks, to tell their outputs apart.
@@ -30,7 +30,7 @@ const END_OF_BLOCK: &str = "---- end of a block of the README";
 
 #[derive(Debug, PartialEq)]
 struct Block {
-    /// Of the section that it stands in.
+    /// Heading of the block's section.
     heading: String,
     mode: Mode,
     commands: String,
@@ -48,7 +48,7 @@ fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the checkout")
 }
 
-/// The `sh` blocks of a document.
+/// Returns the `sh` blocks of a document.
 fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let (mut heading, mut before, mut follows_block) = (String::new(), "", false);
@@ -88,12 +88,13 @@ fn mode(line_above: &str) -> Mode {
     Mode::NotRun
 }
 
-/// A directory like a fresh checkout, with the build of this one.
+/// Makes a directory look like a fresh checkout, with the build of this one.
 fn like_a_checkout(directory: &Path) {
     for entry in std::fs::read_dir(checkout()).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name();
-        // What running RangeDB leaves behind, and a target directory that may not be the one.
+        // Files that running RangeDB leaves behind, and a target directory that may not be this
+        // build's.
         let leftover = ["target", "data", "cluster", ".git"].iter().any(|other| name == *other);
         if !leftover {
             symlink(entry.path(), directory.join(name)).unwrap();
@@ -104,7 +105,7 @@ fn like_a_checkout(directory: &Path) {
     symlink(target, directory.join("target")).unwrap();
 }
 
-/// Where a shell's standard error goes.
+/// Returns the path of the file for a shell's standard error.
 fn errors_of(output: &Path) -> PathBuf {
     output.with_added_extension("errors")
 }
@@ -116,7 +117,7 @@ impl Shell {
     fn start(directory: &Path, commands: &str, output: &Path) -> Shell {
         let mut command = Command::new("bash");
         without_settings(&mut command);
-        // What cargo tells its tests must not reach the cargo that a command starts.
+        // Cargo's variables for its tests must not reach the cargo that a command starts.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             let of_a_build = name.starts_with("CARGO") && name != "CARGO_HOME"
@@ -126,7 +127,7 @@ impl Shell {
             }
         }
         command.args(["-euo", "pipefail", "-c", commands]).current_dir(directory);
-        // Sessions and histories of whoever runs the tests are left alone.
+        // Leaves sessions and histories of the user who runs the tests alone.
         command.env("XDG_STATE_HOME", directory.join("state-of-the-user"));
         let errors = File::create(errors_of(output)).unwrap();
         command.stdin(Stdio::null()).stdout(File::create(output).unwrap()).stderr(errors);
@@ -134,7 +135,7 @@ impl Shell {
     }
 
     fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
+        // The group may have ended by itself.
         let _ = kill_process_group(Pid::from_child(&self.0), signal);
     }
 }
@@ -166,7 +167,7 @@ async fn run_section(directory: &Path, heading: &str, blocks: &[Block]) {
                 assert!(script.is_empty(), "{heading}: background comes first");
                 assert!(block.output.is_none(), "{heading}: no output of what goes on");
                 for address in status_addresses {
-                    // What answered there now would be taken for what the section starts.
+                    // A server that answers there now would be mistaken for the section's own.
                     let taken = http::get(address, "/readyz").await.is_ok();
                     assert!(!taken, "{heading} needs {address}, which somebody uses");
                 }

@@ -1,5 +1,5 @@
-//! `rangedb repl` on real nodes: driven through pipes, as scripts do, and at a terminal, as people do.
-//! What it leaves behind when it ends, or is ended.
+//! `rangedb repl` on real nodes: driven through pipes, as scripts do, and at a terminal, as people
+//! do. Also the state that a session leaves behind when it ends or is ended.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::cluster::Cluster;
 use crate::support::process::without_settings;
 use crate::support::wait::{SOON, check, until};
 
-/// Locks live so long without a heartbeat: what is free sooner was rolled back.
+/// Lifetime of a lock without a heartbeat. A key that is free sooner was rolled back.
 const LOCK_TTL: Duration = Duration::from_secs(10);
 
 fn command(cluster: &Cluster) -> Command {
@@ -25,12 +25,12 @@ fn command(cluster: &Cluster) -> Command {
     without_settings(&mut command);
     command.env("RANGEDB_ENDPOINTS", cluster.endpoints()).arg("repl");
     command.env("XDG_STATE_HOME", cluster.path().join("state"));
-    // Nothing here ends because time is up.
+    // No timeout ends a command here.
     command.env("RANGEDB_TIMEOUT", "30s");
     command
 }
 
-/// A session whose input is a pipe that stays open; what it prints goes to files.
+/// A session with a pipe as input, which stays open, and files as outputs.
 struct Session {
     process: Child,
     input: Option<ChildStdin>,
@@ -61,7 +61,7 @@ impl Session {
         Session { process, input, out, notes }
     }
 
-    /// Types lines, and waits until so many lines of answers are there in all.
+    /// Types lines, and waits until the session has printed so many lines in all. Returns them.
     async fn answers(&mut self, typed: &str, lines: usize) -> Vec<String> {
         self.types(typed);
         until(&format!("{typed:?} is answered"), SOON, async || {
@@ -95,7 +95,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -141,7 +141,7 @@ async fn a_session_that_is_stopped_gives_back_its_locks() {
         session.signal(signal);
         assert_eq!(session.ended().await.code(), Some(1));
         assert!(session.notes().contains("(the open transaction was rolled back"), "{signal:?}");
-        // Each would wait for a lock that is left, and not for as long as that lives.
+        // A lock that is left would block both, and it lives for longer than the client's timeout.
         client.put("/lock", "mine").await.unwrap();
         client.delete("lock").await.unwrap();
     }
@@ -205,7 +205,7 @@ async fn a_transaction_that_was_held_up_says_what_it_spent_its_time_on_if_asked(
     assert!(!holder.notes().contains("slow"), "{}", holder.notes());
 }
 
-/// The other end of a terminal.
+/// A session at a terminal, seen from the terminal's other end.
 struct Terminal {
     process: Child,
     keyboard: File,
@@ -222,12 +222,12 @@ impl Terminal {
         let mut command = command(cluster);
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
         let process = command.spawn().unwrap();
-        // It holds this end of the terminal too.
+        // The command has the session's end of the terminal open, too.
         drop(command);
         let keyboard = File::from(keyboard);
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, shown) = (keyboard.try_clone().unwrap(), screen.clone());
-        // Ends when nobody has the other end any more.
+        // Ends when nobody has the other end open any more.
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
@@ -237,7 +237,8 @@ impl Terminal {
         Terminal { process, keyboard, screen }
     }
 
-    /// Types keys, and waits until the screen has shown this since.
+    /// Types keys, and waits until the screen has shown a text since. Returns all that it has shown
+    /// since.
     async fn shows(&mut self, typed: &str, shown: &str) -> String {
         let before = self.screen.lock().unwrap().len();
         self.keyboard.write_all(typed.as_bytes()).unwrap();
@@ -253,7 +254,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

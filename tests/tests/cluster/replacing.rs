@@ -1,5 +1,5 @@
-//! Empty data directories at the addresses of members: nobody is evicted without an operator's word or
-//! a long silence, and a replaced node is ready once it holds its replicas.
+//! Empty data directories at the addresses of members. A member is evicted only on an operator's
+//! word or after a long silence. A replaced node is ready once it holds its replicas.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::cli;
 use crate::support::cluster::Cluster;
 use crate::support::wait::{SOON, check, until};
 
-/// Six ranges, each with several changes of membership, a snapshot among them.
+/// Maximum time to move six ranges, each with several changes of membership, a snapshot among them.
 const MOVED: Duration = Duration::from_secs(90);
 
 const KEYS: usize = 100;
@@ -52,7 +52,7 @@ async fn a_wiped_node_waits_for_an_operator_and_then_gets_its_replicas_back() {
     cluster.nodes[0].kill();
     cluster.nodes[0].wipe();
     cluster.nodes[0].start();
-    // It says which command would help, in the log too, and takes nobody's place meanwhile.
+    // The node names the command that would help, in its log too, and replaces no member meanwhile.
     let command = format!("rangedb admin node remove {old_id} --confirm");
     cluster.nodes[0].not_ready(&command).await;
     cluster.nodes[0].not_ready("mount it and start again").await;
@@ -60,17 +60,18 @@ async fn a_wiped_node_waits_for_an_operator_and_then_gets_its_replicas_back() {
     let line = listed(&cluster, 0).await;
     assert!(!line.contains("removed"), "{line}");
 
-    // The first of the endpoints is the node that waits: it reads no request, and the next is asked.
+    // The first of the endpoints is the waiting node. It reads no request, so the client asks the
+    // next.
     cluster.cli(["admin", "node", "remove", &old_id, "--confirm"]).await.success();
     until("the wiped node is ready", MOVED, async || {
         let answer = cluster.nodes[0].http("/readyz").await?;
         check(answer.code == 200, answer.body)
     })
     .await;
-    // Ready means that it holds what it should.
+    // Ready means that the node holds all its replicas.
     is_whole(cluster.nodes[0].metric("rangedb_range_replicas").await.unwrap()).unwrap();
     cluster.replicated(3, MOVED).await;
-    // What it has now counts: another node can go.
+    // The new replicas count: the cluster survives the loss of another node.
     cluster.nodes[1].kill();
     verify(&cluster).await;
 }
@@ -105,7 +106,7 @@ async fn a_stranger_at_the_address_of_a_member_does_not_evict_it() {
     cluster.nodes[2].not_ready("not admitted to the cluster yet").await;
     cluster.nodes[2].not_ready("mount it and start again").await;
     cluster.nodes[2].kill();
-    // The volume is there again.
+    // The volume is mounted again.
     cluster.nodes[2].data = data;
     cluster.nodes[2].start();
     cluster.nodes[2].ready().await;
@@ -120,7 +121,7 @@ async fn a_stranger_at_the_address_of_a_living_member_is_told_of_both() {
     let mut cluster = Cluster::started(3).await;
     let known = [cluster.nodes[0].peer.clone(), cluster.nodes[2].peer.clone()].join(",");
     let stranger = cluster.joining_through("n4", &known);
-    // It listens elsewhere, and says that it is where node 2 is.
+    // The stranger listens elsewhere, and advertises the address of node 2.
     cluster.nodes[stranger].peer = cluster.nodes[1].peer.clone();
     cluster.nodes[stranger].flags.extend(["--listen-host".to_owned(), "127.0.0.9".to_owned()]);
     cluster.nodes[stranger].start();

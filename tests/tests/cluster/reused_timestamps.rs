@@ -1,5 +1,5 @@
-//! A client that uses one start_ts for several commands: it is told so, and nothing else comes of
-//! it. Each of these once ended every replica of the range, at once and at every start.
+//! Clients that use one start_ts for several commands: they get an error, and nothing else happens.
+//! Each of these commands once ended every replica of the range, at once and at every start.
 
 use bytes::Bytes;
 use rangedb_proto::v1::node_client::NodeClient;
@@ -26,7 +26,7 @@ fn put(key: &str, bytes: usize) -> Operation {
     Operation { body: Some(operation::Body::Put(Put { key, value, lease_id: 0 })) }
 }
 
-/// The leader's answer, whichever node that is by now.
+/// Returns the answer of the range's leader, whichever node that is by now.
 async fn write(cluster: &Cluster, commit: &CommitOneRange) -> Result<v1::Committed, v1::Error> {
     until("the range's leader answers", SOON, async || {
         for node in &cluster.nodes {

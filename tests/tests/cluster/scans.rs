@@ -1,4 +1,4 @@
-//! Ranges of keys, over the boundaries of ranges, through every node.
+//! Scans over the boundaries of ranges, through every node.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -15,16 +15,16 @@ use crate::support::process::{peak_memory, without_settings};
 const KEYS: usize = 100_000;
 const VALUE_BYTES: usize = 512;
 
-/// Half of what is scanned: nobody may hold all of it.
+/// Maximum memory: half of the scanned bytes, so that nobody can hold all of them.
 const MEMORY_MAX: u64 = (KEYS * VALUE_BYTES / 2) as u64;
 
 /// Rows of one batch.
 const BATCH: usize = 500;
 
-/// Between two looks at the reader's memory.
+/// Number of rows between two looks at the reader's memory.
 const ROWS_PER_LOOK: usize = 1_000;
 
-/// Small enough caches that memory shows what scans take.
+/// Settings with caches so small that memory shows what scans take.
 const SMALL_CACHES: &str =
     "[storage]\nblock_cache_bytes = \"8MiB\"\nwrite_buffer_bytes = \"4MiB\"\n";
 
@@ -95,7 +95,7 @@ async fn a_hundred_thousand_rows_come_in_order_from_every_node_in_bounded_memory
     }
 }
 
-/// Rows that `rangedb range` prints from end to end, and the most memory that it took.
+/// Runs `rangedb range` from end to end. Returns the number of rows and the peak memory.
 async fn print_all(endpoint: &str) -> (usize, u64) {
     let mut command = Command::new(rangedb());
     without_settings(&mut command);

@@ -1,4 +1,5 @@
-//! A leader that stood still while another took its place must not answer from what it had.
+//! Stale reads: a leader that stood still while another was elected must not answer from its old
+//! state.
 
 use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
@@ -13,10 +14,11 @@ use crate::support::wait::{SOON, until};
 
 const KEY: &str = "/stale";
 
-/// Reads that wait in the connection while the leader stands still.
+/// Number of reads that wait in the connection while the leader stands still.
 const WAITING_READS: u64 = 32;
 
-/// Asks the node itself, as the leader of the range; none if it does not answer as such.
+/// Asks the node itself, as the leader of the range. None if the node does not answer as the
+/// leader.
 async fn ask_leader(mut node: NodeClient<Channel>, range: RangeHeader, id: u64) -> Option<Bytes> {
     let key = Bytes::from_static(KEY.as_bytes());
     let read = PointRead { range: Some(range), key, ..Default::default() };
@@ -43,7 +45,7 @@ async fn a_leader_that_stood_still_never_answers_a_stale_read() {
 
         cluster.nodes[leader].process().freeze().await;
         others.put(KEY, new.clone()).await.unwrap();
-        // Acknowledged: from here on nobody may see what was there before.
+        // The write is acknowledged: from here on no read may return the old value.
         let mut reads = JoinSet::new();
         for id in 1..=WAITING_READS {
             reads.spawn(ask_leader(direct.clone(), range, id));

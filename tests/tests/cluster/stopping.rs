@@ -1,4 +1,4 @@
-//! A node that is asked to stop hands over what it leads, and nobody notices.
+//! Graceful stops: a node hands over its leaderships, and no client notices.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -25,7 +25,7 @@ async fn nodes_that_are_stopped_one_by_one_fail_no_request() {
     assert_eq!(outcome.failures(), [""; 0]);
     outcome.verify(&cluster.client()).await;
     let slowest = outcome.writes.iter().map(|write| write.ended - write.began).max().unwrap();
-    // Less than the shortest election timeout: no range waited for one.
+    // Less than the shortest election timeout: no range waited for an election.
     assert!(slowest.as_millis() < 1000, "a write took {slowest:?}");
 }
 
@@ -47,7 +47,7 @@ async fn a_node_stops_also_while_it_looks_for_its_cluster_or_has_no_quorum() {
 async fn two_signals_at_once_are_one_stop() {
     let mut cluster = Cluster::started(3).await;
     let node = &mut cluster.nodes[0];
-    // As a supervisor does, and a terminal: to the process, and to its group.
+    // A supervisor and a terminal may both send a signal: one to the process, one to its group.
     node.process().signal(Signal::INT);
     node.process().signal(Signal::TERM);
     let (status, said) = node.ended(0).await;
@@ -62,7 +62,7 @@ async fn a_later_signal_ends_a_stop_that_takes_long() {
     for place in (0..3).filter(|place| *place != leader) {
         cluster.nodes[place].process().freeze().await;
     }
-    // Nobody takes the leadership over, so the stop would take its longest.
+    // No other node takes the leadership over, so the stop would take its longest.
     let node = cluster.nodes[leader].process();
     let status = until("a node that is asked again and again ends", SOON, async || {
         node.signal(Signal::TERM);

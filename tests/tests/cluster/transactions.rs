@@ -1,5 +1,5 @@
-//! Transactions over ranges, through real nodes: `/..` keys and letters lie in different ranges from
-//! the founding on.
+//! Transactions over ranges, through real nodes. Keys that begin with `/` and keys that begin with
+//! letters lie in different founding ranges.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::wait::{SOON, check, until};
 const ACCOUNTS: u64 = 20;
 const OPENING: i64 = 100;
 
-/// Even accounts in one range, odd ones in another.
+/// Returns the key of an account: even accounts lie in one range, odd ones in another.
 fn account(number: u64) -> String {
     let range = if number.is_multiple_of(2) { "/account" } else { "account" };
     format!("{range}/{number:04}")
@@ -37,7 +37,7 @@ async fn transfer(client: &Client, from: u64, to: u64) -> Result<(), Error> {
     moved.await
 }
 
-/// The sum of all accounts as of one moment.
+/// Returns the sum of all accounts as of one moment.
 async fn total(client: &Client) -> Result<i64, Error> {
     let options = TransactionOptions { read_only: true, ..Default::default() };
     let txn = client.begin(options).await?;
@@ -107,7 +107,7 @@ async fn a_rolled_back_transaction_leaves_nothing_in_the_way() {
     assert!(client.get("seat").await.unwrap().is_none());
 }
 
-/// Two transactions read both keys, and each writes the other's.
+/// Runs two transactions that read both keys, of which each writes another one.
 async fn write_skew(client: &Client, isolation: Isolation) -> [Result<(), Error>; 2] {
     let begin = || client.begin(TransactionOptions { isolation, ..Default::default() });
     let (first, second) = (begin().await.unwrap(), begin().await.unwrap());
@@ -158,7 +158,7 @@ async fn money_is_neither_made_nor_lost_while_nodes_die() {
                     let from = (worker * 7 + step) % ACCOUNTS;
                     let to = (from + 1 + step % (ACCOUNTS - 1)) % ACCOUNTS;
                     match transfer(&client, from, to).await {
-                        // One that may have happened moves money all the same.
+                        // An undetermined transfer may have moved money; the total stays the same.
                         Ok(()) | Err(Error::Undetermined(_)) => {}
                         Err(error) if error.is_retryable() => {}
                         Err(error) => panic!("a transfer ended in {error}"),
@@ -187,11 +187,11 @@ async fn locks_of_a_client_that_died_are_cleared_by_whoever_meets_them() {
     let holding = holder.spawn(async move {
         let txn = connect(&endpoints).begin(TransactionOptions::default()).await.unwrap();
         txn.get_for_update("/lock").await.unwrap();
-        // As if the process had died: nothing is undone.
+        // Like the death of the process: no rollback.
         std::mem::forget(txn);
     });
     holding.await.unwrap();
-    // Nor does anything keep the lock alive.
+    // Ends the heartbeats of the lock, too.
     holder.shutdown_background();
     let client = cluster.client();
     until("the lock has run out", SOON, async || {

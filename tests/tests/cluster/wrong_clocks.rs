@@ -1,5 +1,5 @@
-//! Clocks of the day that leap by days: timestamps do not follow, nothing is lost, and people hear of
-//! it. The clocks are libfaketime's; the monotonic ones are the machine's.
+//! Clocks of the day that leap by days: timestamps do not follow, nothing is lost, and people are
+//! told. libfaketime sets the clocks of the day; the monotonic clocks are the machine's.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,11 +20,11 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// Distance of timestamps from the time of day that needs no leap: a new oracle's bound and a slow
-/// machine.
+/// Maximum distance of timestamps from the time of day without a leap: a new oracle's bound, and a
+/// slow machine.
 const NEAR: Duration = Duration::from_secs(20);
 
-/// Longer than a new control plane leaves the floor where it is.
+/// Time after which the floor could have moved: longer than a new control plane leaves it in place.
 const FLOOR_MOVES: Duration = Duration::from_secs(12);
 
 /// Clocks that the test sets, one for each node, all of them right at first.
@@ -50,7 +50,7 @@ impl Clocks {
     }
 
     fn set(&self, place: usize, wrong_by: &str) {
-        // In one piece: a node may read it at any moment.
+        // Replaced as a whole: a node may read the file at any moment.
         let new = self.0[place].with_extension("new");
         std::fs::write(&new, format!("{wrong_by}\n")).unwrap();
         std::fs::rename(&new, &self.0[place]).unwrap();
@@ -95,7 +95,7 @@ async fn timestamps_do_not_follow_the_clock_of_one_node_that_leaps() {
     let offset = node.sample("rangedb_clock_offset_seconds").await.unwrap();
     assert!((170_000.0..175_000.0).contains(&offset), "{offset}");
     assert!(node.log_text().contains("differs from the majority's"), "{}", node.log_text());
-    // As long as the floor may stay where it is for other reasons, and longer.
+    // Waits for longer than other reasons may keep the floor in place.
     let begun = client.timestamp().await.unwrap();
     until("the floor could have moved", 2 * SOON, async || {
         let now = client.timestamp().await.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Memory that a decoder takes: an allocator that counts, thread by thread.
+//! Allocator that counts the memory of a decoder, thread by thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,12 +15,13 @@ struct Bytes {
 }
 
 thread_local! {
-    /// Of this thread since it was last asked; below zero if it frees what another one took.
+    /// Bytes of this thread since the last reset. Negative if the thread frees another one's
+    /// memory.
     static BYTES: Cell<Bytes> = const { Cell::new(Bytes { live: 0, peak: 0 }) };
 }
 
 fn count(change: isize) {
-    // A thread that ends may free what it has after its counter is gone.
+    // A thread that ends may free memory after its counter is gone.
     let _ = BYTES.try_with(|bytes| {
         let Bytes { live, peak } = bytes.get();
         let live = live + change;
@@ -28,7 +29,7 @@ fn count(change: isize) {
     });
 }
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches nothing of it.
+// SAFETY: every call goes to the system's allocator as it came; counting touches no memory of it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -43,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may be there at once.
+        // The old and the new block may exist at once.
         count(size as isize);
         count(-(layout.size() as isize));
         // SAFETY: as above.
@@ -51,10 +52,10 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What a decoder may take however short its input is: error messages, buffers.
+/// Bytes that a decoder may take for an input of any length: error messages, buffers.
 const SLACK_BYTES: usize = 16 << 10;
 
-/// Runs a decoder; fails if what it held at once was more than `times` its input, and a little.
+/// Runs a decoder. Panics if it held more at once than `times` its input and `SLACK_BYTES`.
 pub fn bounded<T>(input_bytes: usize, times: usize, decode: impl FnOnce() -> T) -> T {
     bounded_with(input_bytes * times + SLACK_BYTES, decode)
 }

@@ -1,5 +1,5 @@
-//! Commands at apply: whatever decodes is answered, the same on every replica, and leaves a state
-//! that can be read; and whatever stands in a damaged state is answered or refused as corrupt.
+//! Commands at apply. A command that decodes is answered, the same on every replica, and leaves a
+//! state that can be read. A command on a damaged state is answered or refused as corrupt.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -22,11 +22,11 @@ use rangedb_txn::{Locks, ReadAt, ScanRequest, TxnMachine, check_command, check_v
 use crate::allocation::bounded;
 use crate::mutate::{cases, input};
 
-/// The range of these tests; some keys lie outside.
+/// Bounds of the range in these tests; some keys lie outside.
 const RANGE: (&[u8], &[u8]) = (b"b", b"x");
 
-/// What one command may hold in memory while it is evaluated, over its own length: the command
-/// decoded, the records it writes, and the rows that it is answered with, of a state of a few keys.
+/// Maximum memory of evaluating a command, as a multiple of its length and a constant: the decoded
+/// command, the records that it writes, and the rows of its answer, of a state of a few keys.
 const TIMES: usize = 128;
 const EVALUATION_BYTES: usize = 1 << 20;
 
@@ -40,7 +40,8 @@ fn key() -> impl Strategy<Value = Bytes> {
     ]
 }
 
-/// Close to each other, so that commands meet, and at the ends of what there is.
+/// Generates timestamps close to each other, so that commands meet, and at the edges of what is
+/// valid.
 fn timestamp() -> impl Strategy<Value = u64> {
     let edges = [0, 1, Timestamp::MAX.0 - 1, Timestamp::MAX.0, Timestamp::MAX.0 + 1, u64::MAX];
     prop_oneof![8 => 1..40_u64, 1 => prop::sample::select(edges.to_vec()), 1 => any::<u64>()]
@@ -186,7 +187,7 @@ fn body() -> impl Strategy<Value = Body> {
 
 fn encoded() -> impl Strategy<Value = Vec<u8>> {
     let encode = |body| Command { body: Some(body) }.encode_to_vec();
-    // The same in every run, so that a failure can be made again.
+    // Deterministic, so that a failure can be reproduced.
     let mut runner = TestRunner::deterministic();
     let samples = (0..40).map(|_| encode(body().new_tree(&mut runner).unwrap().current()));
     prop_oneof![4 => body().prop_map(encode), 1 => input(samples.collect())]
@@ -224,7 +225,7 @@ impl Replica {
     }
 }
 
-/// Every way to read the state; errors are those of a damaged one.
+/// Reads the state in every way. An error means that the state is damaged.
 fn read(state: &dyn Reader, at: u64) -> Result<()> {
     let at = ReadAt::from_read_ts(at);
     for locks in [Locks::Ignored, Locks::InTheWay { but_of: vec![3] }] {
@@ -301,7 +302,7 @@ proptest! {
     }
 }
 
-/// Records of a state in which a bit of everything has happened.
+/// Returns the records of a state in which a bit of everything has happened.
 fn stored_records() -> Vec<(ColumnFamily, Bytes, Bytes)> {
     let mut replica = Replica::new();
     let put = |key: &'static [u8], length: usize| {
@@ -384,7 +385,8 @@ proptest! {
             batch.put(cf, key, value);
         }
         replica.state.write(batch).unwrap();
-        // Errors end the process; what is asked for is that there is an error and not a panic.
+        // An error ends the process in production. The test only asks for an error instead of a
+        // panic.
         let _ = read(&replica.state, at);
         if replica.restart().is_ok() {
             for (index, body) in commands.into_iter().enumerate() {
@@ -399,7 +401,7 @@ proptest! {
 
 #[test]
 fn commands_that_name_nothing_are_decoded_within_their_bound() {
-    // The shortest things that a command can hold many of.
+    // The shortest elements of which a command can hold many.
     for body in [
         Body::CommitOneRange(CommitOneRange {
             operations: vec![Operation::default(); 2000],

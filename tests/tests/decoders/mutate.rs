@@ -1,12 +1,11 @@
-//! Inputs: bytes from nowhere, and valid encodings that something happened to.
+//! Inputs: random bytes, and valid encodings after some mutations.
 
 use proptest::prelude::*;
 
-/// Bytes of an input from nowhere at most.
+/// Maximum length of a random input.
 const RANDOM_BYTES_MAX: usize = 300;
 
-/// Numbers that a length or a count may have been turned into, as varints and as they stand in
-/// records.
+/// Encodings of absurd lengths and counts, as varints and as the numbers in records.
 const ABSURD: [&[u8]; 8] = [
     b"\xff\xff\xff\xff\x0f",
     b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
@@ -18,7 +17,7 @@ const ABSURD: [&[u8]; 8] = [
     b"\x80\x80\x80\x08",
 ];
 
-/// Places are taken as remainders of the length.
+/// A change of an input. Places are taken modulo the length.
 #[derive(Clone, Debug)]
 enum Mutation {
     Flip {
@@ -39,19 +38,19 @@ enum Mutation {
         place: usize,
         bytes: Vec<u8>,
     },
-    /// In place of one byte, or over as many as it has.
+    /// An absurd number in place of one byte, or over as many bytes as it has.
     Absurd {
         place: usize,
         which: usize,
         over: bool,
     },
-    /// A piece once more.
+    /// A piece is repeated.
     Repeat {
         place: usize,
         length: usize,
         times: usize,
     },
-    /// Goes on as another input does.
+    /// The rest is replaced by the rest of another sample.
     Splice {
         place: usize,
         other: usize,
@@ -114,7 +113,7 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation, samples: &[Vec<u8>]) {
     }
 }
 
-/// One in four from nowhere, the others from one of the samples; some of these as they are.
+/// Generates inputs. One in four is random. The others are samples with up to four mutations.
 pub fn input(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let from_nowhere = prop::collection::vec(any::<u8>(), 0..RANDOM_BYTES_MAX);
     let mutations = prop::collection::vec(mutation(), 0..5);
@@ -128,8 +127,8 @@ pub fn input(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => from_nowhere, 3 => mutated]
 }
 
-/// `PROPTEST_CASES` cases, or proptest's default; a share of them where one case costs as much as
-/// many others.
+/// Returns a configuration with `PROPTEST_CASES` cases, or proptest's default. The number is
+/// divided by `share` where one case costs as much as many others.
 pub fn cases(share: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {

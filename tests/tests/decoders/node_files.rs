@@ -1,5 +1,5 @@
-//! Files that a node reads when it starts: who it is, and what it is told; and what strangers tell a
-//! node that belongs to no cluster yet.
+//! Files that a node reads when it starts: its identity and its configuration. Also the requests of
+//! strangers to a node that belongs to no cluster yet.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use rangedb_server::identity::{Ballot, DataDir, Membership};
 use crate::allocation::bounded_with;
 use crate::mutate::{cases, input};
 
-/// A file is read whole, parsed into a tree, and written again by nobody.
+/// Maximum memory of reading a file, as a multiple of its length and a constant: a file is read
+/// whole and parsed into a tree.
 const TIMES: usize = 128;
 const SLACK_BYTES: usize = 256 << 10;
 
@@ -39,7 +40,7 @@ fn formation(nodes: u64) -> Formation {
     }
 }
 
-/// First lines of IDENTITY files, without their checksums.
+/// Returns first lines of IDENTITY files, without their checksums.
 fn identities() -> Vec<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(dir.path()).unwrap();
@@ -116,7 +117,7 @@ proptest! {
         let loaded = bounded_with(text.len() * TIMES + SLACK_BYTES, || Config::load(args));
         if let Ok(config) = loaded {
             prop_assert!(config.stores > 0);
-            // Figures that the store calculates with.
+            // The store calculates with these, so they must not overflow.
             config.raft.vote_promise_us();
             config.raft.vote_embargo_us();
         }
@@ -136,7 +137,7 @@ proptest! {
     }
 }
 
-/// A world in which nobody can be reached.
+/// Network in which no address answers.
 struct Nobody;
 
 impl Net for Nobody {
@@ -187,7 +188,7 @@ fn bootstrap_request() -> impl Strategy<Value = BootstrapRequest> {
 }
 
 proptest! {
-    // Votes are synced.
+    // Each case syncs votes.
     #![proptest_config(cases(8))]
 
     #[test]
@@ -206,7 +207,7 @@ proptest! {
             let after = data.identity();
             prop_assert!(after.promised() >= before.promised());
             prop_assert_eq!(after.membership(), None);
-            // Somebody can still go above it.
+            // A higher ballot must still be possible.
             prop_assert!(reply.promised.is_none_or(|ballot| ballot.round < u64::MAX / 2));
         }
     }

@@ -1,5 +1,5 @@
-//! Records and messages of raftstore: raft's own messages, entries, and the state of ranges, and a
-//! store that is opened over records that are none.
+//! Records and messages of raftstore: raft's own messages, entries, and the states of ranges. Also
+//! a store that is opened over damaged records.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ use rangedb_txn::TxnMachine;
 use crate::allocation::bounded;
 use crate::mutate::{cases, input};
 
-/// An empty entry is two bytes on the wire and a hundred in memory, and a vector that grows is there
-/// twice for a moment.
+/// Maximum memory, as a multiple of the input. An empty entry is two bytes on the wire and a
+/// hundred in memory, and a growing vector exists twice for a moment.
 const TIMES: usize = 256;
 
 fn replica(id: u64) -> Replica {
@@ -48,7 +48,7 @@ fn conf_state() -> ConfState {
     ConfState { voters: vec![1, 2, 300], learners: vec![4], ..Default::default() }
 }
 
-/// Messages as raft-rs sends them.
+/// Returns messages as raft-rs sends them.
 fn messages() -> Vec<Vec<u8>> {
     let message = |kind: MessageType| {
         let mut message = Message { from: 1, to: 2, term: 7, index: 9, ..Default::default() };
@@ -156,7 +156,7 @@ proptest! {
                         applier.step(task);
                     }
                 }
-                // A damaged entry comes to a quarantine.
+                // A damaged entry leads to a quarantine.
                 while applier.has_work() {
                     for effect in applier.run().expect("an entry ends no process") {
                         if let ApplyEffect::Event(event) = effect {
@@ -184,7 +184,7 @@ fn entries() -> Vec<Vec<u8>> {
 
 #[test]
 fn a_length_that_goes_beyond_the_message_is_not_believed() {
-    // Of a field that is known and of one that is not.
+    // A known field and an unknown field.
     for field in [b"\x62", b"\x6a"] {
         for length in [&b"\xff\xff\x03"[..], b"\xff\xff\xff\x03", b"\xff\xff\xff\xff\x0f"] {
             let bytes = [&field[..], length].concat();

@@ -1,4 +1,4 @@
-//! Keys and records of the state, snapshots on their way in, and the log's files.
+//! Keys and records of the state, incoming snapshots, and the files of the log.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ use rangedb_storage::{
 use crate::allocation::{bounded, bounded_with};
 use crate::mutate::{cases, input};
 
-/// A decoded key or record and its message hold copies of the input; escaped in an error message, a
-/// byte becomes four.
+/// Maximum memory, as a multiple of the input. A decoded key or record and its error message hold
+/// copies of the input. Escaped in an error message, a byte becomes four.
 const TIMES: usize = 24;
 
 const USER_KEYS: [&[u8]; 5] = [b"", b"\x00", b"a\x00\xffb", b"/users/42", b"\xff\xff"];
@@ -129,7 +129,7 @@ proptest! {
     }
 }
 
-/// Number of a family, records, and a checksum in place of the right one.
+/// Number of a family, records, and optionally a checksum in place of the right one.
 type AnyChunk = (u32, Vec<(Vec<u8>, Vec<u8>)>, Option<u32>);
 
 fn chunk() -> impl Strategy<Value = AnyChunk> {
@@ -179,14 +179,15 @@ proptest! {
     }
 }
 
-/// Options that spread a small log over several files.
+/// Returns options that spread a small log over several files.
 fn log_options() -> LogOptions {
     LogOptions { file_bytes: 4 << 10, purge_bytes: 16 << 10 }
 }
 
 const LOGGED: u64 = 60;
 
-/// The files of a log with entries, a hard state and a truncated prefix, as a crash leaves them.
+/// Returns the files of a log with entries, a hard state and a truncated prefix, as a crash leaves
+/// them.
 fn log_files() -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     let log = RaftEngineLog::open(dir.path(), log_options()).unwrap();

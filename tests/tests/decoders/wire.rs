@@ -12,14 +12,15 @@ use tonic::{Code, Status};
 use crate::allocation::bounded;
 use crate::mutate::{cases, input};
 
-/// The worst is a list of empty messages: two bytes each on the wire, and in memory as much as the
-/// largest message that stands in a list, twice while the vector grows.
+/// Maximum memory, as a multiple of the input. The worst input is a list of empty messages. Each
+/// takes two bytes on the wire. In memory, each takes as much as the largest message that stands in
+/// a list, twice while the vector grows.
 const TIMES: usize = 512;
 
-/// Bytes of a list that shows the worst.
+/// Length of a list in the worst input.
 const LIST_ITEMS: usize = 4096;
 
-/// Fields of the largest message have numbers up to this.
+/// Highest number of a field in the largest message.
 const FIELDS_MAX: u8 = 15;
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> bool {
@@ -32,8 +33,8 @@ macro_rules! decoders {
     ($($message:ident),* $(,)?) => { [$((stringify!($message), decode::<v1::$message> as Decode)),*] };
 }
 
-/// Every message that is taken off the wire, or from a stored value, by itself. What these hold is
-/// decoded with them.
+/// Every message that is decoded by itself, off the wire or from a stored value. Nested messages
+/// are decoded with it.
 const DECODERS: &[(&str, Decode)] = &decoders![
     // Node: requests and responses hold all others of node.proto and command.proto.
     Request,
@@ -158,7 +159,7 @@ proptest! {
         let bytes = Bytes::from(details.clone());
         let status = Status::with_details(Code::from_i32(code), message, bytes);
         let error = bounded(details.len() + 64, TIMES, || from_status(&status));
-        // An error of a kind to come is an error still.
+        // An error of an unknown kind is still an error.
         prop_assert_ne!(to_status(&error).code(), Code::Ok);
     }
 
@@ -183,7 +184,7 @@ fn statuses() -> Vec<Vec<u8>> {
     errors.iter().map(|error| to_status(error).details().to_vec()).collect()
 }
 
-/// What the head of a suspended transaction says of its body is right.
+/// Builds a suspended transaction with this body and a right head.
 fn with_head(body: &[u8]) -> Vec<u8> {
     [b"rangedb-txn\x01", &crc32fast::hash(body).to_le_bytes()[..], body].concat()
 }
@@ -216,7 +217,7 @@ fn lists_of_empty_messages_are_bounded() {
     for (name, decode) in DECODERS {
         for field in 1..=FIELDS_MAX {
             let bytes = [field << 3 | 2, 0].repeat(LIST_ITEMS);
-            // Some kinds of field refuse this; those that take it are bounded, or this fails.
+            // Some kinds of field refuse such a list. The others must stay within the bound.
             let _ = std::panic::catch_unwind(|| decode(&bytes))
                 .unwrap_or_else(|_| panic!("field {field} of {name} takes too much memory"));
         }

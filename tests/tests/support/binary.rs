@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-/// The `rangedb` that was built beside this test: `make test` builds it first, because cargo does not
-/// build a binary for another package's tests.
+/// Returns the path of the `rangedb` that was built beside this test: `make test` builds it first,
+/// because cargo does not build a binary for another package's tests.
 pub fn rangedb() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/<profile>/deps/<test>

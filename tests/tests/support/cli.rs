@@ -6,7 +6,7 @@ use std::process::Command;
 use super::binary::rangedb;
 use super::process::without_settings;
 
-/// How a command ended and what it printed.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -30,14 +30,15 @@ pub async fn run<S: AsRef<OsStr>>(endpoints: &str, arguments: impl IntoIterator<
 }
 
 impl Ran {
-    /// The output of a command that succeeded.
+    /// Returns the output. Panics unless the command succeeded.
     #[track_caller]
     pub fn success(self) -> String {
         assert!(self.code == 0, "the command failed: {self:?}");
         self.out
     }
 
-    /// The notes of a command that failed with this code, printed nothing else, and said this.
+    /// Returns the notes. Panics unless the command failed with this code and message, and printed
+    /// nothing else.
     #[track_caller]
     pub fn failure(self, code: i32, said: &str) -> String {
         assert!(self.code == code, "not exit code {code}: {self:?}");
@@ -46,7 +47,7 @@ impl Ran {
         self.notes
     }
 
-    /// Whether it succeeded, as a condition to wait for.
+    /// Success as a condition to wait for: the output, or the failure as the reason.
     pub fn succeeded(self) -> Result<String, String> {
         if self.code == 0 { Ok(self.out) } else { Err(format!("{self:?}")) }
     }

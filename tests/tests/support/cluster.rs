@@ -1,4 +1,4 @@
-//! Nodes that belong together.
+//! Clusters: nodes that belong together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,20 +15,22 @@ use super::cli::{self, Ran};
 use super::node::Node;
 use super::wait::{SOON, check, until};
 
-/// Clusters that run at the same time. Each is some processes that sync to the same disk; with more,
-/// elections begin because nobody gets the processor, and not because of what a test does.
+/// Maximum number of clusters that run at the same time. Each has several processes that sync to
+/// the same disk. With more clusters, elections would begin because the processor is busy, and not
+/// because of a test's actions.
 const CLUSTERS_MAX: usize = 2;
 
 static SLOTS: Semaphore = Semaphore::const_new(CLUSTERS_MAX);
 
-/// Time for which clients of tests try: longer than any failover.
+/// Timeout of the clients of tests: longer than any failover.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A leadership rests for twenty seconds before it is moved, and moves are made one at a time.
+/// Maximum time until leaderships are balanced. A leadership rests for twenty seconds before it is
+/// moved, and moves are made one at a time.
 const BALANCED: Duration = Duration::from_secs(120);
 
-/// What makes a node flush its state and drop its log after a few hundred kilobytes, so that a test
-/// need not write gigabytes.
+/// Settings that make a node flush its state and drop its log after a few hundred kilobytes, so
+/// that a test need not write gigabytes.
 pub const SMALL_LOG: &str = "[raft]\nflush_log_bytes = \"256KiB\"\nlog_keep_bytes = \"128KiB\"\n";
 
 pub struct Cluster {
@@ -38,7 +40,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes that form a cluster among themselves once they are started.
+    /// Makes nodes that form a cluster among themselves once they are started.
     pub async fn of(count: usize) -> Cluster {
         let slot = SLOTS.acquire().await.expect("never closed");
         let directory = tempfile::tempdir().expect("a test can make a directory");
@@ -54,7 +56,7 @@ impl Cluster {
         Cluster { nodes, directory, _slot: slot }
     }
 
-    /// Started, and ready for requests.
+    /// Starts a cluster and waits until it is ready for requests.
     pub async fn started(count: usize) -> Cluster {
         Self::of(count).await.start().await
     }
@@ -89,20 +91,20 @@ impl Cluster {
         }
     }
 
-    /// Adds a node that joins through the ones that are there. Not started.
+    /// Adds a node that joins through the existing nodes. The node is not started.
     pub fn joining(&mut self, name: &str) -> usize {
         let known: Vec<String> = self.nodes.iter().map(|node| node.peer.clone()).collect();
         self.joining_through(name, &known.join(","))
     }
 
-    /// Adds a node that is told these peer addresses and no others. Not started.
+    /// Adds a node that knows these peer addresses and no others. The node is not started.
     pub fn joining_through(&mut self, name: &str, peers: &str) -> usize {
         let node = Node::new(self.path(), name).with_flags(["--join", peers]);
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 
-    /// Gives every node a peer list that holds where all of them are now.
+    /// Gives every node a peer list with the current addresses of all nodes.
     pub fn tell_peers(&mut self) {
         let peers: Vec<String> = self.nodes.iter().map(|node| node.peer.clone()).collect();
         for node in &mut self.nodes {
@@ -127,12 +129,12 @@ impl Cluster {
         clients.join(",")
     }
 
-    /// A client that begins with any of the nodes.
+    /// Makes a client that begins with any of the nodes.
     pub fn client(&self) -> Client {
         connect(&self.endpoints())
     }
 
-    /// A client that begins with this node.
+    /// Makes a client that begins with this node.
     pub fn client_of(&self, node: usize) -> Client {
         connect(&self.nodes[node].client)
     }
@@ -149,7 +151,7 @@ impl Cluster {
         self.client().admin().partitions().try_collect().await
     }
 
-    /// The node whose id this is, by its place among the nodes.
+    /// Finds the node with this id. Returns its place among the nodes.
     pub async fn place_of(&self, node_id: u64) -> Result<usize, String> {
         let status = self.status().await.map_err(|error| error.to_string())?;
         let known = status.nodes.into_iter().filter_map(|status| status.node);
@@ -159,7 +161,7 @@ impl Cluster {
         place.ok_or(format!("{peer} is no node of this test"))
     }
 
-    /// The ids of the ranges that hold these keys.
+    /// Returns the ids of the ranges that hold these keys.
     pub async fn ranges_of(&self, keys: &[&str]) -> BTreeSet<u64> {
         let partitions = self.partitions().await.expect("a cluster that runs lists its ranges");
         let reports = partitions.into_iter().filter_map(|partition| partition.report);
@@ -168,7 +170,7 @@ impl Cluster {
         holding.map(|range| range.range_id).collect()
     }
 
-    /// The node that leads the range of a key, as its own report says.
+    /// Finds the node that leads the range of a key, as its own report says.
     pub async fn leader_of(&self, key: &[u8]) -> usize {
         until("the range's leader is known", SOON, async || {
             let partitions = self.partitions().await.map_err(|error| error.to_string())?;
@@ -181,8 +183,8 @@ impl Cluster {
         .await
     }
 
-    /// Waits until no leadership is going to be moved for balance: every running node leads about as
-    /// many ranges as any other.
+    /// Waits until balancing has no more leadership to move: every running node leads about as many
+    /// ranges as any other.
     pub async fn balanced(&self) {
         until("leaderships are balanced", BALANCED, async || {
             let partitions = self.partitions().await.map_err(|error| error.to_string())?;
@@ -224,7 +226,7 @@ fn has_good_voters(partition: &PartitionStatus, wanted: usize) -> bool {
         && !report.in_joint_change
 }
 
-/// A client that begins with these nodes.
+/// Makes a client that begins with these nodes.
 pub fn connect(endpoints: &str) -> Client {
     Client::connect(Config::from_list(endpoints).timeout(CLIENT_TIMEOUT)).expect("good endpoints")
 }

@@ -1,5 +1,5 @@
-//! One node asked by plain gRPC, as a client in another language would: what the node cannot answer
-//! itself it asks the others for.
+//! One node asked by plain gRPC, as by a client in another language. The node asks the others for
+//! what it cannot answer itself.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{GetRequest, KeyValue, PutRequest, RangeRequest, kv_client::KvClient};
@@ -8,13 +8,13 @@ use tonic::{Request, Status};
 
 use super::wait::{SOON, until};
 
-/// Messages of a scan's answer are larger than tonic takes by default.
+/// Maximum length of a message: those of a scan's answer are larger than tonic's default.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Clone)]
 pub struct Gateway(KvClient<Channel>);
 
-/// A connection for any of the services. Waits until the node takes it.
+/// Opens a connection for any of the services. Waits until the node accepts it.
 pub async fn connect(address: &str) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a good address");
     let what = format!("{address} takes connections");
@@ -40,7 +40,7 @@ impl Gateway {
         Ok(self.0.get(request).await?.into_inner().kv)
     }
 
-    /// Hands every row of `[start, end)` to `row`.
+    /// Calls `row` for every row of `[start, end)`.
     pub async fn range(
         &mut self,
         start: &[u8],

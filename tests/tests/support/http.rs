@@ -10,14 +10,14 @@ pub struct Answer {
     pub body: String,
 }
 
-/// `GET path`. An error if nobody answers.
+/// Sends `GET path`. Fails if nobody answers.
 pub async fn get(address: &str, path: &str) -> Result<Answer, String> {
     fetch(address, path).await.map_err(|error| format!("GET {path} of {address}: {error}"))
 }
 
 async fn fetch(address: &str, path: &str) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
-    // Of version 1.0: the answer ends with the connection.
+    // HTTP 1.0: the answer ends with the connection.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
@@ -28,10 +28,10 @@ async fn fetch(address: &str, path: &str) -> std::io::Result<Answer> {
     Ok(Answer { code, body: body.to_owned() })
 }
 
-/// Samples of `/metrics` by their name with labels, as they are printed.
+/// Returns the samples of `/metrics` by their name with labels, as they are printed.
 ///
 /// # Panics
-/// If a line is none of the text format.
+/// If a line is not in the text format.
 pub fn samples(text: &str) -> BTreeMap<String, f64> {
     let mut samples = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -45,7 +45,7 @@ pub fn samples(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
-/// The sum of a metric's samples, whatever their labels.
+/// Returns the sum of a metric's samples, whatever their labels.
 pub fn sum(samples: &BTreeMap<String, f64>, metric: &str) -> f64 {
     let of_metric = |name: &str| name.split('{').next() == Some(metric);
     samples.iter().filter(|(name, _)| of_metric(name)).map(|(_, value)| value).sum()

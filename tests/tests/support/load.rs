@@ -1,4 +1,4 @@
-//! Writers that go on until they are told to stop, and what became of every write.
+//! Writers that run until they are stopped, and the outcome of every write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::wait::{SOON, check, until};
 /// Bytes of each value.
 const VALUE_BYTES: usize = 100;
 
-/// A write and its end.
+/// A write and its result.
 pub struct Written {
     pub writer: usize,
     pub key: String,
@@ -23,7 +23,7 @@ pub struct Written {
     pub result: Result<(), Error>,
 }
 
-/// Writers under way, each with one write at a time. All keys are different.
+/// Running writers, each with one write at a time. All keys are different.
 pub struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: watch::Sender<u64>,
@@ -31,7 +31,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// One writer for each client, with keys below `prefix`.
+    /// Starts one writer for each client, with keys below `prefix`.
     pub fn start(clients: impl IntoIterator<Item = Client>, prefix: &str) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (acknowledged, _) = watch::channel(0);
@@ -57,7 +57,7 @@ impl Load {
         .await;
     }
 
-    /// Ends the writers and returns what they did.
+    /// Stops the writers and returns all their writes.
     pub async fn stop(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         Outcome { writes: self.writers.join_all().await.into_iter().flatten().collect() }
@@ -96,8 +96,8 @@ impl Outcome {
         failed.map(|(write, error)| format!("{}: {error}", write.key)).collect()
     }
 
-    /// How long after `cut` it took until, for every writer, a write that began after it was
-    /// acknowledged.
+    /// Returns the time from `cut` until every writer has had a write acknowledged that began after
+    /// `cut`.
     pub fn resumed_after(&self, cut: Instant) -> Duration {
         let writers = self.writes.iter().map(|write| write.writer).max().map_or(0, |last| last + 1);
         let resumed = |writer: usize| {
@@ -110,7 +110,7 @@ impl Outcome {
         (0..writers).map(resumed).max().expect("at least one writer")
     }
 
-    /// Reads every acknowledged key back.
+    /// Asserts that every acknowledged write can be read back.
     pub async fn verify(&self, client: &Client) {
         let acknowledged: Vec<&Written> =
             self.writes.iter().filter(|write| write.result.is_ok()).collect();

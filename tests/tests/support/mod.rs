@@ -1,9 +1,9 @@
 //! Parts of tests on real processes: nodes that are started, killed and stopped, the command line,
 //! requests, load, and one way to wait for a condition.
 //!
-//! A test names what it waits for and how long that may take at most ([`wait::until`]); nothing
-//! sleeps for a time that seemed long enough. Every process ends with the value that stands for it,
-//! and a test that fails prints the end of each node's log.
+//! A test names the condition that it waits for and the maximum time ([`wait::until`]). No test
+//! sleeps for a time that seemed long enough. Every process ends when its value is dropped. A test
+//! that fails prints the end of each node's log.
 
 pub mod binary;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! One node: a process, its addresses, data directory and log. Started again, it has the same
-//! command line.
+//! One node: a process, its addresses, data directory and log. A restart uses the same command
+//! line.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -30,7 +30,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Flags beside addresses and data directory.
     pub flags: Vec<String>,
-    /// A program and its arguments that the node is started through; it must become the node.
+    /// Program through which the node is started, and its arguments. The program must become the
+    /// node.
     pub through: Vec<String>,
     /// Target of standard error in place of the log.
     pub standard_error: Option<OwnedFd>,
@@ -39,7 +40,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with its files below `directory`, on ports of its own. Not started.
+    /// Describes a node with its files below `directory`, on ports of its own. Not started.
     pub fn new(directory: &Path, name: &str) -> Node {
         Node {
             name: name.to_owned(),
@@ -91,12 +92,12 @@ impl Node {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
-    /// `kill -9`.
+    /// Kills the node with `kill -9`.
     pub fn kill(&mut self) {
         self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name)).kill();
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Asks the node to stop and waits for its end.
     pub async fn stop(&mut self) -> ExitStatus {
         self.process().signal(Signal::TERM);
         let status = self.process().ended(STOP_MAX).await;
@@ -104,15 +105,15 @@ impl Node {
         status
     }
 
-    /// The end of a node that is expected to end by itself: its status and what it logged since
-    /// `from`, a length of its log.
+    /// Waits for the end of a node that must end by itself. Returns its status and its log from the
+    /// offset `from` on.
     pub async fn ended(&mut self, from: usize) -> (ExitStatus, String) {
         let status = self.process().ended(SOON).await;
         self.process = None;
         (status, self.log_text()[from..].to_owned())
     }
 
-    /// Starts a node that must refuse to run; returns what it said.
+    /// Starts a node that must refuse to run. Returns its log of this start.
     pub async fn refuses(&mut self) -> String {
         let from = self.log_text().len();
         self.start();
@@ -122,7 +123,7 @@ impl Node {
         said
     }
 
-    /// Deletes all that it has kept.
+    /// Deletes the data directory.
     pub fn wipe(&mut self) {
         assert!(self.process.is_none(), "{} still runs", self.name);
         std::fs::remove_dir_all(&self.data).expect("a data directory can be removed");
@@ -136,12 +137,12 @@ impl Node {
         http::get(&self.status, path).await
     }
 
-    /// One sample of `/metrics`, summed over its labels.
+    /// Reads one metric of `/metrics`, summed over its labels.
     pub async fn metric(&self, name: &str) -> Result<f64, String> {
         Ok(http::sum(&http::samples(&self.http("/metrics").await?.body), name))
     }
 
-    /// One sample of `/metrics` by its name with labels, as it is printed there.
+    /// Reads one sample of `/metrics` by its name with labels, as it is printed there.
     pub async fn sample(&self, name: &str) -> Result<f64, String> {
         let samples = http::samples(&self.http("/metrics").await?.body);
         samples.get(name).copied().ok_or(format!("{} has no {name}", self.name))
@@ -176,7 +177,7 @@ impl Drop for Node {
         let lines: Vec<&str> = log.lines().collect();
         let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         let text = format!("---- the end of the log of {}\n{}\n", self.name, shown.join("\n"));
-        // Nothing can be done where even this fails.
+        // An error here cannot be reported anywhere.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }

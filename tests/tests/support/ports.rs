@@ -1,14 +1,14 @@
-//! Ports that nobody else uses while a test runs.
+//! Ports that no other process uses while a test runs.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the ports that the operating system gives to outgoing connections: one of those could take
-/// a node's port while the node is down.
+/// First port and number of ports. They lie below the ports that the operating system gives to
+/// outgoing connections. Such a connection could take a node's port while the node is down.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 16_000;
 
-/// A loopback address that is free now and that no other call in this process returns.
+/// Returns a loopback address that is free now and that no other call in this process returns.
 pub fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes that run at the same time begin at different places.

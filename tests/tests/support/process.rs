@@ -1,4 +1,4 @@
-//! A process that is signalled by its id and ends with the value that stands for it.
+//! A process that is signalled by its id and ends when its value is dropped.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,7 +12,7 @@ use super::wait::{check, until};
 pub struct Process(Child);
 
 impl Process {
-    /// Starts it without the settings that this process has in its environment.
+    /// Starts a process without the settings of RangeDB in this process's environment.
     pub fn start(command: &mut Command) -> Process {
         without_settings(command);
         let started = command.stdin(Stdio::null()).spawn();
@@ -36,13 +36,13 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {pid:?}: {error}"));
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process with `kill -9`, and waits until the process is gone.
     pub fn kill(&mut self) {
         self.0.kill().expect("a child can be killed");
         self.0.wait().expect("a child can be waited for");
     }
 
-    /// Stops it in the middle of what it does. Returns once no thread of it runs.
+    /// Stops the process in the middle of its work. Returns once none of its threads runs.
     pub async fn freeze(&self) {
         self.signal(Signal::STOP);
         until("a stopped process stands still", Duration::from_secs(10), async || {
@@ -56,7 +56,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// The most memory that it has had at any time, in bytes; none once it has ended.
+    /// Returns the peak memory of the process in bytes; none once it has ended.
     pub fn peak_memory(&self) -> Option<u64> {
         peak_memory(self.id())
     }
@@ -67,7 +67,7 @@ impl Process {
 
     fn state(&self) -> char {
         let stat = std::fs::read_to_string(self.file("stat")).expect("a process has a state");
-        // The name before it stands in parentheses and may hold anything.
+        // The name before the state stands in parentheses and may hold anything.
         let after_name = stat.rsplit_once(") ").expect("a name in parentheses").1;
         after_name.chars().next().expect("a letter for the state")
     }
@@ -79,13 +79,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The most memory that a process has had at any time, in bytes; none if it has ended.
+/// Returns the peak memory of a process in bytes; none if it has ended.
 pub fn peak_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -93,7 +93,7 @@ pub fn peak_memory(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Takes settings of RangeDB out of a command's environment.
+/// Removes settings of RangeDB from a command's environment.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RANGEDB_") {

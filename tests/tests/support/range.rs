@@ -6,7 +6,8 @@ use rangedb_proto::v1::RangeHeader;
 use super::cluster::Cluster;
 use super::wait::{SOON, until};
 
-/// What addresses the range that holds the key, once its leader has reported it.
+/// Returns the header for requests to the range that holds the key. Waits until the range's leader
+/// has reported it.
 pub async fn header_of(cluster: &Cluster, key: &[u8]) -> RangeHeader {
     until("the range is known", SOON, async || {
         let partitions = cluster.partitions().await.map_err(|error| error.to_string())?;

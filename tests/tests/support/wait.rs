@@ -1,16 +1,17 @@
-//! The one way in which tests wait: for a condition, by asking again and again.
+//! The one way in which tests wait: for a condition, which they check again and again.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Between two looks: short against everything that is waited for, long enough that waiting does not
-/// take the processor from what is waited for.
+/// Interval between two checks: short against all waits, and long enough that checking does not
+/// take the processor from the awaited work.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// For what takes a healthy cluster a few seconds at most, on a machine with other things to do.
+/// Timeout for what takes a healthy cluster a few seconds at most, on a machine with other work.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Returns what `look` finds once it finds it; an error says why the condition does not hold yet.
+/// Calls `look` until it returns a value, and returns the value. Its error says why the condition
+/// does not hold yet.
 ///
 /// # Panics
 /// After `within`, with the last reason.
@@ -30,7 +31,7 @@ pub async fn until<T, E: Display>(
     }
 }
 
-/// `Ok` if the condition holds, else the reason.
+/// Returns `Ok` if the condition holds, else the reason.
 pub fn check(holds: bool, reason: impl Display) -> Result<(), String> {
     if holds { Ok(()) } else { Err(reason.to_string()) }
 }

@@ -1,13 +1,14 @@
-//! raftstore and txn must do the same from the same input, on every replica and in the simulator.
-//! Clippy holds them to it by what their `clippy.toml` bans; here stands that nothing of it is
-//! missing, and that no line of theirs lifts a ban.
+//! Determinism of raftstore and txn: the same input must have the same effect on every replica and
+//! in the simulator. Clippy enforces the bans of their `clippy.toml`. The tests here check that no
+//! ban is missing, and that no line of these crates lifts a ban.
 
 use crate::assert_none;
 use crate::tree::{self, File};
 
 const CRATES: &[&str] = &["raftstore", "txn"];
 
-/// What must be banned, and the paths of which one must be in the list.
+/// Subjects that must be banned, each with its paths. At least one of the paths must be in the
+/// list.
 const BANS: &[(&str, &[&str])] = &[
     ("the monotonic clock", &["std::time::Instant", "std::time::Instant::now"]),
     ("the wall clock", &["std::time::SystemTime", "std::time::SystemTime::now"]),
@@ -28,7 +29,7 @@ const LIFTS: &[&str] = &[
     concat!("clippy::", "disallowed_macros"),
 ];
 
-/// Bans that a crate's `clippy.toml` lacks, and bans without a reason.
+/// Lists bans that a crate's `clippy.toml` lacks, and bans without a reason.
 fn ban_problems(file: &File) -> Vec<String> {
     let table: toml::Table = match file.text.parse() {
         Ok(table) => table,

@@ -1,5 +1,5 @@
-//! Targets of documents' links exist: links of Markdown files, documents that code names, and the index
-//! of decisions.
+//! Links of documents: the targets of Markdown links and the documents that code names exist, and
+//! the index of decisions lists them all.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,8 +9,8 @@ use crate::tree::{self, File};
 const DECISIONS: &str = "docs/adr/";
 const DECISIONS_INDEX: &str = "docs/adr/README.md";
 
-/// Targets of the links in a Markdown text that lead to files, without their anchors. Fenced code
-/// is not looked at.
+/// Returns the targets of the links in a Markdown text that lead to files, without their anchors.
+/// Skips fenced code.
 fn linked_files(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let mut found = Vec::new();
@@ -30,7 +30,7 @@ fn linked_files(text: &str) -> Vec<&str> {
     found
 }
 
-/// A link's target as a path from the root, given the file that holds the link.
+/// Returns a link's target as a path from the root, given the file that holds the link.
 fn resolve(from: &str, target: &str) -> PathBuf {
     let base = Path::new(from).parent().unwrap_or(Path::new(""));
     let mut resolved = PathBuf::new();
@@ -44,7 +44,7 @@ fn resolve(from: &str, target: &str) -> PathBuf {
     resolved
 }
 
-/// Documents that a text names by their path from the root, such as docs/glossary.md.
+/// Returns documents that a text names by their path from the root, such as docs/glossary.md.
 fn named_documents(text: &str) -> Vec<&str> {
     let in_path = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
     text.match_indices("docs/")
@@ -54,7 +54,8 @@ fn named_documents(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Decisions that the index does not list, and numbers that are not 1, 2, 3 and so on.
+/// Lists decisions that the index does not list, and decisions that are not numbered 1, 2, 3 and so
+/// on.
 fn decision_problems(paths: &[&str], index: &str) -> Vec<String> {
     let listed = linked_files(index);
     let names: Vec<&str> = paths

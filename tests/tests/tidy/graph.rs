@@ -1,6 +1,6 @@
 //! Dependencies between crates point one way: proto, storage <- txn, raftstore (which do not know
-//! each other) <- server; proto <- client <- cli. The server uses the client as its gateway, and the
-//! cli starts the server, because there is one binary. tests and benches may see everything.
+//! each other) <- server; proto <- client <- cli. The server uses the client as its gateway, and
+//! the cli starts the server, because there is one binary. tests and benches may see everything.
 
 use std::process::Command;
 
@@ -23,14 +23,15 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("rangedb-workload", &["rangedb-client", "rangedb-proto"]),
 ];
 
-/// Crates that may see everything.
+/// Crates that may depend on all others.
 const FREE: &[&str] = &["rangedb-tests", "rangedb-sim", "rangedb-benches"];
 
-/// May be seen by everything, under the rules of `planted.rs`.
+/// Crate on which all others may depend, under the rules of `planted.rs`.
 const PLANTED: &str = "rangedb-planted";
 
-/// Crates that the simulator runs as they are, and what would bring a clock, threads, sockets or
-/// entropy into them. Features that are off by default may (storage's disk, proto's grpc).
+/// Crates that the simulator runs unchanged, and dependencies that would bring a clock, threads,
+/// sockets or entropy into them. A feature that is off by default may bring one (storage's disk,
+/// proto's grpc).
 const DETERMINISTIC: &[&str] =
     &["rangedb-proto", "rangedb-storage", "rangedb-txn", "rangedb-raftstore"];
 const NEVER_IN_DETERMINISTIC: &[&str] = &[
@@ -46,7 +47,7 @@ const NEVER_IN_DETERMINISTIC: &[&str] = &[
     "tonic",
 ];
 
-/// Breaches of the graph in what `cargo metadata --no-deps` prints.
+/// Lists breaches of the graph in the output of `cargo metadata --no-deps`.
 fn problems(metadata: &Value) -> Vec<String> {
     let packages = metadata["packages"].as_array().expect("cargo metadata lists packages");
     let mut problems = Vec::new();
@@ -103,7 +104,7 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("a string in cargo's metadata")
 }
 
-/// What cargo says about the crates of the workspace.
+/// Returns cargo's metadata of the crates of the workspace.
 pub fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
@@ -119,7 +120,7 @@ fn crates_depend_on_each_other_as_the_design_says() {
     assert_none(problems(&metadata()));
 }
 
-/// The workspace as GRAPH wants it, in the form of cargo's metadata.
+/// Builds the workspace as `GRAPH` wants it, in the form of cargo's metadata.
 #[cfg(test)]
 fn sound_workspace() -> Value {
     let edge =

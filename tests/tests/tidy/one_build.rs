@@ -1,5 +1,6 @@
-//! One profile and one feature set (docs/adr/0002-one-build.md): no script may ask cargo for another,
-//! because that is a second RocksDB, seen only as a quarter of an hour.
+//! One profile and one feature set (docs/adr/0002-one-build.md). No script may ask cargo for
+//! another. That would compile RocksDB a second time, and the only sign of it is a quarter of an
+//! hour.
 
 use crate::assert_none;
 use crate::tree::{self, File};
@@ -8,7 +9,7 @@ use crate::tree::{self, File};
 const COMPILING: &[&str] = &["bench", "build", "check", "clippy", "doc", "run", "rustc", "test"];
 const WANTED: &[&str] = &["--release", "--workspace"];
 
-/// Calls of cargo in a script that compile another way than all others.
+/// Lists calls of cargo in a script that compile in another way than all others.
 fn call_problems(script: &File) -> Vec<String> {
     let joined = script.text.replace("\\\n", " ");
     let mut problems = Vec::new();
@@ -28,13 +29,13 @@ fn call_problems(script: &File) -> Vec<String> {
     problems
 }
 
-/// The words that cargo itself gets: up to the end of the command, or to what it passes on.
+/// Returns the words of a call that cargo itself gets: up to the end of the command, or up to `--`.
 fn words_of_call(rest: &str) -> Vec<&str> {
     let command = rest.split(['&', '|', ';', '>']).next().unwrap_or_default();
     command.split_whitespace().take_while(|word| *word != "--").collect()
 }
 
-/// Profiles other than release in the root manifest.
+/// Lists profiles other than release in the root manifest.
 fn profile_problems(manifest: &str) -> Vec<String> {
     let manifest: toml::Table = manifest.parse().expect("Cargo.toml is TOML");
     let profiles = manifest.get("profile").and_then(toml::Value::as_table).into_iter().flatten();

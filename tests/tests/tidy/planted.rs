@@ -1,6 +1,6 @@
-//! Bugs that are put in on purpose stay out of everything that people run: the feature that compiles
-//! them is off by default, and no crate turns it on for another but through its own. And the simulator
-//! needs no engine on disk, so that it can be built with that feature in a minute.
+//! Planted bugs stay out of everything that people run. The feature that compiles them is off by
+//! default. A crate turns it on in another crate only through its own feature of that name. The
+//! simulator needs no engine on disk, so that it can be built with that feature in a minute.
 
 use serde_json::Value;
 

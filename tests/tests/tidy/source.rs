@@ -1,13 +1,14 @@
-//! Form of every Rust file: a head that says what it is, an end within reach, nothing left for later,
-//! no output but the command line's, and tests that wait for conditions, never for time.
+//! Form of every Rust file: a head that names its subject, a bounded length, no unfinished work, no
+//! output except the command line's, and tests that wait for conditions, never for time.
 
 use crate::assert_none;
 use crate::tree::{self, File};
 
-/// A file that grows beyond this has a second subject. Most are less than half as long.
+/// Maximum lines of a file. A file that grows beyond this has a second subject. Most are less than
+/// half as long.
 const LINES_MAX: usize = 700;
 
-/// Words of unfinished work. Each is put together here, so that this file does not hold it.
+/// Words of unfinished work. Each is put together from parts, so that this file does not hold it.
 const UNFINISHED_CALLS: &[&str] = &[
     concat!("to", "do!"),
     concat!("unimple", "mented!"),
@@ -19,20 +20,20 @@ const UNFINISHED_MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), c
 const PRINTS: &[&str] = &[concat!("print", "ln!("), concat!("print", "!(")];
 const SLEEPS: &[&str] = &[concat!("thread::", "sleep"), concat!("time::", "sleep(")];
 
-/// Words that begin an indirect question. The head of a file names its subject instead: "Routing cache",
-/// never the question which range holds a key.
+/// Words that begin an indirect question. The head of a file names its subject instead: "Routing
+/// cache", never the question which range holds a key.
 const QUESTIONS: &[&str] =
     &["What", "Whether", "Who", "Whom", "Whose", "How", "Which", "Where", "When", "Why"];
 
-/// Characters of a line of comment, which rustfmt leaves alone: as much as it gives to code, and a
-/// word's end. Tables may be wider.
+/// Maximum characters of a comment line, which rustfmt leaves alone: as much as it gives to code,
+/// and a word's end. Tables may be wider.
 const COMMENT_MAX: usize = 105;
 
-/// Where text goes to people: the command line, programs that measure or simulate, examples, and
-/// build scripts, which speak to cargo by it. Everything else logs.
+/// Places that print for people: the command line, programs that measure or simulate, examples, and
+/// build scripts, which speak to cargo by printing. All other code logs.
 const PRINTERS: &[&str] = &["cli/", "benches/", "tests/sim/src/main.rs", EXAMPLES];
 
-/// Shown in the documentation as they stand, which is where they are explained.
+/// The documentation shows examples as they stand, and explains them there.
 const EXAMPLES: &str = "client/examples/";
 
 /// Tests that sleep, each with the reason why no condition can be waited for instead.

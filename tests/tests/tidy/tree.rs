@@ -1,4 +1,4 @@
-//! The checkout as the rules see it: its files without what git ignores.
+//! The checkout as the rules see it: its files without those that git ignores.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ impl File {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 
-    /// The crate's directory, or the first part of any other path.
+    /// Returns the crate's directory, or the first part of any other path.
     pub fn top(&self) -> &str {
         self.path.split('/').next().unwrap_or_default()
     }
@@ -29,7 +29,7 @@ pub fn read(path: &str) -> File {
     File::new(path, &text.unwrap_or_else(|error| panic!("cannot read {path}: {error}")))
 }
 
-/// Names at the top of the checkout, sorted, without what git ignores there.
+/// Returns the names at the top of the checkout, sorted, without what git ignores there.
 pub fn top_level() -> Vec<String> {
     let ignored = ignored_names(&read(".gitignore").text);
     let mut names: Vec<String> = fs::read_dir(root())
@@ -43,7 +43,7 @@ pub fn top_level() -> Vec<String> {
     names
 }
 
-/// Every file whose path from the root is wanted, in order of paths.
+/// Returns every file whose path from the root satisfies `wanted`, in order of paths.
 pub fn files(wanted: impl Fn(&str) -> bool) -> Vec<File> {
     let mut paths = Vec::new();
     let mut pending = top_level();
@@ -63,7 +63,7 @@ pub fn files(wanted: impl Fn(&str) -> bool) -> Vec<File> {
     paths.iter().map(|path| read(path)).collect()
 }
 
-/// Names that `.gitignore` ignores at the top: its lines of the form `/name`.
+/// Returns the names that `.gitignore` ignores at the top: its lines of the form `/name`.
 fn ignored_names(gitignore: &str) -> Vec<String> {
     gitignore.lines().filter_map(|line| line.strip_prefix('/')).map(str::to_owned).collect()
 }

@@ -1,11 +1,16 @@
 //! Transfers between accounts that lie in several ranges. Money is neither made nor lost.
 //!
-//! Every transfer also writes a receipt, in the same transaction and often in a third range. So at the
-//! end there is no doubt left about any of them: the receipt of an acknowledged transfer is there, that
-//! of a refused one is not, that of an unknown one may be; and each account holds exactly what the
-//! receipts say. A total that comes out right by two wrongs does not pass.
+//! Every transfer also writes a receipt, in the same transaction and often in a third range. So the
+//! outcome of every transfer is known at the end:
 //!
-//! `workload.rs` makes the transfers and reads totals while they go on; `check.rs` is the verdict.
+//! * The receipt of an acknowledged transfer is there.
+//! * The receipt of a refused transfer is not there.
+//! * The receipt of an unknown transfer may be there.
+//!
+//! Each account must hold exactly what the receipts say, so two errors that cancel out in a total
+//! are found.
+//!
+//! `workload.rs` makes the transfers and reads totals meanwhile; `check.rs` checks the history.
 
 mod check;
 mod workload;
@@ -17,10 +22,10 @@ use crate::history::Outcome;
 pub use check::{Summary, check};
 pub use workload::{Bank, Settings, Way};
 
-/// What stands in a receipt.
+/// Content of a receipt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {
-    /// Places of accounts.
+    /// Indexes of accounts.
     pub from: usize,
     pub to: usize,
     pub amount: i64,
@@ -36,20 +41,20 @@ pub struct Total {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct End {
     pub balances: Vec<Option<i64>>,
-    /// By the number of the transfer.
+    /// Receipts by the number of their transfer.
     pub receipts: BTreeMap<usize, Transfer>,
 }
 
-/// What clients saw.
+/// Observations of the clients.
 #[derive(Clone, Default, Debug)]
 pub struct History {
     pub accounts: usize,
-    /// What every account held in the beginning.
+    /// Balance of every account in the beginning.
     pub opening: i64,
-    /// By their number. One that was declined for want of money has failed.
+    /// Transfers by their number. A transfer that was declined for want of money has failed.
     pub transfers: Vec<(Transfer, Outcome)>,
     pub totals: Vec<Total>,
-    /// What transfers found in accounts.
+    /// Lowest balance that a transfer found in an account.
     pub lowest_seen: Option<i64>,
     pub end: Option<End>,
 }

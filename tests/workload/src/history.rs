@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rangedb_client::Error;
 
-/// Gives out growing numbers. A call that was answered before another one began has an answer's stamp
-/// below the other's first: that is all that checkers know of time.
+/// Source of growing stamps. If a call was answered before another one began, its last stamp is
+/// below the first stamp of the other. Checkers know nothing else of time.
 #[derive(Clone)]
 pub struct Stamps(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Stamps {
-    /// From a counter of its own, for clients in any number of threads.
+    /// Draws stamps from a counter of its own, for clients in any number of threads.
     pub fn counter() -> Self {
         let last = AtomicU64::new(0);
         Self::from_fn(move || last.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// From the caller's counter. Each call must return more than the one before it.
+    /// Draws stamps from the caller's counter. Each call of `next` must return more than the one
+    /// before it.
     pub fn from_fn(next: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Stamps(Arc::new(next))
     }
@@ -27,30 +28,30 @@ impl Stamps {
     }
 }
 
-/// How a call that changes something ended, as far as its client knows.
+/// Outcome of a call that changes something, as far as its client knows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
-    /// It happened before it was answered.
+    /// The call took effect before it was answered.
     Ok,
-    /// It did not happen and never will.
+    /// The call did not take effect and never will.
     Failed,
-    /// It may have happened, or happen still.
+    /// The call may have taken effect, or may do so still.
     Unknown,
 }
 
 impl Outcome {
-    /// What an error of a write or a commit says of its outcome.
+    /// Returns the outcome of a write or a commit that ended in an error.
     pub fn of(error: &Error) -> Self {
         match error {
-            // After an answer that breaks the protocol nothing it says can be believed.
+            // An answer that breaks the protocol cannot be believed.
             Error::Undetermined(_) | Error::Corruption { .. } => Outcome::Unknown,
             _ => Outcome::Failed,
         }
     }
 }
 
-/// True if what a test does to a cluster, or another client's work, explains this error. Every other
-/// one is a fault of the cluster by itself: nobody asked for what does not exist or is forbidden.
+/// True if a test's faults, or another client's work, explain this error. Every other error is a
+/// fault of the cluster by itself: workloads request nothing that does not exist or is forbidden.
 pub fn is_explained(error: &Error) -> bool {
     error.is_transaction_conflict()
         || matches!(
@@ -63,8 +64,7 @@ pub fn is_explained(error: &Error) -> bool {
         )
 }
 
-/// True if what was asked for lies so far back that it is not kept. Explained only where a test has
-/// that come about.
+/// True if the requested versions are no longer kept. Only a test that provokes this explains it.
 pub fn is_too_old(error: &Error) -> bool {
     matches!(error, Error::TooOld { .. })
 }

@@ -1,10 +1,11 @@
 //! Requests that no client of this project sends: reused, stale and future timestamps, foreign
-//! primaries, wrong epochs and ranges, reserved keys, inverted and oversize spans, requests that only
-//! nodes send.
+//! primaries, wrong epochs and ranges, reserved keys, inverted and oversize spans, requests that
+//! only nodes send.
 //!
-//! All of it is well-formed on the wire. Whatever it does to its own keys is its own affair; it must
-//! end no process, cost nobody else an answer, and leave replicas equal. Writes name keys below one
-//! prefix alone, as a client may by right delete what others have.
+//! All of it is well-formed on the wire. The effect on the hostile clients' own keys does not
+//! matter. The requests must end no process, cost no other client an answer, and leave replicas
+//! equal. Writes name only keys below one prefix, because a client has the right to delete any
+//! user's keys.
 
 use std::collections::VecDeque;
 
@@ -18,31 +19,31 @@ use rangedb_proto::v1::{
     command, condition, operation, request, response,
 };
 
-/// Keys that are written. Few, so that requests meet each other.
+/// Number of keys that are written. Few, so that requests meet each other.
 const KEYS: u32 = 6;
 
-/// Timestamps that are remembered to be named again.
+/// Maximum number of remembered timestamps, which later requests name again.
 const TIMESTAMPS_MAX: usize = 32;
 
-/// One draw of a field in so many is odd, in each of some ways. Seldom, or most requests would be
-/// refused for one field before another is looked at.
+/// One draw of a field in so many is odd, for each kind of odd value. Otherwise a node would refuse
+/// most requests for one field before it looks at another.
 const ODD_ONE_IN: u32 = 60;
 
-/// Longer than what stands in a record, so that values stand apart.
+/// Length of a value above the inline limit, so that it stands apart from its record.
 const LONG_VALUE: usize = 700;
 
 /// One hostile client.
 pub struct Hostile {
     rng: fastrand::Rng,
     prefix: String,
-    /// The range of the prefix and its epoch, once a node told of it.
+    /// Range of the prefix with its epoch, once a node has reported it.
     home: RangeHeader,
-    /// Newest first.
+    /// Timestamps from the oracle, the newest first.
     timestamps: VecDeque<u64>,
 }
 
 impl Hostile {
-    /// `prefix` begins the keys that it writes; those of nobody else may.
+    /// Creates a client. The keys that it writes begin with `prefix`; no other client's keys may.
     pub fn new(seed: u64, prefix: &str) -> Self {
         Hostile {
             rng: fastrand::Rng::with_seed(seed),
@@ -52,7 +53,7 @@ impl Hostile {
         }
     }
 
-    /// Remembers what is of use in later requests.
+    /// Remembers what later requests can use: timestamps, and the range of the prefix.
     pub fn hear(&mut self, answer: &response::Body) {
         match answer {
             response::Body::Timestamps(reply) => {
@@ -69,7 +70,7 @@ impl Hostile {
         }
     }
 
-    /// The next request.
+    /// Draws the next request.
     pub fn request(&mut self) -> request::Body {
         use request::Body;
         match self.rng.u32(0..24) {
@@ -135,7 +136,7 @@ impl Hostile {
         }
     }
 
-    /// Requests that only nodes send.
+    /// Draws a request that only nodes send.
     fn as_if_a_node(&mut self) -> request::Body {
         use request::Body;
         let descriptor = RangeDescriptor {
@@ -306,7 +307,7 @@ impl Hostile {
         }
     }
 
-    /// One of those that it writes.
+    /// Draws one of the keys that this client writes.
     fn key(&mut self) -> Bytes {
         format!("{}{}", self.prefix, self.rng.u32(0..KEYS)).into()
     }
@@ -326,7 +327,7 @@ impl Hostile {
         vec![self.rng.u8(..); *self.one_of(&[0, 9, LONG_VALUE])].into()
     }
 
-    /// One handed out before, one beside it, or one that nobody handed out.
+    /// Draws a timestamp that was handed out, one near it, or one that nobody handed out.
     fn timestamp(&mut self) -> u64 {
         let known = match self.timestamps.len() {
             0 => 0,

@@ -1,16 +1,16 @@
-//! Transactions that read lists and append to them, and the search for what isolation forbids.
+//! Transactions that read lists and append to them, and the search for anomalies of isolation.
 //!
-//! The idea is Kingsbury and Alvaro's ("Elle: Inferring Isolation Anomalies from Experimental
-//! Observations", 2020). Every append puts a number into its list that nobody else ever uses, so a
-//! list tells by itself which transactions made it and in which order. From that follow the
-//! dependencies between transactions, and a cycle of them is the proof of an anomaly. Nothing about
-//! the inside of the cluster is used, no timestamp either.
+//! The method is Kingsbury and Alvaro's ("Elle: Inferring Isolation Anomalies from Experimental
+//! Observations", 2020). Every append puts a number into its list that no other append uses. So a
+//! list itself shows which transactions made it and in which order. The dependencies between
+//! transactions follow from that, and a cycle of them proves an anomaly. The checker uses nothing
+//! from inside the cluster, not even a timestamp.
 //!
 //! * `workload.rs` makes the transactions and the history.
-//! * `observe.rs` finds what is wrong without looking at more than one key: values from nowhere,
-//!   aborted and intermediate reads, orders that contradict each other, appends that got lost.
+//! * `observe.rs` finds anomalies of single keys: values from nowhere, aborted and intermediate
+//!   reads, orders that contradict each other, lost appends.
 //! * `graph.rs` builds the dependencies, `cycles.rs` finds cycles and names their class.
-//! * `check.rs` puts them together and writes what a person reads.
+//! * `check.rs` puts them together and writes the report.
 
 mod check;
 mod cycles;
@@ -32,25 +32,25 @@ pub use check::{Anomaly, Class, Summary, check};
 pub use cycles::CycleClass;
 pub use workload::{ListAppend, Mode, Settings};
 
-/// Unique among all appends of a history.
+/// Number that an append puts into a list, unique among all appends of a history.
 pub type Element = u64;
 
 pub type Key = Arc<str>;
 
-/// One thing that a transaction did, in order.
+/// One operation of a transaction, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
     Read { key: Key, list: Vec<Element> },
     Append { key: Key, element: Element },
 }
 
-/// What a transaction is promised.
+/// Promise that a transaction gets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
-    /// All happens at one moment between call and answer.
+    /// All operations happen at one moment between call and answer.
     Serializable,
-    /// All reads happen at one moment after the call, all writes at a later one before the answer,
-    /// and nobody else writes the same keys in between.
+    /// All reads happen at one moment after the call. All writes happen at a later moment before
+    /// the answer. No other transaction writes the same keys in between.
     Snapshot,
 }
 
@@ -59,14 +59,14 @@ pub enum Level {
 pub struct Transaction {
     pub client: usize,
     pub level: Level,
-    /// For whoever reads a report: nothing is concluded from it.
+    /// For the readers of a report. The checker does not use it.
     pub mode: Mode,
-    /// Stamp of before it began.
+    /// Stamp from before the transaction began.
     pub began: u64,
     /// Stamp of the answer; without one the outcome is unknown.
     pub ended: Option<u64>,
     pub outcome: Outcome,
-    /// Reads as they were answered, appends as they were asked for. Those of the last attempt where
-    /// the SDK made several.
+    /// Reads with their answers, appends as requested. If the SDK made several attempts, those of
+    /// the last.
     pub ops: Vec<Op>,
 }

@@ -1,21 +1,21 @@
-//! Keys by themselves, as registers: put, get, delete and compare-and-swap, each of which must seem to
-//! happen at one moment between call and answer.
+//! Keys by themselves, as registers: put, get, delete and compare-and-swap. Each operation must
+//! seem to happen at one moment between call and answer.
 //!
-//! `workload.rs` makes the operations, `linearizable.rs` is the verdict on those of one key.
+//! `workload.rs` makes the operations, `linearizable.rs` checks those of one key.
 
 pub mod linearizable;
 mod workload;
 
 pub use workload::{Registers, Settings, Summary};
 
-/// What a key holds: the number in its value, or nothing.
+/// Content of a key: the number in its value, or nothing.
 pub type Value = Option<u64>;
 
-/// What was asked of one key.
+/// Request for one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
     Read,
-    /// None deletes.
+    /// None deletes the key.
     Write(Value),
     CompareAndSwap {
         expected: Value,
@@ -23,24 +23,25 @@ pub enum Input {
     },
 }
 
-/// What was answered.
+/// Answer to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
     Value(Value),
-    /// With what stood there before, if that was asked.
+    /// With the previous value, if it was requested.
     Written(Option<Value>),
     Swapped,
-    /// With what stood there instead.
+    /// With the actual value.
     Mismatch(Value),
 }
 
-/// One operation on one key. What certainly did not happen is not in a history.
+/// One operation on one key. An operation that certainly did not happen stands in a history as a
+/// read without an answer, which the checker leaves out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Operation {
     pub client: usize,
     pub input: Input,
-    /// Stamp of before it began.
+    /// Stamp from before the operation began.
     pub called: u64,
-    /// Stamp when the answer came, and the answer; none if the outcome is not known.
+    /// Stamp of the answer, and the answer; none if the outcome is unknown.
     pub returned: Option<(u64, Output)>,
 }

@@ -1,7 +1,8 @@
-//! Pessimistic locks: keys that nobody else may write until the transaction ends.
+//! Pessimistic locks: keys that no other transaction may write until this one ends.
 //!
-//! The transaction reads what it locks, here and now, so it need not fear to find out at its first
-//! phase that somebody was faster. Readers pass such locks: nothing is written under them.
+//! The command also returns the newest value of each key that it locks. So the transaction cannot
+//! learn at prewrite that another one wrote the key in between. Readers pass such locks, because no
+//! write stands under them.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{AcquireLocks, KeyValue, LocksAcquired, command_reply};
@@ -15,8 +16,8 @@ use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
 use crate::versions;
 
-/// Evaluates the command against the batch and puts its writes there: locks on all of the keys, or
-/// on none.
+/// Evaluates the command against the batch and puts its writes there. It locks all of the keys or
+/// none.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -36,8 +37,8 @@ pub(crate) fn apply(
         }
         current.push(value(batch, key, record)?);
     }
-    // What came later already is what a late copy is told, or a version between the two would seem to
-    // have come behind the lock.
+    // Report the highest for_update_ts already granted. With a lower one, the sender of a late copy
+    // would take a version committed in between to be newer than the lock.
     let known = own_locks.iter().flatten().map(|lock| lock.for_update_ts);
     let for_update_ts = known.fold(acquire.for_update_ts, u64::max);
     for (key, own_lock) in acquire.keys.iter().zip(own_locks) {
@@ -81,7 +82,8 @@ fn value(reader: &dyn Reader, key: &Bytes, record: Option<Record>) -> Result<Key
     }
 }
 
-/// Its own versions come behind those that it saw.
+/// Returns the lowest commit timestamp of the transaction: its versions come after those that it
+/// saw.
 fn commits_above(acquire: &AcquireLocks) -> u64 {
     acquire.start_ts.max(acquire.for_update_ts) + 1
 }
@@ -106,7 +108,8 @@ fn take(
             };
             memory.locks.add(batch, key, &lock);
         }
-        // A copy, or a later claim to the same key. A write that stands there is more than a claim.
+        // A copy, or a later request for the same key. The transaction's own write needs no
+        // reservation.
         Some(mut lock) if lock.is_pessimistic() => {
             lock.alive_until_ms = lock.alive_until_ms.max(acquire.alive_until_ms);
             lock.for_update_ts = lock.for_update_ts.max(acquire.for_update_ts);

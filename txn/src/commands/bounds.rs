@@ -1,5 +1,5 @@
-//! Every key must lie in the range as it is at the command's entry, whatever it was when the command
-//! was sent.
+//! Range check: every key must lie in the range as it is at the command's log entry, whatever the
+//! bounds were when the command was sent.
 
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Condition, Operation, RangeDescriptor, ReadCheck, operation};
@@ -8,7 +8,7 @@ use rangedb_storage::ApplyContext;
 use super::Stop;
 use crate::limits::{first_key, span_end};
 
-/// The range's bounds, as the command meets them.
+/// The range's bounds at the command's log entry.
 pub(crate) struct Bounds(RangeDescriptor);
 
 impl Bounds {
@@ -62,8 +62,8 @@ impl Bounds {
         })
     }
 
-    /// As [`Bounds::check_span`], for spans that may begin where the range does, which is at no key
-    /// if it is the first.
+    /// Does the same as [`Bounds::check_span`], but accepts spans from the range's start: the start
+    /// of the first range is no key.
     pub(crate) fn check_part(&self, what: &str, start: &[u8], end: &[u8]) -> Result<(), Stop> {
         match self.0.start_key == start && self.0.covers(start, end) {
             true => Ok(()),

@@ -1,9 +1,9 @@
-//! Changes of one command, key by key, and how they are written down.
+//! Changes of one command, key by key, and how they are written.
 //!
-//! For each key the version that stood in `current` moves to `history`, with the command's commit
-//! timestamp as its end, and the new version takes its place. A long value goes to `value`, under
-//! the command's start_ts, and stays there when its version moves. Nothing else stands there: no
-//! two versions of a key have one start_ts (`identity.rs`).
+//! For each key, the version in `current` moves to `history`, with the command's commit timestamp
+//! as its end, and the new version replaces it. A long value goes to `value`, under the command's
+//! start_ts, and stays there when its version moves. No other value can stand at that place: no two
+//! versions of a key have the same start_ts (`identity.rs`).
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(crate) enum After {
     Deleted,
 }
 
-/// What the command leaves at a key.
+/// Value that the command leaves at a key.
 pub(crate) struct Value {
     pub(crate) value: Bytes,
     pub(crate) version: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Value {
 }
 
 impl Change {
-    /// True if the key has a value, as the command sees it by now.
+    /// True if the key has a value after the operations so far.
     pub(crate) fn has_value(&self) -> bool {
         match (&self.after, &self.before) {
             (Some(after), _) => matches!(after, After::Put(_)),
@@ -50,7 +50,7 @@ impl Change {
         }
     }
 
-    /// Length of the key's value, as the command sees it by now.
+    /// Returns the length of the key's value after the operations so far.
     pub(crate) fn value_bytes(&self) -> usize {
         match (&self.after, &self.before) {
             (Some(After::Put(own)), _) => own.value.len(),
@@ -74,14 +74,16 @@ impl Value {
 }
 
 impl Changes {
-    /// The keys that get a new version.
+    /// Returns the keys that get a new version.
     pub(crate) fn written(&self) -> impl Iterator<Item = &Bytes> {
         self.keys.iter().filter(|(_, change)| change.after.is_some()).map(|(key, _)| key)
     }
 
+    /// Checks that the command commits above every version that it supersedes.
+    ///
     /// # Errors
     ///
-    /// [`rangedb_storage::Error::Damaged`] if what stands at a key is not older than the command.
+    /// [`rangedb_storage::Error::Damaged`] if a version is not older than the command.
     pub(crate) fn check_order(&self) -> Result<()> {
         let mut written = self.keys.iter().filter(|(_, change)| change.after.is_some());
         written.try_for_each(|(key, change)| {
@@ -89,7 +91,7 @@ impl Changes {
         })
     }
 
-    /// After [`Changes::check_order`].
+    /// Writes the changes. [`Changes::check_order`] comes first.
     pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
@@ -104,7 +106,7 @@ impl Changes {
 }
 
 impl After {
-    /// As a command leaves it that started and committed at these timestamps.
+    /// Returns the record of a command that started and committed at these timestamps.
     pub(crate) fn record(&self, start_ts: u64, mod_ts: u64) -> Record {
         match self {
             After::Put(put) => Record {

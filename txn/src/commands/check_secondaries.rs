@@ -1,17 +1,17 @@
 //! Check of the secondary locks of an asynchronous commit, which its primary names.
 //!
-//! Such a transaction is committed from the moment that all of its locks stand, at the largest of
-//! their least commit timestamps, though nothing says so anywhere: its coordinator has told its client
-//! before a lock became a version. Whoever finds its time to be up must not roll it back, then, unless
+//! An asynchronous commit is decided from the moment that all of its locks stand, at the largest of
+//! their min_commit_ts. No record says so: the coordinator has answered its client before any lock
+//! became a version. So a client that finds the transaction expired must not roll it back, unless
 //! it makes sure that one lock does not stand and never will.
 //!
-//! That is what this command does for one range. A first phase that has not been here is refused
-//! from now on, one that has been here keeps what it promised. So of all who ask, at any time, either
-//! all hear that all locks stand, or none does.
+//! This command makes sure of that in one range. From then on, the range refuses the transaction's
+//! prewrite if it has not seen it before. If it has, the locks stay as they are. So whenever
+//! clients ask, either all of them learn that all locks stand, or none does.
 //!
-//! What was found is decided at the primary, as always: who asked resolves the primary's lock alone,
-//! and the others when that is done. If the primary's lock is gone by then, somebody else has
-//! decided, and the primary is asked how.
+//! The primary then decides, as always. The client resolves the primary's lock alone, and
+//! afterwards the others. If the primary's lock is gone by then, another client has decided, and
+//! the client asks the primary for the outcome.
 
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{CheckSecondaries, TransactionStatus, command_reply};
@@ -24,8 +24,8 @@ use super::{Stop, undecided};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 
-/// Evaluates the command against the batch and puts its writes there: nothing, if one of the keys
-/// knows that the transaction committed.
+/// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
+/// keys knows that the transaction committed.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -38,7 +38,7 @@ pub(crate) fn apply(
     let mut missing = Vec::new();
     for key in &check.keys {
         match Found::at(batch, memory, key, check.start_ts)?.fate {
-            // Only the key was reserved: its write has not been here.
+            // The key is only reserved: its prewrite has not been here.
             Fate::Locked(lock) if lock.is_pessimistic() => missing.push((key, Some(lock))),
             Fate::Locked(lock) => min_commit_ts = min_commit_ts.max(lock.min_commit_ts),
             Fate::Committed { commit_ts } => return Ok(committed(commit_ts)),

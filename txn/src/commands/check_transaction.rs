@@ -1,22 +1,23 @@
-//! Status of a transaction, asked at its primary by one who found a lock in the way.
+//! Status of a transaction, asked at its primary by a client that met one of its locks.
 //!
-//! The question itself may decide: a transaction whose time is up is rolled back, and so is one that
-//! has not been here, because its first phase may still come and must then be refused. That waits
-//! until the lock that was met has had its time: the first phase goes to all ranges at once, and may
-//! just not have got here yet. Time is the oracle's, as the one who asks took it, so no clock but the
-//! oracle's has a say.
+//! The command may itself decide the transaction. It rolls back a transaction that has expired. It
+//! also rolls back one that has left nothing at the primary, because the prewrite may still come
+//! and must then be refused. It does so only after the lock that the client met has expired:
+//! prewrites go to all ranges at once, and the primary's may still be in flight. Time is the
+//! oracle's, as the client took it, so no other clock counts.
 //!
-//! An asynchronous commit is not decided here, but by all of its locks together: the answer says where
-//! to look for them, also when its time is up.
+//! An asynchronous commit is not decided here, but by all of its locks together. The reply names
+//! their keys, even if the transaction has expired.
 //!
-//! A primary whose own lock names another primary decides nothing, and nothing was ever committed
-//! through it: a sound transaction has one primary. Once both locks have had their time, the one that
-//! was met is told to go, so that locks that name each other cannot stand for ever. Only locks that name
-//! the primary that was asked may be finished by what it says (`resolve_locks.rs`). The lock at the
-//! key that was asked stays as it is: its fate is that of the primary that it names.
+//! Malformed transactions: a sound transaction has one primary. If the lock at the asked key names
+//! another primary, that key is no primary, and nothing was ever committed through it. Once both
+//! locks have expired, the reply lets the client roll back the lock that it met; otherwise two
+//! locks that name each other would block for ever. A client may finish only locks that name the
+//! primary that it asked (`resolve_locks.rs`). The lock at the asked key stays, because the primary
+//! that it names decides it.
 //!
-//! Of a transaction from below the floor nothing can come any more, so no record is needed. From
-//! below what was collected, nothing is known: it may have committed.
+//! A transaction from below the floor can do nothing new, so its rollback needs no record. Of a
+//! transaction from below collect_below nothing is known: it may have committed.
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::transaction_status::State;
@@ -49,7 +50,8 @@ pub(crate) fn apply(
         }
         Fate::Locked(mut lock) => {
             if lock.async_commit.is_some() {
-                // It may be committed, at what its locks promise: it is too late to change that.
+                // It may be committed, at the largest of its locks' min_commit_ts: too late to
+                // change that.
                 return Ok(alive(&lock));
             }
             if Timestamp(check.now_ts).millis() > lock.alive_until_ms {
@@ -89,8 +91,9 @@ pub(super) fn alive(lock: &Lock) -> command_reply::Body {
     })
 }
 
-/// The first phase got to another key before the primary, or the key is no primary. Where it may commit
-/// is not known yet, so no reader may go before it.
+/// Returns the status of a transaction that reached another key before its primary, or of one asked
+/// about at a key that is no primary. The lowest commit timestamp is not known yet, so no reader
+/// may pass the lock.
 fn on_its_way(alive_until_ms: u64) -> command_reply::Body {
     status(TransactionStatus { state: State::Alive.into(), alive_until_ms, ..Default::default() })
 }

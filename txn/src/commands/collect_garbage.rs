@@ -1,7 +1,7 @@
-//! Raising a range's floor, and dropping what is of no more use.
+//! Garbage collection of a range: raises its floors, and drops the garbage below them.
 //!
-//! Which spans are worth the command is for its sender to find out, with
-//! [`garbage_ahead`](crate::garbage_ahead): an entry of the log that drops nothing is a waste.
+//! The sender finds out which spans are worth the command, with
+//! [`garbage_ahead`](crate::garbage_ahead): a log entry that drops nothing is a waste.
 
 use rangedb_proto::v1::{CollectGarbage, GarbageCollected, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::range_record::RangeRecord;
 
 /// Evaluates the command against the batch and puts its writes there. Neither timestamp is ever
-/// lowered; what is dropped is judged by the higher one.
+/// lowered. The highest collect_below so far decides what is dropped.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,

@@ -1,6 +1,7 @@
 //! Second phase of a transaction over ranges: its locks become versions.
 //!
-//! Sent to the primary's range it is the decision; to the others it carries the decision out.
+//! In the primary's range, this command is the decision; in the others, it carries the decision
+//! out.
 
 use rangedb_proto::v1::{CommitKeys, CommitTooLow, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
@@ -34,8 +35,8 @@ pub(crate) fn apply(
             Fate::RolledBack => return Err(Stop::aborted(key)),
             Fate::Unknown => {
                 memory.check_remembered(commit.start_ts)?;
-                // Whoever is told so takes it for final: a lock that comes late must not stand here
-                // when a copy of this comes later still.
+                // The sender takes this reply for final. Without the record, a late prewrite could
+                // place a lock here, and a later copy of this command would commit it.
                 if memory.may_lock(commit.start_ts) {
                     memory.locks.leave_outcome(batch, key, commit.start_ts, Outcome::RolledBack);
                 }
@@ -48,7 +49,7 @@ pub(crate) fn apply(
     Ok(committed(commit.commit_ts))
 }
 
-/// Readers at and above a lower timestamp did not wait for the lock.
+/// Refuses a commit below the promise of a lock: readers below min_commit_ts did not wait for it.
 pub(super) fn check_high_enough(min_commit_ts: u64, commit_ts: u64) -> Result<(), Stop> {
     match commit_ts < min_commit_ts {
         true => Err(Stop::Reply(command_reply::Body::CommitTooLow(CommitTooLow { min_commit_ts }))),

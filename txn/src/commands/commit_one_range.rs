@@ -1,8 +1,16 @@
 //! A transaction whose keys lie in one range: check, then write, in one step of the log.
 //!
-//! In order: was it applied before, or another of its start_ts; is it too old to tell; are its keys
-//! free of locks; is what it read still so; do its conditions hold; what do its operations make of
-//! the state. Only then is anything written, so every earlier way out leaves the state untouched.
+//! The steps, in order:
+//!
+//! 1. A command that was applied before gets its first answer again. Another command of the same
+//!    start_ts is refused.
+//! 2. The command and its reads must not be below the floor.
+//! 3. Other transactions must not have locks on the keys that it writes.
+//! 4. Its reads must still be valid.
+//! 5. Its conditions must hold.
+//! 6. Its operations are evaluated.
+//!
+//! Only then is anything written, so a command that ends earlier leaves the state untouched.
 
 #[cfg(feature = "planted")]
 use std::collections::BTreeMap;
@@ -28,7 +36,7 @@ use crate::walk_budget::WalkBudget;
 ///
 /// # Errors
 ///
-/// [`Stop`], and nothing was written.
+/// [`Stop`]; nothing was written.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -44,7 +52,9 @@ pub(crate) fn apply(
         _ if rangedb_planted::Bug::RetryAppliedTwice.is_planted() => BTreeMap::new(),
         Err(stop) => return Err(stop),
         Ok(Identity::WrittenAt(commit_ts)) => {
-            // What it replaced may be gone.
+            // Below collect_below, garbage collection may have dropped the versions that the
+            // command replaced, and the command's own on some replicas. The answer must not depend
+            // on either.
             memory.check_remembered(commit_ts)?;
             return repeat::answer(&*batch, context, commit, commit_ts, collect_below)
                 .map(command_reply::Body::Committed);
@@ -79,12 +89,12 @@ pub(crate) fn apply(
     own_locks.iter().for_each(|key| memory.locks.remove(batch, key));
     changes.write_to(batch, collect_below);
     // Also without an operation: a commit that only checked must not share its timestamp with a
-    // later one that writes, or a snapshot at that timestamp would show what the check did not see.
+    // later one that writes. A snapshot at that timestamp would show what the check did not see.
     memory.committed(context, batch, commit_ts);
     Ok(command_reply::Body::Committed(Committed { commit_ts, results, repeated_command: false }))
 }
 
-/// No key that the command writes may be locked, but by its own transaction and without a write.
+/// Refuses the command if a key that it writes is locked, except by a pessimistic lock of its own.
 fn check_locks(
     context: &ApplyContext<'_>,
     commit: &CommitOneRange,
@@ -138,7 +148,7 @@ fn check_reads(
     let checks = ReadChecks {
         reader,
         start_ts: commit.start_ts,
-        // The command commits above everything that is there.
+        // The command commits above every version.
         until: u64::MAX,
         with_locks: !memory.locks.is_empty(),
         passed: &[],
@@ -154,7 +164,7 @@ fn check_reads(
     }
 }
 
-/// The transaction's pessimistic locks on keys that it writes: they have served their purpose.
+/// Returns the written keys with a pessimistic lock of the transaction, which the commit removes.
 fn own_locks(memory: &Memory, changes: &Changes, reader: &dyn Reader) -> Result<Vec<Bytes>, Stop> {
     let mut locked = Vec::new();
     if memory.locks.is_empty() {

@@ -1,8 +1,8 @@
 //! Conditions of a command.
 //!
 //! Conditions see the state before the command's operations. A key without a value, whether it was
-//! deleted or never written, has version 0 and mod_ts 0. A write of another transaction that is not
-//! decided yet leaves open what the state is.
+//! deleted or never written, has version 0 and mod_ts 0. An undecided write of another transaction
+//! leaves the state open, so its lock ends the command.
 
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{Condition, ConditionFailed, KeyValue, command_reply};
@@ -12,8 +12,8 @@ use super::Stop;
 use crate::lock_table::LockTable;
 use crate::read::{self, ReadAt};
 
-/// Checks in order, up to the first that fails or meets a lock of a transaction other than that of
-/// `start_ts`.
+/// Checks the conditions in order. Stops at the first that fails, or that meets a lock of a
+/// transaction other than `start_ts`.
 pub(crate) fn check(
     reader: &dyn Reader,
     locks: &LockTable,
@@ -29,7 +29,8 @@ pub(crate) fn check(
         }
         let (actual, newest_ts) = read::committed(reader, &condition.key, ReadAt::Latest)?;
         if !holds(condition, actual.as_ref()) {
-            // What is older needs nobody to wait, and replicas may differ in deletions that are spent.
+            // An older timestamp makes no caller wait, and replicas may differ in deletions that
+            // are spent.
             let newest_ts = if newest_ts > start_ts { newest_ts } else { 0 };
             let failed = ConditionFailed { index, actual, newest_ts };
             return Err(Stop::Reply(command_reply::Body::ConditionFailed(failed)));

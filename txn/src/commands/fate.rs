@@ -1,7 +1,7 @@
 //! Fate of a transaction as one key knows it.
 //!
-//! Everything that the commands of transactions over ranges decide, they decide by this, so that
-//! each of them may come twice, late, or after another has ended the transaction.
+//! The commands of transactions over ranges base all decisions on this fate. So each of them may
+//! come twice, late, or after another has ended the transaction.
 
 use rangedb_storage::{Reader, Record, Result};
 
@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 use crate::versions;
 
-/// A key as a transaction finds it.
+/// State of a key, as a transaction finds it.
 pub(crate) struct Found {
     pub(crate) fate: Fate,
     /// Another transaction's lock.
@@ -19,15 +19,16 @@ pub(crate) struct Found {
     pub(crate) current: Option<Record>,
 }
 
-/// What became of a transaction, as far as one key knows.
+/// Fate of a transaction, as far as one key knows.
 pub(crate) enum Fate {
-    /// Its lock stands there.
+    /// The transaction's lock stands at the key.
     Locked(Lock),
     Committed {
         commit_ts: u64,
     },
     RolledBack,
-    /// It has not been there, or had only a pessimistic lock there that was released.
+    /// The transaction has not been at the key, or had only a pessimistic lock there that was
+    /// released.
     Unknown,
 }
 
@@ -51,7 +52,7 @@ impl Found {
     }
 }
 
-/// The fate of a transaction that has no lock at the key.
+/// Returns the fate of a transaction that has no lock at the key.
 fn ended(
     reader: &dyn Reader,
     memory: &Memory,

@@ -1,4 +1,4 @@
-//! A transaction that takes its time says at its primary that it is still there.
+//! Heartbeat of a transaction: extends its life at its primary.
 
 use rangedb_proto::v1::{HeartbeatLock, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
@@ -10,7 +10,7 @@ use super::fate::{Fate, Found};
 use crate::memory::Memory;
 
 /// Evaluates the command against the batch and puts its writes there. It never shortens a life, and
-/// decides nothing: a transaction of which nothing is here has lost its locks, or never had them.
+/// decides nothing: a transaction without a record here has lost its locks, or never had them.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -20,7 +20,7 @@ pub(crate) fn apply(
     let key = &heartbeat.primary[..];
     Bounds::of(context).check_key(key)?;
     Ok(match Found::at(batch, memory, key, heartbeat.start_ts)?.fate {
-        // A lock that follows another key's has no life of its own.
+        // Only the primary's lock has a life of its own.
         Fate::Locked(lock) if lock.primary != key => return Err(Stop::locked(key, &lock)),
         Fate::Locked(mut lock) => {
             if heartbeat.alive_until_ms > lock.alive_until_ms {

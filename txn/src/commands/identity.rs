@@ -1,17 +1,17 @@
 //! Identity of commands: a start_ts names one command, at every key that it writes.
 //!
-//! A command is known by its start_ts: that is how a copy is told from a new command, where a long
-//! value stands, and what everybody who finds a lock asks about. Clients take it from the oracle
-//! and use it once. Nothing is built on their doing so: a command that names a start_ts which
-//! something at one of its keys has already, and is not that command once more, is refused and
-//! writes nothing.
+//! The start_ts of a command has three uses: it tells a copy from a new command, a long value
+//! stands under it, and clients that find a lock ask about it. Clients take it from the oracle and
+//! use it once. Nothing relies on that. If something at one of a command's keys already has its
+//! start_ts, and the command is no copy, then the command is refused and writes nothing.
 //!
 //! Commands are compared by what they write, key by key and value by value. Their conditions and
-//! reads are not kept anywhere, so a copy with others counts as a copy: what it would have written
-//! is there.
+//! reads are not stored, so a command that differs only in these counts as a copy: what it would
+//! have written is there.
 //!
-//! Records out of sight at the bound of garbage may be gone, on one replica sooner than on another,
-//! and are not looked at. A command that started there is refused for its age, whatever it is.
+//! Records that garbage collection may drop can be gone on one replica sooner than on another, so
+//! they are not looked at. A command from below that bound, of which no key has a version any more,
+//! is refused for its age.
 
 use std::collections::BTreeMap;
 
@@ -25,16 +25,17 @@ use crate::limits::first_key;
 use crate::memory::Memory;
 use crate::versions;
 
-/// Identity of a command, as its keys tell it.
+/// Identity of a command, according to its keys.
 pub(crate) enum Identity {
-    /// No key knows its start_ts. Here is what stands at each of them.
+    /// No key knows the start_ts. Holds the newest version of each key.
     New(BTreeMap<Bytes, Option<Record>>),
-    /// Each has a version of it, all of one commit: it is a copy, if its writes are the same.
+    /// Each key has a version of the start_ts, all of one commit. The command is a copy if its
+    /// writes are the same.
     WrittenAt(u64),
 }
 
-/// Looks at the keys of the command's operations. Of a delete-range that is its first key, where a
-/// version is left whatever the span holds.
+/// Looks at the keys of the command's operations. For a delete-range that is its first key, which
+/// gets a version whatever the span holds.
 ///
 /// # Errors
 ///
@@ -67,8 +68,8 @@ pub(crate) fn of_commit(
     }
 }
 
-/// Refuses a new command that would write where a transaction of its start_ts ended without a
-/// version, or, by a delete-range, where a version of its start_ts stands or stood.
+/// Refuses a new command whose start_ts is already used where it writes: by a transaction that
+/// ended without a version, or, in a delete-range, by a version that stands or stood there.
 pub(crate) fn check_unused(
     reader: &dyn Reader,
     memory: &Memory,
@@ -85,8 +86,8 @@ pub(crate) fn check_unused(
     Ok(())
 }
 
-/// Refuses what is no copy of the command that was committed then: `changes` are what it would have
-/// written then.
+/// Refuses a command that is no copy of the one committed then. `changes` are what the command
+/// would have written then.
 pub(crate) fn check_copy(reader: &dyn Reader, changes: &Changes) -> std::result::Result<(), Stop> {
     let (start_ts, commit_ts) = (changes.start_ts, changes.commit_ts);
     for (key, change) in &changes.keys {
@@ -108,7 +109,7 @@ pub(crate) fn check_copy(reader: &dyn Reader, changes: &Changes) -> std::result:
     Ok(())
 }
 
-/// True if the value of a version or a lock of `start_ts` at the key is this one; none is a delete.
+/// True if the stored value of a version or a lock of `start_ts` is this one; `None` is a delete.
 pub(crate) fn is_value(
     reader: &dyn Reader,
     key: &[u8],
@@ -129,7 +130,7 @@ pub(crate) fn is_value(
     }
 }
 
-/// For a command whose start_ts has been used for something else.
+/// Returns the refusal of a command whose start_ts is already used at the key.
 pub(crate) fn reused(key: &[u8], start_ts: u64) -> Stop {
     let key = key.escape_ascii();
     Stop::invalid(format!(

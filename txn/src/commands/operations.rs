@@ -1,8 +1,8 @@
 //! Execution of a command's operations.
 //!
-//! Operations run in order against the state and what the command itself has written so far, which
-//! is kept aside until all of them have run. So a key becomes one new version however often the
-//! command writes it: the last write wins, and its version number goes up by one.
+//! Operations run in order, against the state and the command's own writes so far. Those are kept
+//! aside until all operations have run. So a key gets one new version, however often the command
+//! writes it: the last write wins, and the version number goes up by one.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -26,11 +26,12 @@ use crate::walk_budget::WalkBudget;
 /// One run of a command's operations.
 pub(crate) struct Execution<'a> {
     reader: &'a dyn Reader,
-    /// What the operations see: now, or, to answer a repeated command, what they saw then.
+    /// State that the operations see: the newest, or, to answer a repeated command, that of the
+    /// first time.
     at: ReadAt,
-    /// Where a delete-range without an end stops.
+    /// End of a delete-range that names none.
     range_end: &'a [u8],
-    /// Deleted versions from below are as good as none.
+    /// Deleted versions from below this timestamp count as absent.
     collect_below: u64,
     return_previous: bool,
     changes: Changes,
@@ -59,14 +60,15 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Records at some of the keys, so that it is not read once more.
+    /// Adds the newest versions that are known at some of the keys, so that they are not read once
+    /// more.
     pub(crate) fn with_known(mut self, known: BTreeMap<Bytes, Option<Record>>) -> Self {
         let unwritten = |(key, before)| (key, Change { before, after: None });
         self.changes.keys.extend(known.into_iter().map(unwritten));
         self
     }
 
-    /// Runs the operations in order. Answers one result for each.
+    /// Runs the operations in order. Returns one result for each.
     pub(crate) fn run(
         &mut self,
         operations: &[Operation],
@@ -93,7 +95,7 @@ impl<'a> Execution<'a> {
         let commit_ts = self.changes.commit_ts;
         let change = self.change(&put.key)?;
         let (version, create_ts) = match (&change.after, &change.before) {
-            // The command's own write gives way without counting.
+            // The command's own write is replaced without counting as a version.
             (Some(After::Put(own)), _) => (own.version, own.create_ts),
             (None, Some(before)) if !before.is_deleted() => (before.version + 1, before.create_ts),
             _ => (1, commit_ts),
@@ -108,7 +110,7 @@ impl<'a> Execution<'a> {
         let previous = self.previous(&delete.key)?;
         let change = self.change(&delete.key)?;
         let deleted = u64::from(change.has_value());
-        // Also of a key without a value: the version is what a repeated command is known by.
+        // Also for a key without a value: a repeated command is recognised by this version.
         change.after = Some(After::Deleted);
         Ok(OperationResult { deleted, previous })
     }
@@ -143,12 +145,12 @@ impl<'a> Execution<'a> {
             let change = Change { before: Some(record), after: Some(After::Deleted) };
             self.changes.keys.insert(key, change);
         }
-        // What a repeated command is known by, whether or not something was deleted there.
+        // A repeated command is recognised by this version, even if nothing was deleted there.
         self.change(start)?.after.get_or_insert(After::Deleted);
         Ok(OperationResult { deleted, previous: None })
     }
 
-    /// The key's entry among the changes, made from the state where the command meets it first.
+    /// Returns the key's entry among the changes. Reads the state for it if there is none yet.
     fn change(&mut self, key: &[u8]) -> Result<&mut Change, Stop> {
         if !self.changes.keys.contains_key(key) {
             let before = versions::visible(self.reader, key, self.at)?;
@@ -158,7 +160,7 @@ impl<'a> Execution<'a> {
         Ok(self.changes.keys.get_mut(key).expect("was there or has been inserted"))
     }
 
-    /// What the next operation on the key replaces, if the command asks for that.
+    /// Returns the value that the next operation on the key replaces, if the command asks for it.
     fn previous(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Stop> {
         if !self.return_previous {
             return Ok(None);
@@ -180,7 +182,7 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// What the delete-ranges of the command have taken of their limits.
+/// Share of their limits that the command's delete-ranges have used.
 #[derive(Default)]
 struct DeleteRanges {
     deleted: usize,
@@ -190,7 +192,7 @@ struct DeleteRanges {
 impl DeleteRanges {
     fn count_deleted(&mut self, key: &[u8], record: &Record) -> Result<(), Stop> {
         self.deleted += 1;
-        // Twice the key: for the deleted version and for the superseded one.
+        // The key counts twice: for the deleted version and for the superseded one.
         self.deleted_bytes += 2 * key.len() + versions::inline_bytes(record);
         if self.deleted > DELETE_RANGE_KEYS_MAX {
             return Err(Stop::too_large("keys in its delete-ranges", DELETE_RANGE_KEYS_MAX));

@@ -1,12 +1,12 @@
 //! First phase of a transaction over ranges: its writes in this range become locks, all or none.
 //!
-//! A lock stops every other writer of the key, and every reader at or above its min_commit_ts until
-//! the transaction is decided. Reads below that were served, or will be, without regard to it: this
-//! is why the transaction may not commit lower.
+//! A lock stops every other writer of the key. It also stops every reader at or above its
+//! min_commit_ts until the transaction is decided. Reads below it are served regardless of the
+//! lock, before or after, so the transaction may not commit below it.
 //!
-//! In an asynchronous commit the first phase is all: the transaction is committed once its locks
-//! stand in every range, at the largest of their min_commit_ts. So these never change, and the
-//! primary's lock names the others, for those who have to find out whether all of them stand
+//! An asynchronous commit has only this phase: the transaction is committed once its locks stand in
+//! every range, at the largest of their min_commit_ts. So these never change. The primary's lock
+//! names the other keys, so that a client can check that all of the locks stand
 //! (`check_secondaries.rs`).
 
 use bytes::Bytes;
@@ -21,12 +21,12 @@ use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
 use crate::versions;
 
-/// What stands at a key that the transaction may write.
+/// State of a key that the transaction may write.
 enum Place {
     Free,
-    /// Its own pessimistic lock, which a write takes the place of.
+    /// The transaction's own pessimistic lock, which the write replaces.
     Reserved(Lock),
-    /// Its own write: the command is a copy.
+    /// The transaction's own write: the command is a copy.
     Written(Lock),
 }
 
@@ -34,7 +34,7 @@ enum Place {
 ///
 /// # Errors
 ///
-/// [`Stop`], and nothing was written; as for all commands.
+/// [`Stop`]; nothing was written. The same holds for all commands.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -47,7 +47,8 @@ pub(crate) fn apply(
         places.push(place(memory, prewrite, operation, batch)?);
     }
     if let Some(min_commit_ts) = promised_to_all(&places) {
-        // A copy. What its conditions would find now says nothing of what the first one's found.
+        // A copy. Its conditions would be checked against a later state than those of the first
+        // one.
         return Ok(reply(prewrite, min_commit_ts));
     }
     conditions::check(batch, &memory.locks, prewrite.start_ts, &prewrite.conditions)?;
@@ -74,14 +75,14 @@ fn reply(prewrite: &Prewrite, min_commit_ts: u64) -> command_reply::Body {
     command_reply::Body::Prewritten(Prewritten { min_commit_ts, async_commit })
 }
 
-/// What the key's lock says of an asynchronous commit.
+/// Returns the secondaries to store in the key's lock; `None` unless the commit is asynchronous.
 fn async_commit(prewrite: &Prewrite, key: &[u8]) -> Option<Vec<Bytes>> {
     let is_primary = prewrite.primary == key;
     let secondaries = || if is_primary { prewrite.secondaries.clone() } else { Vec::new() };
     prewrite.async_commit.then(secondaries)
 }
 
-/// The least timestamp to commit at, if every write stands there already.
+/// Returns the lowest commit timestamp, if every write stands there already.
 fn promised_to_all(places: &[Place]) -> Option<u64> {
     let promised = |place: &Place| match place {
         Place::Written(lock) => Some(lock.min_commit_ts),
@@ -100,15 +101,15 @@ fn place(
     let found = Found::at(reader, memory, key, prewrite.start_ts)?;
     match found.fate {
         Fate::Locked(lock) if lock.primary != prewrite.primary => {
-            // Who has seen the lock asks the primary that it names, for ever.
+            // A client that has seen the lock keeps asking the primary that it names.
             let (key, primary) = (key.escape_ascii(), lock.primary.escape_ascii());
             let reason = format!("the lock at \"{key}\" names another primary, \"{primary}\"");
             return Err(Stop::invalid(reason));
         }
-        // Nobody could write there since it was taken.
+        // No other transaction could write there since the lock was taken.
         Fate::Locked(lock) if lock.is_pessimistic() => return Ok(Place::Reserved(lock)),
         Fate::Locked(lock) if lock.async_commit != async_commit(prewrite, key) => {
-            // By now it may be committed by the rules that it was written by.
+            // The transaction may already be committed by the rules of the stored lock.
             let key = key.escape_ascii();
             let reason = format!("the lock at \"{key}\" is committed in another way");
             return Err(Stop::invalid(reason));
@@ -132,8 +133,8 @@ fn place(
     }
 }
 
-/// A write that stands is never replaced by another of the same start_ts: its transaction may be
-/// committed by now.
+/// Refuses a write that differs from the one in the lock. A write that stands is never replaced by
+/// another of the same start_ts, because its transaction may be committed by now.
 fn check_copy(reader: &dyn Reader, operation: &Operation, lock: &Lock) -> Result<(), Stop> {
     let key = key_of(operation);
     let put = match &operation.body {

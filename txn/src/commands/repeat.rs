@@ -1,10 +1,9 @@
-//! The same command twice: applied once, answered twice.
+//! Repeated commands: applied once, answered twice.
 //!
-//! A sender that got no answer sends its command again, and both copies may reach the log, the
-//! second long after the first. Every version carries the start_ts of the command that wrote it,
-//! and every operation leaves a version, also a delete of a key without a value. So the keys of a
-//! command tell (`identity.rs`): they have a version of its start_ts, or the command was not
-//! applied.
+//! A sender that got no answer sends its command again. Both copies may reach the log, the second
+//! long after the first. Every version carries the start_ts of the command that wrote it, and every
+//! operation leaves a version, even a delete of a key without a value. So a command was applied
+//! exactly if its keys have a version of its start_ts (`identity.rs`).
 
 use rangedb_proto::v1::{CommitOneRange, Committed, command_reply};
 use rangedb_storage::{ApplyContext, Reader};
@@ -14,18 +13,21 @@ use crate::limits::COMMAND_WALK_MAX;
 use crate::read::ReadAt;
 use crate::walk_budget::WalkBudget;
 
-/// What the command was answered when it was applied, worked out again from the versions just below
-/// its commit timestamp: the operations run as they did then, what they would have written is
-/// compared with what stands there, and dropped.
+/// Returns the first answer to the command, computed again from the versions just below its commit
+/// timestamp:
 ///
-/// Exact as long as those versions are kept, which is until garbage collection has passed the
-/// commit timestamp, with one exception: where a delete-range would have to walk over more records
-/// today than a command may, all results are empty, and the keys of its operations alone have been
-/// compared.
+/// 1. Run the operations against the state just below the commit timestamp.
+/// 2. Compare what they would write with the stored versions.
+/// 3. Drop these writes, and return the results.
+///
+/// The answer is exact as long as those versions are kept, that is until garbage collection has
+/// passed the commit timestamp. There is one exception. If a delete-range would have to walk over
+/// more records today than a command may, all results are empty, and only the keys of the
+/// operations have been compared.
 ///
 /// # Errors
 ///
-/// [`Stop`] if it is another command of the same start_ts.
+/// [`Stop`] if the command is another one with the same start_ts.
 pub(crate) fn answer(
     reader: &dyn Reader,
     context: &ApplyContext<'_>,

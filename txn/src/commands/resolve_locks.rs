@@ -1,4 +1,4 @@
-//! Carrying out, on behalf of a transaction, what was decided at its primary.
+//! Resolution of a transaction's locks, by the decision at its primary.
 
 use bytes::Bytes;
 use rangedb_proto::v1::{ResolveLocks, Resolved, command_reply};
@@ -13,21 +13,21 @@ use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
 use crate::versions;
 
-/// Keys with a record in the lock family that a command walks over in a span: most are not the
-/// transaction's, and cost less than one that is finished. The family's records are dropped by
-/// commands alone, so every replica walks over the same.
+/// Keys with a record in the lock family that one command walks over in a span. Most do not belong
+/// to the transaction, and cost less than a lock that is finished. Only commands drop records of
+/// this family, so every replica walks over the same ones.
 pub(crate) const RESOLVE_WALK_MAX: usize = COMMAND_WALK_MAX;
 
-/// The transaction's locks that a command finishes.
+/// Locks of the transaction that one command finishes.
 #[derive(Default)]
 struct Work {
     locked: Vec<(Bytes, Lock, Option<Record>)>,
-    /// Where the span goes on, if it was too long.
+    /// Key at which the next command goes on, if the span was too long.
     next: Option<Bytes>,
 }
 
 /// Evaluates the command against the batch and puts its writes there. Keys without a lock of the
-/// transaction are left alone: somebody else was faster. Answers how many had one.
+/// transaction stay as they are: another client was faster. The reply says how many had one.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -55,8 +55,10 @@ pub(crate) fn apply(
     Ok(command_reply::Body::Resolved(Resolved { keys, resume_key }))
 }
 
-/// A transaction that failed to lock its first primary has gone on with another one: a lock that was met
-/// under the first may stand under the second by now, and may be committed there.
+/// True if the command finishes this lock: it has the start_ts, and names the command's primary if
+/// the command has one. A transaction that failed to lock its first primary may have gone on with a
+/// second one. Then a lock that was met under the first may now stand under the second, and may be
+/// committed there.
 fn is_meant(resolve: &ResolveLocks, lock: &Lock) -> bool {
     let follows = resolve.primary.is_empty() || lock.primary == resolve.primary;
     lock.start_ts == resolve.start_ts && follows

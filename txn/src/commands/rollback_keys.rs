@@ -1,4 +1,4 @@
-//! Giving a transaction up: its locks go, and what of it comes late is refused.
+//! Rollback of a transaction: removes its locks, and makes sure that its late commands are refused.
 
 use rangedb_proto::v1::{Resolved, RollbackKeys, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
@@ -9,8 +9,8 @@ use super::{Stop, undecided};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 
-/// Evaluates the command against the batch and puts its writes there. Nothing is undone if one of
-/// the keys knows that the transaction committed.
+/// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
+/// keys knows that the transaction committed.
 pub(crate) fn apply(
     context: &ApplyContext<'_>,
     memory: &mut Memory,

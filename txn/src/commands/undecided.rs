@@ -1,8 +1,8 @@
-//! Ending what was undecided: a lock becomes a version, or nothing.
+//! End of undecided transactions: a lock becomes a version, or is removed.
 //!
-//! Whether a transaction committed is one question with one answer, given at its primary: it did
-//! from the moment that the lock there is replaced by a version, and it never will once a record
-//! says that it was rolled back. All other locks follow.
+//! The primary alone decides. The transaction is committed from the moment that a version, or a
+//! record of the commit, replaces the lock there. It can never commit once a record there says that
+//! it was rolled back. All other locks follow.
 
 use bytes::Bytes;
 use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, Result, keys};
@@ -12,13 +12,13 @@ use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 use crate::versions;
 
-/// Makes versions of a transaction's locks. `locked` holds each with its key and the newest version
-/// there.
+/// Turns a transaction's locks into versions. `locked` holds each lock with its key and the key's
+/// newest version.
 ///
 /// # Errors
 ///
-/// [`rangedb_storage::Error::Damaged`], and nothing was written: such a version is not older than
-/// `commit_ts`.
+/// [`rangedb_storage::Error::Damaged`] if a key's newest version is not older than `commit_ts`;
+/// nothing was written.
 pub(crate) fn commit(
     context: &ApplyContext<'_>,
     memory: &mut Memory,
@@ -41,7 +41,7 @@ pub(crate) fn commit(
                 let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
                 versions::supersede(batch, key, before, &after, collect_below);
             }
-            // A primary without a version must still say that the transaction was committed.
+            // A primary without a version must still record that the transaction committed.
             LockKind::Pessimistic if lock.primary == key => {
                 let outcome = Outcome::Committed { commit_ts };
                 memory.locks.leave_outcome(batch, key, start_ts, outcome);
@@ -67,7 +67,7 @@ fn version(
     Record { mod_ts, start_ts, create_ts, version, lease_id, value }
 }
 
-/// Removes a transaction's lock, and leaves a record that stops what comes late.
+/// Removes a transaction's lock, and leaves a record that refuses its late commands.
 pub(crate) fn roll_back(memory: &mut Memory, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
     memory.locks.remove(batch, key);
     if let LockKind::Write { value: RecordValue::Reference { .. }, .. } = lock.kind {

@@ -1,4 +1,4 @@
-//! Commands and requests, made from steps.
+//! Commands and requests, parsed from steps.
 
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
@@ -13,7 +13,7 @@ use rangedb_proto::v1::{
 use super::support::operation;
 use super::words::Words;
 
-/// The command of a step, if it is one.
+/// Returns the command of a step, if the step is a command.
 pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {
     Some(match name {
         "commit" => {

@@ -1,4 +1,4 @@
-//! Answers and stored records, as the scripts write them.
+//! Text of replies and stored records, as in the scripts.
 
 use std::fmt::Write;
 
@@ -188,7 +188,7 @@ fn show_bytes(bytes: &[u8]) -> String {
     }
 }
 
-/// Every stored record.
+/// Shows every stored record.
 pub fn dump(replica: &Replica) -> String {
     let mut out = String::new();
     for (cf, key, value) in replica.records() {
@@ -219,7 +219,7 @@ pub fn dump(replica: &Replica) -> String {
     out
 }
 
-/// By the drawings of the storage format, not by the code that is tested.
+/// Decodes the record by the drawings of the storage format, independently of the code under test.
 fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
     let number = |place: usize| u64::from_be_bytes(value[place..place + 8].try_into().unwrap());
     let (key, behind) = encoding::unescape(stored_key).unwrap();

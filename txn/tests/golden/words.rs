@@ -1,4 +1,4 @@
-//! The words of a step.
+//! Words of a step.
 
 use bytes::Bytes;
 use rangedb_txn::{Locks, ReadAt};
@@ -34,7 +34,7 @@ impl<'a> Words<'a> {
         place.map(|place| self.0.remove(place)).is_some()
     }
 
-    /// The number behind a name, 0 if the name is not there.
+    /// Takes the number after a name; 0 without the name.
     pub fn named(&mut self, name: &str) -> u64 {
         match self.0.iter().position(|word| *word == name) {
             None => 0,
@@ -58,7 +58,7 @@ impl<'a> Words<'a> {
         std::iter::from_fn(|| Some(self.named("passing")).filter(|ts| *ts > 0)).collect()
     }
 
-    /// All that are left, as keys.
+    /// Takes all remaining words, as keys.
     pub fn rest(&mut self) -> Vec<Bytes> {
         let mut keys = Vec::new();
         while !self.0.is_empty() {
@@ -71,14 +71,14 @@ impl<'a> Words<'a> {
         self.0.contains(&name)
     }
 
-    /// The key behind a name, which must be there.
+    /// Takes the key after a name, which must be there.
     pub fn named_key(&mut self, name: &str) -> Bytes {
         let place = self.0.iter().position(|word| *word == name).expect(name);
         self.0.remove(place);
         Words(vec![self.0.remove(place)]).bytes()
     }
 
-    /// All that are left, as bytes.
+    /// Returns all remaining words, as bytes.
     pub fn hexadecimal(&self) -> Vec<u8> {
         self.0.iter().map(|word| u8::from_str_radix(word, 16).unwrap()).collect()
     }

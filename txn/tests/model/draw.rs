@@ -12,7 +12,7 @@ use rangedb_txn::{Locks, ReadAt, ScanRequest};
 
 use super::support::operation;
 
-/// Neighbours of the escapes, prefixes of each other, and two outside the range.
+/// Keys next to the escape bytes, keys that are prefixes of each other, and two outside the range.
 const KEYS: [&[u8]; 12] = [
     b"a",
     b"b",
@@ -28,7 +28,7 @@ const KEYS: [&[u8]; 12] = [
     b"y",
 ];
 
-/// Commands that a repeated one is drawn from.
+/// Number of sent commands from which a repeated one is drawn.
 const SENT_MAX: usize = 40;
 
 pub struct Draw {
@@ -36,7 +36,7 @@ pub struct Draw {
     oracle: u64,
     /// Commands that were sent before.
     sent: Vec<CommitOneRange>,
-    /// Commands that took their start_ts and are still on their way.
+    /// Commands that took their start_ts and are still in flight.
     delayed: Vec<CommitOneRange>,
 }
 
@@ -46,13 +46,13 @@ impl Draw {
         Draw { rng, oracle: 10, sent: Vec::new(), delayed: Vec::new() }
     }
 
-    /// The newest timestamp of the oracle.
+    /// Returns the newest timestamp of the oracle.
     pub fn now(&self) -> u64 {
         self.oracle
     }
 
-    /// A new command, one that was held up, one that comes again, or what no client should send:
-    /// another command of a start_ts that was used, or one from the future.
+    /// Returns a new command, a delayed one, a repeated one, or one that no client should send:
+    /// with the start_ts of another command, or with one from the future.
     pub fn command(&mut self) -> CommitOneRange {
         if self.rng.u32(0..8) == 0 && !self.sent.is_empty() {
             return self.reused();
@@ -105,7 +105,7 @@ impl Draw {
         }
     }
 
-    /// Floors of some commands ago, and a part of the range or all of it.
+    /// Draws floors of some commands ago, and a part of the range or all of it.
     pub fn collect(&mut self) -> CollectGarbage {
         let floor_ts = self.oracle.saturating_sub(self.rng.u64(0..100)).max(1);
         let below = match self.rng.u32(0..4) {
@@ -122,7 +122,7 @@ impl Draw {
         CollectGarbage { floor_ts, collect_below_ts: below, start_key, end_key }
     }
 
-    /// Rarely one outside the range.
+    /// Draws a key, rarely one outside the range.
     pub fn key(&mut self) -> Bytes {
         let inside = 1..KEYS.len() - 1;
         let place = match self.rng.u32(0..60) {
@@ -132,7 +132,8 @@ impl Draw {
         Bytes::from_static(KEYS[place])
     }
 
-    /// Few different ones, so that conditions hold now and then; some stand apart from records.
+    /// Draws one of few values, so that conditions hold now and then. Some stand apart from their
+    /// records.
     fn value(&mut self) -> Bytes {
         let length = [0, 1, 1, 1, 512, 513][self.rng.usize(0..6)];
         vec![if self.rng.bool() { b'x' } else { b'y' }; length].into()

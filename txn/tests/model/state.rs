@@ -1,4 +1,4 @@
-//! The model: every version of every key in a list, and the reply to every command in a map.
+//! Model: every version of every key in a list, and the reply to every command in a map.
 
 use std::collections::BTreeMap;
 
@@ -15,27 +15,28 @@ use rangedb_txn::ReadAt;
 pub struct Model {
     start_key: Bytes,
     end_key: Bytes,
-    /// From the oldest version to the newest: when it was committed, and what it put, if anything.
+    /// Versions of each key, oldest first: the commit timestamp, and the value unless it is a
+    /// deletion.
     versions: BTreeMap<Bytes, Vec<(u64, Option<KeyValue>)>>,
     last_commit_ts: u64,
-    /// Below, reads and new commands are too old.
+    /// Reads and new commands below this timestamp are too old.
     pub floor_ts: u64,
-    /// Commands that committed below are forgotten.
+    /// Commands that committed below this timestamp are forgotten.
     collect_below_ts: u64,
-    /// The commands with operations by start_ts; of one there are several if their keys are apart.
+    /// Commands with operations, by start_ts. Several have the same one only if they share no key.
     applied: BTreeMap<u64, Vec<Applied>>,
 }
 
 struct Applied {
     committed: Committed,
-    /// Versions that they left at each key that they wrote, and when something else took their place.
+    /// For each written key, the value left there and the timestamp at which it was superseded.
     writes: BTreeMap<Bytes, (Option<Bytes>, u64)>,
 }
 
-/// For what stands in place of the machine's words about a start_ts that is used twice.
+/// Stands in place of the machine's message about a start_ts that is used twice.
 pub const REUSED: &str = "is that of another command";
 
-/// What the keys hold while a command runs.
+/// Values of the keys while a command runs.
 type Values = BTreeMap<Bytes, KeyValue>;
 
 impl Model {
@@ -152,7 +153,7 @@ impl Model {
                 let was_committed_at = applied.committed.commit_ts;
                 for (key, (value, end_ts)) in &mut applied.writes {
                     if *end_ts == u64::MAX && writes.contains_key(key) {
-                        // What is as good as nothing leaves no trace in the history.
+                        // A spent deletion leaves no trace in the history.
                         let is_spent = value.is_none() && was_committed_at < self.collect_below_ts;
                         *end_ts = if is_spent { 0 } else { commit_ts };
                     }
@@ -165,8 +166,9 @@ impl Model {
         Body::Committed(committed)
     }
 
-    /// Commit timestamp of the command of the start_ts at the key, if that is remembered: not if reads
-    /// from the bound of garbage on do not see what it wrote, nor that it took something away.
+    /// Returns the commit timestamp of the command of the start_ts at the key, if it is remembered.
+    /// It is forgotten once no read from collect_below on sees the value or the deletion that it
+    /// wrote.
     fn written_at(&self, key: &Bytes, start_ts: u64) -> Option<u64> {
         self.applied.get(&start_ts)?.iter().find_map(|applied| {
             let (value, end_ts) = applied.writes.get(key)?;
@@ -184,7 +186,7 @@ impl Model {
         self.scan(b"", b"", at).into_iter().map(|kv| (kv.key.clone(), kv)).collect()
     }
 
-    /// The results, and what is left at each key that got a version.
+    /// Runs all operations. Returns the results, and the value left at each key that got a version.
     fn run_all(
         &self,
         commit: &CommitOneRange,
@@ -200,7 +202,7 @@ impl Model {
         }
         let changed = before.keys().chain(values.keys());
         let changed = changed.filter(|key| before.get(*key) != values.get(*key));
-        // Also where there was nothing to delete, and where it was put and deleted again.
+        // Also keys without anything to delete, and keys that were put and deleted again.
         let named = commit.operations.iter().map(key_of);
         let written = changed.chain(named);
         let value = |key: &Bytes| values.get(key).map(|kv| kv.value.clone());
@@ -238,7 +240,8 @@ impl Model {
         }
     }
 
-    /// In the order that the machine looks: spans that are none, then keys outside the range.
+    /// Returns the reason to refuse the command. As in the machine, invalid spans come before keys
+    /// outside the range.
     fn refusal(&self, commit: &CommitOneRange) -> Option<String> {
         let outside = |key: &Bytes| {
             let inside = self.start_key <= *key && *key < self.end_key;
@@ -269,7 +272,7 @@ impl Model {
     }
 }
 
-/// The key that an operation always leaves a version at.
+/// Returns the key at which an operation always leaves a version.
 fn key_of(operation: &Operation) -> &Bytes {
     match operation.body.as_ref().unwrap() {
         operation::Body::Put(put) => &put.key,

@@ -8,10 +8,10 @@ use rangedb_txn::{Floors, floors};
 use super::{Entry, Replica, forget_dropped};
 
 pub struct Logged {
-    /// For messages: of the run that this is part of.
+    /// Seed of the run, for messages.
     seed: u64,
     pub replica: Replica,
-    /// The highest timestamp that was read at.
+    /// Highest timestamp of a read.
     pub fence: u64,
     bounds: (Vec<u8>, Vec<u8>),
     log: Vec<Entry>,
@@ -43,7 +43,7 @@ impl Logged {
         reply
     }
 
-    /// Now and then a new machine, a flush, a compaction, or a crash.
+    /// Restarts the machine, flushes, compacts or crashes, at random.
     pub fn disturb(&mut self, rng: &mut fastrand::Rng) {
         match rng.u32(0..4) {
             0 => self.replica.restart(),
@@ -53,7 +53,8 @@ impl Logged {
         }
     }
 
-    /// What was not flushed may be lost; the log brings it back, with the same replies.
+    /// Crashes the state, which may lose unflushed writes. Replaying the log restores them, with
+    /// the same replies.
     fn crash(&mut self, rng: &mut fastrand::Rng) {
         self.replica.state.crash(rng);
         self.replica.restart();
@@ -63,7 +64,8 @@ impl Logged {
         assert_eq!(replies, self.replies[applied..], "seed {}: from {applied}", self.seed);
     }
 
-    /// Another replica that gets the same log in batches of other sizes has the same bytes.
+    /// Checks that another replica that gets the same log in batches of other sizes has the same
+    /// bytes.
     pub fn check_second_replica(&self, rng: &mut fastrand::Rng) {
         let mut second = Replica::new(&self.bounds.0, &self.bounds.1);
         let mut replies = Vec::new();

@@ -19,7 +19,7 @@ use rangedb_storage::{
 };
 use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine, floors};
 
-/// What a log entry holds of one command.
+/// Log entry of one command.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub command: Bytes,
@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-/// Where the index of the last applied entry stands, written with the data as raftstore does.
+/// Key of the index of the last applied entry, which is written with the data as in raftstore.
 const APPLIED: &[u8] = b"applied";
 
 pub struct Replica {
@@ -47,7 +47,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Of the range `[start, end)`; an empty end has no end.
+    /// Returns a replica of the range `[start, end)`; an empty end has no end.
     pub fn new(start_key: &[u8], end_key: &[u8]) -> Self {
         let mut replica = Replica {
             state: MemState::new(),
@@ -59,14 +59,14 @@ impl Replica {
         replica
     }
 
-    /// A new machine over the state as it is.
+    /// Starts a new machine over the state as it is.
     pub fn restart(&mut self) {
         self.machine = TxnMachine::new();
         let state = self.state.snapshot();
         self.machine.load(&*state, &self.start_key, &self.end_key).unwrap();
     }
 
-    /// Where the range begins.
+    /// Returns the start key of the range.
     pub fn start_key(&self) -> &[u8] {
         &self.start_key
     }
@@ -101,12 +101,12 @@ impl Replica {
         replies
     }
 
-    /// The last timestamp that nobody reads at; 0 if there is none.
+    /// Returns the last timestamp at which nobody reads; 0 if there is none.
     fn unread(&self) -> u64 {
         floors(&self.state, &self.start_key).unwrap().collect_below_ts.saturating_sub(1)
     }
 
-    /// Loses some of what a compaction may drop.
+    /// Drops some of the records that compaction may drop.
     pub fn thin_out(&self, mut dice: impl FnMut() -> bool) {
         let unread = self.unread();
         let mut batch = WriteBatch::default();
@@ -118,7 +118,7 @@ impl Replica {
         self.state.write(batch).unwrap();
     }
 
-    /// Every stored record in which replicas may not differ.
+    /// Returns every stored record in which replicas may not differ.
     pub fn records_above_garbage(&self) -> Vec<(ColumnFamily, Bytes, Bytes)> {
         let unread = self.unread();
         let mut records = self.records();
@@ -139,7 +139,7 @@ impl Replica {
         records
     }
 
-    /// Every stored record of the data families, in order.
+    /// Returns every stored record of the data families, in order.
     pub fn records(&self) -> Vec<(ColumnFamily, Bytes, Bytes)> {
         let mut all = Vec::new();
         for cf in ColumnFamily::DATA {
@@ -153,21 +153,21 @@ impl Replica {
     }
 }
 
-/// How many records a command drops differs between replicas, and nothing else of a reply.
+/// Clears the number of dropped records, the only part of a reply that differs between replicas.
 pub fn forget_dropped(reply: &mut CommandReply) {
     if let Some(command_reply::Body::GarbageCollected(collected)) = &mut reply.body {
         collected.dropped = 0;
     }
 }
 
-/// The committed value of a key, if the read is not too old.
+/// Returns the committed value of a key, if the read is not too old.
 pub fn get_unlocked(replica: &Replica, key: &[u8], at: ReadAt) -> Result<Option<KeyValue>, TooOld> {
     let start = replica.start_key();
     let found = value(rangedb_txn::get(&replica.state, start, key, at, &Locks::Ignored).unwrap());
     found.map(|found| found.kv)
 }
 
-/// A page of a scan that no lock is in the way of, if the read is not too old.
+/// Returns a page of a scan that no lock blocks, if the read is not too old.
 pub fn scan_unlocked(replica: &Replica, request: &ScanRequest) -> Result<Page, TooOld> {
     value(rangedb_txn::scan(&replica.state, replica.start_key(), request).unwrap())
 }

@@ -19,17 +19,16 @@ use super::plan::KEYS;
 use super::resolver::Resolver;
 use super::support::logged::Logged;
 
-/// Time for which a lock lives, in the oracle's milliseconds: now and then less than a transaction
-/// takes.
+/// Lifetime of a lock, in the oracle's milliseconds. Now and then a transaction takes longer.
 pub const ALIVE_MS: u64 = 400;
 
-/// Where the second range begins.
+/// Start key of the second range.
 const BOUND: &[u8] = b"m";
 
-/// Who finds out what became of asynchronous commits, at once.
+/// Resolvers of asynchronous commits at once, at most.
 const RESOLVERS_MAX: usize = 6;
 
-/// Requests that are kept to be delivered late.
+/// Requests that are kept for late delivery.
 const LATE_MAX: usize = 20;
 
 pub struct Cluster {
@@ -38,16 +37,17 @@ pub struct Cluster {
     oracle: Timestamp,
     is_faulty: bool,
     late: Vec<(usize, command::Body)>,
-    /// True if floors rise in this run: in some they do not, so that nobody is too old.
+    /// True if floors rise in this run. In some runs they do not, so that no transaction is too
+    /// old.
     collects: bool,
     resolvers: Vec<Resolver>,
-    /// Versions that were there before garbage was collected, by key and commit timestamp.
+    /// Versions that existed before garbage was collected, by key and commit timestamp.
     pub archive: BTreeMap<(Bytes, u64), Version>,
 }
 
-/// What became of a transaction whose lock was in the way.
+/// State of a transaction whose lock blocked a request.
 pub enum Obstacle {
-    /// It cannot commit at or below where the one who asks reads.
+    /// It cannot commit at or below the timestamp at which the client reads.
     Alive,
     Gone,
     Unknown,
@@ -77,13 +77,14 @@ impl Cluster {
         }
     }
 
-    /// A new timestamp.
+    /// Returns a new timestamp.
     pub fn timestamp(&mut self) -> u64 {
         self.oracle = self.oracle.next();
         self.oracle.0
     }
 
-    /// A new timestamp at or above `least`. What the ranges promise may run ahead of the oracle.
+    /// Returns a new timestamp at or above `least`: a range's min_commit_ts may be ahead of the
+    /// oracle.
     pub fn timestamp_from(&mut self, least: u64) -> u64 {
         self.oracle = self.oracle.max(Timestamp(least - 1));
         self.timestamp()
@@ -93,7 +94,7 @@ impl Cluster {
         self.oracle.millis() + ALIVE_MS
     }
 
-    /// What happens between the steps of transactions.
+    /// Does what happens between the steps of transactions.
     pub fn pass_time(&mut self) {
         if self.rng.u32(0..10) == 0 {
             self.oracle = Timestamp::from_millis(self.oracle.millis() + self.rng.u64(1..100));
@@ -104,7 +105,7 @@ impl Cluster {
         }
         if self.rng.u32(0..4) == 0 && !self.resolvers.is_empty() {
             let resolver = self.resolvers.swap_remove(self.rng.usize(0..self.resolvers.len()));
-            // Now and then one dies on the way.
+            // Now and then a resolver dies on the way.
             if self.rng.u32(0..20) > 0 {
                 let next = resolver.step(self);
                 self.resolvers.extend(next);
@@ -119,7 +120,8 @@ impl Cluster {
         }
     }
 
-    /// One range's floor rises, and what no range has a lock from below any more is collected.
+    /// Raises the floor of one range. Collects garbage below both floors if no range has a lock
+    /// from there.
     fn raise_floor(&mut self) {
         let millis = self.oracle.millis() - self.rng.u64(0..5 * ALIVE_MS);
         let floor_ts = Timestamp::from_millis(millis).0;
@@ -134,7 +136,7 @@ impl Cluster {
         if self.ranges.iter().any(is_locked) {
             return;
         }
-        // What is dropped is remembered here, for the judge.
+        // Keep the versions that will be dropped, for the check at the end.
         self.archive.extend(stored_versions(&self.ranges));
         for (range, floor_ts) in self.ranges.iter_mut().zip(floor_ts) {
             let collect =
@@ -143,7 +145,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a command to a range. `None`: no answer came; it may have been applied, or may still be.
+    /// Sends a command to a range. `None`: no answer came; the command may have been applied, or
+    /// may still be.
     pub fn send(&mut self, range: usize, command: command::Body) -> Option<command_reply::Body> {
         let fault = if self.is_faulty { self.rng.u32(0..100) } else { 0 };
         if (70..82).contains(&fault) && self.late.len() < LATE_MAX {
@@ -162,7 +165,7 @@ impl Cluster {
         (fault < 94).then(|| reply.body.unwrap())
     }
 
-    /// All rows of a span of one range at a timestamp, as far as no lock is in the way.
+    /// Reads all rows of a span of one range at a timestamp, unless a lock is in the way.
     pub fn read(
         &mut self,
         (start, end): (Bytes, Bytes),
@@ -203,7 +206,7 @@ impl Cluster {
         validate(&range.replica.state, range.replica.start_key(), request).unwrap()
     }
 
-    /// Asks what became of the transaction in the way, and makes room if it has ended.
+    /// Asks the primary about the transaction in the way, and resolves its lock if it has ended.
     pub fn resolve(&mut self, locked: &KeyLocked, push_above_ts: u64) -> Obstacle {
         let now_ts = self.timestamp();
         let check = CheckTransaction {
@@ -217,7 +220,8 @@ impl Cluster {
         let commit_ts = match self.send(primary, command::Body::CheckTransaction(check)) {
             None => return Obstacle::Unknown,
             Some(command_reply::Body::TransactionStatus(status)) if status.async_commit => {
-                // It may be committed, whatever time it is. If its time is up, all of its locks tell.
+                // It may be committed, whatever the time. If it has expired, all of its locks
+                // decide.
                 let is_over = Timestamp(now_ts).millis() > status.alive_until_ms;
                 if is_over && self.resolvers.len() < RESOLVERS_MAX {
                     let (start_ts, primary) = (locked.start_ts, locked.primary.clone());
@@ -231,13 +235,13 @@ impl Cluster {
                 State::Committed => status.commit_ts,
                 State::RolledBack => 0,
             },
-            // It was finished long ago, and so was the lock.
+            // The transaction ended long ago, and its lock is gone.
             Some(command_reply::Body::TooOld(_)) => return Obstacle::Unknown,
             other => panic!("{other:?}"),
         };
         let mut resolve =
             ResolveLocks { start_ts: locked.start_ts, commit_ts, ..Default::default() };
-        // The lock that was met, or all of the transaction's in the range.
+        // Resolve the lock that was met, or all locks of the transaction in the range.
         if self.rng.bool() {
             resolve.keys.push(locked.key.clone());
         }
@@ -248,8 +252,8 @@ impl Cluster {
         }
     }
 
-    /// Everything that is under way arrives, and everything that is undecided is decided: by one that
-    /// wants to write every key.
+    /// Delivers everything in flight, and decides everything undecided: a client that wants to
+    /// write every key resolves all locks.
     pub fn settle(&mut self) {
         for (range, command) in std::mem::take(&mut self.late) {
             self.ranges[range].apply(command);

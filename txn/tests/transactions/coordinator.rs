@@ -1,4 +1,4 @@
-//! A coordinator that does one thing at a time, and gives up easily.
+//! Coordinator that takes one step at a time, and gives up easily.
 
 use bytes::Bytes;
 use rangedb_proto::v1::command::Body as Ask;
@@ -13,13 +13,14 @@ use rangedb_txn::ValidateOutcome;
 use super::cluster::{Cluster, Obstacle, Refused, range_of};
 use super::plan::{Kind, Plan};
 
-/// What a transaction did, for the judge.
+/// Reads, writes and outcome of a transaction, for the check at the end.
 #[derive(Debug)]
 pub struct Record {
     pub start_ts: u64,
     pub plan: Plan,
     pub reads: Vec<Read>,
-    /// Nobody else's version of a key that it writes may be committed between this and its own.
+    /// No other transaction may commit a version of a written key between this timestamp and the
+    /// transaction's own commit.
     pub conflicts_from: u64,
     pub told: Told,
 }
@@ -27,15 +28,15 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Read {
     pub start: Bytes,
-    /// Exclusive. Empty: just the key at `start`.
+    /// Exclusive; empty for just the key at `start`.
     pub end: Bytes,
     pub read_ts: u64,
-    /// It came with a lock: it is what was there while the lock stood.
+    /// True for a read by a lock request, which shows the value while the lock stood.
     pub locked: bool,
     pub rows: Vec<(Bytes, Bytes)>,
 }
 
-/// What the client was told of the outcome.
+/// Outcome that the client was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Told {
     Committed(u64),
@@ -43,7 +44,7 @@ pub enum Told {
     Undetermined,
 }
 
-/// What is to be done next; the lists hold the ranges where it is not done yet.
+/// Next step of the coordinator; the lists hold the ranges in which the step is not done yet.
 #[derive(Clone, Debug)]
 enum Stage {
     Lock {
@@ -68,7 +69,7 @@ enum Stage {
     AskPrimary {
         commit_ts: u64,
     },
-    /// An asynchronous commit that was not completed: by now, others may complete it.
+    /// An asynchronous commit that the coordinator did not complete: others may complete it by now.
     GiveUp,
     CommitSecondaries {
         commit_ts: u64,
@@ -81,7 +82,7 @@ enum Stage {
 
 pub struct Coordinator {
     record: Record,
-    /// Transactions that are known to commit above what this one reads at.
+    /// Transactions that are known to commit above this one's read timestamp.
     passed: Vec<u64>,
     stage: Stage,
 }
@@ -105,7 +106,7 @@ impl Coordinator {
         self.record
     }
 
-    /// Does the next thing. True if there is nothing left to do, or the coordinator died.
+    /// Takes the next step. True if nothing is left to do, or the coordinator died.
     pub fn step(&mut self, cluster: &mut Cluster) -> bool {
         self.stage = match self.stage.clone() {
             Stage::Lock { todo, for_update_ts } => self.lock(cluster, todo, for_update_ts),
@@ -120,7 +121,7 @@ impl Coordinator {
             Stage::RollBack { todo } => self.roll_back(cluster, todo),
             Stage::Done => Stage::Done,
         };
-        // One that dies with some of its locks in place leaves the most to find out.
+        // A coordinator that dies with some of its locks in place leaves the most to resolve.
         let dies = if let Stage::Prewrite { .. } = self.stage { 5 } else { 1 };
         matches!(self.stage, Stage::Done) || cluster.rng.u32(0..100) < dies
     }
@@ -174,7 +175,7 @@ impl Coordinator {
         let read_ts = self.record.start_ts;
         let until =
             if end.is_empty() { [&start[..], b"\x00"].concat().into() } else { end.clone() };
-        // Its own pessimistic locks are no obstacle.
+        // Its own pessimistic locks do not block it.
         match cluster.read((start.clone(), until), read_ts, &self.passed) {
             Ok(rows) => {
                 self.record.reads.push(Read { start, end, read_ts, locked: false, rows });
@@ -200,11 +201,12 @@ impl Coordinator {
             return_previous: cluster.rng.bool(),
             reads: match plan.serializable {
                 true => self.checks(range),
-                // Under snapshot isolation, that nobody else wrote what it writes.
+                // Under snapshot isolation: no other transaction wrote the keys that this one
+                // writes.
                 false => self.write_checks(),
             },
         };
-        // Whatever the answers say: a copy that is on the way may do what the others did not.
+        // Whatever the answers say, a copy in flight may succeed where the others failed.
         self.record.told = Told::Undetermined;
         match cluster.send(range, Ask::CommitOneRange(commit)) {
             Some(Answer::Committed(committed)) => {
@@ -215,7 +217,7 @@ impl Coordinator {
                 cluster.resolve(&locked, 0);
                 self.again_or(cluster, Stage::CommitOneRange, Stage::Done)
             }
-            // If it was done before, it was too long ago to tell.
+            // If it was committed before, that was too long ago to tell.
             Some(Answer::WriteConflict(_) | Answer::TooOld(_)) => Stage::Done,
             None => self.again_or(cluster, Stage::CommitOneRange, Stage::Done),
             other => panic!("{other:?}"),
@@ -225,7 +227,7 @@ impl Coordinator {
     fn prewrite(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>, least: u64) -> Stage {
         let Some(place) = (!todo.is_empty()).then(|| cluster.rng.usize(0..todo.len())) else {
             if self.record.plan.asynchronous {
-                // Whoever begins when this was told must see it.
+                // A transaction that begins after the client was told must see this one.
                 cluster.timestamp_from(least);
                 self.record.told = Told::Committed(least);
                 return Stage::CommitPrimary { commit_ts: least };
@@ -249,7 +251,7 @@ impl Coordinator {
             for_update_ts: if is_pessimistic { self.record.conflicts_from } else { 0 },
         };
         if asynchronous {
-            // From here on it may be committed, by whoever finds its locks.
+            // From here on, any client that finds its locks may commit it.
             self.record.told = Told::Undetermined;
         }
         let again = Stage::Prewrite { todo: todo.clone(), min_commit_ts: least };
@@ -263,7 +265,7 @@ impl Coordinator {
                 cluster.resolve(&locked, 0);
                 self.again_or_not(cluster, again)
             }
-            // All of its locks stood, though it had not heard of it, and somebody found them.
+            // All of its locks stood, unknown to this coordinator, and a resolver committed them.
             Some(Answer::Committed(committed)) if asynchronous => self.decided(committed.commit_ts),
             Some(Answer::WriteConflict(_) | Answer::Aborted(_) | Answer::TooOld(_)) => {
                 self.rolling_back()
@@ -307,7 +309,7 @@ impl Coordinator {
             let heartbeat = HeartbeatLock { primary, start_ts, alive_until_ms };
             cluster.send(range, Ask::HeartbeatLock(heartbeat));
         }
-        // From here on it may be committed. An asynchronous commit is.
+        // From here on it may be committed. An asynchronous commit already is.
         if !self.record.plan.asynchronous {
             self.record.told = Told::Undetermined;
         }
@@ -359,7 +361,8 @@ impl Coordinator {
         for range in self.record.plan.ranges().into_iter().skip(1) {
             let keys = self.record.plan.keys(range);
             match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
-                // Too old: somebody carried it out, and it was superseded and collected.
+                // Too old: a resolver committed the lock, and the version was superseded and
+                // collected.
                 None | Some(Answer::TooOld(_)) => {}
                 Some(Answer::Committed(committed)) => assert_eq!(committed.commit_ts, commit_ts),
                 other => panic!("{start_ts} was committed at {commit_ts}, not {other:?}"),
@@ -376,8 +379,8 @@ impl Coordinator {
         Stage::RollBack { todo: self.record.plan.ranges() }
     }
 
-    /// The primary first and alone: if the transaction can still be rolled back there, it is not
-    /// committed and never will be.
+    /// Rolls back the primary first and alone. If that succeeds, the transaction is not committed
+    /// and never will be.
     fn give_up(&mut self, cluster: &mut Cluster) -> Stage {
         let Record { start_ts, plan, .. } = &self.record;
         let rollback = RollbackKeys { start_ts: *start_ts, keys: vec![plan.primary.clone()] };
@@ -402,7 +405,7 @@ impl Coordinator {
         }
     }
 
-    /// What it read in the range, to be checked.
+    /// Returns the checks of what the transaction read in the range.
     fn checks(&self, range: usize) -> Vec<ReadCheck> {
         let own = self.record.reads.iter().filter(|read| range_of(&read.start) == range);
         let check = |read: &Read| ReadCheck {

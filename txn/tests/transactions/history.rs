@@ -13,7 +13,7 @@ use super::coordinator::{Read, Record, Told};
 use super::plan::Kind;
 use super::support::logged::Logged;
 
-/// What must be met, or the runs prove nothing.
+/// Cases that must occur, or the runs prove nothing.
 const MET: [&str; 9] = [
     "asynchronous",
     "asynchronous, by others",
@@ -26,7 +26,7 @@ const MET: [&str; 9] = [
     "versions collected",
 ];
 
-/// What was met in a run.
+/// Cases that occurred in a run.
 #[derive(Default)]
 pub struct Counts(BTreeMap<&'static str, usize>);
 
@@ -54,21 +54,21 @@ impl AddAssign for Counts {
 pub struct Version {
     mod_ts: u64,
     start_ts: u64,
-    /// The key's version number; 0 of a deleted one.
+    /// The key's version number; 0 for a deletion.
     number: u64,
     value: Option<Bytes>,
 }
 
 pub struct History {
     seed: u64,
-    /// From the oldest to the newest.
+    /// Versions of each key, oldest first.
     versions: BTreeMap<Bytes, Vec<Version>>,
     records: Vec<Record>,
     /// Number of versions that are not stored any more.
     collected: usize,
 }
 
-/// Every version that the ranges hold, by key and commit timestamp.
+/// Returns every version that the ranges hold, by key and commit timestamp.
 pub fn stored_versions(ranges: &[Logged]) -> BTreeMap<(Bytes, u64), Version> {
     let mut versions = BTreeMap::new();
     for range in ranges {
@@ -78,7 +78,7 @@ pub fn stored_versions(ranges: &[Logged]) -> BTreeMap<(Bytes, u64), Version> {
                     (keys::parse_user_key(&key).unwrap(), Stored::decode(&stored).unwrap())
                 }
                 ColumnFamily::History => {
-                    // Beside it stands what finds it by the command that wrote it.
+                    // Beside a version stands the record that finds it by its start_ts.
                     let Ok((key, _)) = keys::parse_history(&key) else { continue };
                     (key, HistoryRecord::decode(&stored).unwrap().record)
                 }
@@ -100,7 +100,7 @@ pub fn stored_versions(ranges: &[Logged]) -> BTreeMap<(Bytes, u64), Version> {
 }
 
 impl History {
-    /// What is stored now, or was before it was collected.
+    /// Gathers the versions that are stored now, and those from before they were collected.
     pub fn new(seed: u64, mut cluster: Cluster, records: Vec<Record>) -> Self {
         for range in &cluster.ranges {
             let (locks, _) = locks(&range.replica.state, (b"", b""), 0, 0).unwrap();
@@ -146,7 +146,8 @@ impl History {
         counts
     }
 
-    /// All of a transaction's writes are there, at one timestamp, or none. Returns the timestamp.
+    /// Checks that all of a transaction's writes are there, at one timestamp, or none. Returns the
+    /// timestamp.
     fn check_whole(&self, record: &Record) -> Option<u64> {
         let Record { start_ts, plan, told, .. } = record;
         let mut committed = Vec::new();
@@ -169,8 +170,9 @@ impl History {
         commit_ts
     }
 
-    /// What was read at a timestamp is what was committed up to it. A serializable transaction would
-    /// have read the same just below its commit timestamp: this is replaying all in that order.
+    /// Checks that a read at a timestamp saw what was committed up to it. A serializable
+    /// transaction would have read the same just below its commit timestamp. This equals replaying
+    /// all of them in that order.
     fn check_reads(&self, record: &Record, commit_ts: Option<u64>) {
         for read in &record.reads {
             let at = |ts: u64| self.rows(read, ts);
@@ -180,14 +182,15 @@ impl History {
             if let (Some(commit_ts), true) = (commit_ts, record.plan.serializable) {
                 let rows = at(commit_ts - 1);
                 assert_eq!(read.rows, rows, "seed {}: {commit_ts} {record:?}", self.seed);
-                // Nor is there another's write at the very same timestamp.
+                // No other transaction wrote at the very same timestamp either.
                 let alike = self.written_at(read, commit_ts).all(|by| by == record.start_ts);
                 assert!(alike, "seed {}: {commit_ts} {record:?}", self.seed);
             }
         }
     }
 
-    /// First committer wins, at every isolation level but for one-range commits that read nothing.
+    /// Checks that the first committer wins. Serializable one-range commits are exempt: they may
+    /// write keys that they did not read.
     fn check_no_lost_update(&self, record: &Record, commit_ts: u64) {
         if record.plan.kind == Kind::OneRange && record.plan.serializable {
             return;

@@ -14,7 +14,7 @@ pub const KEYS: [&[u8]; 8] = [b"a", b"b", b"b\x00", b"c", b"m", b"n", b"o", b"o\
 pub enum Kind {
     OneRange,
     TwoPhase,
-    /// Two phases, over keys that it locked before.
+    /// Two phases, over keys that were locked before.
     Pessimistic,
 }
 
@@ -22,11 +22,11 @@ pub enum Kind {
 pub struct Plan {
     pub kind: Kind,
     pub serializable: bool,
-    /// Committed as soon as all of its locks stand. Nothing that it read is validated then.
+    /// The transaction commits as soon as all of its locks stand, and validates no reads.
     pub asynchronous: bool,
-    /// Spans that it reads first, each of one range. An empty end: just the key.
+    /// Spans that the transaction reads first, each in one range. An empty end: just the key.
     pub reads: Vec<(Bytes, Bytes)>,
-    /// What it writes then; `None` deletes. A key's value is unlike any other.
+    /// Writes after the reads; `None` deletes. No two written values are the same.
     pub writes: BTreeMap<Bytes, Option<Bytes>>,
     pub primary: Bytes,
 }
@@ -81,12 +81,12 @@ impl Plan {
         self.writes.keys().filter(|key| range_of(key) == range).cloned().collect()
     }
 
-    /// The keys that it writes beside its primary.
+    /// Keys that the transaction writes beside its primary.
     pub fn secondaries(&self) -> Vec<Bytes> {
         self.writes.keys().filter(|key| **key != self.primary).cloned().collect()
     }
 
-    /// The ranges that it writes, the primary's first.
+    /// Ranges that the transaction writes, the primary's first.
     pub fn ranges(&self) -> Vec<usize> {
         let primary = range_of(&self.primary);
         let mut ranges = vec![primary, 1 - primary];

@@ -1,5 +1,6 @@
-//! One who found an asynchronous commit whose time was up, and finds out whether it is committed. It
-//! does one thing at a time, so that its knowledge gets old; several may be at it at once.
+//! Client that found an expired asynchronous commit, and finds out whether it is committed. It
+//! takes one step at a time, so that its knowledge gets old. Several may resolve the same
+//! transaction at once.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +16,9 @@ use super::cluster::{Cluster, range_of};
 pub struct Resolver {
     start_ts: u64,
     primary: Bytes,
-    /// Keys still to ask for, by range.
+    /// Keys still to be checked, by range.
     todo: BTreeMap<usize, Vec<Bytes>>,
-    /// Where it commits if all stand.
+    /// Commit timestamp if all locks stand.
     commit_ts: u64,
 }
 
@@ -30,8 +31,8 @@ impl Resolver {
         Resolver { start_ts, primary, todo, commit_ts: status.min_commit_ts }
     }
 
-    /// Does the next thing. `None` if there is nothing left to do: whoever meets a lock of the
-    /// transaction now hears from its primary how it ended.
+    /// Takes the next step. `None` if nothing is left to do: the primary now knows the outcome, for
+    /// every client that meets a lock of the transaction.
     pub fn step(mut self, cluster: &mut Cluster) -> Option<Self> {
         let Some((range, keys)) = self.todo.first_key_value() else {
             self.decide(cluster, self.commit_ts);
@@ -41,7 +42,7 @@ impl Resolver {
         let check = CheckSecondaries { start_ts, keys: keys.clone() };
         match cluster.send(range, Ask::CheckSecondaries(check)) {
             None => return Some(self),
-            // It was finished long ago.
+            // The transaction ended long ago.
             Some(Answer::TooOld(_)) => return None,
             Some(Answer::TransactionStatus(status)) => match status.state() {
                 State::Alive => {
@@ -62,7 +63,7 @@ impl Resolver {
         Some(self)
     }
 
-    /// The primary's lock alone; what became of the others follows from what stands there then.
+    /// Resolves the primary's lock alone. The other locks follow from what the primary then says.
     fn decide(&self, cluster: &mut Cluster, commit_ts: u64) {
         let keys = vec![self.primary.clone()];
         let resolve =

@@ -12,7 +12,8 @@ use crate::json;
 use crate::session::Session;
 use crate::table;
 
-/// Timestamps may be some seconds ahead: a new oracle begins where the one before may have been.
+/// Offset from the clocks below which timestamps count as in step. A new oracle starts at the bound
+/// that the oracle before it committed, so timestamps may be some seconds ahead.
 const WORTH_A_WORD_MS: u64 = 5_000;
 
 pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
@@ -41,7 +42,7 @@ pub async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(node::print_table(out, &status.nodes)?)
 }
 
-/// Nodes whose clocks differ from the majority's.
+/// Lists nodes whose clocks differ from the majority's.
 fn clocks(status: &v1::ClusterStatus) -> String {
     let differing = status.nodes.iter().filter(|node| node.clock_differs).map(|status| {
         let id = status.node.as_ref().map_or(0, |node| node.node_id);
@@ -55,7 +56,8 @@ fn clocks(status: &v1::ClusterStatus) -> String {
     }
 }
 
-/// The oracle's time against the clocks, and the reason why it does not go by its node's clock.
+/// Describes the offset of the oracle's time from the clocks, and the reason if the oracle does not
+/// follow its node's clock.
 fn timestamps(status: &v1::ClusterStatus) -> String {
     let place = match status.timestamps_ahead_ms {
         None => "go on".to_owned(),
@@ -85,9 +87,10 @@ struct StatusView {
     ranges: u32,
     ranges_under_replicated: u32,
     ranges_without_leader: u32,
-    /// With a replica that stands still.
+    /// Ranges with a quarantined replica.
     ranges_quarantined: u32,
-    /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
+    /// Offset of the timestamps from the clocks of a majority of nodes, positive if ahead; null if
+    /// too few nodes were heard.
     timestamps_ahead_ms: Option<i64>,
     /// Reason why timestamps do not go by the control leader's clock; null if they do.
     clock_doubt: Option<String>,

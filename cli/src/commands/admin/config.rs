@@ -1,5 +1,5 @@
-//! `rangedb admin config get|set|list`: the cluster's settings. A setting is called by its name or by
-//! the key that holds it, `_/cluster/config/<name>`.
+//! `rangedb admin config get|set|list`: the cluster's settings. A setting is called by its name or
+//! by the key that holds it, `_/cluster/config/<name>`.
 
 use std::io::{self, Write};
 
@@ -15,7 +15,7 @@ use crate::json;
 use crate::session::Session;
 use crate::{table, utc};
 
-/// Where settings are kept.
+/// Prefix of the keys that hold settings.
 const KEY_PREFIX: &str = "_/cluster/config/";
 
 /// Settings of the cluster
@@ -123,12 +123,12 @@ async fn list(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(table::print(out, ["NAME", "VALUE", "DEFAULT", "DESCRIPTION"], rows)?)
 }
 
-/// What holds: the default for a setting that nobody has changed.
+/// Returns the effective value of a setting: the default if nobody has changed it.
 fn effective_value(entry: &ConfigEntry) -> &str {
     entry.value.as_ref().map_or(&entry.default_value, |value| &value.value)
 }
 
-/// The newest first.
+/// Returns all values that the setting has had, the newest first.
 fn all_values(entry: &ConfigEntry) -> Vec<&ConfigValue> {
     let mut values: Vec<_> = entry.history.iter().chain(&entry.value).collect();
     values.sort_by_key(|value| std::cmp::Reverse(value.version));
@@ -152,7 +152,7 @@ struct SettingView<'a> {
     name: &'a str,
     value: &'a str,
     default: &'a str,
-    /// 0 until somebody changed it.
+    /// 0 if nobody has changed the setting.
     version: u64,
     description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

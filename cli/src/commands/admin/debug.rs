@@ -1,4 +1,4 @@
-//! `rangedb admin debug locks PREFIX`: what transactions under way, or left behind, hold.
+//! `rangedb admin debug locks PREFIX`: the locks of transactions that are running or abandoned.
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -23,8 +23,8 @@ pub enum Debug {
 
 /// List the locks on keys that start with a prefix
 ///
-/// A lock that has expired belongs to a client that is gone; whoever meets it clears it. The primary
-/// is the key whose lock decides what becomes of the transaction.
+/// A lock that has expired belongs to a client that is gone; whoever meets it clears it. The
+/// primary is the key whose lock decides what becomes of the transaction.
 #[derive(Debug, Args)]
 pub struct Locks {
     /// Such as /user/; without one, every key
@@ -54,7 +54,7 @@ impl Locks {
                 }
                 Ok(())
             }
-            // All of them: how wide the columns are shows with the last.
+            // Collects all rows first: the widths of the columns depend on every row.
             Output::Table => {
                 let cells = |lock: LockInfo| Row { lock: &lock, now }.cells();
                 let rows: Vec<_> = locks.map_ok(cells).try_collect().await?;
@@ -64,7 +64,7 @@ impl Locks {
     }
 }
 
-/// A lock, seen at a time of the oracle.
+/// A lock, and the oracle's time to compute its age from.
 struct Row<'a> {
     lock: &'a LockInfo,
     now: Timestamp,
@@ -93,22 +93,23 @@ impl Row<'_> {
             Ok(Kind::Put) => "put".to_owned(),
             Ok(Kind::Delete) => "delete".to_owned(),
             Ok(Kind::Pessimistic) => "for update".to_owned(),
-            // A newer server's.
+            // A kind that only newer servers know.
             Err(_) => format!("kind {}", self.lock.kind),
         }
     }
 
-    /// How its transaction commits.
+    /// Names the commit protocol of the lock's transaction.
     fn protocol(&self) -> &'static str {
         if self.lock.async_commit { "async" } else { "two-phase" }
     }
 
-    /// Time for which its transaction has been going on.
+    /// Returns the age of the lock's transaction.
     fn age_ms(&self) -> u64 {
         self.now.millis().saturating_sub(Timestamp(self.lock.start_ts).millis())
     }
 
-    /// Time for which the lock still lives; below 0, how long ago it expired.
+    /// Returns the remaining lifetime of the lock. A negative value is the time since the lock
+    /// expired.
     fn alive_ms(&self) -> i64 {
         self.lock.alive_until_ms.cast_signed().saturating_sub(self.now.millis().cast_signed())
     }

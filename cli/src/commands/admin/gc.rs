@@ -1,4 +1,4 @@
-//! `rangedb admin gc status|hold|release`: how far back the cluster can be read, and what keeps it so.
+//! `rangedb admin gc status|hold|release`: the GC floor, and the holds that keep it back.
 
 use clap::{Args, Subcommand};
 use rangedb_client::Timestamp;
@@ -26,7 +26,7 @@ pub enum Gc {
 /// A later hold of the same name takes the place of the earlier one.
 #[derive(Debug, Args)]
 pub struct Hold {
-    /// Whoever holds
+    /// Name of the holder
     name: String,
     /// Such as a commit_ts; now, if it is left out
     timestamp: Option<u64>,
@@ -101,7 +101,7 @@ async fn status(session: &mut Session<'_>) -> Result<(), Failure> {
     Ok(table::print(out, ["HOLD", "TIMESTAMP", "FOR"], rows)?)
 }
 
-/// A timestamp as it is given to commands, and as people read it.
+/// Formats a timestamp in three forms: the number that commands take, the date in UTC, and the age.
 fn moment(timestamp: u64, status: &GarbageStatus) -> String {
     if timestamp == 0 {
         return "the beginning".to_owned();

@@ -1,4 +1,4 @@
-//! `rangedb admin meta list` and `rangedb admin meta get`: the system's own keys, as they are stored.
+//! `rangedb admin meta list` and `rangedb admin meta get`: the system's own keys, as stored.
 
 use std::io;
 
@@ -81,7 +81,7 @@ fn print(
     }
 }
 
-/// A key of the system, as JSON: its value is a part of the object.
+/// A system key as JSON. Its value is embedded as JSON, not as a string.
 struct MetaRow<'a>(&'a MetaEntry);
 
 impl Serialize for MetaRow<'_> {

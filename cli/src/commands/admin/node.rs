@@ -71,7 +71,7 @@ impl Remove {
     }
 }
 
-/// What a removal is about.
+/// The node and the ranges that a removal affects.
 struct Removal<'a>(&'a v1::RemoveNodeReply);
 
 impl Removal<'_> {
@@ -111,9 +111,11 @@ pub struct NodeView {
     status_address: String,
     state: String,
     version: String,
-    /// Since its last heartbeat; null if the control plane has seen none since it began.
+    /// Time since the node's last heartbeat; null if the control plane has seen none since it
+    /// started.
     silent_ms: Option<u64>,
-    /// Ahead of what a majority of the nodes' clocks shows; null if too few were heard.
+    /// Offset of the node's clock from the clocks of a majority of nodes, positive if ahead; null
+    /// if too few nodes were heard.
     clock_offset_ms: Option<i64>,
     uptime_ms: u64,
     replicas: u32,
@@ -144,7 +146,7 @@ impl NodeView {
     }
 }
 
-/// Nodes as a table: here and in the status of the cluster.
+/// Prints the table of nodes, for this command and for the cluster's status.
 pub fn print_table(out: &mut dyn Write, nodes: &[v1::NodeStatus]) -> io::Result<()> {
     let head = [
         "NODE",

@@ -29,9 +29,9 @@ pub enum Partition {
 /// Leave out an entry of a range's log that none of its replicas can apply
 ///
 /// A replica that cannot apply an entry stands still, and `partition list` says at which. A newer
-/// version may be able to: try that first, and start no node while an entry is left out. Left out, what
-/// the entry was to write is lost, though its writer may have been told otherwise. It is refused unless
-/// every replica of the range stands at the entry. Who did it stays on record, under
+/// version may be able to: try that first, and start no node while an entry is left out. Left out,
+/// what the entry was to write is lost, though its writer may have been told otherwise. It is
+/// refused unless every replica of the range stands at the entry. Who did it stays on record, under
 /// `_/cluster/skipped-entries/`.
 #[derive(Debug, Args)]
 pub struct SkipEntry {
@@ -93,7 +93,7 @@ impl SkipEntry {
     }
 }
 
-/// Reason why the entry could not be applied.
+/// Returns the reason why the entry could not be applied.
 fn reason(reply: &SkipEntryReply) -> &str {
     reply.replicas.first().map_or("no reason is known", |replica| &replica.reason)
 }
@@ -108,7 +108,7 @@ async fn list(session: &mut Session<'_>) -> Result<(), Failure> {
             }
             Ok(())
         }
-        // All of them: how wide the columns are shows with the last.
+        // Collects all rows first: the widths of the columns depend on every row.
         Output::Table => {
             let rows: Vec<_> =
                 partitions.map_ok(|partition| Row::new(partition).cells()).try_collect().await?;
@@ -130,7 +130,7 @@ const HEAD: [&str; 10] = [
     "OPERATION",
 ];
 
-/// A range with its parts at hand.
+/// A range as a row of the listing.
 struct Row {
     descriptor: RangeDescriptor,
     report: RangeReport,
@@ -151,7 +151,7 @@ impl Row {
         }
     }
 
-    /// The range's line of the table. Replicas are shown by the node they are on.
+    /// Returns the range's row of the table. A replica is shown as the id of its node and its role.
     fn cells(&self) -> [String; HEAD.len()] {
         let descriptor = &self.descriptor;
         let key = |key: &[u8], none: &str| {

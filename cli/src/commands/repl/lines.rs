@@ -1,8 +1,7 @@
-//! Sources of a repl's lines: a person at a terminal, with editing and a history, or a file or pipe.
+//! Sources of a repl's lines: a terminal with editing and a history, or a file or pipe.
 //!
-//! Reading blocks, and while it does an open transaction must stay alive; so it is done in a thread
-//! of its own, one line for each that is asked for. The thread ends with the process: nothing can
-//! call it back from a read.
+//! Reading blocks, and an open transaction must stay alive meanwhile. So a separate thread reads,
+//! one line per request. The thread ends with the process: nothing can interrupt its read.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Read};
@@ -18,17 +17,17 @@ use rustyline::history::{FileHistory, History, SearchDirection};
 use rustyline::{Config, Editor};
 use tokio::sync::mpsc as replies;
 
-/// The longest line that is read from a file or pipe: a few of the largest values, written with
-/// escapes.
+/// Maximum length of a line from a file or pipe: a few of the largest values, written with escapes.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Lines that the history keeps: more than anybody pages through, and read as a whole at start.
+/// Maximum number of lines in the history: more than anybody pages through, and few enough to read
+/// as a whole at start.
 const HISTORY_LINES_MAX: usize = 1_000;
 
-/// What reading a line ended in.
+/// Result of reading a line.
 pub enum Input {
     Line(Vec<u8>),
-    /// Ctrl-C: whatever was typed is given up.
+    /// Ctrl-C: the typed text is discarded.
     Cancelled,
     /// Ctrl-D, or the end of the file.
     End,
@@ -44,11 +43,11 @@ enum Reply {
     History(Vec<String>),
 }
 
-/// Invariant: every question has one reply.
+/// The lines of a session. Invariant: every request to the thread has one reply.
 pub struct Lines {
     asks: mpsc::Sender<Ask>,
     replies: replies::Receiver<Reply>,
-    /// A question whose reply nobody has waited for to the end.
+    /// True if a request is in flight: sent, and its reply not yet received.
     asked: bool,
     _terminal: Option<Terminal>,
 }
@@ -66,13 +65,13 @@ impl Lines {
             .and_then(|config| config.history_ignore_dups(true))
             .map_err(io::Error::other)?
             .history_ignore_space(true)
-            // Pasted lines are commands, each for itself.
+            // Each pasted line is a command of its own.
             .bracketed_paste(false)
             .build();
         let mut editor = Editor::with_config(config).map_err(io::Error::other)?;
         let history = history.filter(|file| prepare(file).is_ok());
         if let Some(file) = &history {
-            // Without it the session is as good as any.
+            // The session also works without its history.
             let _ = editor.load_history(file);
         }
         let terminal = Terminal::now();
@@ -81,7 +80,7 @@ impl Lines {
 
     fn start(mut source: Source, terminal: Option<Terminal>) -> io::Result<Self> {
         let (asks, asked) = mpsc::channel();
-        // At most one is on its way.
+        // At most one reply is in flight.
         let (reply, replies) = replies::channel(1);
         let answer = move || {
             while let Ok(ask) = asked.recv() {
@@ -94,7 +93,7 @@ impl Lines {
         Ok(Lines { asks, replies, asked: false, _terminal: terminal })
     }
 
-    /// The next line. If this is given up, the next call waits for the same line.
+    /// Returns the next line. If the caller drops the future, the next call returns the same line.
     pub async fn next(&mut self, prompt: &str) -> io::Result<Input> {
         let prompt = prompt.to_owned();
         match self.ask(Ask::Line { prompt }).await {
@@ -103,7 +102,7 @@ impl Lines {
         }
     }
 
-    /// Earlier lines, the oldest first.
+    /// Returns earlier lines, the oldest first.
     pub async fn history(&mut self) -> Vec<String> {
         match self.ask(Ask::History).await {
             Some(Reply::History(lines)) => lines,
@@ -139,7 +138,7 @@ impl Source {
             Source::Input(input) => read_line(&mut **input),
             Source::Editor(editor, history) => match editor.readline(prompt) {
                 Ok(line) => {
-                    // What cannot be remembered is run all the same.
+                    // A line runs even if the history cannot keep it.
                     let new = editor.add_history_entry(line.as_str()).unwrap_or(false);
                     if let Some(file) = history.as_ref().filter(|_| new) {
                         let _ = editor.append_history(file);
@@ -172,7 +171,8 @@ fn read_line(input: &mut dyn BufRead) -> io::Result<Input> {
     Ok(if line.is_empty() { Input::End } else { Input::Line(line) })
 }
 
-/// Makes the history's file if there is none. Values stand in it, so nobody else may read it.
+/// Creates the history's file if it does not exist. Only the owner may read it, because lines
+/// contain values.
 fn prepare(file: &Path) -> io::Result<()> {
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         fs::create_dir_all(directory)?;
@@ -181,8 +181,8 @@ fn prepare(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The terminal as it was found. A signal may end a session while a line is being edited, with the
-/// terminal in a mode that no shell would want back.
+/// The terminal's settings, restored on drop. A signal may end a session while a line is being
+/// edited, and then the terminal is in a mode that a shell cannot use.
 struct Terminal(Termios);
 
 impl Terminal {
@@ -193,7 +193,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may be gone, and then nobody needs it.
+        // An error means that the terminal is gone. Then there is nothing to restore.
         let _ = termios::tcsetattr(stdio::stdin(), OptionalActions::Now, &self.0);
     }
 }

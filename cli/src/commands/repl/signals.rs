@@ -1,4 +1,4 @@
-//! Signals that reach a session: it rolls back what is open before it goes.
+//! Signals to a session. A session rolls back its open transaction before a signal ends it.
 
 use std::io;
 

@@ -1,20 +1,20 @@
-//! Word splitting of a repl's line. It is close to a shell's, but nothing that people paste as a value
-//! is changed behind their back: JSON above all.
+//! Word splitting of a repl's line. It is close to a shell's, but leaves pasted values unchanged,
+//! JSON above all.
 //!
 //! * Blanks separate words.
 //! * A word that begins with `{` or `[` goes on to the bracket that closes it, with blanks, quotes
 //!   and backslashes as they stand: `put /a {"name": "John"}`. If nothing closes it, it is a plain
 //!   word.
 //! * A word that begins with `'` goes on to the next `'`, everything as it stands.
-//! * A word that begins with `"` goes on to the next `"` without a backslash. In it `\"`, `\\`, `\n`,
-//!   `\r`, `\t` and `\xNN` stand for what answers show by them.
+//! * A word that begins with `"` goes on to the next `"` without a backslash. In it `\"`, `\\`,
+//!   `\n`, `\r`, `\t` and `\xNN` are escapes, the same as in printed answers.
 //! * In all other words quotes and backslashes are plain characters: `it's`.
 //! * A line that begins with `#` is a comment.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// The words of a line, or what is wrong with it.
+/// Splits a line into words. The error says what is wrong with the line.
 pub fn split(line: &[u8]) -> Result<Vec<OsString>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii();
@@ -36,15 +36,15 @@ pub fn split(line: &[u8]) -> Result<Vec<OsString>, String> {
 
 type Word<'a> = (Vec<u8>, &'a [u8]);
 
-/// A word up to the first blank that is not among its first bytes.
+/// Takes a word up to the first blank at or behind the offset `first`.
 fn plain(text: &[u8], first: usize) -> Word<'_> {
     let end = text[first..].iter().position(u8::is_ascii_whitespace);
     let (word, behind) = text.split_at(end.map_or(text.len(), |end| first + end));
     (word.to_vec(), behind)
 }
 
-/// Bytes up to and with the bracket that closes the first one. Brackets in JSON's strings do not
-/// count.
+/// Returns the length of the text up to and including the bracket that closes the first one, if
+/// there is such a bracket. Brackets in JSON's strings do not count.
 fn closing_bracket(text: &[u8]) -> Option<usize> {
     let (mut depth, mut in_string, mut after_backslash) = (0, false, false);
     for (at, byte) in text.iter().enumerate() {
@@ -64,13 +64,13 @@ fn closing_bracket(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// What stands before the next `'`.
+/// Takes a word up to the next `'`.
 fn quoted(text: &[u8]) -> Result<Word<'_>, String> {
     let end = text.iter().position(|byte| *byte == b'\'').ok_or("a ' is not closed")?;
     Ok((text[..end].to_vec(), behind_quote(&text[end + 1..])?))
 }
 
-/// What stands before the next `"`, with what its backslashes stand for.
+/// Takes a word up to the next `"` and replaces its escapes.
 fn escaped(text: &[u8]) -> Result<Word<'_>, String> {
     let mut word = Vec::new();
     let mut rest = text;
@@ -110,7 +110,8 @@ fn no_escape() -> String {
         .to_owned()
 }
 
-/// A quote ends a word: what a shell makes of `'a'b` is not guessed.
+/// Returns the text behind a closing quote. The quote must end the word: `'a'b` is refused rather
+/// than read as a shell would.
 fn behind_quote(rest: &[u8]) -> Result<&[u8], String> {
     if rest.first().is_none_or(u8::is_ascii_whitespace) {
         return Ok(rest);

@@ -1,10 +1,10 @@
-//! Files that keep transactions between runs: one for the current transaction, and beside it
-//! `<file>.<name>` for each that was begun with a name.
+//! Files that keep transactions between runs: one for the current transaction, and `<file>.<name>`
+//! beside it for each transaction with a name.
 //!
-//! A file is a line that says what it is and in which state, and behind it the transaction as the
-//! client writes it. It is replaced as a whole and synced, so a run that dies leaves what was there
-//! before or what it meant to write. Whoever works on one holds a lock beside it, so that of two runs
-//! at once one waits. What a transaction wrote stands in it, so nobody but its user may read it.
+//! A file begins with a line that names its format and its state. The transaction follows, as the
+//! client encodes it. A write replaces the whole file and syncs it, so a run that dies leaves the
+//! old content or the new. A run on a file holds a lock beside it, so of two runs at once one
+//! waits. The file contains the writes of the transaction, so only its user may read it.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -18,32 +18,32 @@ use rangedb_client::SuspendedTransaction;
 use crate::failure::Failure;
 use crate::state_directory;
 
-/// What a file begins with.
+/// First word of a session file.
 const MAGIC: &str = "rangedb-session";
 
-/// Raised when what is behind it changes its meaning.
+/// Version of the format. Raised when the meaning of what follows changes.
 const FORMAT: u32 = 1;
 
-/// The longest first line.
+/// Maximum length of the first line.
 const HEAD_BYTES_MAX: usize = 64;
 
-/// Far above what the limits of a transaction come to: what is longer is not read.
+/// Maximum length of a file, far above the limits of a transaction. Nothing beyond it is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Time to wait for another run that works on the same transaction: as long as its requests usually may
-/// take.
+/// Maximum wait for another run on the same transaction: the usual timeout of its requests.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Between two looks at the lock.
+/// Interval between attempts to take the lock.
 const LOCK_LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The longest name of a transaction: a part of a file's name, which may have 255 bytes.
+/// Maximum length of a transaction's name. The name is a part of a file name, which may have 255
+/// bytes.
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Open,
-    /// Its commit was begun, and perhaps done.
+    /// The commit was begun, and may be done.
     Committing,
 }
 
@@ -56,15 +56,15 @@ impl State {
     }
 }
 
-/// What a file holds.
+/// Content of a session file.
 pub struct Kept {
     pub state: State,
     pub transaction: SuspendedTransaction,
 }
 
-/// All transactions beside each other.
+/// All session files of a directory.
 pub struct Sessions {
-    /// The current one's file.
+    /// File of the current transaction.
     current: PathBuf,
 }
 
@@ -79,7 +79,8 @@ impl Sessions {
         Ok(Sessions { current: current.ok_or_else(no_place)? })
     }
 
-    /// Where a transaction with this name is kept; without one, the current.
+    /// Returns the path of the transaction with this name. Without a name, the path of the current
+    /// transaction.
     pub fn path(&self, name: Option<&str>) -> PathBuf {
         match name {
             None => self.current.clone(),
@@ -87,7 +88,8 @@ impl Sessions {
         }
     }
 
-    /// The transaction with this name or id; without one, the current.
+    /// Finds the file of the transaction with this name or id. Without one, returns the current
+    /// transaction's file.
     pub fn find(&self, id: Option<&str>) -> Result<PathBuf, Failure> {
         let Some(id) = id else { return Ok(self.current.clone()) };
         let named = self.path(Some(id));
@@ -101,7 +103,7 @@ impl Sessions {
         found.ok_or_else(missing)
     }
 
-    /// Names and files of all that are there, the current one first.
+    /// Returns the names and files of all transactions, the current one first.
     pub fn all(&self) -> Result<Vec<(Option<String>, PathBuf)>, Failure> {
         let mut all = Vec::new();
         if self.current.exists() {
@@ -128,7 +130,7 @@ impl Sessions {
     }
 }
 
-/// A name that can be part of a file's.
+/// Checks that a transaction's name can be a part of a file name.
 pub fn parse_name(name: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) {
@@ -142,14 +144,14 @@ pub fn none_open() -> Failure {
     Failure::State("no transaction is open: `txn begin` opens one".to_owned())
 }
 
-/// A file that nobody else works on.
+/// A session file, locked against other runs.
 pub struct SessionFile {
     path: PathBuf,
     _lock: Lock,
 }
 
 impl SessionFile {
-    /// Waits until nobody else works on it.
+    /// Locks a session file. Waits while another run holds the lock.
     pub async fn lock(path: PathBuf) -> Result<Self, Failure> {
         let directory = directory_of(&path);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
@@ -169,7 +171,7 @@ impl SessionFile {
         }
     }
 
-    /// None: no transaction is kept there.
+    /// Reads the file. None if it keeps no transaction.
     pub fn read(&self) -> Result<Option<Kept>, Failure> {
         read(&self.path)
     }
@@ -178,7 +180,8 @@ impl SessionFile {
         let new = beside(&self.path, "new");
         let written = write_new(&new, kept).and_then(|()| {
             fs::rename(&new, &self.path)?;
-            // Else a crash of the machine could bring back what the new file replaced.
+            // Without this sync, a crash of the machine could bring back the file that was
+            // replaced.
             File::open(directory_of(&self.path))?.sync_all()
         });
         written.map_err(|error| Failure::file(&self.path, error))
@@ -197,7 +200,7 @@ pub fn read(path: &Path) -> Result<Option<Kept>, Failure> {
         Err(error) => Err(error),
     };
     read.map_err(|error| Failure::file(path, error))?;
-    // Made by whoever chose the name, as `mktemp` does.
+    // The user created an empty file, as `mktemp` does.
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -208,7 +211,7 @@ pub fn read(path: &Path) -> Result<Option<Kept>, Failure> {
 }
 
 fn write_new(path: &Path, kept: &Kept) -> io::Result<()> {
-    // A run that died may have left one.
+    // A run that died may have left its file.
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -249,7 +252,8 @@ fn file_name(path: &Path) -> OsString {
     path.file_name().unwrap_or_default().to_owned()
 }
 
-/// A hidden file that goes with this one. Names of transactions have no dot, so it is none of theirs.
+/// Returns the path of a hidden file that belongs to this session file. No session file has such a
+/// path, because names of transactions contain no dot.
 fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(file_name(path));
@@ -257,14 +261,14 @@ fn beside(path: &Path, what: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Held until it is dropped, and by the system until the process ends.
+/// Lock file of a session file. The lock is held until it is dropped, or until the process ends.
 struct Lock {
     file: File,
     path: PathBuf,
 }
 
 impl Lock {
-    /// None: somebody else has it.
+    /// Takes the lock. None if another run holds it.
     fn take(path: &Path) -> io::Result<Option<Lock>> {
         let options = OpenOptions::new().write(true).create(true).mode(0o600).to_owned();
         let file = options.open(path)?;
@@ -273,7 +277,8 @@ impl Lock {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // Its last holder may have removed it since it was opened here: then it keeps nobody out.
+        // The last holder may have removed the file since it was opened here. A lock on a removed
+        // file excludes nobody.
         let locked = file.metadata()?.ino();
         let is_there = fs::metadata(path).is_ok_and(|there| there.ino() == locked);
         Ok(is_there.then(|| Lock { file, path: path.to_owned() }))
@@ -282,7 +287,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is held; if that fails, an empty file stays.
+        // Removed while the lock is still held. If the removal fails, an empty file stays.
         let _ = fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }

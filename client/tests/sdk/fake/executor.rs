@@ -1,4 +1,4 @@
-//! Runs tasks in one thread over a clock that jumps to the next thing that somebody waits for.
+//! Executor in one thread, over a clock that jumps to the next timer for which a task waits.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -42,7 +42,7 @@ impl Clock {
 
     pub fn random(&self) -> u64 {
         let mut state = self.state.lock().unwrap();
-        // Knuth's multiplier: all that jitter needs.
+        // Knuth's multiplier, which suffices for jitter.
         state.random =
             state.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         state.random >> 33
@@ -90,7 +90,7 @@ impl Clock {
 
 struct Sleep {
     clock: Arc<Clock>,
-    /// When it ends, and its turn among those that end then.
+    /// Time at which the sleep ends, and its order among those that end then.
     place: (Duration, u64),
 }
 

@@ -1,5 +1,6 @@
-//! A cluster in memory behind `Net`, with virtual time: what the client sees of one, faults
-//! included, and nothing of how one works. One thread, one seed, every run the same.
+//! A cluster in memory behind `Net`, with virtual time. It shows what a client sees of a cluster,
+//! faults included, without the inner workings. With one thread and one seed, every run is the
+//! same.
 
 mod executor;
 mod mortal;
@@ -22,28 +23,28 @@ pub use mortal::Mortal;
 use percolator::Store;
 pub use ranges::Range;
 
-/// One way over the network.
+/// One-way latency of the network.
 const LATENCY: Duration = Duration::from_millis(1);
 
-/// In less than that a connection that has lost something is noticed to be broken.
+/// Longest time until a connection that has lost something is found to be broken.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// The oracle's time when the clock begins.
+/// The oracle's time in milliseconds when the clock begins.
 const START_MS: u64 = 1_000_000;
 
-/// What a node does with requests.
+/// Behaviour of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Up,
     /// Connections are refused.
     Down,
-    /// Takes requests, does nothing, says nothing.
+    /// Takes requests, and neither executes nor answers them.
     Hanging,
-    /// Does what it is asked; its answers do not arrive.
+    /// Executes requests; its answers do not arrive.
     AnswersLost,
-    /// Answers that it is overloaded, asking for a wait of so many milliseconds.
+    /// Answers that it is overloaded, and asks for a wait of this many milliseconds.
     Busy(u32),
-    /// Leads nothing any more and has not heard who does.
+    /// Leads nothing any more and does not know who does.
     Isolated,
     /// Refuses every epoch, and does not know a better one.
     Confused,
@@ -51,7 +52,7 @@ pub enum Mode {
     Stranger,
 }
 
-/// What else happens to the cluster.
+/// A change of the cluster's state.
 pub type Event = Box<dyn FnOnce(&mut State) + Send>;
 
 #[derive(Clone)]
@@ -62,50 +63,51 @@ pub struct Cluster {
 
 pub struct State {
     pub modes: BTreeMap<u64, Mode>,
-    /// Answers still to be lost, on any node, before the mode counts.
+    /// Number of answers still to be lost, on any node, before the mode counts.
     pub answers_to_lose: usize,
     /// Lost answers are noticed at once, as when a connection breaks, not when the time is up.
     pub connections_break: bool,
     pub ranges: Vec<Range>,
-    /// Nobody answers where ranges are.
+    /// True if no node answers look-ups in the directory.
     pub directory_down: bool,
-    /// What the directory says, where that differs from the truth.
+    /// The directory's ranges, if they differ from the actual ones.
     pub directory: Option<Vec<Range>>,
-    /// True if a node that is not the leader says who is.
+    /// True if a node that is not the leader names the leader.
     pub hints: bool,
-    /// True if scans say where the next page begins.
+    /// True if scans return the key at which the next page begins.
     pub resume_keys: bool,
     /// Rows in one page of a scan.
     pub page_rows: usize,
     pub store: Store,
     pub applied: BTreeMap<u64, v1::Committed>,
     pub oracle: u64,
-    /// The oracle follows the clock, for what expires by it.
+    /// True if the oracle follows the clock, as tests of expiry need.
     pub oracle_keeps_time: bool,
     oracle_least: u64,
     /// Kinds of requests, as in the log, whose answers are lost.
     pub kinds_lost: BTreeSet<&'static str>,
     /// A command may not delete spans, and a validation looks at one read.
     pub bounded: bool,
-    /// Requests of a kind, as in the log, take that long to be served.
+    /// Kind of requests, as in the log, that take this long to be served.
     pub slow: Option<(&'static str, Duration)>,
-    /// What happens as soon as a request of this kind was served.
+    /// An event that happens as soon as a request of this kind was served.
     pub after: Option<(&'static str, Event)>,
-    /// A message takes up to so many microseconds longer than the least.
+    /// Extra latency of a message at most, in microseconds.
     pub jitter: u64,
     pub config_sets: usize,
     pub cluster_id: u64,
-    /// Ranges take part in asynchronous commits.
+    /// True if ranges take part in asynchronous commits.
     pub async_commits: bool,
-    /// Nodes hold requests back that meet a lock.
+    /// True if nodes hold back requests that meet a lock.
     pub queues: bool,
-    /// Who waits for whom: the holder and the key, by who waits.
+    /// Lock waits: the holder and the key, by waiter.
     pub lock_waits: BTreeMap<u64, (u64, Bytes)>,
-    /// Below, reads are refused.
+    /// The GC floor, below which reads are refused.
     pub floor: u64,
-    /// Who holds the floor where, and for how long. 0: durably.
+    /// Holds of the floor by name: the timestamp, and the time to live in milliseconds (0:
+    /// durable).
     pub holds: BTreeMap<String, (u64, u32)>,
-    /// Names that held the floor once and do no more.
+    /// Names of holds that were released.
     pub let_go: BTreeSet<String>,
     /// Node and kind of every request that arrived.
     pub log: Vec<(u64, &'static str)>,
@@ -116,8 +118,8 @@ pub fn address(node_id: u64) -> String {
 }
 
 impl Cluster {
-    /// Three nodes; ranges at `["", "_/") ["_/", "_0") ["_0", "m") ["m", "")`, each on all nodes and
-    /// led by node 1.
+    /// Makes a cluster of three nodes, with the ranges
+    /// `["", "_/") ["_/", "_0") ["_0", "m") ["m", "")`, each on all nodes and led by node 1.
     pub fn new() -> Cluster {
         let bounds = ["", "_/", "_0", "m", ""];
         let range = |(at, pair): (usize, &[&str])| {
@@ -156,13 +158,13 @@ impl Cluster {
         Cluster { clock: Arc::default(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Asks nodes 1 and 2 first.
+    /// Makes a client that asks nodes 1 and 2 first.
     pub fn client(&self) -> Client {
         let config = Config::new([address(1), address(2)]);
         Client::with_net(Arc::new(self.clone()), config).unwrap()
     }
 
-    /// As `new`, with times of messages and of the oracle that transactions notice.
+    /// As `new`, with a latency and an oracle's time that transactions notice.
     pub fn with_seed(seed: u64) -> Cluster {
         let cluster = Cluster::new();
         cluster.clock.seed(seed);
@@ -181,7 +183,7 @@ impl Cluster {
         LATENCY + Duration::from_micros(self.clock.random() % jitter)
     }
 
-    /// Runs a task, and what it spawned, until it ends.
+    /// Runs a task until it ends, with the tasks that it spawned.
     pub fn run<T>(&self, task: impl Future<Output = T>) -> T {
         self.clock.run(task)
     }
@@ -194,17 +196,17 @@ impl Cluster {
         change(&mut self.state.lock().unwrap());
     }
 
-    /// Answers to requests of this kind, as in the log, are lost from now on.
+    /// Loses the answers to requests of this kind, as in the log, from now on.
     pub fn lose(&self, kind: &'static str) {
         self.state.lock().unwrap().kinds_lost.insert(kind);
     }
 
-    /// This happens as soon as a request of the kind, as in the log, was served.
+    /// Makes an event happen as soon as a request of the kind, as in the log, was served.
     pub fn after(&self, kind: &'static str, event: impl FnOnce(&mut State) + Send + 'static) {
         self.state.lock().unwrap().after = Some((kind, Box::new(event)));
     }
 
-    /// Requests of a kind that arrived, by node; forgets all.
+    /// Returns the nodes at which requests of a kind arrived, and clears the log of all kinds.
     pub fn take_log(&self, kind: &str) -> Vec<u64> {
         let log = std::mem::take(&mut self.state.lock().unwrap().log);
         log.into_iter().filter(|(_, k)| *k == kind).map(|(node, _)| node).collect()
@@ -247,7 +249,8 @@ impl Net for Cluster {
             }
             if lost {
                 let breaks = self.state.lock().unwrap().connections_break;
-                // A connection that goes on carrying others has lost nothing: it breaks in the end.
+                // A sound connection loses nothing, so the client finds this one broken before
+                // long.
                 let silence = timeout.min(SILENCE_MAX).saturating_sub(LATENCY);
                 let silence = if breaks { LATENCY } else { silence };
                 self.sleep(silence).await;

@@ -1,4 +1,4 @@
-//! A client that dies: from some call on nothing of it happens any more, its background tasks
+//! A client that dies: from some call on none of its actions takes place, background tasks
 //! included.
 
 use std::future::{pending, poll_fn};
@@ -25,7 +25,7 @@ pub struct Mortal {
 }
 
 impl Mortal {
-    /// Dies with the call of this number, counted from 1.
+    /// Makes a client that dies with the call of this number, counted from 1.
     pub fn new(cluster: &Cluster, dies_at: usize, last_arrives: bool) -> Mortal {
         let (calls, dead) = (Arc::default(), Arc::default());
         Mortal { cluster: cluster.clone(), calls, dies_at, last_arrives, dead }
@@ -43,7 +43,7 @@ impl Mortal {
         .await
     }
 
-    /// Tells the executor that something happened, and does nothing ever after.
+    /// Wakes the executor once, and never returns.
     async fn die<T>(&self) -> T {
         self.dead.store(true, Ordering::SeqCst);
         poll_fn(|context| {

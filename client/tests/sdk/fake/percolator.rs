@@ -1,5 +1,5 @@
-//! Versions and locks of the fake cluster, after the rules of transactions over ranges and nothing
-//! else: no range, no log, one map for all.
+//! Versions and locks of the fake cluster: the rules of transactions over ranges and nothing else.
+//! There are no ranges and no log, only one map for all.
 
 #![allow(clippy::result_large_err, reason = "errors of the wire are passed around as they are")]
 
@@ -14,7 +14,7 @@ use rangedb_client::{Error, Timestamp};
 
 use super::ranges::holds;
 
-/// Locks of a span that one command finishes.
+/// Locks of a span that one command finishes at most.
 const RESOLVED_MAX: usize = 400;
 
 #[derive(Default)]
@@ -23,9 +23,10 @@ pub struct Store {
     pub rows: BTreeMap<Bytes, v1::KeyValue>,
     versions: BTreeMap<Bytes, Vec<Version>>,
     pub locks: BTreeMap<Bytes, Lock>,
-    /// Of keys where a transaction ended without a version: when it committed; 0: rolled back.
+    /// Outcomes at keys where a transaction ended without a version: its commit timestamp; 0:
+    /// rolled back.
     outcomes: BTreeMap<(Bytes, u64), u64>,
-    /// The highest timestamp that was read at.
+    /// The highest timestamp of a read.
     pub fence: u64,
     pub last_commit: u64,
 }
@@ -42,9 +43,9 @@ pub struct Lock {
     pub primary: Bytes,
     pub alive_until_ms: u64,
     min_commit_ts: u64,
-    /// None: pessimistic. Else what is written: a value, or that there is none.
+    /// None: a pessimistic lock. Otherwise the write: a value, or (inner none) a delete.
     write: Option<Option<Bytes>>,
-    /// Of an asynchronous commit, which nobody pushes.
+    /// True for a lock of an asynchronous commit, which cannot be pushed.
     pub is_async: bool,
     secondaries: Vec<Bytes>,
 }
@@ -66,7 +67,7 @@ impl Lock {
 }
 
 impl Store {
-    /// The lock in the way of a read of the key, if there is one.
+    /// Fails with the lock in the way of a read of the key, if there is one.
     pub fn check_read(&self, key: &Bytes, read_ts: u64, passed: &[u64]) -> Result<(), v1::Error> {
         match self.locks.get(key) {
             Some(lock) if lock.hides(read_ts) && !passed.contains(&lock.start_ts) => {
@@ -76,7 +77,7 @@ impl Store {
         }
     }
 
-    /// The row at a timestamp; 0: the newest.
+    /// Reads the row at a timestamp; 0: the newest.
     pub fn read(&mut self, key: &Bytes, read_ts: u64) -> Option<v1::KeyValue> {
         self.fence = self.fence.max(read_ts);
         let versions = self.versions.get(key)?;
@@ -84,7 +85,7 @@ impl Store {
         versions.iter().rev().find(seen)?.row.clone()
     }
 
-    /// Keys with a version or a lock that `inside` takes.
+    /// Keys with a version or a lock for which `inside` is true.
     pub fn keys(&self, inside: impl Fn(&Bytes) -> bool) -> Vec<Bytes> {
         let mut keys: Vec<Bytes> = self.versions.keys().chain(self.locks.keys()).cloned().collect();
         keys.retain(|key| inside(key));
@@ -93,7 +94,7 @@ impl Store {
         keys
     }
 
-    /// Returns what was replaced. None for a value: deletes.
+    /// Writes a value, or (none) deletes the key. Returns the previous row.
     pub fn write(
         &mut self,
         key: &Bytes,
@@ -115,14 +116,14 @@ impl Store {
             None => self.rows.remove(key),
         };
         let versions = self.versions.entry(key.clone()).or_default();
-        // Of several writes by one command the last one counts.
+        // Of several writes by one command, the last one counts.
         versions.pop_if(|last| last.start_ts == start_ts);
         assert!(versions.last().is_none_or(|last| last.commit_ts < commit_ts), "versions in order");
         versions.push(Version { commit_ts, start_ts, row });
         before
     }
 
-    /// As a one-range commit checks before it does anything.
+    /// Checks of a one-range commit before its first write.
     pub fn check_commit(&self, commit: &v1::CommitOneRange) -> Result<(), v1::Error> {
         for operation in &commit.operations {
             let inside = |key: &Bytes| match operation.body.as_ref().unwrap() {
@@ -143,7 +144,7 @@ impl Store {
         commit.conditions.iter().try_for_each(|condition| self.check_read(&condition.key, 0, &[]))
     }
 
-    /// Another's version in what was read, up to `until`.
+    /// Returns another transaction's version in the reads, up to `until`.
     pub fn validate(
         &self,
         reads: &[ReadCheck],
@@ -245,8 +246,8 @@ impl Store {
         Body::TransactionStatus(status)
     }
 
-    /// What is known of the transaction at the key if it has no lock there; also a foreign lock and
-    /// a newer version are in the way.
+    /// Checks that the transaction may place a lock at the key. Fails if the transaction has ended
+    /// there, or if a foreign lock or a newer version is in the way.
     fn place(&self, key: &Bytes, start_ts: u64, seen_ts: u64) -> Result<(), Body> {
         if let Some(commit_ts) = self.committed(key, start_ts) {
             return Err(committed(commit_ts));

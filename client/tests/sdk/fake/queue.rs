@@ -1,4 +1,4 @@
-//! Requests that a node holds back for a lock, and circles of those who wait.
+//! Requests that a node holds back for a lock, and deadlocks among them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rangedb_client::v1::{self, KeyLocked, command, command_reply, error::Kind, r
 use super::ranges::Answer;
 use super::{Cluster, Mode, State};
 
-/// Interval at which a request that is held back is looked at again.
+/// Interval at which a request that is held back is served again.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
 impl Cluster {
@@ -38,7 +38,7 @@ impl Cluster {
 }
 
 impl State {
-    /// The cycle that this wait closes, if it closes one.
+    /// Notes a wait, and returns the cycle that it closes, if there is one.
     fn wait(&mut self, waiter: u64, lock: &KeyLocked) -> Option<v1::Deadlock> {
         self.lock_waits.insert(waiter, (lock.start_ts, lock.key.clone()));
         let mut cycle = Vec::new();

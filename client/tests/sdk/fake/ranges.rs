@@ -12,11 +12,11 @@ use rangedb_proto::RangeDescriptorExt;
 use super::percolator::{Lock, Store};
 use super::{Mode, State, address};
 
-/// A range as it really is.
+/// Actual state of a range.
 #[derive(Clone)]
 pub struct Range {
     pub descriptor: RangeDescriptor,
-    /// 0: none.
+    /// Node id of the leader; 0: none.
     pub leader: u64,
 }
 
@@ -42,7 +42,7 @@ impl State {
         self.log.push((node, kind(body)));
     }
 
-    /// The answer of a node, and whether it gets lost.
+    /// Returns the answer of a node, and true if it gets lost.
     pub fn serve(&mut self, node: u64, mode: Mode, body: request::Body) -> (Answer, bool) {
         let silence = || Err(v1::Error::unavailable("never sent"));
         match mode {
@@ -204,7 +204,7 @@ impl State {
         Err(v1::Error::new(Kind::TooOld(too_old), "below the floor"))
     }
 
-    /// True if the node leads the range that the request means.
+    /// Checks that the node leads the range in the request's header.
     fn check(&self, node: u64, header: Option<v1::RangeHeader>) -> Result<(), v1::Error> {
         let header = header.unwrap();
         let range_id = header.range_id;
@@ -282,7 +282,7 @@ impl State {
         Ok(v1::ScanReply { kvs: rows, more, resume_key })
     }
 
-    /// As a range does at apply: once for each start timestamp.
+    /// Applies a one-range commit as a range does: once for each start timestamp.
     fn commit(&mut self, command: CommitOneRange) -> Result<v1::Committed, v1::Error> {
         if let Some(committed) = self.applied.get(&command.start_ts) {
             return Ok(v1::Committed { repeated_command: true, ..committed.clone() });

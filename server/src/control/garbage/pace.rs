@@ -1,11 +1,12 @@
-//! Pace of the floor: it rises no faster than real time passes, which only the monotonic clock tells.
-//! The oracle's time may leap, where all nodes' clocks do; what can be read for as long as the
-//! retention says must not be gone over that.
+//! Pace of the floor: it rises no faster than real time passes, which only the monotonic clock
+//! tells. The oracle's time may leap if the clocks of all nodes leap. Versions that must be
+//! readable for the whole retention must not be lost over that.
 //!
-//! Two things are known to be old enough, and the later one counts:
+//! Two timestamps are known to be old enough, and the later one is the bound:
 //!
-//! - the floor that this control plane found, and all that time has passed since;
-//! - what the oracle's time was a retention ago, if this control plane was there then.
+//! - the floor that this control plane found when it took over, plus the time that has passed
+//!   since;
+//! - the oracle's time of one retention ago, if this control plane existed then.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,16 +15,16 @@ use rangedb_proto::Timestamp;
 
 use super::{STEP_MIN, STEPS_IN_RETENTION};
 
-/// Readings of the oracle's time, several in a retention. A few more of a longer retention that has
-/// just been shortened.
+/// Readings of the oracle's time that are kept: several in a retention, and a few more for a longer
+/// retention that has just been shortened.
 const SAMPLES_MAX: usize = 4 * STEPS_IN_RETENTION as usize;
 
-/// See the module's head.
+/// Upper bound of the floor by real time.
 #[derive(Default)]
 pub struct Pace {
-    /// The floor that was found, and when.
+    /// The stored floor at the takeover, and the monotonic time then.
     found: (Timestamp, Duration),
-    /// The oracle's time by the monotonic clock, oldest first.
+    /// Readings of the oracle's time with those of the monotonic clock, oldest first.
     samples: VecDeque<(Timestamp, Duration)>,
 }
 
@@ -32,14 +33,14 @@ impl Pace {
         Pace { found: (floor, now), samples: VecDeque::new() }
     }
 
-    /// Takes note of the oracle's time. To be told often.
+    /// Takes note of the oracle's time. To be called often.
     pub fn note(&mut self, time: Timestamp, retention: Duration, now: Duration) {
         let every = (retention / STEPS_IN_RETENTION).max(STEP_MIN);
         if self.samples.back().is_some_and(|(_, at)| now < *at + every) {
             return;
         }
         self.samples.push_back((time, now));
-        // The newest that is old enough says all that those before it say.
+        // Of the readings that are a retention old, only the newest is needed.
         while self.samples.len() > SAMPLES_MAX
             || self.samples.get(1).is_some_and(|(_, at)| *at + retention <= now)
         {
@@ -47,7 +48,7 @@ impl Pace {
         }
     }
 
-    /// The highest floor that takes nothing away too early.
+    /// Highest floor that drops no version before its retention is over.
     pub fn most(&self, retention: Duration, now: Duration) -> Timestamp {
         let (floor, found_at) = self.found;
         let passed_ms = now.saturating_sub(found_at).as_millis() as u64;
@@ -77,7 +78,8 @@ mod tests {
             let now = Duration::from_secs(second);
             pace.note(at(NOON_MS + 1_000 * second + leapt_ms), RETENTION, now);
             let most = pace.most(RETENTION, now);
-            // As of 1000 s, and for 600 s after, all is there that was written since 400 s.
+            // The clocks leap at 1000 s. For 600 s after that, no version younger than 600 s may be
+            // dropped.
             if second < 1_600 {
                 assert!(most <= at(NOON_MS + 1_000 * second - 600_000), "second {second}");
             }

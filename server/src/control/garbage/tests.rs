@@ -1,4 +1,4 @@
-//! The floor and its holds: the arithmetic, and a control plane whose commits fail.
+//! Tests of the floor and its holds: the arithmetic, and a control plane whose commits fail.
 
 use std::sync::{Arc, Mutex};
 
@@ -66,13 +66,13 @@ fn a_hold_that_ends_by_itself_does_not_take_the_place_of_a_durable_one() {
     assert!(matches!(refused.kind, Some(Kind::FailedPrecondition(_))), "{refused:?}");
     assert_eq!(refused.message, "`backup` holds the floor durably: release it first");
     assert_eq!(garbage.wanted(at(1_000), RETENTION, NOW + 2 * RETENTION), at(700));
-    // The other way round is no harm.
+    // A durable hold may replace one that ends by itself.
     garbage.hold("client", hold(600, Some(NOW + RETENTION))).unwrap();
     garbage.hold("client", hold(650, None)).unwrap();
     assert_eq!(garbage.holds["client"].until, None);
 }
 
-/// A control plane that leads no range, so that nothing it commits comes through.
+/// A control plane that leads no range, so that none of its commits is applied.
 fn cut_off(garbage: Garbage) -> (Control, Arc<Isolated>) {
     let net = Arc::new(Isolated(Mutex::new(NOW)));
     let config = Config::new(["127.0.0.1:1"]);
@@ -101,13 +101,13 @@ fn cut_off(garbage: Garbage) -> (Control, Arc<Isolated>) {
 }
 
 impl Control {
-    /// Holds the floor durably, or releases it at timestamp 0. Answers how that failed.
+    /// Holds the floor durably, or releases it at timestamp 0. Returns the error.
     fn fails_to_hold(&self, name: &str, timestamp: Timestamp) -> v1::Error {
         let hold = HoldFloor { name: name.to_owned(), timestamp: timestamp.0, ttl_ms: 0 };
         at_once(self.hold_floor(hold)).unwrap_err()
     }
 
-    /// Where the floor would be if nothing but holds were in its way.
+    /// Floor that would be possible if only holds kept it down.
     fn held_at(&self) -> Timestamp {
         self.state().garbage.wanted(at(900_000), RETENTION, self.around.net.now())
     }
@@ -139,7 +139,7 @@ fn a_hold_whose_commit_failed_can_be_released() {
     assert!(is_commit_error(&control.fails_to_hold("backup", at(400))));
     net.pass(2 * HOLD_TTL_MAX);
     assert_eq!(control.held_at(), at(400));
-    // It may be stored, so that its release is a commit too, and fails here.
+    // The hold may be stored. So its release is a commit too, and fails here.
     let error = control.fails_to_hold("backup", Timestamp::ZERO);
     assert!(is_commit_error(&error), "{error:?}");
     assert_eq!(control.held_at(), at(400), "nor was that stored, as far as anybody knows");
@@ -150,9 +150,9 @@ fn a_hold_whose_commit_failed_can_be_released() {
 #[test]
 fn nothing_is_held_below_a_floor_that_may_be_stored() {
     let (control, net) = cut_off(Garbage::default());
-    // Nothing is too young to go: real time passed too.
+    // Real time passed too, so no version is too young to be dropped.
     net.pass(Duration::from_secs(600));
-    // The clock shows 800 s; the retention is ten minutes.
+    // The clock shows 800 s, and the retention is ten minutes.
     let error = at_once(control.raise_floor()).unwrap_err();
     assert!(is_commit_error(&error), "{error:?}");
     assert_eq!(control.state().garbage.floor, Timestamp::ZERO, "nobody is told");
@@ -163,7 +163,7 @@ fn nothing_is_held_below_a_floor_that_may_be_stored() {
     assert_eq!(control.held_at(), at(200_000));
 }
 
-/// A world without stores and other nodes, and with a clock that is set.
+/// A world without stores and other nodes, with a clock that the test sets.
 struct Isolated(Mutex<Duration>);
 
 impl Isolated {

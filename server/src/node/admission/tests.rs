@@ -1,4 +1,4 @@
-//! Commands at the door of a node that knows nothing but what an oracle tells it.
+//! Tests of admission by a node that has only an oracle to ask.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn a_commit_below_what_was_seen_costs_no_round_to_the_oracle() {
     assert_eq!(*oracle.asked.lock().unwrap(), 0);
 }
 
-/// Everything that says how long a lock lives.
+/// Every command that sets the life of a lock.
 fn locks_until(alive_until_ms: u64) -> [command::Body; 3] {
     let (start_ts, primary) = (Timestamp::from_millis(NOW_MS).0, key());
     let heartbeat = HeartbeatLock { start_ts, primary: key(), alive_until_ms };
@@ -211,7 +211,7 @@ fn a_timestamp_that_another_node_got_is_confirmed_by_one_question() {
     assert_eq!(*oracle.asked.lock().unwrap(), 1);
 }
 
-/// The range answers what the node proposed to it, each command that it committed at a timestamp.
+/// Replies to each proposed command that it was committed at the timestamp. Returns their number.
 fn commit_what_was_proposed(node: &Node, oracle: &Oracle, commit_ts: u64) -> usize {
     let events = std::mem::take(&mut *oracle.events.lock().unwrap());
     for event in &events {
@@ -226,7 +226,8 @@ fn commit_what_was_proposed(node: &Node, oracle: &Oracle, commit_ts: u64) -> usi
 #[test]
 fn a_near_timestamp_is_proposed_at_once_and_told_once_the_oracle_has_passed_it() {
     let (node, oracle) = node();
-    // As a client got it from the oracle just now; and ahead of the oracle by as much as goes through.
+    // One timestamp just as a client gets it from the oracle, and one as far ahead as is still
+    // near.
     let fresh = Timestamp(Timestamp::from_millis(NOW_MS).0 + 7);
     let ahead = Timestamp::from_millis(NOW_MS + NEAR_MS_MAX);
     for start_ts in [fresh, ahead] {

@@ -1,4 +1,4 @@
-//! Reads whose answer the oracle has not passed yet.
+//! Tests of reads whose result the oracle has not passed yet.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::node::test_world::{NOW_MS, Oracle, node};
 use crate::node::{Caller, CallerKind};
 
-/// A state in which all that is known of `k` is that it was deleted at a timestamp.
+/// A state that holds nothing but a tombstone of `k`, deleted at a timestamp.
 fn deleted_at(mod_ts: u64) -> Arc<MemState> {
     let value = RecordValue::Deleted;
     let record = Record { mod_ts, start_ts: mod_ts, create_ts: 0, version: 0, lease_id: 0, value };
@@ -23,7 +23,7 @@ fn deleted_at(mod_ts: u64) -> Arc<MemState> {
     state
 }
 
-/// Answers what the node asked its store by a view of the state.
+/// Answers the node's reads of its store with a view of the state.
 fn answer_with(state: &Arc<MemState>, (node, oracle): &(Arc<Node>, Arc<Oracle>)) {
     for event in std::mem::take(&mut *oracle.events.lock().unwrap()) {
         let Event::Read { request, .. } = event else { panic!("{event:?}") };
@@ -47,7 +47,7 @@ fn a_read_that_finds_a_deletion_waits_for_the_oracle_as_one_that_finds_a_value()
     ] {
         let world = node();
         let (node, oracle) = &world;
-        // Its neighbours in the log have pushed it up.
+        // Earlier entries of the log have pushed the commit timestamp up.
         let ahead = Timestamp(Timestamp::from_millis(NOW_MS).0 + 500);
         let state = deleted_at(ahead.0);
         let caller = Caller::within(CallerKind::Node);

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// Short, so that the test is; whoever speaks does so long before.
+/// Idle timeout of the tests: short for the tests' sake, and long for a peer that sends at once.
 const SILENCE_MAX: Duration = Duration::from_millis(300);
 
 async fn listener(open_files_max: u64, idle_timeout: IdleTimeout) -> (LimitedListener, SocketAddr) {
@@ -35,7 +35,7 @@ async fn beyond_the_share_of_open_files_a_connection_is_closed_at_once() {
     let _second = listener.next().await;
     let next = tokio::spawn(async move { listener.next().await.1 });
     assert!(is_closed(&mut streams[2]).await);
-    // Its place is for the next one.
+    // The place of the dropped connection goes to the next one.
     drop(first);
     let after = TcpStream::connect(address).await.unwrap();
     assert_eq!(next.await.unwrap(), after.local_addr().unwrap());

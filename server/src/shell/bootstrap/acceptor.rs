@@ -1,4 +1,4 @@
-//! The rules of voting. Pure: they change an [`Identity`], which the caller makes durable before it
+//! Rules of voting. Pure: they change an [`Identity`], which the caller makes durable before it
 //! answers.
 
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
@@ -6,13 +6,13 @@ use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 use crate::founding::check_split_keys;
 use crate::shell::identity::{Ballot, Identity};
 
-/// Rounds that a ballot may be above what was promised: more than proposers can have tried, and few
-/// enough that rounds do not run out.
+/// Maximum distance of a ballot's round above the promised one: more rounds than proposers can have
+/// tried, and few enough that rounds do not run out.
 const ROUNDS_AHEAD_MAX: u64 = 1 << 32;
 
 /// Promises to take no part in lower ballots. True if promised.
 pub(super) fn prepare(identity: &mut Identity, ballot: Ballot) -> bool {
-    // Asking twice under one ballot is the same proposer, whose answer was lost.
+    // A second request under one ballot is from the same proposer, which lost the answer.
     if identity.membership().is_some()
         || identity.promised() > Some(ballot)
         || !is_near(identity, ballot)
@@ -38,14 +38,14 @@ pub(super) fn accept(identity: &mut Identity, ballot: Ballot, formation: &Format
     true
 }
 
-/// True if others can still go above the ballot. One of the last round, once promised, would keep a
-/// cluster from ever being formed.
+/// True if other proposers can still go above the ballot. A promised ballot of the last round would
+/// keep a cluster from ever being formed.
 fn is_near(identity: &Identity, ballot: Ballot) -> bool {
     let promised = identity.promised().map_or(0, |promised| promised.round);
     ballot.round <= promised.saturating_add(ROUNDS_AHEAD_MAX)
 }
 
-/// True if a cluster can be made of it.
+/// True if a cluster can be made of the formation.
 pub(super) fn is_sound(formation: &Formation) -> bool {
     let ids = formation.nodes.iter().map(|node| node.node_id);
     formation.cluster_id != 0
@@ -54,8 +54,8 @@ pub(super) fn is_sound(formation: &Formation) -> bool {
         && check_split_keys(&formation.split_keys).is_ok()
 }
 
-/// What this node says of itself. A member tells how its cluster was formed, so that a founding node
-/// that missed the decision finds out.
+/// Returns this node's description of itself. A member includes the formation of its cluster, so
+/// that a founding node that missed the decision learns of it.
 pub(super) fn reply(identity: &Identity, node: &NodeDescriptor, granted: bool) -> BootstrapReply {
     let membership = identity.membership();
     let (accepted_ballot, accepted) = identity.accepted().unzip();

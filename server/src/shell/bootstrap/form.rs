@@ -1,4 +1,4 @@
-//! The loop of a node that is not yet part of a cluster: ask around, and propose when it is its turn.
+//! Loop of a node that is not yet part of a cluster: it asks other nodes, and proposes at its turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use super::proposal::{Proposal, next_ballot};
 use super::{Bootstrap, BootstrapError, REPLICATION_FACTOR, blocking, peers};
 use crate::shell::identity::{Ballot, Membership};
 
-/// Between two rounds of asking: short against the start of a process.
+/// Interval between two rounds of asking: short compared to the start of a process.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// Time for which a bare majority waits for the others, so that nodes started together found the
-/// cluster together.
+/// Time for which a bare majority waits for the other peers, so that nodes started together found
+/// the cluster together.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Each place in the order of addresses lets the ones before it go first for this long; a ballot
-/// takes less.
+/// Head start of each place in the order of addresses: a node waits this long for every present
+/// peer before it. A ballot takes less.
 const TURN: Duration = Duration::from_millis(300);
 
-/// Whoever finishes what another began gives that one this long first.
+/// Head start of a proposer before another node finishes its proposal.
 const FINISH_AFTER: Duration = Duration::from_secs(3);
 
 type Replies = Vec<(String, BootstrapReply)>;
 
-/// When this node may propose next.
+/// State that decides when this node may propose next.
 #[derive(Default)]
 struct Turn {
-    /// Since when a quorum answers.
+    /// Time since which a quorum has answered.
     quorum_since: Option<Instant>,
     not_before: Option<Instant>,
 }
@@ -73,7 +73,7 @@ impl Bootstrap {
         }
     }
 
-    /// Who forms the cluster together; none if this node only ever joins.
+    /// Returns the peers that form the cluster together. `None` if this node only joins.
     fn forming_peers(&self) -> Result<Option<Vec<String>>, BootstrapError> {
         let own = &self.node.peer_address;
         let intent = &self.intent;
@@ -91,14 +91,16 @@ impl Bootstrap {
         }
     }
 
-    /// A formation that is known to be decided: told, or lived by a member.
+    /// Returns a formation that is known to be decided: another node sent it, or a member was
+    /// founded by it.
     fn decided(&self, replies: &Replies) -> Option<Formation> {
         let told = self.told.lock().expect("no panic holds it").take();
         let members = replies.iter().filter(|(_, reply)| reply.cluster_id != 0);
         told.or_else(|| members.filter_map(|(_, reply)| reply.accepted.clone()).next())
     }
 
-    /// Whether to propose now. Says what is waited for if not.
+    /// True if this node may propose now. If not, sets the progress text to the reason, unless the
+    /// node only waits for its turn.
     fn is_turn(&self, turn: &mut Turn, peers: &[String], replies: &Replies) -> bool {
         let quorum = peers.len() / 2 + 1;
         let mut present: Vec<&String> = replies
@@ -132,7 +134,7 @@ impl Bootstrap {
         now >= *turn.not_before.get_or_insert(now + wait)
     }
 
-    /// One ballot. Returns the formation if it is decided.
+    /// Runs one ballot. Returns the formation if it is decided.
     async fn propose(
         self: &Arc<Self>,
         peers: &[String],
@@ -163,7 +165,7 @@ impl Bootstrap {
         Ok(proposal.is_decided().then_some(formation))
     }
 
-    /// Everyone's answers, this node's own included. Its own vote is durable before anyone else is
+    /// Asks all peers, this node included. This node's own vote is durable before another node is
     /// asked: a proposer that restarts must not use a ballot a second time.
     async fn ask_peers(
         self: &Arc<Self>,
@@ -185,7 +187,7 @@ impl Bootstrap {
         blocking(move || Ok(this.answer(BootstrapRequest { body: Some(body) })?)).await
     }
 
-    /// Best effort: who misses it finds out by asking.
+    /// Tells other nodes the decision. Best effort: a node that misses it learns of it by asking.
     async fn tell(&self, formation: &Formation) {
         let decided = BootstrapDecided { formation: Some(formation.clone()) };
         peers::ask_all(&self.others(), &Body::Decided(decided)).await;

@@ -1,4 +1,4 @@
-//! Asking a cluster to take this node in.
+//! Joining: asks a cluster to admit this node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::shell::identity::Membership;
 const ADMISSION_MAX: Duration = Duration::from_secs(5);
 
 impl Bootstrap {
-    /// Asks each member among those that answered until one has this node admitted. The same
-    /// directory is always given the same id, so asking again is harmless.
+    /// Asks the members among the nodes that answered, until one of them has this node admitted.
+    /// Idempotent: the cluster gives the same directory the same id.
     pub(super) async fn join_one_of(
         self: &Arc<Self>,
         replies: &[(String, BootstrapReply)],
@@ -43,7 +43,7 @@ impl Bootstrap {
                     let reason = format!("{address} admits to another cluster than its own");
                     refused.get_or_insert(Refusal { by_the_cluster: false, reason });
                 }
-                // What the cluster decided says more than that a node could not ask it.
+                // A decision of the cluster says more than a failure to ask it.
                 Err(new) if refused.as_ref().is_none_or(|old: &Refusal| !old.by_the_cluster) => {
                     refused = Some(new);
                 }
@@ -57,7 +57,7 @@ impl Bootstrap {
         Ok(None)
     }
 
-    /// The place in the cluster, and the nodes that are there.
+    /// Asks one node for admission. Returns the membership, and the nodes of the cluster.
     async fn ask_to_join(
         &self,
         address: &str,

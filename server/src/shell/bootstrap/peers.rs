@@ -1,4 +1,4 @@
-//! Calls of the formation service of other nodes, all at once.
+//! Calls to the formation service of other nodes, in parallel.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tonic::transport::Endpoint;
 use crate::control::describes_a_node;
 use crate::shell::identity::Membership;
 
-/// Time that one node may take to answer: a connection and two syncs. Whoever is slower counts as
-/// absent this time.
+/// Time that one node may take to answer: a connection and two syncs. A slower node counts as
+/// absent in this round.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Asks all; returns the answers that came, with the address that gave each.
+/// Asks all addresses. Returns the answers that came, with the address that gave each.
 pub(super) async fn ask_all(addresses: &[String], body: &Body) -> Vec<(String, BootstrapReply)> {
     let calls = addresses.iter().map(|address| async move {
         match tokio::time::timeout(ANSWER_MAX, ask(address, body.clone())).await {
@@ -37,7 +37,8 @@ pub(crate) async fn probe_all(addresses: &[String]) -> Vec<(String, BootstrapRep
     ask_all(addresses, &Body::Probe(BootstrapProbe {})).await
 }
 
-/// Other members of this node's cluster among those that answered, as they describe themselves.
+/// Returns the other members of this node's cluster among the nodes that answered, as they describe
+/// themselves.
 pub(crate) fn members(
     own: Membership,
     replies: &[(String, BootstrapReply)],

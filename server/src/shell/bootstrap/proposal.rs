@@ -1,4 +1,4 @@
-//! The rules of proposing: one ballot, from its promises to its decision. Pure.
+//! Rules of proposing: one ballot, from its promises to its decision. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,19 @@ use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
 use crate::shell::identity::Ballot;
 
-/// One ballot of one proposer. Dropped, it has done no harm.
+/// One ballot of one proposer. Dropping it does no harm.
 pub(super) struct Proposal {
     ballot: Ballot,
     /// Votes needed: a majority of all peers.
     quorum: usize,
-    /// Who promised, by directory: a directory that is reached by two names has one vote.
+    /// Nodes that promised, by directory id: a directory that is reached by two names has one vote.
     promised: BTreeMap<u64, NodeDescriptor>,
-    /// Of what those who promised had accepted before, the one under the highest ballot.
+    /// Formation accepted under the highest ballot, of those that the promising nodes had accepted
+    /// before.
     accepted: Option<(Ballot, Formation)>,
-    /// Of those who promised, who accepted. A directory that did not promise is a new one where an
-    /// old one was wiped; its vote would be the second of that place.
+    /// Directories that promised and then accepted. A directory that accepts without a promise may
+    /// be a new one in the place of a wiped one. Its vote would be the second vote of that place,
+    /// so it does not count.
     granted: BTreeSet<u64>,
 }
 
@@ -43,8 +45,8 @@ impl Proposal {
         }
     }
 
-    /// What to ask everyone to accept, once enough have promised: what may be decided already, or
-    /// else `new`, with all who promised as its nodes.
+    /// Returns the formation to be accepted, once a quorum has promised. It is the one that may be
+    /// decided already, or else `new` with the promising nodes as its nodes.
     pub fn formation(&self, new: Formation) -> Option<Formation> {
         if self.promised.len() < self.quorum {
             return None;
@@ -77,7 +79,7 @@ impl Proposal {
     }
 }
 
-/// A ballot of this directory that is above all it has heard of.
+/// Returns a ballot of this directory that is above all ballots it has heard of.
 pub(super) fn next_ballot<'a>(
     directory_id: u64,
     heard: impl IntoIterator<Item = &'a BootstrapReply>,

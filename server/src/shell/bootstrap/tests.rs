@@ -42,7 +42,7 @@ fn acceptors(count: u64) -> Vec<Acceptor> {
     (1..=count).map(Acceptor::new).collect()
 }
 
-/// What a proposer would make of it.
+/// Returns the formation that a proposer proposes, without its nodes.
 fn new(cluster_id: u64) -> Formation {
     Formation { cluster_id, replication_factor: 3, ..Default::default() }
 }
@@ -66,7 +66,7 @@ fn duel(seed: u64, acceptors: &mut [Acceptor]) -> BTreeSet<u64> {
     for step in 1..=150 {
         if proposers.len() < 2 || rng.u32(..40) == 0 {
             let place = rng.usize(..used.len());
-            // Old replies too: a proposer may have missed the newest ballots.
+            // Old replies are used too: a proposer may have missed the newest ballots.
             let known = rng.usize(..=heard.len());
             let mut ballot = next_ballot(place as u64 + 1, &heard[..known]);
             ballot.round = ballot.round.max(used[place] + 1);
@@ -93,7 +93,7 @@ fn duel(seed: u64, acceptors: &mut [Acceptor]) -> BTreeSet<u64> {
                 if answer_arrives {
                     proposer.proposal.on_prepared(&reply);
                 }
-                // A cluster id of this step: a second decision would show.
+                // The cluster id is unique to this step, so that a second decision would show.
                 if rng.bool() {
                     proposer.formation = proposer.proposal.formation(new(step));
                 }

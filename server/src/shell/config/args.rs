@@ -10,13 +10,13 @@ use super::size::Size;
 /// Flags of `rangedb server`; everything is optional, so that the file can have a say.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServerArgs {
-    /// Where other nodes reach this one [default: localhost:8080]
+    /// Address at which other nodes reach this one [default: localhost:8080]
     #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_PEER_ADDRESS", value_parser = address)]
     pub peer_address: Option<String>,
     /// Address at which clients reach this node [default: the host of --peer-address, port 8081]
     #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_CLIENT_ADDRESS", value_parser = address)]
     pub client_address: Option<String>,
-    /// Where /metrics, /healthz and /readyz are served [default: localhost:8085]
+    /// Address of /metrics, /healthz and /readyz [default: localhost:8085]
     #[arg(long, value_name = "HOST:PORT", env = "RANGEDB_STATUS_ADDRESS", value_parser = address)]
     pub status_address: Option<String>,
     /// Listen on this host (0.0.0.0: every interface) instead of the hosts of the addresses
@@ -33,8 +33,8 @@ pub struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT,...", env = "RANGEDB_JOIN", value_delimiter = ',',
           value_parser = address)]
     pub join: Vec<String>,
-    /// Form a new cluster with a majority of --peers, or of this node alone; harmless on a node that
-    /// already belongs to one
+    /// Form a new cluster with a majority of --peers, or of this node alone; harmless on a node
+    /// that already belongs to one
     #[arg(long, env = "RANGEDB_CLUSTER_INIT",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub cluster_init: bool,
@@ -49,10 +49,10 @@ pub struct ServerArgs {
     /// Least important messages that are logged [default: info]
     #[arg(long, value_name = "LEVEL", env = "RANGEDB_LOG_LEVEL")]
     pub log_level: Option<LogLevel>,
-    /// How log lines look [default: json]
+    /// Format of log lines [default: json]
     #[arg(long, value_name = "FORMAT", env = "RANGEDB_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// How a leader makes sure that it still leads before it reads [default: lease]
+    /// Method by which a leader confirms that it still leads before it reads [default: lease]
     #[arg(long, value_name = "MODE", env = "RANGEDB_READ_MODE")]
     pub read_mode: Option<ReadMode>,
     /// TOML file with more settings; flags and environment go before it
@@ -91,7 +91,7 @@ pub enum ReadMode {
     ReadIndex,
 }
 
-/// Refuses at the command line what [`super::Config::load`] would refuse later, with the flag named.
+/// Refuses an address that [`super::Config::load`] would refuse later. The error names the flag.
 fn address(value: &str) -> Result<String, String> {
     let value = value.trim();
     // RANGEDB_PEERS= and a trailing comma mean "none".

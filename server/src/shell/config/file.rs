@@ -11,15 +11,15 @@ use super::{ConfigError, Limits, StorageConfig};
 use crate::shell::engines::MEMTABLES;
 use crate::shell::memory::Division;
 
-/// A memtable larger than this takes longer to flush than it saves.
+/// Maximum of the default memtable size. A larger one takes longer to flush than it saves.
 const WRITE_BUFFER_DEFAULT_MAX: u64 = 64 << 20;
 
-/// The largest command must fit a store's queue, and what waits behind more than the second waits too
-/// long.
+/// Bounds of the default queue size of a store. The largest command must fit the minimum. Requests
+/// behind more bytes than the maximum would wait too long.
 const QUEUE_DEFAULT_MIN: u64 = 12 << 20;
 const QUEUE_DEFAULT_MAX: u64 = 64 << 20;
 
-/// Every key is optional; an unknown one is an error that names it.
+/// Contents of the file. Every key is optional; an unknown key is an error that names it.
 #[derive(Deserialize, Debug, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
@@ -72,7 +72,7 @@ pub(super) struct Raft {
 }
 
 impl Raft {
-    /// The defaults, with what the file says in their place.
+    /// Returns the defaults, replaced by the settings of the file where there are any.
     pub fn apply(self, default: RaftConfig) -> RaftConfig {
         let bytes = |size: Option<Size>, default: u64| size.map_or(default, |size| size.0);
         let length = |size: Option<Size>, default: usize| {
@@ -106,7 +106,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// What the file leaves open is a share of the node's memory.
+    /// Completes the settings: memory sizes that the file omits are shares of the node's memory.
     pub fn complete(self, memory: &Division) -> StorageConfig {
         let bytes = |size: Option<Size>, default: u64| size.map_or(default, |size| size.0);
         let write_buffer = (memory.memtables / MEMTABLES).min(WRITE_BUFFER_DEFAULT_MAX);
@@ -127,7 +127,8 @@ pub(super) struct LimitsFile {
 }
 
 impl LimitsFile {
-    /// What the file leaves open is a share of the node's memory.
+    /// Completes the settings: a queue size that the file omits is a share of the node's memory,
+    /// and other limits are constants.
     pub fn complete(self, memory: &Division, stores: usize) -> Limits {
         let share = memory.store_queues / stores.max(1) as u64;
         let queue = self

@@ -1,4 +1,4 @@
-//! Sources, their order, and what is refused.
+//! Tests of the sources of settings, their order, and the settings that are refused.
 
 use clap::Parser;
 

@@ -1,17 +1,17 @@
-//! Messages of the wire as the IDENTITY file keeps them: with names, for people, and apart from the
-//! wire, so that neither holds the other back.
+//! Records of the IDENTITY file for messages of the wire. The records have field names, for people
+//! to read. They are separate from the messages, so that each format can change without the other.
 
 use rangedb_proto::v1::{BootstrapBallot, Formation, NodeDescriptor};
 use serde::{Deserialize, Serialize};
 
-/// Which cluster the directory belongs to, and as which node.
+/// Cluster and node that a data directory belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Membership {
     pub cluster_id: u64,
     pub node_id: u64,
 }
 
-/// Orders attempts to form a cluster: by round, then by the proposer's directory.
+/// Ballot of an attempt to form a cluster, ordered by round and then by the proposer's directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Ballot {
     pub round: u64,

@@ -100,7 +100,7 @@ fn a_directory_whose_first_opening_was_cut_off_is_a_new_one() {
     std::fs::write(dir.path().join("LOCK"), "").unwrap();
     std::fs::write(dir.path().join("IDENTITY.unfinished"), "{").unwrap();
     let first = DataDir::open(dir.path()).unwrap().identity();
-    // And behind the identity, before there are engines or a cluster.
+    // The same holds once the identity is written, before there are engines or a cluster.
     let data = DataDir::open(dir.path()).unwrap();
     assert_eq!(data.identity(), first);
     data.refuse_lost_engines().unwrap();

@@ -1,9 +1,9 @@
-//! Lines on their way to standard error, by a thread of their own.
+//! Queue of log lines, written to standard error by a thread of its own.
 //!
-//! Whoever logs only puts a line in a queue: it never waits and never fails, whatever became of the
-//! reader of standard error. A reader that is gone (`EPIPE`), a full disk (`ENOSPC`) and a pipe that
-//! nobody empties cost lines and nothing else. Lines that are lost are counted, and the log says so
-//! where it goes on.
+//! A thread that logs only puts a line into the queue. It never waits and never fails, whatever
+//! happens to the reader of standard error. A reader that is gone (`EPIPE`), a full disk (`ENOSPC`)
+//! and a pipe that nobody empties cost lines and nothing else. Lost lines are counted, and the log
+//! reports them once writing works again.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -14,29 +14,29 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait at most: minutes of an ordinary log, seconds of one at level `trace`.
+/// Maximum bytes of waiting lines: minutes of an ordinary log, seconds of one at level `trace`.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
-/// A line counts as so many bytes more than it has: bounds the number of short ones.
+/// Bytes added to the length of each line, so that the number of short lines is bounded too.
 const LINE_BYTES: usize = 64;
 
-/// A descriptor that others made non-blocking says "not now" where it would wait otherwise. Between
-/// two tries the writer pauses so long,
+/// Pause between two tries to write to a descriptor that other processes made non-blocking. Such a
+/// descriptor returns "would block" instead of waiting.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
-/// and it gives a line up after so many: by then a pipe's reader has stopped reading.
+/// Maximum number of tries before a line is given up: by then a pipe's reader has stopped reading.
 const RETRIES_MAX: usize = 1_000;
 
-/// The queue. Cheap to clone.
+/// Queue of log lines. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
-    /// A line came, or one was dealt with.
+    /// Notified when a line was added, written or given up.
     changed: Condvar,
-    /// Lines that nobody will read.
+    /// Number of lines that nobody will read.
     dropped: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ struct Queue {
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines ever taken in, and of those the ones that are written or given up.
+    /// Number of lines ever taken in, and of those that are written or given up.
     taken: u64,
     done: u64,
 }
@@ -57,7 +57,7 @@ impl Lines {
         writer.spawn(move || lines.write_all_to(|line| write_line(&io::stderr(), line))).map(drop)
     }
 
-    /// Takes a line in, or drops it if too much waits.
+    /// Adds a line, or drops it if the queue is full.
     pub fn push(&self, line: &[u8]) {
         let mut waiting = self.waiting();
         if waiting.bytes + line.len() + LINE_BYTES > WAITING_BYTES_MAX {
@@ -74,7 +74,7 @@ impl Lines {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until what was logged by now is written or given up, for `at_most` that long.
+    /// Waits until the lines logged so far are written or given up, for `at_most` that long.
     pub fn drain(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let mut waiting = self.waiting();
@@ -100,7 +100,8 @@ impl Lines {
                 Err(_) => {
                     self.0.dropped.fetch_add(1, Ordering::Relaxed);
                 }
-                // Only where somebody reads again, so that this line is not the next to be lost.
+                // Logged only after a line was written, so that the report is not the next line to
+                // be lost.
                 Ok(()) => {
                     let dropped = self.dropped();
                     if dropped > told {
@@ -124,14 +125,14 @@ impl Lines {
         }
     }
 
-    /// Whoever panicked while it held the lock left a queue of lines that is whole.
+    /// Locks the queue. A thread that panicked while it held the lock left the queue intact.
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Past the lock that the standard library has around standard error: a thread that holds it may wait
-/// for a reader for ever.
+/// Writes past the lock that the standard library has around standard error: a thread that holds
+/// the lock may wait for a reader forever.
 fn write_line(to: &impl AsFd, mut line: &[u8]) -> io::Result<()> {
     let mut retries = 0;
     while !line.is_empty() {
@@ -177,7 +178,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Lines whose writer hands each on and then waits for its fate.
+    /// Returns a queue whose writer hands each line on and then waits for the result to report.
     fn written_by_hand() -> (Lines, mpsc::Receiver<Vec<u8>>, mpsc::Sender<io::Result<()>>) {
         let (lines, (tell, told), (decide, decided)) =
             (Lines::default(), mpsc::channel(), mpsc::channel::<io::Result<()>>());
@@ -210,7 +211,7 @@ mod tests {
         let (lines, told, decide) = written_by_hand();
         let long = vec![b'x'; 1 << 20];
         lines.push(&long);
-        // Being written, and no longer in the queue.
+        // The line is being written, and no longer in the queue.
         told.recv_timeout(PATIENCE).unwrap();
         for _ in 0..20 {
             lines.push(&long);

@@ -1,13 +1,13 @@
-//! Log lines that anybody can bring about, and that are therefore written seldom: a stranger who asks
-//! again and again must not fill the disk that holds the log.
+//! Rate limit of log lines that a stranger can cause. Without it, a stranger who asks again and
+//! again could fill the disk that holds the log.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Between two lines at the least.
+/// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// One kind of line.
+/// Rate limit of one kind of line.
 #[derive(Default)]
 pub(crate) struct Seldom(Mutex<State>);
 
@@ -18,7 +18,7 @@ struct State {
 }
 
 impl Seldom {
-    /// The number of lines that were left out since the last one, if one may be written now.
+    /// Returns the number of lines left out since the last one, if a line may be written now.
     pub fn may_write(&self) -> Option<u64> {
         self.may_write_at(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! Calls of the gRPC services, counted as they happen.
+//! Metrics of the gRPC services, counted as calls happen.
 
 use std::time::Instant;
 
@@ -6,15 +6,17 @@ use axum::http::HeaderMap;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use tonic::Code;
 
-/// Seconds: from a read in memory to a write that waits for an election.
+/// Upper bounds of the latency buckets in seconds: from a read in memory to a write that waits for
+/// an election.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// Methods are taken from requests, which anybody may send: those of other packages count as one.
+/// Packages whose methods are counted by name. Anybody may send requests with any method, so
+/// methods of other packages count as one.
 const KNOWN_PACKAGES: [&str; 2] = ["/rangedb.v1.", "/grpc."];
 const METHOD_BYTES_MAX: usize = 64;
 
-/// Cheap to clone.
+/// Metrics of gRPC calls. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct GrpcMetrics {
     requests: IntCounterVec,
@@ -48,7 +50,7 @@ impl GrpcMetrics {
         metrics
     }
 
-    /// A call arrived.
+    /// Counts the arrival of a call.
     pub fn begin(&self, path: &str) -> Timer {
         self.under_way.inc();
         let known = KNOWN_PACKAGES.iter().any(|package| path.starts_with(package));
@@ -57,7 +59,7 @@ impl GrpcMetrics {
     }
 }
 
-/// A call under way; one that is given up is only taken off the gauge.
+/// Call in flight. Dropping it only takes the call off the gauge.
 pub(crate) struct Timer {
     metrics: GrpcMetrics,
     method: String,
@@ -65,9 +67,9 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// Its answer begins with these headers.
+    /// Counts the call when its answer begins with these headers.
     pub fn end(self, headers: &HeaderMap) {
-        // A call that failed says so in the head; one that did not, behind the body.
+        // A failed call has its status in the headers; a successful one has it behind the body.
         let status = headers.get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         let unimplemented = code == Code::Unimplemented;

@@ -35,7 +35,7 @@ pub(crate) struct Sources {
 
 type Count = fn(&Counters) -> u64;
 
-/// Of every store, since the process began.
+/// Counters of every store, since the process began.
 const STORE_COUNTERS: [(&str, &str, Count); 14] = [
     ("passes_total", "Passes of the store's thread over its ranges.", |c| c.passes),
     ("messages_received_total", "Raft messages taken in.", |c| c.messages_received),
@@ -59,7 +59,7 @@ const STORE_COUNTERS: [(&str, &str, Count); 14] = [
 
 type Figure = fn(&RangeStatus) -> u64;
 
-/// Of every replica on this node.
+/// Gauges of every replica on this node.
 const RANGE_GAUGES: [(&str, &str, Figure); 7] = [
     ("leads", "1 if this node's replica leads the range.", |s| s.leads.into()),
     ("has_leader", "1 if this node's replica knows a leader.", |s| {
@@ -247,7 +247,7 @@ impl Sources {
         let Budget { division, requests, tasks, answers } = &self.budget;
         let queued = self.mailboxes.iter().map(|mailbox| mailbox.load().bytes() as u64).sum();
         let stats = self.state.stats();
-        // Name, limit, used, and how often somebody was sent away.
+        // Name, limit, bytes used and number of refusals of each share.
         let shares = [
             ("block_cache", division.block_cache, stats.block_cache_bytes, None),
             ("memtables", division.memtables, stats.memtable_bytes, None),

@@ -1,8 +1,9 @@
 //! Figures of transactions and of garbage collection: `rangedb_txn_*` and `rangedb_gc_*`.
 //!
-//! Commands are counted by the leader that they were decided at, whoever sent them. Commits by their
-//! path, conflicts and waits of a coordinator are known to the client alone: those of this node's own
-//! client, which serves unary requests, are shown here, and an application shows those of its own.
+//! The leader that decides a command counts it, whoever sent the command. Commits by path,
+//! conflicts and waits of a coordinator are known only to its client. Those of this node's own
+//! client, which serves unary requests, are shown here. An application shows those of its own
+//! client.
 
 use prometheus::proto::MetricFamily;
 use rangedb_proto::Timestamp;
@@ -114,7 +115,7 @@ fn garbage(node: &Node, stats: &StateStats) -> Vec<MetricFamily> {
         collected = collected.with(&[("range_id", &range.0.to_string())], seconds(below));
     }
     families.push(collected.finish());
-    // Before there is a floor, a figure for it would say that it is half a century behind.
+    // Without a floor there is no figure: it would report a lag of half a century.
     if counts.floor_ts > 0 {
         let lag = seconds(node.newest_timestamp()) - seconds(counts.floor_ts);
         families.extend([

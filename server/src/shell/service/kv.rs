@@ -1,5 +1,5 @@
-//! The database for every client: this node's own client finds whoever has the keys, so any node
-//! answers any request.
+//! The `Kv` service, which serves every client. This node's own client finds the nodes that have
+//! the keys, so any node answers any request.
 
 mod convert;
 mod timeout;
@@ -24,21 +24,21 @@ use super::origin::origin;
 use super::traced::{self, traced};
 use crate::memory::Taken;
 
-/// Bytes of rows after which a page of a scan is sent, and rows after which it is in any case.
+/// Bytes of rows after which a page of a scan is sent, and the maximum number of rows in a page.
 const PAGE_BYTES: usize = 1 << 20;
 const PAGE_ROWS: usize = 1000;
 
 pub(super) struct KvService(pub Arc<Front>);
 
-/// Bytes that are taken for the largest row, while it is not known how large it is.
+/// Bytes that are taken for the largest row while the size of the row is unknown.
 const ROW_BYTES: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024;
 
-/// Bytes of a scan under way: a page that is sent, and two that are fetched meanwhile, with room for
-/// what rows cost beside their bytes.
+/// Bytes of a scan in flight: one page being sent and two being fetched, with room for the cost of
+/// rows beside their bytes.
 const RANGE_BYTES: usize = 4 * PAGE_BYTES;
 
-/// Time for which a call waits for others of its connection whose answers are not read, unless it says
-/// how long it waits.
+/// Time for which a call without a timeout waits for memory. Unread answers of other calls on its
+/// connection may hold that memory.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl KvService {
@@ -57,7 +57,7 @@ impl KvService {
         }
     }
 
-    /// The node's client, with the time that the caller gives the request.
+    /// Returns the node's client, with the timeout that the caller gives the request.
     fn client<T>(&self, request: &Request<T>) -> Result<Client, Status> {
         let gateway = self.0.serving()?.node.gateway();
         Ok(match timeout::of(request.metadata()) {
@@ -170,7 +170,7 @@ impl Kv for KvService {
         if asked.read_ts != 0 {
             options = options.at(Timestamp(asked.read_ts));
         }
-        // The memory is kept as long as the stream is.
+        // The stream holds the memory for as long as it lives.
         let start = (Some(client.range(options)), room);
         let pages = stream::unfold(start, move |(rows, room)| async move {
             let (page, rows) = traced(trace, "range", next_page(rows)).await?;
@@ -202,12 +202,13 @@ impl Kv for KvService {
     }
 }
 
-/// Bytes that a write of one key may be answered with: what it replaced, or what a condition met.
+/// Returns the maximum bytes of the answer to a write of one key: the value that it replaced, or
+/// the value that a condition met.
 fn told(previous: bool, conditions: &[v1::Condition]) -> usize {
     if previous || !conditions.is_empty() { ROW_BYTES } else { 0 }
 }
 
-/// An answer with the memory that it turned out to need.
+/// Returns an answer that holds the memory it needs, and gives the rest back.
 fn answer<T: Message>(message: T, mut room: Option<Taken>) -> Response<T> {
     if let Some(room) = &mut room {
         room.shrink_to(message.encoded_len() as u64);
@@ -217,7 +218,7 @@ fn answer<T: Message>(message: T, mut room: Option<Taken>) -> Response<T> {
 
 type Page = Result<v1::RangeResponse, Status>;
 
-/// Gathers rows into a page. None at the end, and after an error.
+/// Gathers rows into a page. `None` at the end, and after an error.
 async fn next_page(rows: Option<RangeStream>) -> Option<(Page, Option<RangeStream>)> {
     let mut rows = rows?;
     let mut kvs = Vec::new();
@@ -228,8 +229,8 @@ async fn next_page(rows: Option<RangeStream>) -> Option<(Page, Option<RangeStrea
                 bytes += row.key.len() + row.value.len();
                 kvs.push(row.into());
             }
-            // Rows before the error are in order and right, but the caller cannot use an end that
-            // is none.
+            // The rows before the error are right and in order. The caller cannot use them, because
+            // the result is incomplete.
             Some(Err(error)) => return Some((Err(status(error)), None)),
             None if kvs.is_empty() => return None,
             None => return Some((Ok(v1::RangeResponse { kvs }), None)),

@@ -1,10 +1,10 @@
-//! The listeners: what the peer address serves, and what the client address serves.
+//! Listeners: the services of the peer address and of the client address.
 //!
-//! Whoever reaches the peer address can move raft state, so it belongs behind a firewall with the
-//! nodes. What only nodes ask of each other by the service that both serve is refused to users in
-//! `node/caller.rs`.
+//! A caller that reaches the peer address can move Raft state. So the address belongs behind a
+//! firewall with the nodes. Both addresses serve `rangedb.v1.Node`, and `node/caller.rs` refuses
+//! users those of its requests that only nodes may make.
 
-/// The address that a call came in at.
+/// Address at which a call came in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Listener {
     Peer,
@@ -12,7 +12,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Full names of the services that are served there, reflection aside.
+    /// Returns the full names of the services of the address, reflection aside.
     pub fn services(self) -> &'static [&'static str] {
         match self {
             Listener::Peer => {

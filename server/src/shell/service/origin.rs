@@ -1,4 +1,4 @@
-//! Connections with what is known of who is at their other end.
+//! Connections with the caller at their other end, and the caller's shares of memory.
 
 use std::io;
 use std::pin::Pin;
@@ -13,17 +13,18 @@ use crate::memory::Share;
 use crate::node::{Caller, CallerKind};
 use crate::shell::memory::Budget;
 
-/// Origin of a request: its connection's caller, and its shares. Requests carry it as an extension.
+/// Origin of a request: the caller of its connection, and its shares. Requests carry it as an
+/// extension.
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub caller: Caller,
-    /// Where bytes of its requests are taken from.
+    /// Share that the bytes of the connection's requests are taken from.
     pub requests: Share,
-    /// And what they cost beside their bytes.
+    /// Share for the cost of the requests beside their bytes.
     pub tasks: Share,
 }
 
-/// Where a request came in.
+/// Returns the origin of a request.
 ///
 /// # Errors
 ///
@@ -33,13 +34,13 @@ pub(super) fn origin<T>(request: &tonic::Request<T>) -> Result<Origin, Status> {
     origin.ok_or_else(|| Status::internal("a connection without an origin"))
 }
 
-/// Makes the origins of a listener's connections.
+/// Source of the origins of a listener's connections.
 pub(crate) struct Origins {
     kind: CallerKind,
     budget: Budget,
 }
 
-/// Numbers of connections, over all listeners. 0 is the node itself.
+/// Number of the last connection, over all listeners. 0 is the node itself.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Origins {

@@ -1,4 +1,4 @@
-//! The service of messages between nodes alone.
+//! Service of messages that only nodes exchange.
 
 use std::sync::Arc;
 

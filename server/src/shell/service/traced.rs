@@ -1,6 +1,6 @@
-//! Requests that belong to a trace: the [W3C trace context](https://www.w3.org/TR/trace-context/)
-//! comes in the metadata of a unary call or beside a request on a stream, and what the node does for
-//! the request goes on with it, over the node's own client and to other nodes.
+//! Requests that belong to a trace. The [W3C trace context](https://www.w3.org/TR/trace-context/)
+//! comes in the metadata of a unary call, or beside a request on a stream. The node's work for the
+//! request continues the trace, over the node's own client and to other nodes.
 
 use std::future::Future;
 
@@ -8,12 +8,12 @@ use rangedb_client::trace::TraceContext;
 use tonic::metadata::MetadataMap;
 use tracing::Instrument;
 
-/// The trace of a unary call; none if there is none, or it cannot be read.
+/// Returns the trace of a unary call. `None` if the call has none, or it cannot be read.
 pub(super) fn of(metadata: &MetadataMap) -> Option<TraceContext> {
     TraceContext::parse(metadata.get("traceparent")?.to_str().ok()?)
 }
 
-/// Runs what a request asks for in a span of its trace.
+/// Runs the work of a request in a span of its trace.
 pub(super) async fn traced<T>(
     trace: Option<TraceContext>,
     request: &'static str,

@@ -1,23 +1,23 @@
-//! The pace that a snapshot's stream has to keep, on either side.
+//! Minimum pace of a snapshot's stream, on either side.
 //!
-//! A place and a turn are few, so whoever has one must get on. It is not enough that something comes
-//! now and then: a byte every few seconds would keep a place for ever. Waiting for the other side is
-//! paid from a credit of time, which bytes that move fill again. Time that this side takes, for its
-//! own disk, is its own.
+//! Places and turns are few, so a stream that holds one must make progress. A bound on silence is
+//! not enough: with a byte every few seconds a stream would keep its place forever. Instead,
+//! waiting for the other side is paid from a credit of time, and bytes that move refill the credit.
+//! Time that this side needs for its own disk costs no credit.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// The most that the credit holds, and so the longest silence: the other side may have to wait for a
-/// slow disk, and a network may break off for a moment.
+/// Maximum of the credit, and so the longest silence. The other side may have to wait for a slow
+/// disk, and a network may break off for a moment.
 pub(super) const CREDIT_MAX: Duration = Duration::from_secs(30);
 
-/// Bytes that pay for a second of waiting: a hundredth of what a link of a gigabit carries.
+/// Bytes that pay for a second of waiting: a hundredth of what a gigabit link carries.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
-/// See the module's head.
+/// Credit of time that one side has for waiting.
 pub(super) struct Pace {
     credit: Duration,
     credit_max: Duration,

@@ -1,4 +1,5 @@
-//! The follower's side: check, stage, hand to the store.
+//! Receiver of a snapshot, on the follower: it checks and stages the records, and hands them to the
+//! store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,22 +24,22 @@ use crate::shell::disk_watch::DiskWatch;
 use crate::shell::logging::Seldom;
 use crate::shell::transport::{Identification, check};
 
-/// The header is the first that a sender sends, without being asked.
+/// Time within which the header must arrive. A sender sends it first, without being asked.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Streams whose header has not come at most: many more than nodes that send at one moment.
+/// Maximum number of streams whose header has not arrived: many more than nodes send at one moment.
 const UNKNOWN_MAX: usize = 64;
 
-/// See the module's head.
+/// Receiver of snapshots from other nodes.
 pub(crate) struct SnapshotReceiver {
     me: Identification,
     stores: StoreHandle,
     state: Arc<dyn StateEngine>,
     disk: Arc<DiskWatch>,
     places: Semaphore,
-    /// Streams whose header has not come.
+    /// Places for streams whose header has not arrived.
     unknown: Semaphore,
-    /// Lines about headers that are refused.
+    /// Rate limit of the log lines about refused headers.
     refused: Seldom,
     pub(super) header_within: Duration,
     pub(super) silence_max: Duration,
@@ -66,8 +67,9 @@ impl SnapshotReceiver {
         }
     }
 
-    /// Takes a snapshot in. Dropped at any moment, it leaves nothing behind but what the store has
-    /// been given. A place is taken for what is meant for this node, not for who only opens a stream.
+    /// Receives a snapshot. If the future is dropped at any moment, only a snapshot that the store
+    /// already has is left behind. A stream takes a place once its header says that it is meant for
+    /// this node.
     pub async fn receive<S>(&self, mut chunks: S) -> Result<SnapshotReceipt, Status>
     where
         S: Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send,
@@ -115,7 +117,7 @@ impl SnapshotReceiver {
         header.envelope.ok_or_else(|| Status::invalid_argument("a snapshot without its message"))
     }
 
-    /// Stages all that comes, up to the trailer.
+    /// Stages all chunks, up to the trailer.
     async fn stage<S>(
         &self,
         range: &RangeDescriptor,
@@ -148,7 +150,8 @@ impl SnapshotReceiver {
         }
     }
 
-    /// A full disk takes in what the cluster itself needs, as stores do, and nothing else.
+    /// Refuses data while the disk is short of room, except data that the cluster itself needs.
+    /// Stores do the same.
     fn has_room(&self, is_system: bool) -> Result<(), Status> {
         if self.disk.seen().room != Room::Enough && !is_system {
             return Err(Status::resource_exhausted("the disk of the receiver is full"));
@@ -156,9 +159,9 @@ impl SnapshotReceiver {
         Ok(())
     }
 
-    /// Checks and finishes what was staged and gives it to the store; false if the store could not
-    /// take it. Work that has begun ends even if nobody waits for it any more, and a finished snapshot
-    /// is thrown away by nobody else: so whoever finishes it hands it on, in one piece.
+    /// Checks and finishes the staged snapshot and gives it to the store. False if the store could
+    /// not take it. One blocking task does all of this: it runs to its end even if the future is
+    /// dropped, and nobody else would discard a finished snapshot.
     async fn hand_on(
         &self,
         receiver: ChunkReceiver,
@@ -199,7 +202,7 @@ fn body_of(chunk: Option<Result<SnapshotChunk, Status>>) -> Result<Body, Status>
     chunk.body.ok_or_else(|| Status::invalid_argument("a chunk of an unknown kind"))
 }
 
-/// What the leader says of the range, in the snapshot of its message.
+/// Returns the leader's description of the range, from the snapshot in its Raft message.
 fn meta_of(envelope: &RaftEnvelope) -> Option<SnapshotMeta> {
     let Some(raft_envelope::Body::Message(message)) = &envelope.body else { return None };
     let message = decode_message(message)?;

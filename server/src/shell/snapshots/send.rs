@@ -1,7 +1,7 @@
-//! The leader's side: read, send, report.
+//! Sender of a snapshot, on the leader: it reads, sends and reports the outcome.
 //!
-//! A stream whose view loses what the receiver goes on from is broken off, and raft asks for another:
-//! see [`crate::shell::compaction`].
+//! The receiver continues from the records of the sender's view. If compaction drops any of them,
+//! the stream is aborted and Raft asks for another snapshot: see [`crate::compaction`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,15 +31,15 @@ use crate::shell::grpc_limits::{
 };
 use crate::shell::transport::{Directory, Identification};
 
-/// Snapshots that wait for their turn at most. Each holds a view of the state, which keeps old files
-/// on the disk; raft asks again for those that are turned away.
+/// Maximum number of snapshots that wait for their turn. Each holds a view of the state, which
+/// keeps old files on the disk. Raft asks again for a snapshot that is refused.
 const WAITING_MAX: usize = 16;
 
-/// From the last chunk to the receiver's answer: it syncs the last of the files that it has staged, on
-/// a disk that may be slow.
+/// Time from the last chunk to the receiver's answer. The receiver syncs the last of its staged
+/// files in that time, on a disk that may be slow.
 const RECEIPT_WITHIN: Duration = Duration::from_secs(120);
 
-/// See the module's head.
+/// Sender of snapshots to other nodes.
 pub(crate) struct SnapshotSender {
     runtime: Handle,
     me: Identification,
@@ -51,7 +51,7 @@ pub(crate) struct SnapshotSender {
 }
 
 impl SnapshotSender {
-    /// Sends on the runtime that this is called in.
+    /// Creates a sender on the current tokio runtime.
     pub fn new(
         me: Identification,
         state: Arc<RocksState>,
@@ -70,7 +70,8 @@ impl SnapshotSender {
         }
     }
 
-    /// Begins to send; the store hears [`Event::SnapshotSent`] in the end. Does not block.
+    /// Begins to send a snapshot. The store receives [`Event::SnapshotSent`] in the end. Does not
+    /// block.
     pub fn send(
         self: &Arc<Self>,
         envelope: RaftEnvelope,
@@ -152,8 +153,8 @@ impl SnapshotSender {
     }
 }
 
-/// The receiver's word in the end, and the records that were read. A receiver that hangs must not keep
-/// the turn of others.
+/// Returns the receiver's answer, and the number of records that were read. A receiver that hangs
+/// must not keep its turn from other snapshots, so the wait is bounded.
 async fn receipt_of<R>(
     call: impl Future<Output = R>,
     mut reading: JoinHandle<Result<u64, String>>,
@@ -170,8 +171,8 @@ async fn receipt_of<R>(
     }
 }
 
-/// Reads the span into the stream. Ends early if nobody takes it, or the view does not hold what it
-/// has to. Blocks.
+/// Reads the span into the stream and returns the number of records. Ends early if the receiver
+/// takes no more, or if the view lacks records that it should hold. Blocks.
 fn read_all(
     header: SnapshotHeader,
     state: &RocksState,
@@ -198,7 +199,7 @@ fn read_all(
     let mut reading = ChunkReader::new(reader, span);
     loop {
         let chunk = reading.next_chunk().map_err(failed)?;
-        // Behind each read, the last included, which finds nothing more.
+        // Checked after each read. This includes the last read, which finds no more records.
         view.check(state).map_err(failed)?;
         let Some(chunk) = chunk else { break };
         send(Body::Data(to_wire(chunk)))?;

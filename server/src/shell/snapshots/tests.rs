@@ -111,7 +111,7 @@ async fn a_snapshot_of_another_cluster_is_refused() {
     assert_eq!(receive(chunks(8)).await, (Err(Code::FailedPrecondition), 0));
 }
 
-/// Instead of what production waits.
+/// Time limit of the tests, instead of production's.
 const SHORT: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Receives snapshots one at a time.
@@ -188,7 +188,7 @@ async fn a_full_disk_takes_no_snapshot_in_but_those_of_system_ranges() {
     assert_eq!(receive_on(full(), chunks_of(system, 7)).await, (Ok(true), 1));
 }
 
-/// What becomes of a snapshot whose receiving future is dropped.
+/// Events of a snapshot whose receiving future is dropped.
 #[derive(PartialEq, Debug)]
 enum Seen {
     Finishing,
@@ -196,7 +196,7 @@ enum Seen {
     Discarded,
 }
 
-/// A state on which finishing a staged snapshot waits for a word.
+/// State engine that waits for a signal before it finishes a staged snapshot.
 struct HeldState {
     state: MemState,
     seen: UnboundedSender<Seen>,
@@ -269,7 +269,7 @@ impl StateEngine for HeldState {
     }
 }
 
-/// A store that takes what it is sent, or has no place for it.
+/// Store that takes the events it is sent, or has no place for them.
 struct Told {
     seen: UnboundedSender<Seen>,
     has_place: bool,
@@ -301,7 +301,7 @@ async fn a_snapshot_that_is_dropped_while_it_is_finished_is_handed_on_or_discard
             receipt = receiver.receive(stream::iter(bodies)) => panic!("not held: {receipt:?}"),
             finishing = to_see.recv() => assert_eq!(finishing, Some(Seen::Finishing)),
         }
-        // Nobody is left who could tell of anything, but what runs by itself.
+        // Without the receiver, only the blocking task can still report an event.
         drop(receiver);
         go_on.send(()).unwrap();
         assert_eq!(to_see.recv().await, Some(outcome));

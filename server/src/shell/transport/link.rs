@@ -1,5 +1,6 @@
-//! The task that carries messages to one node: connect, send what waits, and connect again when it
-//! breaks. While the node cannot be reached its queue is emptied: raft repeats what still matters.
+//! Task that carries messages to one node: it connects, sends what waits, and connects again when
+//! the connection breaks. While the node cannot be reached the task empties the node's queue: Raft
+//! repeats messages that still matter.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,16 +24,17 @@ use crate::shell::grpc_limits::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two tries to connect. The longest is below an election timeout, so that a node that came
-/// back is heard before it campaigns.
+/// Bounds of the pause between two tries to connect. The maximum is below an election timeout, so
+/// that messages reach a node that came back before it campaigns.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(800);
 
-/// A connection that broke sooner never worked: its node refuses, or is not yet part of the cluster.
+/// Minimum age of a working connection. If a connection breaks sooner, its node refuses or is not
+/// yet part of the cluster.
 const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
 
-/// Batches handed to HTTP/2 before it asked for them. More would only move the waiting to where
-/// heartbeats can no longer pass.
+/// Batches handed to HTTP/2 in advance. More batches would wait where heartbeats cannot overtake
+/// them.
 const BATCHES_AHEAD: usize = 1;
 
 pub(super) async fn run(shared: Arc<Shared>, to: u64, queue: Arc<Queue>) {
@@ -58,13 +60,13 @@ pub(super) async fn run(shared: Arc<Shared>, to: u64, queue: Arc<Queue>) {
     }
 }
 
-/// Carries messages until it no longer can; returns why.
+/// Carries messages until the stream ends. Returns the reason.
 async fn carry(shared: &Shared, to: u64, queue: &Queue) -> Result<Infallible, String> {
     let channel = connect(shared, to).await?;
     let (batches, outbound) = mpsc::channel(BATCHES_AHEAD);
     let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut stream = Request::new(ReceiverStream::new(outbound));
-    // A name that is not ASCII is not told: the receiver then finds this node as it finds others.
+    // A name that is not ASCII is not sent: the receiver then finds this node as it finds others.
     if let Ok(address) = shared.peer_address.parse() {
         stream.metadata_mut().insert(PEER_ADDRESS_KEY, address);
     }
@@ -97,7 +99,7 @@ async fn carry(shared: &Shared, to: u64, queue: &Queue) -> Result<Infallible, St
     }
 }
 
-/// Waits until there is something to send and room for it. May be dropped without losing anything.
+/// Waits until there is a message to send and room for it. Dropping the future loses nothing.
 async fn reserve<'a>(
     batches: &'a mpsc::Sender<RaftMessages>,
     queue: &Queue,

@@ -1,7 +1,9 @@
-//! Messages that wait for one node: bounded in bytes and number, heartbeats and votes before entries.
+//! Queue of messages for one node: bounded in bytes and number, heartbeats and votes before
+//! entries.
 //!
-//! Only messages with entries are bulk. Everything else is small, and a leader that cannot be heard
-//! behind its own entries would be deposed. Messages of one kind stay in order.
+//! Only messages with entries are bulk. All others are small. If the heartbeats of a leader waited
+//! behind its own entries, its followers would elect another leader. Messages of one kind stay in
+//! order.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -10,21 +12,21 @@ use prost::Message;
 use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
 use tokio::sync::Notify;
 
-/// Bytes that wait for one node at most: what a link of a gigabit carries in half a second. Whatever
-/// is older than that is better made anew by raft.
+/// Maximum bytes that wait for one node: half a second of a gigabit link. Raft better replaces
+/// older messages by new ones.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// Messages that wait for one node at most: bounds the small ones.
+/// Maximum number of messages that wait for one node. It bounds the small ones.
 const QUEUE_MESSAGES_MAX: usize = 32 * 1024;
 
-/// A batch is closed once it holds this many bytes; with the largest entry behind it, it is still
-/// below what a gRPC message may hold.
+/// Bytes after which a batch is closed. With the largest entry added last, a batch is still below
+/// the maximum size of a gRPC message.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Messages in one batch at most (docs/architecture.md, D8).
+/// Maximum number of messages in one batch (docs/architecture.md, D8).
 const BATCH_MESSAGES_MAX: usize = 1024;
 
-/// See the module's head.
+/// Messages that wait for one node.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -39,7 +41,7 @@ struct Waiting {
 }
 
 impl Queue {
-    /// False if there is no room.
+    /// Adds a message. False if there is no room.
     pub fn push(&self, envelope: RaftEnvelope) -> bool {
         let bytes = envelope.encoded_len();
         let mut waiting = self.waiting.lock().expect("no panic holds it");
@@ -55,14 +57,14 @@ impl Queue {
         true
     }
 
-    /// Waits until something is there.
+    /// Waits until the queue holds a message.
     pub async fn filled(&self) {
         while self.waiting.lock().expect("no panic holds it").len() == 0 {
             self.filled.notified().await;
         }
     }
 
-    /// The next messages, none if nothing waits.
+    /// Takes the next messages; none if the queue is empty.
     pub fn take(&self) -> Vec<RaftEnvelope> {
         let mut waiting = self.waiting.lock().expect("no panic holds it");
         let mut batch = Vec::new();
@@ -78,7 +80,7 @@ impl Queue {
         batch
     }
 
-    /// Throws everything away; returns how many messages that were.
+    /// Drops all messages. Returns their number.
     pub fn clear(&self) -> usize {
         let waiting = std::mem::take(&mut *self.waiting.lock().expect("no panic holds it"));
         waiting.len()
@@ -91,8 +93,8 @@ impl Waiting {
     }
 }
 
-/// True if the message carries entries. A raft message is opaque but for its first field, the type,
-/// which protobuf writes first: tag 1 as a varint, then `MsgAppend`, which is 3.
+/// True if the message carries entries. A Raft message is opaque except for its first field, the
+/// type. Protobuf writes the type first: tag 1 as a varint, then `MsgAppend`, which is 3.
 fn is_bulk(envelope: &RaftEnvelope) -> bool {
     matches!(&envelope.body, Some(Body::Message(message)) if message.starts_with(&[0x08, 0x03]))
 }

@@ -1,7 +1,7 @@
 //! Stage of a story: keys of its own, and transactions that take its steps through different nodes.
 //!
-//! The first time that a step is refused because of another transaction is noted. A story that goes
-//! on afterwards must find a cluster in which nothing of what was refused shows.
+//! The stage records the first refusal of a step because of another transaction. A story may go on
+//! after that. No effect of a refused step may then be visible.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,11 +11,11 @@ use rangedb_client::{
     Batch, Client, Error, Isolation, RangeOptions, Transaction, TransactionOptions,
 };
 
-/// Time for which a step waits for a lock. Nobody releases one while another step waits, so this only
-/// has to be longer than what is not locked takes.
+/// Maximum wait of a step for a lock. No lock is released while a step waits, so this only has to
+/// be longer than an operation on a key without a lock.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 
-/// How a story's transactions are run.
+/// Isolation and locking of a story's transactions.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
     pub isolation: Isolation,
@@ -37,11 +37,11 @@ pub enum Placement {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The anomaly was there for all to see.
+    /// The anomaly was observed.
     Possible,
     /// Every step was done, and the anomaly did not show.
     NotSeen,
-    /// It did not show, and this error was the first that said so.
+    /// The anomaly did not show, and this was the first error because of another transaction.
     Refused(&'static str),
 }
 
@@ -55,14 +55,15 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A key of the story. The odd ones lie in one range, the even ones in the same or another one.
+/// A key of the story. `X` and `Third` lie in one range, `Y` and `Fourth` in the same or another
+/// one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Key {
     /// 10 in the beginning.
     X,
     /// 20 in the beginning.
     Y,
-    /// Not there in the beginning, as the next.
+    /// Absent in the beginning, like `Fourth`.
     Third,
     Fourth,
 }
@@ -91,7 +92,7 @@ impl Stage {
         self.clients[0].batch(rows).await.unwrap();
     }
 
-    /// Transactions of a story, each through another node.
+    /// Begins a transaction of the story. Each number has a node of its own.
     pub async fn begin(&self, number: usize) -> Actor<'_> {
         let options = TransactionOptions {
             isolation: self.way.isolation,
@@ -103,7 +104,7 @@ impl Stage {
         Actor { stage: self, txn }
     }
 
-    /// What a transaction that begins now sees of all keys, in the order of [`Key`].
+    /// Returns the values of all keys for a transaction that begins now, in the order of [`Key`].
     pub async fn values(&self) -> [Option<i64>; 4] {
         let txn = self.begin(0).await;
         let mut values = [None; 4];
@@ -121,10 +122,10 @@ impl Stage {
         }
     }
 
-    /// Notes a refusal.
+    /// Records a refusal.
     ///
     /// # Panics
-    /// On errors that other transactions are no reason for.
+    /// On errors that have another cause than other transactions.
     fn allowed<T>(&self, result: Result<T, Error>) -> Option<T> {
         let error = match result {
             Ok(value) => return Some(value),
@@ -144,19 +145,19 @@ impl Stage {
     }
 }
 
-/// A transaction of a story. What is refused is noted and answered with none or false.
+/// A transaction of a story. A refused step is recorded and returns none or false.
 pub struct Actor<'a> {
     stage: &'a Stage,
     txn: Transaction,
 }
 
 impl Actor<'_> {
-    /// Reads are never refused.
+    /// Reads a key, which is never refused.
     pub async fn get(&self, key: Key) -> Option<i64> {
         self.txn.get(self.stage.key(key)).await.unwrap().map(|row| number(&row.value))
     }
 
-    /// Reads a key that is going to be written: with its lock, where the story takes locks. None: the
+    /// Reads a key that is going to be written, with its lock if the story takes locks. None if the
     /// lock was refused.
     pub async fn get_to_write(&self, key: Key) -> Option<i64> {
         if !self.stage.way.locking {
@@ -175,8 +176,8 @@ impl Actor<'_> {
         self.stage.allowed(self.txn.delete(self.stage.key(key)).await).is_some()
     }
 
-    /// Keys and values of all rows that satisfy a predicate, in the order of [`Key`]. All spans that
-    /// could hold one are read.
+    /// Returns keys and values of all rows that satisfy a predicate, in the order of [`Key`]. Reads
+    /// all spans that could hold such a row.
     pub async fn rows(&self, predicate: impl Fn(i64) -> bool) -> Vec<(Key, i64)> {
         let mut found = Vec::new();
         for prefix in &self.stage.prefixes {

@@ -1,12 +1,13 @@
-//! The stories. Each returns whether its anomaly showed, and asserts on the way what must be so
-//! under every level.
+//! The stories. Each returns true if its anomaly showed, and asserts what must hold under every
+//! level.
 //!
-//! Where locks are taken ahead, a step that another transaction's lock refuses is taken again once
-//! that transaction has ended. Then it goes through, unless the level forbids to write over what
-//! the other has committed since.
+//! Where locks are taken ahead, a story repeats a refused step after the transaction that held the
+//! lock has ended. The repeated step succeeds, unless the level forbids writing over the commit of
+//! that transaction.
 //!
-//! Where nothing is read by the one that commits last, it begins first: a commit may get a timestamp
-//! before others that have begun and read nothing yet, and is then none of theirs to conflict with.
+//! If the transaction that commits last reads nothing, it must begin first. Otherwise the first
+//! commit may get a timestamp below the start of the last transaction, as long as that one has read
+//! nothing. The two would then not conflict.
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -16,7 +17,7 @@ use super::stage::Stage;
 
 type Tell = for<'a> fn(&'a Stage) -> LocalBoxFuture<'a, bool>;
 
-/// By the names that the document has for them.
+/// The stories, with their names in the document.
 pub const STORIES: &[(&str, Tell)] = &[
     ("G0, dirty write", |stage| dirty_write(stage).boxed_local()),
     ("G1a, aborted read", |stage| aborted_read(stage).boxed_local()),
@@ -36,7 +37,7 @@ pub const STORIES: &[(&str, Tell)] = &[
     ("G2 with two edges", |stage| two_edges(stage).boxed_local()),
 ];
 
-/// Two write the same two keys in turn. Seen: one key from each.
+/// Two transactions write the same two keys in turn. Seen: one key from each.
 async fn dirty_write(stage: &Stage) -> bool {
     let (two, one) = (stage.begin(1).await, stage.begin(0).await);
     assert!(one.put(X, 11).await);
@@ -47,7 +48,7 @@ async fn dirty_write(stage: &Stage) -> bool {
     stage.values().await[..2] != if both { [Some(12), Some(22)] } else { [Some(11), Some(21)] }
 }
 
-/// One reads what another wrote and took back.
+/// One transaction reads what another wrote and rolled back.
 async fn aborted_read(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert!(one.put(X, 101).await);
@@ -59,7 +60,7 @@ async fn aborted_read(stage: &Stage) -> bool {
     before != [(X, 10), (Y, 20)] || after != before || stage.values().await[0] != Some(10)
 }
 
-/// One reads what another wrote and then wrote over.
+/// One transaction reads what another wrote and then overwrote.
 async fn intermediate_read(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert!(one.put(X, 101).await);
@@ -73,7 +74,7 @@ async fn intermediate_read(stage: &Stage) -> bool {
     during != Some(10) || after != Some(10)
 }
 
-/// Each reads what the other has written and not committed.
+/// Each transaction reads what the other has written and not committed.
 async fn circular_flow(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert!(one.put(X, 11).await);
@@ -85,7 +86,7 @@ async fn circular_flow(stage: &Stage) -> bool {
     read_by_one != Some(20) || read_by_two != Some(10)
 }
 
-/// A third sees what the first wrote, and then what the second put over it.
+/// A third transaction sees what the first wrote, and then the second's overwrite of it.
 async fn observed_vanishes(stage: &Stage) -> bool {
     let (two, one) = (stage.begin(1).await, stage.begin(0).await);
     assert!(one.put(X, 11).await);
@@ -104,7 +105,7 @@ async fn observed_vanishes(stage: &Stage) -> bool {
     seen != [Some(11), Some(19), Some(19), Some(11)]
 }
 
-/// A predicate that held of nothing holds of a row that another transaction added since.
+/// A predicate that matched no row matches a row that another transaction has added since.
 async fn many_preceders(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert_eq!(one.rows(|value| value == 30).await, []);
@@ -116,8 +117,8 @@ async fn many_preceders(stage: &Stage) -> bool {
     !found.is_empty()
 }
 
-/// One adds 10 to all rows, another deletes those that have 20. Seen: a row is deleted that has 20
-/// neither before both nor after the first.
+/// One adds 10 to all rows, another deletes the rows that had 20. Seen: rows at the end that differ
+/// from those of the first.
 async fn many_preceders_of_a_write(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     for (key, value) in one.rows(|_| true).await {
@@ -128,7 +129,7 @@ async fn many_preceders_of_a_write(stage: &Stage) -> bool {
     assert_eq!(found, [(Y, 20)]);
     if two.get_to_write(Y).await.is_none() {
         assert!(one.commit().await);
-        // With the lock it sees what is there now.
+        // A read with the lock sees the newest value.
         found = two
             .get_to_write(Y)
             .await
@@ -147,7 +148,7 @@ async fn many_preceders_of_a_write(stage: &Stage) -> bool {
     stage.values().await[..2] != [Some(20), Some(30)]
 }
 
-/// Two read a key, and each writes what it makes of it.
+/// Two transactions read a key, and each writes a value that it computes from the read.
 async fn lost_update(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     let read_by_one = one.get_to_write(X).await.expect("nobody else has it");
@@ -155,7 +156,7 @@ async fn lost_update(stage: &Stage) -> bool {
     assert!(one.put(X, read_by_one + 1).await);
     assert!(one.put(Y, 21).await);
     assert!(one.commit().await);
-    // Whoever had to wait reads what the other made of it.
+    // If the second had to wait, it now reads the value that the first wrote.
     let read_by_two = match read_by_two {
         Some(value) => value,
         None => two.get_to_write(X).await.expect("it is free"),
@@ -166,7 +167,7 @@ async fn lost_update(stage: &Stage) -> bool {
     stage.values().await[0] != Some(10 + added)
 }
 
-/// As before, but what is written comes of a read that took no lock.
+/// As before, but the written value comes from a read without a lock.
 async fn lost_update_after_a_plain_read(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     for txn in [&one, &two] {
@@ -182,7 +183,7 @@ async fn lost_update_after_a_plain_read(stage: &Stage) -> bool {
     two.commit().await
 }
 
-/// One reads a key before and another after a third party's commit of both.
+/// One reads a key before and another key after a second transaction's commit of both.
 async fn read_skew(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     let x = one.get(X).await;
@@ -208,7 +209,7 @@ async fn predicate_read_skew(stage: &Stage) -> bool {
     !found.is_empty()
 }
 
-/// One reads a key, another changes two, and the first deletes rows by what they had before.
+/// One reads a key, another changes two keys, and the first deletes rows by their old values.
 async fn write_after_read_skew(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert_eq!(one.get(X).await, Some(10));
@@ -225,7 +226,7 @@ async fn write_after_read_skew(stage: &Stage) -> bool {
     stage.values().await[..2] != [Some(12), Some(18)]
 }
 
-/// One deletes a row that another changes, and takes it back: the other may go on.
+/// One deletes a row that another changes, and rolls back. The other may then go on.
 async fn undone_write(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert_eq!(one.get(X).await, Some(10));
@@ -242,7 +243,7 @@ async fn undone_write(stage: &Stage) -> bool {
     stage.values().await[..2] != [Some(12), Some(18)]
 }
 
-/// Both read two keys, and each writes another one of them.
+/// Both read two keys, and each writes a different one of them.
 async fn write_skew(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     for key in [X, Y] {
@@ -263,8 +264,8 @@ async fn write_skew(stage: &Stage) -> bool {
     two.commit().await
 }
 
-/// Both read a predicate that holds of nothing, and each adds a row of which it holds. A span is
-/// nothing that could be locked.
+/// Both read a predicate that matches no row, and each adds a row that matches. There is no lock on
+/// a span.
 async fn predicate_write_skew(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     for txn in [&one, &two] {
@@ -276,8 +277,8 @@ async fn predicate_write_skew(stage: &Stage) -> bool {
     two.commit().await && count(stage, [Third, Fourth]).await == 2
 }
 
-/// The first reads all and is overtaken by the second; a third sees the second's write but not the
-/// first's, which commits afterwards.
+/// The first reads all rows, and the second commits a write after that. A third sees the second's
+/// write but not the first's, which commits afterwards.
 async fn two_edges(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
     assert_eq!(one.rows(|_| true).await, [(X, 10), (Y, 20)]);
@@ -292,7 +293,7 @@ async fn two_edges(stage: &Stage) -> bool {
     one.commit().await && stage.values().await[..2] == [Some(0), Some(25)]
 }
 
-/// Number of these keys that have a value.
+/// Returns the number of these keys that have a value.
 async fn count(stage: &Stage, keys: [Key; 2]) -> usize {
     let values = stage.values().await;
     keys.into_iter().filter(|key| values[*key as usize].is_some()).count()

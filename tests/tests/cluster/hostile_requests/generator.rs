@@ -1,7 +1,7 @@
-//! Random messages of any type, from its descriptor: a field that is added to the protocol is sent
-//! from then on.
+//! Random messages of any type, generated from its descriptor: a field that is added to the
+//! protocol is sent from then on.
 //!
-//! Values are drawn by the names of fields, so that many requests come past the first check.
+//! Values are drawn by the names of fields, so that many requests pass the first check.
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -10,22 +10,24 @@ use prost_reflect::{
 };
 use rangedb_proto::v1::RangeHeader;
 
-/// Requests may hold requests; deeper than this nothing is put into them.
+/// Maximum depth of nested messages: requests may hold requests.
 const DEPTH_MAX: usize = 6;
 
-/// One list in so many is long, one key.
+/// One list, or one text, in so many is long. Each kind of odd key is as rare.
 const LONG_ONE_IN: usize = 100;
 
-/// Attackers may write below this, and do not touch what others have: that would be their right.
+/// Prefix of the attackers' keys. Attackers do not write other keys: they would have the right to,
+/// and other clients would notice.
 pub const OWN: &str = "~hostile/";
 
-/// Keys that are written. Few, so that requests meet each other.
+/// Number of the attackers' keys. Few, so that requests meet each other.
 const KEYS: usize = 6;
 
-/// Nodes of the cluster have ids below this, and an anonymous client may remove them by right.
+/// Upper bound of the ids of the cluster's nodes. Attackers name none below it, because an
+/// anonymous client has the right to remove nodes.
 const NODE_IDS: u64 = 16;
 
-/// See the module's head.
+/// Generator of random messages of any type.
 pub struct Generator {
     rng: Rng,
     home: RangeHeader,
@@ -34,7 +36,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// `home` holds the attackers' keys.
+    /// Creates a generator. The range `home` holds the attackers' keys.
     pub fn new(seed: u64, home: RangeHeader, known_ts: u64) -> Self {
         Generator { rng: Rng::with_seed(seed), home, known_ts }
     }
@@ -146,7 +148,7 @@ impl Generator {
 
     fn small_number(&mut self, name: &str) -> u32 {
         match name {
-            // Nobody has to wait for requests that wait for nothing.
+            // Short, so that the test does not wait for requests that wait for nothing.
             _ if name.ends_with("_ms") => self.rng.u32(0..50),
             _ => self.any_number() as u32,
         }
@@ -172,8 +174,8 @@ fn deletes_span(message: &MessageDescriptor) -> bool {
     ["DeleteRange", "DeleteRangeRequest"].contains(&message.name())
 }
 
-/// True of what an anonymous client may do by right and others would notice: deletion of others' keys,
-/// removal of a node.
+/// True if the message does what an anonymous client has the right to do and others would notice:
+/// deletion of others' keys, or removal of a node.
 pub fn is_ones_right(message: &DynamicMessage) -> bool {
     let bytes = |name| message.get_field_by_name(name).and_then(|value| value.as_bytes().cloned());
     let descriptor = message.descriptor();

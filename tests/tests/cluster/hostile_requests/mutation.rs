@@ -1,5 +1,5 @@
-//! Mutation of encoded messages, field by field: what a client with another idea of the protocol, or
-//! with a fault, would send.
+//! Mutation of encoded messages, field by field, as a client with another version of the protocol,
+//! or with a bug, would send them.
 
 use fastrand::Rng;
 
@@ -9,7 +9,7 @@ const FIXED64: u64 = 1;
 const LENGTH: u64 = 2;
 const FIXED32: u64 = 5;
 
-/// A field as it is encoded: its key, and its value with the length if it has one.
+/// An encoded field. The value of a length-delimited field is without its length.
 #[derive(Clone)]
 struct Field {
     number: u64,
@@ -19,7 +19,7 @@ struct Field {
 
 /// Changes one thing about the message.
 pub fn mutate(rng: &mut Rng, message: &[u8]) -> Vec<u8> {
-    // Some changes are none of fields.
+    // Some mutations do not regard fields.
     let mut bytes = message.to_vec();
     match rng.usize(0..12) {
         0 => {

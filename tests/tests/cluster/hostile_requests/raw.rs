@@ -9,13 +9,13 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-/// A call is over after this: it may be one that ends when its caller does.
+/// Maximum time of a call: some calls end only when their caller does.
 const CALL_TIME: Duration = Duration::from_secs(1);
 
-/// Messages of the answer that are read; then the caller goes away.
+/// Number of messages of an answer that are read before the caller goes away.
 const ANSWERS_READ: usize = 3;
 
-/// Messages are taken as they are.
+/// Codec that takes messages as they are.
 #[derive(Default)]
 struct AnyBytes;
 
@@ -53,8 +53,9 @@ impl Decoder for AnyBytes {
     }
 }
 
-/// Sends the messages to the method and reads the beginning of its answer. True if it was answered as
-/// something that was understood; all that can be asked of a node is that it goes on.
+/// Sends the messages to the method and reads the beginning of its answer. True if the node
+/// understood the call and answered without an error. Every answer is allowed: a node only has to
+/// go on.
 pub async fn call(channel: Channel, path: &str, messages: Vec<Bytes>) -> bool {
     let calling = async {
         let mut client = Grpc::new(channel);

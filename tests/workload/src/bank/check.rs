@@ -1,12 +1,12 @@
-//! The verdict on what a bank's clients saw.
+//! Check of a bank's history.
 
 use super::{End, History, Total, Transfer};
 use crate::history::Outcome;
 
-/// Problems that are reported. One bug makes many; the first few show what it is.
+/// Maximum number of reported problems. One bug makes many; the first few show what it is.
 const PROBLEMS_MAX: usize = 16;
 
-/// How much a clean history shows.
+/// Counts of a clean history.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Summary {
     pub transferred: usize,
@@ -19,7 +19,7 @@ pub struct Summary {
 ///
 /// # Errors
 ///
-/// The first problems.
+/// The first problems, at most `PROBLEMS_MAX`.
 pub fn check(history: &History) -> Result<Summary, Vec<String>> {
     let mut problems = Vec::new();
     if let Some(lowest) = history.lowest_seen.filter(|lowest| *lowest < 0) {
@@ -112,7 +112,7 @@ mod tests {
         Transfer { from: 0, to: 1, amount: 10 }
     }
 
-    /// Two accounts of 100, and one transfer of 10.
+    /// Makes a history of two accounts of 100, and one transfer of 10.
     fn history(outcome: Outcome) -> History {
         let transfers = vec![(transfer(), outcome)];
         History { accounts: 2, opening: 100, transfers, ..History::default() }

@@ -13,35 +13,36 @@ use rangedb_client::{
 use super::{End, History, Summary, Total, Transfer, check};
 use crate::history::{Outcome, is_explained, is_too_old};
 
-/// Surprises that are kept; one that comes every time would fill the memory.
+/// Maximum number of recorded surprises: one that comes every time would fill the memory.
 const SURPRISES_MAX: usize = 16;
 
-/// Out of 100 steps, how many read a total.
+/// Percentage of steps that read a total.
 const TOTAL_PERCENT: u32 = 30;
 
-/// How a transfer is made.
+/// Kind of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     Serializable,
     Snapshot,
-    /// With both accounts locked before they are read.
+    /// Both accounts are locked before they are read.
     ForUpdate,
-    /// Read by itself, then a batch under the condition that nothing has changed.
+    /// Reads outside a transaction, then a batch under the condition that nothing has changed.
     Batch,
 }
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What keys begin with, one for each range that should take part.
+    /// Prefixes of keys, one for each range that should take part.
     pub prefixes: Vec<String>,
     pub accounts: usize,
-    /// What every account holds in the beginning.
+    /// Balance of every account in the beginning.
     pub opening: i64,
     pub amount_max: i64,
     pub ways: Vec<Way>,
     /// Time to wait for another transfer's lock.
     pub lock_wait: Duration,
-    /// Old versions are not kept for longer than a transfer may take: some are refused for that.
+    /// True if old versions are kept for less time than a transfer may take. Some transfers are
+    /// then refused as too old.
     pub soon_too_old: bool,
 }
 
@@ -61,25 +62,25 @@ impl Default for Settings {
 
 #[derive(Default)]
 struct State {
-    /// The accounts are there.
+    /// True once the accounts are open.
     opened: bool,
     history: History,
     surprises: Vec<String>,
 }
 
-/// The workload with its history. Clones are the same.
+/// The workload with its history. Clones share both.
 #[derive(Clone)]
 pub struct Bank {
     settings: Arc<Settings>,
     state: Arc<Mutex<State>>,
 }
 
-/// How a step went wrong.
+/// Reason why a transfer did not succeed.
 enum Stopped {
     /// There is not enough money.
     Declined,
     Failed(Error),
-    /// After it was asked to commit.
+    /// The error came after the commit was requested.
     Committing(Error),
 }
 
@@ -97,14 +98,15 @@ impl Bank {
         Bank { settings: Arc::new(settings), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Opens the accounts, once and for all. Returns false if it has to be done again.
+    /// Opens the accounts, once and for all. False if the caller has to try again.
     pub async fn open(&self, client: &Client) -> bool {
         let mut batch = Batch::new().when(Condition::absent(self.account(0)));
         for place in 0..self.settings.accounts {
             batch = batch.put(self.account(place), self.settings.opening.to_string());
         }
         let opened = match client.batch(batch).await {
-            // An attempt with an unknown outcome did it. None that comes later can do it again.
+            // On a conflict, an earlier attempt with an unknown outcome has opened them. No later
+            // attempt can open them again.
             Ok(_) | Err(Error::Conflict { .. }) => true,
             Err(error) => {
                 self.note_error("opening", &error);
@@ -115,7 +117,8 @@ impl Bank {
         opened
     }
 
-    /// One transfer or one total; opens the accounts if nobody did. Returns how it ended.
+    /// Makes one transfer or reads one total; opens the accounts if nobody has. Returns the
+    /// outcome.
     pub async fn step(&self, client: &Client, rng: &mut Rng) -> Outcome {
         if !self.state().opened {
             return if self.open(client).await { Outcome::Ok } else { Outcome::Unknown };
@@ -126,7 +129,7 @@ impl Bank {
         }
     }
 
-    /// Reads everything once no transfer is under way. Returns false if there was no answer.
+    /// Reads accounts and receipts once no transfer is in flight. False if there was no answer.
     pub async fn read_end(&self, client: &Client) -> bool {
         match self.end(client).await {
             Ok(end) => {
@@ -140,7 +143,7 @@ impl Bank {
         }
     }
 
-    /// Transfers that were acknowledged.
+    /// Returns the number of acknowledged transfers.
     pub fn transferred(&self) -> usize {
         let state = self.state();
         let transfers = &state.history.transfers;
@@ -151,7 +154,7 @@ impl Bank {
         self.state().history.clone()
     }
 
-    /// Errors that no fault and no other client explains, and values that make no sense.
+    /// Returns errors that no fault and no other client explains, and values that make no sense.
     pub fn surprises(&self) -> Vec<String> {
         self.state().surprises.clone()
     }
@@ -173,7 +176,7 @@ impl Bank {
         let way = settings.ways[rng.usize(0..settings.ways.len())];
         let number = {
             let mut state = self.state();
-            // Unknown until it is known, even if this step is dropped.
+            // Unknown until there is an answer, also if this step is dropped.
             state.history.transfers.push((transfer, Outcome::Unknown));
             state.history.transfers.len() - 1
         };
@@ -242,7 +245,8 @@ impl Bank {
         Ok(())
     }
 
-    /// What both accounts hold after a transfer.
+    /// Returns the balances of both accounts after a transfer. Declines the transfer if there is
+    /// not enough money.
     fn moved(&self, rows: [Option<KeyValue>; 2], transfer: Transfer) -> Result<[i64; 2], Stopped> {
         let [Some(from), Some(to)] = rows.map(|row| self.balance(row)) else {
             self.surprise(format!("an account is gone that {transfer:?} needs"));
@@ -337,7 +341,7 @@ impl Bank {
         format!("{}receipt/{number:09}", self.prefix(number))
     }
 
-    /// Neighbours lie in different ranges.
+    /// Returns the prefix of the key with this number. Neighbours lie in different ranges.
     fn prefix(&self, number: usize) -> &str {
         &self.settings.prefixes[number % self.settings.prefixes.len()]
     }
@@ -385,7 +389,7 @@ fn read_only() -> TransactionOptions {
     TransactionOptions { read_only: true, ..Default::default() }
 }
 
-/// The number behind the last slash of a key.
+/// Returns the number behind the last slash of a key.
 fn number_of(row: &KeyValue) -> Option<usize> {
     let key = std::str::from_utf8(&row.key).ok()?;
     key.rsplit('/').next()?.parse().ok()

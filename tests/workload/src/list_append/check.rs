@@ -1,4 +1,4 @@
-//! The verdict on a history.
+//! Check of a history.
 
 use std::fmt;
 
@@ -7,31 +7,32 @@ use super::observe::observe;
 use super::{Transaction, explain, graph};
 use crate::history::Outcome;
 
-/// Anomalies of each class that are reported. One bug makes many; the first few show what it is.
+/// Maximum number of reported anomalies of a class. One bug makes many; the first few show what it
+/// is.
 const OF_A_CLASS_MAX: usize = 4;
 
-/// What kind of breach it is.
+/// Kind of a breach.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
     /// The history itself breaks its rules: a fault of the workload.
     BadHistory,
-    /// A list holds what nobody appended.
+    /// A list holds an element that nobody appended.
     Garbage,
     /// An append was applied twice.
     Duplicate,
     /// A transaction contradicts itself.
     Internal,
-    /// G1a: something of a transaction was seen that did not commit.
+    /// G1a: somebody saw an append of a transaction that did not commit.
     AbortedRead,
-    /// G1b: something of a transaction was seen before it was finished.
+    /// G1b: somebody saw an intermediate state of a transaction.
     IntermediateRead,
-    /// Two lists of a key are not one behind the other: a lost update, or worse.
+    /// Of two lists of a key, neither is a prefix of the other: a lost update, or worse.
     IncompatibleOrder,
-    /// An acknowledged append is not there any more.
+    /// An acknowledged append is gone.
     LostAppend,
     Cycle {
         class: CycleClass,
-        /// Not without the order of real time.
+        /// True if the cycle needs the order of real time.
         real_time: bool,
     },
 }
@@ -53,7 +54,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// A breach of what was promised, told to a person.
+/// A breach of a promise, with a report for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Anomaly {
     pub class: Class,
@@ -66,14 +67,14 @@ impl fmt::Display for Anomaly {
     }
 }
 
-/// How much a clean history shows.
+/// Counts of a clean history.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Summary {
     pub committed: usize,
     pub failed: usize,
-    /// Without a known outcome, whether or not somebody saw something of them.
+    /// Transactions with an unknown outcome, whether or not another transaction saw them.
     pub unknown: usize,
-    /// Dependencies between them, those of real time included.
+    /// Dependencies between transactions, those of real time included.
     pub edges: usize,
 }
 

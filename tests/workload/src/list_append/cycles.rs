@@ -1,4 +1,4 @@
-//! Cycles of dependencies, and what they are called.
+//! Cycles of dependencies, and their classes.
 //!
 //! The names are Adya's ("Weak Consistency: A Generalized Theory and Optimistic Implementations for
 //! Distributed Transactions", 1999), as Elle has refined them. From the worst on:
@@ -11,11 +11,12 @@
 //! | G-nonadjacent | several rw, never two in a row | long fork |
 //! | G2 | two rw in a row | write skew |
 //!
-//! Each also exists with edges of real time, without which there would be no cycle of the class.
+//! Each class also exists with edges of real time, if without them there would be no cycle of the
+//! class.
 //!
-//! For each strongly connected component one cycle is returned: of the worst class that the search
-//! comes upon, and a short one. The search is bounded; in a component that is larger than the bounds
-//! it may return a milder class than there is, never none.
+//! For each strongly connected component, the search returns one short cycle of the worst class
+//! that it finds. The search is bounded. In a component that is larger than the bounds it may
+//! return a milder class than the worst, but never none.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,11 +27,11 @@ use petgraph::visit::EdgeRef;
 
 use super::graph::{Edge, Graph, Kind, Point};
 
-/// Edges and points from which cycles are searched in one component and class: a search visits the
-/// component once, and components of this size are already beyond what anybody reads.
+/// Maximum number of edges from which cycles are searched in one component and class. A search
+/// visits the component once. Components of this size are already beyond what anybody reads.
 const STARTS_MAX: usize = 512;
 
-/// Components of which a cycle is returned. A cluster that is broken has thousands.
+/// Maximum number of components with a returned cycle. A broken cluster has thousands.
 const COMPONENTS_MAX: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -54,7 +55,7 @@ impl fmt::Display for CycleClass {
     }
 }
 
-/// From one point to the next.
+/// An edge of a cycle, from one point to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub from: Point,
@@ -65,12 +66,12 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub struct Cycle {
     pub class: CycleClass,
-    /// Some of it follows from real time alone.
+    /// True if one of the edges follows from real time alone.
     pub real_time: bool,
     pub steps: Vec<Step>,
 }
 
-/// One cycle for each of the first components.
+/// Finds one cycle for each of the smallest components.
 pub fn find(graph: &Graph) -> Vec<Cycle> {
     let mut components = kosaraju_scc(graph);
     components.retain(|component| component.len() > 1);
@@ -79,7 +80,7 @@ pub fn find(graph: &Graph) -> Vec<Cycle> {
     components.iter().map(|component| Component::of(graph, component).worst()).collect()
 }
 
-/// Which edges a search may use.
+/// Edges that a search may use.
 #[derive(Clone, Copy)]
 struct Allowed {
     write_read: bool,
@@ -89,7 +90,7 @@ struct Allowed {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadWrite {
-    /// Only the one that the search begins with.
+    /// Only the edge that the search begins with.
     First,
     Nonadjacent,
     Any,
@@ -113,11 +114,11 @@ struct Arc {
     edge: Edge,
 }
 
-/// A strongly connected part of the graph by itself.
+/// A strongly connected component of the graph by itself.
 struct Component {
     points: Vec<Point>,
     arcs: Vec<Arc>,
-    /// Places in `arcs`, by where they begin.
+    /// Indexes into `arcs`, by the point where the arc begins.
     leaving: Vec<Vec<usize>>,
 }
 
@@ -154,24 +155,25 @@ impl Component {
                 }
             }
         }
-        // Beyond the bounds of the passes: every point of a component lies on a cycle of it.
+        // The passes found nothing within their bounds. Every edge within a component lies on a
+        // cycle of it.
         let any = Allowed { write_read: true, real_time: true, read_write: ReadWrite::Any };
         self.cycle_through(0, any).expect("an edge within a component lies on a cycle")
     }
 
-    /// The shortest of the cycles through edges of a kind.
+    /// Finds the shortest of the cycles through edges of a kind.
     fn shortest(&self, through: Kind, allowed: Allowed) -> Option<Cycle> {
         let starts = (0..self.arcs.len()).filter(|arc| self.arcs[*arc].edge.kind == through);
         let found = starts.take(STARTS_MAX).filter_map(|arc| self.cycle_through(arc, allowed));
         found.min_by_key(|cycle| cycle.steps.len())
     }
 
-    /// The shortest cycle that begins with an edge.
+    /// Finds the shortest cycle that begins with an edge.
     fn cycle_through(&self, first: usize, allowed: Allowed) -> Option<Cycle> {
         let Arc { from: goal, to: start, edge } = self.arcs[first];
         let nonadjacent = allowed.read_write == ReadWrite::Nonadjacent;
-        // A state is a point and whether it was reached by rw, which only matters where two in a row
-        // are not allowed.
+        // A state is a point, and a flag that is set if an rw edge led there. The flag only matters
+        // if two rw edges in a row are not allowed.
         let state = |point: usize, kind: Kind| {
             2 * point + usize::from(nonadjacent && kind == Kind::ReadWrite)
         };

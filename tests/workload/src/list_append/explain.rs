@@ -1,4 +1,5 @@
-//! Cycles in words: who took part, what each did, and why each came before the next.
+//! Cycles in words: the transactions, their operations, and the reason why each came before the
+//! next.
 
 use std::fmt::Write as _;
 
@@ -7,10 +8,11 @@ use super::graph::{Kind, Point};
 use super::observe::Observations;
 use super::{Op, Transaction};
 
-/// Operations of a transaction that are written out.
+/// Maximum number of printed operations of a transaction.
 const OPS_SHOWN: usize = 12;
 
-/// Elements of a list that are written out, from its end: what is in question is always there.
+/// Maximum number of printed elements of a list, from its end: the elements in question are always
+/// there.
 const ELEMENTS_SHOWN: usize = 12;
 
 pub fn cycle(observed: &Observations<'_>, cycle: &Cycle) -> String {
@@ -28,7 +30,8 @@ pub fn cycle(observed: &Observations<'_>, cycle: &Cycle) -> String {
     text
 }
 
-/// The steps from transaction to transaction: the way through answers is one step of real time.
+/// Returns the steps from transaction to transaction. A path through answers becomes one step of
+/// real time.
 fn links(steps: &[Step]) -> Vec<(usize, usize, Step)> {
     let of = |point: Point| match point {
         Point::Start(place) | Point::Commit(place) => Some(place),
@@ -63,7 +66,7 @@ fn reason(observed: &Observations<'_>, from: usize, to: usize, step: Step) -> St
     }
 }
 
-/// Who it is and what it did, on one line.
+/// Describes a transaction on one line: its client, its outcome and its operations.
 pub fn transaction(transaction: &Transaction) -> String {
     let Transaction { client, level, mode, began, ended, outcome, ops } = transaction;
     let ended = ended.map_or("?".to_owned(), |ended| ended.to_string());

@@ -1,20 +1,23 @@
-//! Dependency graph of transactions: which must have come before which other.
+//! Dependency graph of transactions: its edges say which came before which other.
 //!
-//! Every serializable transaction is a point in time, a snapshot transaction two: where it read and
-//! where it wrote. An edge says that one point is before another:
+//! A serializable transaction is one point in time. A snapshot transaction is two points: its reads
+//! and its writes. An edge says that one point is before another:
 //!
 //! | edge | from | to | because |
 //! |---|---|---|---|
-//! | ww | the write of a version | the start of who wrote the next one | nobody writes a key between another's read and write of it |
-//! | wr | the write of a version | the start of who read it | it was seen |
-//! | rw | the start of who read a version | the write of the next one | it was not seen |
-//! | rt | the write | the start of who began after the answer | real time |
+//! | ww | the write of a version | the start of the next version's writer | no write between |
+//! | wr | the write of a version | the start of its reader | it was seen |
+//! | rw | the start of a version's reader | the write of the next version | it was not seen |
+//! | rt | the write | the start of a transaction that began after the answer | real time |
 //!
-//! The points cannot be put in order if and only if there is a cycle. So one graph serves histories
-//! in which both levels occur, and write skew between snapshot transactions is no cycle of it.
+//! "No write between" means that nobody writes a key between another transaction's read and write
+//! of it.
 //!
-//! Edges of real time would be as many as pairs of transactions. Instead there is a point for every
-//! answer, after the answer before it, and before whatever begins next: edges lead through those.
+//! The points have an order if and only if the graph has no cycle. So one graph serves histories in
+//! which both levels occur, and write skew between snapshot transactions is no cycle of it.
+//!
+//! Direct edges of real time would be as many as pairs of transactions. Instead, every answer has a
+//! point. It comes after the answer before it, and before all transactions that begin after it.
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
@@ -23,11 +26,11 @@ use super::{Element, Level};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Point {
-    /// Where a transaction read, and where it wrote too if it is serializable.
+    /// Reads of a transaction, and its writes too if it is serializable.
     Start(usize),
-    /// Where a snapshot transaction wrote.
+    /// Writes of a snapshot transaction.
     Commit(usize),
-    /// An answer came.
+    /// Answer to a transaction.
     Answer,
 }
 
@@ -44,7 +47,7 @@ pub enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Edge {
     pub kind: Kind,
-    /// Which key and element of the writer tell it; none for real time and within.
+    /// Key and element of the writer that prove the edge; none for real time and within.
     pub by: Option<(KeyId, Element)>,
 }
 
@@ -113,13 +116,13 @@ impl Builder<'_> {
         }
     }
 
-    /// An edge to the writer of an element.
+    /// Adds an edge to the writer of an element.
     fn add(&mut self, kind: Kind, from: Option<usize>, key: KeyId, element: Element) {
         let edge = Edge { kind, by: Some((key, element)) };
         self.connect(from, self.observed.writer(key, element), edge);
     }
 
-    /// Nobody depends on himself, nor on a transaction that did not commit.
+    /// Adds an edge, unless both ends are the same transaction or one of them did not commit.
     fn connect(&mut self, from: Option<usize>, to: Option<usize>, edge: Edge) {
         let (Some(from), Some(to)) = (from, to) else { return };
         if from == to {
@@ -144,7 +147,8 @@ impl Builder<'_> {
                 continue;
             };
             events.push((transaction.began, Event::Begun(start)));
-            // What is unknown may happen at any time after its begin: no answer tells otherwise.
+            // A transaction with an unknown outcome may happen at any time after its begin. Its
+            // answer does not bound that.
             if let (Some(ended), crate::history::Outcome::Ok) =
                 (transaction.ended, transaction.outcome)
             {

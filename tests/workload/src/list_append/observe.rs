@@ -1,12 +1,12 @@
-//! Observations of each key by itself: who committed, the order of every key's versions, and what is
-//! wrong without a look at any other key.
+//! Observations of each key by itself: the committed transactions, the order of every key's
+//! versions, and the anomalies that show without a look at any other key.
 //!
-//! An unknown transaction counts as committed if a committed one saw something of it; what it read is
-//! then as good as anybody's. Otherwise it is left out, with its reads.
+//! An unknown transaction counts as committed if a committed one saw one of its appends. Then its
+//! reads count, too. Otherwise the transaction is left out, with its reads.
 //!
-//! A list that a transaction read and appended to is a version as much as one that was read: the
-//! write replaced the whole value. So two transactions that appended to the same list contradict each
-//! other without a third one that reads.
+//! A list that a transaction read and appended to is a version, just as a list that was read,
+//! because the write replaced the whole value. So two transactions that appended to the same list
+//! contradict each other even if no third transaction reads.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,26 @@ use super::check::{Anomaly, Class};
 use super::{Element, Key, Op, Transaction, explain};
 use crate::history::Outcome;
 
-/// Keys in the order of their first use in the history.
+/// Number of a key, in the order of the first use in the history.
 pub type KeyId = usize;
 
-/// What a committed transaction saw of a key before it appended to it.
+/// Read of a key by a committed transaction, before the transaction's own appends.
 #[derive(Debug)]
 pub struct Seen {
     pub reader: usize,
-    /// Length of the list; always a prefix of the key's order.
+    /// Length of the list that it saw; always a prefix of the key's order.
     pub length: usize,
 }
 
 /// A key's versions.
 #[derive(Debug, Default)]
 pub struct Versions {
-    /// The longest list that is known: version n is its first n elements.
+    /// The longest known list: version n is its first n elements.
     pub order: Vec<Element>,
-    /// What committed transactions saw, in so far as it agrees with the order.
+    /// Reads of committed transactions, as far as they agree with the order.
     pub seen: Vec<Seen>,
-    /// Appends of committed transactions that are in no list: behind all others, if anywhere.
+    /// Appends of committed transactions that are in no list. If they are anywhere, they are behind
+    /// all others.
     pub unseen: Vec<Element>,
 }
 
@@ -41,11 +42,11 @@ pub struct Observations<'a> {
     pub committed: Vec<bool>,
     pub keys: Vec<Key>,
     pub versions: Vec<Versions>,
-    /// Who appended what.
+    /// Transaction that appended an element.
     pub writers: BTreeMap<(KeyId, Element), usize>,
 }
 
-/// A list with the transaction that knows of it.
+/// A list, and the transaction that read or wrote it.
 struct List {
     owner: usize,
     elements: Vec<Element>,
@@ -54,9 +55,9 @@ struct List {
 /// Lists of one key.
 #[derive(Default)]
 struct Lists {
-    /// Read from outside the transaction.
+    /// Lists that were read, without the reader's own appends.
     read: Vec<List>,
-    /// Written by it.
+    /// Lists that were written.
     written: Vec<List>,
 }
 
@@ -98,7 +99,8 @@ pub fn observe(history: &[Transaction]) -> (Observations<'_>, Vec<Anomaly>) {
     (observed, anomalies)
 }
 
-/// Which transactions are committed: those that were told so, and those that somebody committed saw.
+/// Marks the committed transactions: the acknowledged ones, and unknown ones that a committed one
+/// saw.
 fn committed(
     history: &[Transaction],
     ids: &BTreeMap<Key, KeyId>,
@@ -127,10 +129,10 @@ fn committed(
     committed
 }
 
-/// What a transaction knows of a key while it goes on.
+/// A transaction's knowledge of a key while it runs.
 #[derive(Default)]
 struct Known {
-    /// What stood there before its own appends, once it has read it.
+    /// The list before the transaction's own appends, once the transaction has read it.
     before: Option<Vec<Element>>,
     own: Vec<Element>,
 }
@@ -140,13 +142,13 @@ impl<'a> Observations<'a> {
         &self.history[place]
     }
 
-    /// The committed transaction that appended an element.
+    /// Returns the committed transaction that appended an element.
     pub fn writer(&self, key: KeyId, element: Element) -> Option<usize> {
         let writer = self.writers.get(&(key, element)).copied();
         writer.filter(|writer| self.committed[*writer])
     }
 
-    /// Follows a transaction through its operations.
+    /// Follows a transaction through its operations. Collects its lists and its contradictions.
     fn note_lists(
         &self,
         place: usize,
@@ -195,7 +197,7 @@ impl<'a> Observations<'a> {
         }
     }
 
-    /// Where the elements of a list that was read come from.
+    /// Checks the origin of the elements of a list that was read.
     fn check_list(&self, reader: usize, id: KeyId, list: &[Element], anomalies: &mut Vec<Anomaly>) {
         let key = &self.keys[id];
         let mut report = |class, what: String| {
@@ -232,7 +234,8 @@ impl<'a> Observations<'a> {
         }
     }
 
-    /// The order of a key's versions: the longest list, of which every other must be a prefix.
+    /// Returns the order of a key's versions: the longest list, of which every other must be a
+    /// prefix.
     fn order_versions(&self, id: KeyId, lists: &Lists, anomalies: &mut Vec<Anomaly>) -> Versions {
         let all = || lists.read.iter().chain(&lists.written);
         let Some(longest) = all().max_by_key(|list| list.elements.len()) else {
@@ -254,7 +257,7 @@ impl<'a> Observations<'a> {
         versions
     }
 
-    /// Says where two lists part, and whose elements those are.
+    /// Describes the place where two lists part, and the writers of the elements there.
     fn two_orders(&self, id: KeyId, one: &List, other: &List) -> String {
         let pairs = one.elements.iter().zip(&other.elements);
         let parting = pairs.take_while(|(one, other)| one == other).count();
@@ -274,7 +277,7 @@ impl<'a> Observations<'a> {
         text
     }
 
-    /// Every committed append of a key, in no list.
+    /// Returns the versions of a key without a known list: every committed append is unseen.
     fn without_order(&self, id: KeyId) -> Versions {
         let of_key = self.writers.range((id, Element::MIN)..=(id, Element::MAX));
         let committed = of_key.filter(|(_, writer)| self.committed[**writer]);
@@ -282,8 +285,8 @@ impl<'a> Observations<'a> {
         Versions { unseen, ..Versions::default() }
     }
 
-    /// An append is lost if it was acknowledged and nobody who began after that ever saw it, though
-    /// somebody looked.
+    /// Finds lost appends. An append is lost if it was acknowledged, a transaction that began after
+    /// that read the key, and none that began after that saw the append.
     fn find_lost_appends(&self, id: KeyId, read: &[List], anomalies: &mut Vec<Anomaly>) {
         let began = |list: &List| self.history[list.owner].began;
         let Some(last) = read.iter().max_by_key(|list| began(list)) else { return };

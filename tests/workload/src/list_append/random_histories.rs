@@ -1,4 +1,5 @@
-//! Histories of a store that is right by construction pass, and one change of them does not.
+//! Random histories: those of a store that is right by construction pass, and with one change they
+//! fail.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +79,7 @@ fn is_read(transaction: &Transaction, place: usize) -> bool {
     matches!(&transaction.ops[place], Op::Read { list, .. } if !list.is_empty())
 }
 
-/// A transaction that only reads.
+/// Makes a transaction that only reads.
 fn read_of(key: Key, list: Vec<Element>, stamp: u64) -> Transaction {
     let ops = vec![Op::Read { key, list }];
     let (began, ended) = (stamp, Some(stamp + 1));
@@ -153,8 +154,8 @@ proptest! {
 
 #[test]
 fn large_histories_are_checked_in_one_go() {
-    // Deep chains and wide histories must not be a matter of stack or of patience; what is checked is
-    // that it ends, and how much it saw.
+    // Deep chains and wide histories must exceed neither the stack nor anybody's patience. The test
+    // checks that the search ends, and how much it saw.
     let mut rng = Rng::with_seed(3);
     let mut lists: BTreeMap<Key, Vec<Element>> = BTreeMap::new();
     let mut history = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 use CycleClass::{G0, G1c, G2, GNonadjacent, GSingle};
 
-/// A history that is written down by hand: `x` and `y` are keys.
+/// A history written by hand: `x` and `y` are keys.
 #[derive(Default)]
 struct History(Vec<Transaction>);
 
@@ -23,7 +23,7 @@ impl History {
         self
     }
 
-    /// All at once, so that real time says nothing.
+    /// Adds a transaction that overlaps all others of this kind, so that real time orders nothing.
     fn ok(&mut self, ops: Vec<Op>) -> &mut Self {
         self.add((1, 1000), Level::Serializable, Outcome::Ok, ops)
     }
@@ -55,7 +55,7 @@ impl History {
         }
     }
 
-    /// Fails, and this is the worst of it.
+    /// Asserts that the check fails, with this class as the worst.
     #[track_caller]
     fn fails(&self, class: Class) {
         let anomalies = check(&self.0).expect_err("a bad history");
@@ -160,7 +160,7 @@ fn an_acknowledged_append_that_is_never_seen_again_is_lost() {
         .at(3, 4, vec![a("x", 2)])
         .at(5, 6, vec![r("x", [1])])
         .fails(Class::LostAppend);
-    // Nobody looked after it.
+    // Nobody read the key after the append was acknowledged.
     history()
         .at(1, 2, vec![a("x", 1)])
         .at(3, 9, vec![a("x", 2)])
@@ -233,14 +233,15 @@ fn write_skew_is_g2_and_allowed_between_snapshots_alone() {
     let seen = vec![r("x", [2]), r("y", [1])];
     history().ok(first.clone()).ok(second.clone()).ok(seen.clone()).has_cycle(G2, false);
     history().snapshot(first.clone()).snapshot(second.clone()).ok(seen.clone()).passes();
-    // One that must be serializable did not see the other, but the other need not have seen it.
+    // The serializable transaction did not see the snapshot transaction. The latter need not have
+    // seen the former.
     history().ok(first.clone()).snapshot(second).ok(seen).passes();
 }
 
 #[test]
 fn a_serializable_reader_between_snapshots_sees_one_order() {
-    // The reader saw the first without the second, and the second saw neither: real time makes it
-    // one order, in which the second comes after the reader.
+    // The reader saw the first without the second, and the second saw no write. One order explains
+    // that: the second reads, the first commits, the reader reads, the second commits.
     history()
         .snapshot(vec![r("x", []), r("y", []), a("x", 1)])
         .snapshot(vec![r("x", []), r("y", []), a("y", 2)])
@@ -279,7 +280,7 @@ fn what_is_unknown_may_have_happened_or_not() {
     let lost = vec![r("x", []), a("x", 1), a("y", 1)];
     history().unknown(lost.clone()).ok(vec![r("x", [])]).passes();
     history().unknown(lost.clone()).ok(vec![r("x", [1]), r("y", [1])]).passes();
-    // It may happen late, but not in part, and not before it began.
+    // The unknown transaction may happen late, but not in part, and not before it began.
     let late = history().unknown(lost.clone()).at(1, 2, vec![r("x", [])]).0.clone();
     History(late).at(3, 4, vec![r("x", [1]), r("y", [1])]).passes();
     history().unknown(lost.clone()).ok(vec![r("x", [1]), r("y", [])]).has_cycle(GSingle, false);
@@ -302,7 +303,8 @@ fn what_an_unknown_transaction_read_counts_if_somebody_saw_it() {
 
 #[test]
 fn an_unknown_transaction_is_seen_through_another_one() {
-    // The second is only known to be committed because of the third, the first because of the second.
+    // Only the third proves that the second is committed, and only the second proves that the first
+    // is.
     history()
         .unknown(vec![a("x", 1), a("z", 3)])
         .unknown(vec![r("x", [1]), a("y", 2)])

@@ -1,8 +1,9 @@
 //! Transactions of one to a few operations on few lists in several ranges.
 //!
-//! A list is the value of a key, its elements in decimal with commas between. An append reads the list
-//! and puts it back with one more, all in the transaction. A list that has grown long enough is left
-//! for a new one under another key, so that values stay short, and the history of each list with them.
+//! A list is the value of a key: its elements in decimal with commas between. An append reads the
+//! list and puts it back with one more element, in the same transaction. A list that has grown long
+//! enough is replaced by a new one under another key. So values stay short, and so do the histories
+//! of lists.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,13 +15,13 @@ use rangedb_client::{Client, Error, Isolation, KeyValue, TransactionOptions};
 use super::{Anomaly, Element, Key, Level, Op, Summary, Transaction, check};
 use crate::history::{Outcome, Stamps, is_explained, is_too_old};
 
-/// Lists that are read in one of the transactions at the end.
+/// Number of lists that each of the transactions at the end reads.
 const FINAL_READS: usize = 32;
 
-/// Surprises that are kept; one that comes every time would fill the memory.
+/// Maximum number of recorded surprises: one that comes every time would fill the memory.
 const SURPRISES_MAX: usize = 16;
 
-/// How a transaction protects what it reads and writes.
+/// Locks that a transaction takes before its commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Nothing is locked before the commit.
@@ -35,25 +36,26 @@ pub enum Mode {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What keys begin with, one for each range that should take part.
+    /// Prefixes of keys, one for each range that should take part.
     pub prefixes: Vec<String>,
-    /// Lists that are in use at a time, under each prefix.
+    /// Number of lists in use at a time, under each prefix.
     pub lists: usize,
-    /// Appends to a list after which a new one takes its place.
+    /// Number of appends to a list, after which a new one takes its place.
     pub appends_max: usize,
-    /// Operations of a transaction at most.
+    /// Maximum number of operations of a transaction.
     pub ops_max: usize,
-    /// Out of 100 transactions, how many are under snapshot isolation.
+    /// Percentage of transactions under snapshot isolation.
     pub snapshot_percent: u32,
     pub modes: Vec<Mode>,
     /// Time to wait for another transaction's lock.
     pub lock_wait: Duration,
-    /// Out of 1000 transactions, how many are suspended in the middle and taken up again.
+    /// Transactions out of 1000 that are suspended in the middle and resumed.
     pub suspended_per_mille: u32,
-    /// Out of 1000 transactions, how many are left in the middle as by a client that died: their locks
-    /// stay until their time is up.
+    /// Transactions out of 1000 that are abandoned in the middle, as by a client that died. Their
+    /// locks stay until they expire.
     pub dead_per_mille: u32,
-    /// Old versions are not kept for longer than a transaction may take: some are refused for that.
+    /// True if old versions are kept for less time than a transaction may take. Some transactions
+    /// are then refused as too old.
     pub soon_too_old: bool,
 }
 
@@ -83,14 +85,14 @@ struct List {
 
 struct State {
     lists: Vec<List>,
-    /// Keys of lists that were left behind.
+    /// Keys of lists that are no longer in use.
     left: BTreeSet<Key>,
     last_element: Element,
     history: Vec<Transaction>,
     surprises: Vec<String>,
 }
 
-/// The workload with its history. Clones are the same.
+/// The workload with its history. Clones share both.
 #[derive(Clone)]
 pub struct ListAppend {
     settings: Arc<Settings>,
@@ -98,13 +100,13 @@ pub struct ListAppend {
     state: Arc<Mutex<State>>,
 }
 
-/// What a transaction is going to do.
+/// Drawn operations and options of a transaction.
 struct Plan {
     level: Level,
     mode: Mode,
     options: TransactionOptions,
     ops: Vec<Planned>,
-    /// What happens before the operation at a place.
+    /// Index of an operation, and the interruption before it.
     interruption: Option<(usize, Interruption)>,
 }
 
@@ -137,14 +139,14 @@ impl ListAppend {
         ListAppend { settings: Arc::new(settings), stamps, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// One transaction. Returns how it ended.
+    /// Runs one transaction. Returns its outcome.
     pub async fn step(&self, client: &Client, me: usize, rng: &mut Rng) -> Outcome {
         let plan = self.plan(rng);
         self.run(client, me, &plan).await
     }
 
-    /// Reads every list there ever was, in transactions that only read. Returns false if one of them
-    /// brought no answer.
+    /// Reads every list there ever was, in read-only transactions. False if one of them brought no
+    /// answer.
     pub async fn read_all(&self, client: &Client, me: usize) -> bool {
         let keys: Vec<Key> = {
             let state = self.state();
@@ -168,7 +170,7 @@ impl ListAppend {
         true
     }
 
-    /// Transactions that were committed, as far as is known.
+    /// Returns the number of transactions that are known to be committed.
     pub fn committed(&self) -> usize {
         self.state().history.iter().filter(|txn| txn.outcome == Outcome::Ok).count()
     }
@@ -177,7 +179,7 @@ impl ListAppend {
         self.state().history.clone()
     }
 
-    /// Errors that no fault and no other client explains.
+    /// Returns errors that no fault and no other client explains.
     pub fn surprises(&self) -> Vec<String> {
         self.state().surprises.clone()
     }
@@ -197,7 +199,8 @@ impl ListAppend {
         let snapshot = rng.u32(0..100) < settings.snapshot_percent;
         let (isolation, level) = match (snapshot, mode) {
             (false, _) | (true, Mode::Mixed) => (Isolation::Serializable, Level::Serializable),
-            // What is locked before it is read stays so until the commit: nothing can come between.
+            // A key that is locked before it is read stays locked until the commit: nothing can
+            // come between.
             (true, Mode::ForUpdate) => (Isolation::Snapshot, Level::Serializable),
             (true, _) => (Isolation::Snapshot, Level::Snapshot),
         };
@@ -234,7 +237,7 @@ impl ListAppend {
         let outcome = match &result {
             Ok(()) => Outcome::Ok,
             Err(Stopped::Committing(error)) => Outcome::of(error),
-            // Nobody was asked to commit.
+            // No commit was requested.
             Err(Stopped::Failed(_) | Stopped::Dead) => Outcome::Failed,
         };
         if let Err(Stopped::Committing(error) | Stopped::Failed(error)) = result
@@ -244,14 +247,14 @@ impl ListAppend {
             self.surprise(format!("T{place} ended in {error}"));
         }
         let mut state = self.state();
-        // The stamp is taken last: what has a later one began after the answer.
+        // The stamp is taken last: a transaction with a later stamp began after the answer.
         let transaction = &mut state.history[place];
         transaction.outcome = outcome;
         transaction.ended = Some(self.stamps.next());
         outcome
     }
 
-    /// Puts the transaction into the history before anything of it is sent.
+    /// Puts the transaction into the history before any request is sent. Returns its index.
     fn begin(&self, me: usize, plan: &Plan) -> usize {
         let began = self.stamps.next();
         let (ended, outcome) = (None, Outcome::Unknown);
@@ -322,9 +325,9 @@ impl ListAppend {
 /// Reason why a transaction did not get to its end.
 enum Stopped {
     Failed(Error),
-    /// After it was asked to commit.
+    /// The error came after the commit was requested.
     Committing(Error),
-    /// Its client died.
+    /// The client died.
     Dead,
 }
 
@@ -335,7 +338,8 @@ impl From<Error> for Stopped {
 }
 
 impl Settings {
-    /// Draws nothing where there are no interruptions.
+    /// Draws an interruption. Without interruptions in the settings, it draws nothing from the
+    /// generator.
     fn interruption(&self, ops: usize, rng: &mut Rng) -> Option<(usize, Interruption)> {
         let interrupted = self.suspended_per_mille + self.dead_per_mille;
         if interrupted == 0 {
@@ -351,7 +355,7 @@ impl Settings {
 }
 
 impl State {
-    /// An element for a list, which is left for a new one if it has enough.
+    /// Draws an element for a list. A list with enough appends is first replaced by a new one.
     fn draw_append(&mut self, settings: &Settings, place: usize) -> (Key, Element) {
         if self.lists[place].appends >= settings.appends_max {
             let generation = self.lists[place].generation + 1;

@@ -1,21 +1,21 @@
-//! Each key is a linearizable register: its operations can be put in an order that explains every
-//! answer and in which none comes before one that had been answered when it began.
+//! Check that a key is a linearizable register: its operations must have an order that explains
+//! every answer. In this order, an operation comes after all that were answered before it began.
 //!
-//! Wing and Gong's search ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of
-//! what was tried: depth first over which operation comes next, never twice from the same set of
-//! done operations and the same value. An operation with an unknown outcome may come at any time
-//! after its call, or never.
+//! The search is Wing and Gong's ("Testing and Verifying Concurrent Objects", 1993) with Lowe's
+//! memory of visited states. It goes depth first over the next operation, and never twice from the
+//! same set of done operations and the same value. An operation with an unknown outcome may come at
+//! any time after its call, or never.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Input, Operation, Output, Value};
 
-/// Steps of the search after which it gives up: some seconds. A history of a run takes a few
-/// thousand; what takes more has dozens of overlapping operations with unknown outcomes.
+/// Maximum steps of a search, which take some seconds. The history of a run takes a few thousand.
+/// One that takes more has dozens of overlapping operations with unknown outcomes.
 const STEPS_MAX: usize = 2_000_000;
 
-/// True if the search came to an end.
+/// Completeness of a search that found no breach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Search {
     Complete,
@@ -37,8 +37,9 @@ pub fn check(key: &str, operations: &[Operation]) -> Result<Search, String> {
     })
 }
 
-/// A write of a value that nobody ever saw, and of which it is not known whether it happened, can be
-/// left out: whatever order there is with it, the same order without it explains as much.
+/// False for an operation with an unknown outcome that can be left out: a read, or a write of a
+/// value that nobody ever saw. Whatever order there is with the operation, the same order without
+/// it explains as much.
 fn may_matter(operation: &Operation, all: &[Operation]) -> bool {
     let written = match (operation.returned, operation.input) {
         (None, Input::Read) => return false,
@@ -58,7 +59,8 @@ fn may_matter(operation: &Operation, all: &[Operation]) -> bool {
     all.iter().any(sees)
 }
 
-/// What the value is after an operation, if its answer can be explained by the value before it.
+/// Returns the value after an operation. None if the value before the operation does not explain
+/// its answer.
 fn step(operation: &Operation, before: Value) -> Option<Value> {
     let output = operation.returned.map(|(_, output)| output);
     match (operation.input, output) {
@@ -80,7 +82,7 @@ fn step(operation: &Operation, before: Value) -> Option<Value> {
     }
 }
 
-/// Which operations are done: the first so many, and some behind them.
+/// Set of done operations: a prefix of all, and some beyond it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 struct Done {
     prefix: usize,
@@ -106,7 +108,7 @@ impl Done {
     }
 }
 
-/// Where the search got furthest.
+/// State in which the search got furthest.
 struct Stuck {
     done: usize,
     candidates: Vec<Operation>,
@@ -114,10 +116,10 @@ struct Stuck {
 
 struct Searching<'a> {
     operations: &'a [Operation],
-    /// Operations with an answer: all of them must find a place.
+    /// Number of operations with an answer. All of them must find a place.
     answered: usize,
-    /// Behind a hash: large sets that differ little are many, and comparing them would take most of the
-    /// time.
+    /// Visited states, each behind a hash. There are many large sets that differ little, and
+    /// comparing them would take most of the time.
     tried: BTreeSet<(u64, Done, Value)>,
 }
 
@@ -149,7 +151,7 @@ impl<'a> Searching<'a> {
                 let candidates = candidates.iter().map(|place| self.operations[*place]).collect();
                 furthest = Stuck { done: done.count(), candidates };
             }
-            // The last pushed is tried first: those with an answer before those without.
+            // The last pushed is tried first: operations with an answer before those without.
             let (known, unknown): (Vec<_>, Vec<_>) = candidates
                 .into_iter()
                 .partition(|place| self.operations[*place].returned.is_some());
@@ -164,7 +166,8 @@ impl<'a> Searching<'a> {
         Err(furthest)
     }
 
-    /// Operations that may come next: none that is not done had been answered when they began.
+    /// Returns the operations that may come next. Each began before any operation that is not done
+    /// was answered.
     fn candidates(&self, done: &Done) -> Vec<usize> {
         let mut candidates = Vec::new();
         let mut first_answer = u64::MAX;

@@ -1,7 +1,7 @@
 //! Single operations on few keys in several ranges.
 //!
-//! The search for an order takes longer the more operations with unknown outcomes a key has, so a key
-//! that has seen enough operations is left for a new one.
+//! The search for an order takes longer the more operations with unknown outcomes a key has. So a
+//! key with enough operations is replaced by a new one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,16 +13,16 @@ use super::linearizable::{self, Search};
 use super::{Input, Operation, Output, Value};
 use crate::history::{Outcome, Stamps, is_explained};
 
-/// Surprises that are kept; one that comes every time would fill the memory.
+/// Maximum number of recorded surprises: one that comes every time would fill the memory.
 const SURPRISES_MAX: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What keys begin with, one for each range that should take part.
+    /// Prefixes of keys, one for each range that should take part.
     pub prefixes: Vec<String>,
-    /// Keys that are in use at a time, under each prefix.
+    /// Number of keys in use at a time, under each prefix.
     pub keys: usize,
-    /// Operations on a key after which a new one takes its place.
+    /// Number of operations on a key, after which a new one takes its place.
     pub operations_max: usize,
 }
 
@@ -38,7 +38,8 @@ impl Default for Settings {
 struct Register {
     generation: usize,
     operations: usize,
-    /// Of a write that was acknowledged not long ago: what a swap may expect.
+    /// Value of the key after an operation that was answered not long ago. A swap expects this
+    /// value.
     last_seen: Value,
 }
 
@@ -49,7 +50,7 @@ struct State {
     surprises: Vec<String>,
 }
 
-/// The workload with its history. Clones are the same.
+/// The workload with its history. Clones share both.
 #[derive(Clone)]
 pub struct Registers {
     settings: Arc<Settings>,
@@ -57,7 +58,7 @@ pub struct Registers {
     state: Arc<Mutex<State>>,
 }
 
-/// How much a clean history shows.
+/// Counts of a clean history.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Summary {
     pub keys: usize,
@@ -78,7 +79,7 @@ impl Registers {
         Registers { settings: Arc::new(settings), stamps, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// One operation. Returns how it ended; one that found another value than expected is Ok.
+    /// Runs one operation. Returns its outcome, which is `Ok` for a swap that found another value.
     pub async fn step(&self, client: &Client, me: usize, rng: &mut Rng) -> Outcome {
         let (place, key, input) = self.draw(rng);
         let with_previous = rng.bool();
@@ -89,9 +90,9 @@ impl Registers {
         outcome
     }
 
-    /// Reads every key there ever was, those that are in use no more included: else nobody would miss
-    /// an acknowledged write that vanished behind the last read of its key. False if one of them
-    /// could not be read; what was read is in the history all the same.
+    /// Reads every key there ever was, those no longer in use included. Otherwise nobody would miss
+    /// an acknowledged write that vanished behind the last read of its key. False if a key could
+    /// not be read; what was read is in the history all the same.
     pub async fn read_all(&self, client: &Client, me: usize) -> bool {
         for key in self.keys() {
             let (outcome, _) = self.perform(client, me, &key, Input::Read, false).await;
@@ -102,7 +103,7 @@ impl Registers {
         true
     }
 
-    /// Sends an operation and puts it into the history, with its answer if there is one.
+    /// Sends an operation and records it in the history, with its answer if there is one.
     async fn perform(
         &self,
         client: &Client,
@@ -116,7 +117,7 @@ impl Registers {
         let result = self.call(client, key, input, with_previous).await;
         let outcome = match &result {
             Ok(_) => Outcome::Ok,
-            // A read that was not answered says nothing, as if it had not been.
+            // A read without an answer has no effect, so it counts as failed.
             Err(_) if input == Input::Read => Outcome::Failed,
             Err(error) => Outcome::of(error),
         };
@@ -131,24 +132,25 @@ impl Registers {
         if let Some(output) = output {
             of_key[entry].returned = Some((self.stamps.next(), output));
         } else if outcome == Outcome::Failed {
-            // It did not happen. A read without an answer is left out by the checker, as this must be.
+            // The operation did not happen. It becomes a read without an answer, which the checker
+            // leaves out.
             of_key[entry].input = Input::Read;
         }
         (outcome, output)
     }
 
-    /// Every key that was ever asked for something.
+    /// Returns every key that was ever used.
     fn keys(&self) -> Vec<String> {
         self.state().history.keys().cloned().collect()
     }
 
-    /// Operations that were answered.
+    /// Returns the number of answered operations.
     pub fn answered(&self) -> usize {
         let state = self.state();
         state.history.values().flatten().filter(|operation| operation.returned.is_some()).count()
     }
 
-    /// Errors that no fault and no other client explains, and values that make no sense.
+    /// Returns errors that no fault and no other client explains, and values that make no sense.
     pub fn surprises(&self) -> Vec<String> {
         self.state().surprises.clone()
     }
@@ -201,7 +203,7 @@ impl Registers {
         (place, key, input)
     }
 
-    /// Puts the operation into the history before it is sent.
+    /// Puts the operation into the history before it is sent. Returns its index.
     fn begin(&self, key: &str, operation: Operation) -> usize {
         let mut state = self.state();
         let of_key = state.history.entry(key.to_owned()).or_default();
@@ -265,7 +267,7 @@ impl Registers {
     }
 }
 
-/// What the key holds right after an operation.
+/// Returns the value of the key right after an answered operation.
 fn value_after(input: Input, output: Output) -> Value {
     match (input, output) {
         (_, Output::Value(value) | Output::Mismatch(value)) => value,

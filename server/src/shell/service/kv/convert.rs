@@ -1,4 +1,4 @@
-//! Requests of the wire as the client takes them.
+//! Conversion of requests from the wire to the client's types.
 
 use rangedb_client::status::to_status;
 use rangedb_client::{Batch, Condition, Test};
@@ -6,7 +6,7 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, condition, operation};
 use tonic::Status;
 
-/// Conditions on the key that a put or delete names itself.
+/// Converts conditions on the key that a put or delete names itself.
 pub(super) fn tests(conditions: Vec<v1::Condition>) -> Result<Vec<Test>, Status> {
     conditions.into_iter().map(|condition| test(condition.test)).collect()
 }
@@ -32,7 +32,7 @@ pub(super) fn batch(request: v1::BatchRequest) -> Result<Batch, Status> {
     Ok(if request.return_previous { batch.return_previous() } else { batch })
 }
 
-/// There are no leases yet: what is put under one would stay for ever.
+/// Refuses a lease: there are no leases yet, so a value put under one would stay forever.
 pub(super) fn without_lease(lease_id: u64) -> Result<(), Status> {
     match lease_id {
         0 => Ok(()),

@@ -1,14 +1,14 @@
-//! Deadline of a call, as gRPC says it: up to eight digits and a unit in `grpc-timeout`.
+//! Deadline of a call in the format of gRPC: up to eight digits and a unit in `grpc-timeout`.
 
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-/// Taken off, so that an answer which says how things stand leaves before the caller gives up and
-/// has to guess.
+/// Part of the timeout that is taken off, as a divisor. So an answer about the state of the request
+/// leaves before the caller gives up and has to guess.
 const MARGIN_SHARE: u32 = 20;
 
-/// Time for the request; none if the caller did not say.
+/// Returns the time for the request. `None` if the caller gave none.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Duration> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     let timeout = timeout - timeout / MARGIN_SHARE;
