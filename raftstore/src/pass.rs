@@ -1,4 +1,4 @@
-//! Log writes and effects that one pass over the touched peers gathers.
+//! Log writes and effects collected in one pass over the touched peers.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,24 @@ use crate::{Effect, Monotonic};
 pub(crate) struct Pass {
     pub now: Monotonic,
     pub log: LogBatch,
-    /// Readies that are durable once this pass's append is.
+    /// Readies that this pass's append makes durable.
     pub persisting: Vec<(RangeId, ReplicaId, u64)>,
     pub effects: Vec<Effect>,
-    /// Replicas that are no longer members, to be destroyed at the end of the pass.
+    /// Ranges whose replica here is no longer a member, to be destroyed at the end of the pass.
     pub removed: BTreeSet<RangeId>,
+    /// Bytes of entries that followers still accept while their disk is short of room.
+    pub reserve_bytes_left: u64,
 }
 
 impl Pass {
-    pub fn new(now: Monotonic) -> Self {
+    pub fn new(now: Monotonic, reserve_bytes_left: u64) -> Self {
         Pass {
             now,
             log: LogBatch::default(),
             persisting: Vec::new(),
             effects: Vec::new(),
             removed: BTreeSet::new(),
+            reserve_bytes_left,
         }
     }
 

@@ -1,5 +1,5 @@
-//! One replica: its raft state and what its clients wait for. Each behaviour is an
-//! `impl Peer` in a file of its own below `peer/`; here are the fields and how they are read.
+//! One replica: its raft state and the requests that wait for it. This file holds the fields and
+//! their accessors. Each behaviour is an `impl Peer` in a file of its own below `peer/`.
 
 mod apply;
 mod credible;
@@ -13,6 +13,7 @@ mod quarantine;
 mod read;
 mod ready;
 mod report;
+mod room;
 mod stalled_log;
 mod step;
 mod tick;
@@ -23,8 +24,8 @@ use std::sync::Arc;
 
 use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
-use rangedb_proto::v1::{RangeDescriptor, RangeState, Replica};
-use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId, SYSTEM_PREFIX};
+use rangedb_proto::v1::{RaftEnvelope, RangeDescriptor, RangeState, Replica};
+use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, StateEngine};
 
 use crate::apply::{Quarantine, ReplicaRef};
@@ -41,20 +42,22 @@ use operate::PendingOperation;
 use propose::Proposals;
 pub(crate) use propose::Waiting;
 use read::Reads;
+pub(crate) use room::RESERVE_TAKEN_BYTES_MAX;
 
-/// What a replica knows only while it leads.
+/// State that a replica has only while it leads.
 pub(crate) struct Leading {
     term: u64,
-    /// An entry of this term is applied: all that earlier leaders committed is visible.
+    /// True once an entry of this term is applied: all that earlier leaders committed is visible.
     ready: bool,
-    /// The oracle's timestamp from after the election; nothing is committed before it is known.
+    /// Timestamp from the oracle, issued after the election. No command is proposed before it is
+    /// known.
     fence: Option<u64>,
-    /// Highest timestamp that a snapshot read asked for.
+    /// Highest timestamp of a snapshot read in this term.
     highest_read: u64,
     lease: Lease,
 }
 
-/// Writes of a ready on their way to disk, and the messages that must not leave before them.
+/// Writes of a ready in flight to disk, and the messages that must not leave before them.
 struct Persisting {
     ready: u64,
     held: Vec<Message>,
@@ -63,9 +66,9 @@ struct Persisting {
 /// One replica of one range.
 ///
 /// Invariants:
-/// - `me` stands in the descriptor, unless it has departed, or no snapshot came yet;
+/// - `me` stands in the descriptor, unless the replica has departed or has no snapshot yet;
 /// - a message in `persisting` leaves only after its ready is durable;
-/// - `proposals` hold requests only while this replica led when it took them.
+/// - `proposals` hold only requests that this replica accepted while it led.
 pub(crate) struct Peer {
     pub range: RangeId,
     pub me: Replica,
@@ -78,35 +81,51 @@ pub(crate) struct Peer {
     reads: Reads,
     operation: Option<PendingOperation>,
     persisting: VecDeque<Persisting>,
-    /// A snapshot that raft was told of and has not yet handed back for installing.
+    /// A snapshot that raft has accepted and not yet handed back for installing.
     staged: Option<StagedIn>,
     installing: Option<Installing>,
-    /// Reason why this replica stands still.
+    /// Set while the replica is quarantined.
     quarantine: Option<Quarantine>,
-    /// Somebody said that this replica is no member any more, and the control plane has not.
+    /// True if a message claimed that this replica is no longer a member. Until the control plane
+    /// confirms the claim, the replica stays.
     removal_claimed: bool,
-    /// Ticks during which votes are refused: a replica that restarts has forgotten whether it just
-    /// heard a leader, whose lease counts on it.
+    /// Ticks during which votes are refused. A replica that restarts has forgotten whether it just
+    /// heard a leader. That leader's lease relies on the replica to give no vote.
     vote_embargo_ticks: usize,
-    /// Ticks since a leader was last heard of.
+    /// Ticks since the replica last heard from a leader.
     leaderless_ticks: usize,
     room: Room,
     log_stalled: bool,
-    /// Where the newest applied membership change stands in the log, at the latest.
+    /// Upper bound on the index of the newest applied membership change.
     membership_index: u64,
-    /// Replicas that left and have not been told yet.
+    /// Replicas that left the range and have not been told so yet.
     departing: Vec<Replica>,
     ticks: u64,
-    /// Who was last heard of when, by replica id. Before its first snapshot, a replica knows the
-    /// others from here alone.
+    /// Last message heard from each replica, by replica id. Before its first snapshot, a replica
+    /// knows other replicas only from this map.
     heard: BTreeMap<u64, Heard>,
 }
 
 struct Heard {
     replica: Replica,
     tick: u64,
-    /// Its vote promise, in microseconds.
-    vote_promise_us: u64,
+    said: SenderState,
+}
+
+/// State of a replica that each of its messages carries.
+#[derive(Clone, Copy)]
+pub(crate) struct SenderState {
+    /// Vote promise of the replica, in microseconds.
+    pub vote_promise_us: u64,
+    /// True if its disk has no room for entries that take up space.
+    pub short_of_room: bool,
+}
+
+impl SenderState {
+    pub fn of(envelope: &RaftEnvelope) -> Self {
+        let RaftEnvelope { vote_promise_us, short_of_room, .. } = *envelope;
+        SenderState { vote_promise_us, short_of_room }
+    }
 }
 
 /// Engines and settings that all peers of a store share.
@@ -114,14 +133,14 @@ pub(crate) struct Shared {
     pub node: NodeId,
     pub config: Arc<Config>,
     pub log: Arc<dyn LogEngine>,
-    /// Only read here: the applier writes it.
+    /// Only read: the applier writes the state.
     pub state: Arc<dyn StateEngine>,
-    /// Ticks for which replicas that were there before refuse votes.
+    /// Ticks for which replicas from before this start refuse votes.
     pub vote_embargo_ticks: usize,
 }
 
 impl Peer {
-    /// A replica as the engines hold it, with log changes that must be durable before it runs.
+    /// Opens a replica from the engines. The log changes returned must be durable before it runs.
     pub fn open(
         shared: &Shared,
         me: Replica,
@@ -147,8 +166,8 @@ impl Peer {
             max_inflight_msgs: config.inflight_messages_max,
             max_uncommitted_size: config.uncommitted_bytes_max,
             max_committed_size_per_ready: config.apply_bytes_max,
-            // Together: a replica that was cut off cannot depose a leader that the others follow,
-            // and a leader's lease can count on them.
+            // These two keep a replica that was cut off from deposing a leader that the others
+            // follow. The leader's lease relies on them.
             check_quorum: true,
             pre_vote: true,
             ..Default::default()
@@ -189,7 +208,7 @@ impl Peer {
         Ok((peer, LogBatch { changes }))
     }
 
-    /// A replica that another node's leader speaks of and that has no state yet.
+    /// Creates a replica that has no state yet, for a message from another node's leader.
     pub fn create(
         shared: &Shared,
         range: RangeId,
@@ -203,7 +222,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Has state: was there from the start, or got a snapshot.
+    /// True if the replica has state, from the founding or from a snapshot.
     pub fn is_initialized(&self) -> bool {
         !self.descriptor().replicas.is_empty()
     }
@@ -236,7 +255,7 @@ impl Peer {
         self.raw.mut_store()
     }
 
-    /// The leader as far as known here.
+    /// The leader, if it is known here.
     fn leader(&self) -> Option<Replica> {
         self.descriptor().replica(self.raw.raft.leader_id).copied()
     }
@@ -249,36 +268,30 @@ impl Peer {
         Error::StaleEpoch { descriptor: Box::new((**self.descriptor()).clone()) }
     }
 
-    /// Campaigns at once: for the first replica of a new range, which nobody else will contest.
+    /// Campaigns at once. For a lone voter, and for the first replica of a new range, which no
+    /// other replica contests.
     pub fn campaign(&mut self) {
-        // Refused only where this replica may not stand, which a later tick handles the same way.
+        // raft-rs refuses only where this replica may not stand. A later tick handles that in the
+        // same way.
         let _ = self.raw.campaign();
         self.rejitter();
     }
 
-    /// True if this replica alone decides.
+    /// True if this replica is the only voter.
     pub fn is_lone_voter(&self) -> bool {
         let conf = crate::membership::conf_state(self.descriptor());
         conf.voters == [self.me.replica_id] && conf.voters_outgoing.is_empty()
     }
 
-    /// No life before this one: nothing can have been promised that a vote would break.
+    /// Ends the refusal of votes. For a replica that never ran before: it has given no promise that
+    /// a vote could break.
     pub fn lift_vote_embargo(&mut self) {
         self.vote_embargo_ticks = 0;
     }
 
-    pub fn set_room(&mut self, room: Room) {
-        self.room = room;
-    }
-
-    /// True if there is room to take in what frees space itself, or does not.
-    fn has_room_for(&self, frees_space: bool) -> bool {
-        self.room.is_for(frees_space) || self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
-    }
-
     /// Replaces the election timeout that raft-rs drew from the thread's generator by one from the
-    /// seed. `Raft::reset` is the only place that draws, and it leaves `election_elapsed` at 0, so
-    /// calling this after every call to raft comes before anyone can look at the draw.
+    /// seed. Only `Raft::reset` draws, and it leaves `election_elapsed` at 0. Callers call this
+    /// after every call to raft, so nothing uses raft-rs's draw.
     fn rejitter(&mut self) {
         if self.raw.raft.election_elapsed == 0 {
             let ticks = self.config.election_ticks;
@@ -292,5 +305,5 @@ impl Peer {
     }
 }
 
-/// A request that waits, with what it is to be told if this replica cannot serve it.
+/// A request and its result.
 pub(crate) type Answer = (RequestId, Result<bytes::Bytes, Error>);

@@ -1,9 +1,9 @@
 //! A store: the replicas of one shard of a node, stepped by one thread.
 //!
-//! [`Store::step`] takes one event and touches the peers it concerns; [`Store::flush`] makes one pass
-//! over the touched peers and returns what is to be done. Steps between two flushes share a pass: one
-//! entry for their commands, one append for the log. Evaluating commands and writing the state is left
-//! to the shard's [`Applier`].
+//! [`Store::step`] queues one event. [`Store::flush`] handles the queued events, makes one pass
+//! over the peers that they concern, and returns effects. Events between two flushes share a pass:
+//! one entry for the commands of a range, one append for the log. A store neither evaluates
+//! commands nor writes the state: the shard's [`Applier`] does.
 
 mod flushing;
 mod messages;
@@ -22,15 +22,15 @@ use rangedb_storage::{
 use crate::apply::{Applier, ApplyTask, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
-use crate::peer::{INDEX_MAX, Peer, Shared, Waiting};
+use crate::peer::{INDEX_MAX, Peer, RESERVE_TAKEN_BYTES_MAX, Shared, Waiting};
 use crate::position::Position;
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus, Room};
 use flushing::Flushing;
 
-/// Makes the machine of a range that is opened or created.
+/// Creates the state machine of a range that is opened or created.
 pub type MachineFactory = Box<dyn Fn(RangeId) -> Box<dyn StateMachine> + Send>;
 
-/// Which ranges of a node belong to a store: those whose id leaves this remainder.
+/// Shard of a node: the ranges whose id modulo `count` is `index`. Each shard has one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     pub index: u64,
@@ -43,42 +43,42 @@ impl Shard {
     }
 }
 
-/// What a store is opened with.
+/// Parameters for opening a store.
 pub struct Options {
     pub node: NodeId,
     pub shard: Shard,
     pub config: Config,
-    /// The time for which replicas that were there before refuse votes from now on, in microseconds: at
-    /// least [`Config::vote_embargo_us`] of the timings that this node's last life ran with, as leaders
-    /// still count on its promises.
+    /// Time for which replicas from before this start refuse votes, in microseconds. Must be at
+    /// least [`Config::vote_embargo_us`] of the timings of the node's previous run, because leaders
+    /// still rely on the promises of that run.
     pub vote_embargo_us: u64,
-    /// Of all that is drawn at random: election timeouts.
+    /// Seed for randomised election timeouts, the store's only randomness.
     pub seed: u64,
 }
 
-/// Bytes of log written since the last flush before a store that is short of room wants one, so that
-/// the log behind it can be dropped: the least that is worth a file.
+/// Bytes of log since the last flush at which a store short of room requests a flush, so that the
+/// log behind it can be dropped. Less is not worth a file.
 const SHORT_OF_ROOM_LOG_BYTES: u64 = 64 << 10;
 
-/// Readies that a pass's append makes durable.
+/// Readies that the append with this token makes durable.
 struct Appending {
     token: u64,
     readies: Vec<(RangeId, ReplicaId, u64)>,
 }
 
-/// Steps of the removal of a replica. Its log goes last: a replica that is still in the state could
-/// not be opened without one.
+/// Steps of the removal of a replica. The log goes last: a replica in the state cannot be opened
+/// without its log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destroying {
     State,
-    /// With the append that drops the log.
+    /// Token of the append that drops the log.
     Log(u64),
 }
 
 /// The replicas of one shard, as raft sees them.
 ///
 /// Invariants:
-/// - the state is written by the shard's applier alone;
+/// - only the shard's applier writes the state;
 /// - tokens of appends ascend, and readies are persisted in that order.
 pub struct Store {
     shared: Shared,
@@ -86,16 +86,18 @@ pub struct Store {
     rng: fastrand::Rng,
     peers: BTreeMap<RangeId, Peer>,
     touched: BTreeSet<RangeId>,
-    /// Events of this round that need a pass to be handled in, in order.
+    /// Events since the last flush, in order.
     inbox: Vec<Event>,
     appending: VecDeque<Appending>,
     last_token: u64,
     /// Ranges of which a replica is being removed.
     destroying: BTreeMap<RangeId, Destroying>,
     flushing: Flushing,
-    /// Log changes that wait for the next append and for nothing else.
+    /// Log changes for the next append. No ready waits for them.
     log_changes: Vec<LogChange>,
     room: Room,
+    /// Bytes of entries that followers of this store still accept while its disk is short of room.
+    reserve_bytes_left: u64,
     log_stalled: bool,
     counters: Counters,
 }
@@ -127,6 +129,7 @@ impl Store {
             flushing: Flushing::default(),
             log_changes: Vec::new(),
             room: Room::Enough,
+            reserve_bytes_left: RESERVE_TAKEN_BYTES_MAX,
             log_stalled: false,
             counters: Counters::default(),
         };
@@ -156,8 +159,8 @@ impl Store {
         Ok((store, Applier::open(state, machines, applied)?))
     }
 
-    /// For the founding of a cluster: no replica has lived before, so none has promised anything,
-    /// and the first replica of each range may stand for election at once.
+    /// Starts the replicas of a new cluster. None has run before, so none has promised anything:
+    /// votes are not refused, and the first replica of each range stands for election at once.
     pub fn found(&mut self) {
         for peer in self.peers.values_mut() {
             peer.lift_vote_embargo();
@@ -169,20 +172,21 @@ impl Store {
         self.touch_all();
     }
 
-    /// Takes an event in. Never blocks; what follows comes out of [`Store::flush`].
+    /// Queues an event. Never blocks; its effects come out of [`Store::flush`].
     pub fn step(&mut self, event: Event) {
         self.inbox.push(event);
     }
 
-    /// Handles all that was stepped since the last flush. `now` is when the events were taken in, or
-    /// later.
+    /// Handles all events since the last flush. `now` is the time at which the events were taken
+    /// in, or later.
     ///
-    /// An error is the log engine's, or says that raft and the state contradict each other: the process
-    /// must end, because what is in memory may be ahead of what is on disk in ways that nobody can tell
-    /// any more.
+    /// # Errors
+    ///
+    /// Errors of the engines, or a contradiction between raft and the state. The process must then
+    /// end: memory may be ahead of the disk, and nobody can tell how far.
     pub fn flush(&mut self, now: Monotonic) -> Result<Vec<Effect>> {
         let state = self.shared.state.clone();
-        let mut pass = Pass::new(now);
+        let mut pass = Pass::new(now, self.reserve_bytes_left);
         self.counters.passes += 1;
         for event in std::mem::take(&mut self.inbox) {
             self.on_event(event, &mut pass)?;
@@ -192,8 +196,8 @@ impl Store {
         let touched = std::mem::take(&mut self.touched);
         for range in touched.difference(&pass.removed.clone()) {
             let Some(peer) = self.peers.get_mut(range) else { continue };
-            // First: raft-rs passes proposals and reads of a deposed leader on to its successor,
-            // past the fence and the lease.
+            // Before proposals and reads: raft-rs forwards those of a deposed leader to its
+            // successor, past the fence and the lease.
             peer.note_role(&mut pass);
             peer.propose_waiting(now);
             peer.start_read_round(now);
@@ -212,6 +216,7 @@ impl Store {
                 }
             }
         }
+        self.reserve_bytes_left = pass.reserve_bytes_left;
         self.append(&mut pass);
         self.count(&pass.effects);
         Ok(pass.effects)
@@ -222,7 +227,7 @@ impl Store {
         !self.touched.is_empty() || !self.inbox.is_empty() || !self.log_changes.is_empty()
     }
 
-    /// Every replica, by range.
+    /// Status of every replica, in order of range ids.
     pub fn status(&self) -> Vec<RangeStatus> {
         self.peers.values().map(Peer::status).collect()
     }
@@ -262,7 +267,7 @@ impl Store {
                 }
             }
             Event::Destroyed { replica } => {
-                // Durable with the append at the end of this pass.
+                // The removal of the log is durable with the append at the end of this pass.
                 self.destroying.insert(replica.range, Destroying::Log(self.last_token + 1));
                 self.log_changes.push(LogChange::Destroy { range_id: replica.range.0 });
             }
@@ -319,6 +324,9 @@ impl Store {
             }
             Event::DiskRoom(room) => {
                 self.room = room;
+                if room == Room::Enough {
+                    self.reserve_bytes_left = RESERVE_TAKEN_BYTES_MAX;
+                }
                 self.peers.values_mut().for_each(|peer| peer.set_room(room));
             }
             Event::LogStalled(stalled) => {
@@ -354,7 +362,7 @@ impl Store {
         while self.appending.front().is_some_and(|appending| appending.token <= token) {
             let appending = self.appending.pop_front().expect("just seen");
             for (range, replica, ready) in appending.readies {
-                // The replica may have been destroyed meanwhile, or be another one by now.
+                // The replica may have been destroyed meanwhile, and another one created.
                 let Some(peer) = self.touch(range).filter(|p| p.replica_id() == replica) else {
                     continue;
                 };
@@ -373,14 +381,14 @@ impl Store {
         Ok(())
     }
 
-    /// Hands the pass's log writes on.
+    /// Emits the pass's log writes as one [`Effect::Append`].
     fn append(&mut self, pass: &mut Pass) {
         if pass.log.is_empty() && pass.persisting.is_empty() {
             return;
         }
         let readies = std::mem::take(&mut pass.persisting);
         if let Some(last) = self.appending.back_mut().filter(|_| pass.log.is_empty()) {
-            // Nothing to write: it only has to wait for what was written before.
+            // Nothing to write: the readies only wait for the newest append in flight.
             last.readies.extend(readies);
             return;
         }
@@ -399,7 +407,7 @@ impl Store {
         }
     }
 
-    /// The replica, unless the range has another one here, or none.
+    /// Returns the replica, or `None` if the range has another one here, or none.
     fn touch_replica(&mut self, replica: ReplicaRef) -> Option<&mut Peer> {
         self.touch(replica.range).filter(|peer| peer.replica_id() == replica.id)
     }
@@ -473,7 +481,7 @@ impl Store {
                 Effect::SendSnapshot { .. } => counters.snapshots_sent += 1,
                 Effect::NeedFence { .. } => counters.leaderships_won += 1,
                 Effect::Reply { .. } => counters.requests_answered += 1,
-                // The applier answers them.
+                // The applier answers these requests.
                 Effect::Apply(ApplyTask::Entries { entries, .. }) => {
                     let requests = entries.iter().map(|entry| entry.requests.len() as u64);
                     counters.requests_answered += requests.sum::<u64>();
@@ -484,8 +492,8 @@ impl Store {
     }
 }
 
-/// True if a replica can have got there: what is calculated with these figures does not overflow, and
-/// raft knows the members.
+/// True if a replica can have reached this state: its numbers are small enough that calculations
+/// with them do not overflow, and its members form a raft configuration.
 fn is_sound(stored: &RangeState) -> bool {
     let Some(descriptor) = &stored.descriptor else { return false };
     stored.applied_index <= INDEX_MAX

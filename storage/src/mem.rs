@@ -1,11 +1,11 @@
 //! The applied state in memory: the twin of the state on disk, which can crash.
 //!
-//! Families are copy-on-write maps, so a snapshot costs a reference and a write costs a copy only
-//! while a snapshot of its family is held. What a crash would leave is kept beside them: the state
-//! as of the last flush, and the batches since. [`MemState::crash`] goes back to the first and
-//! applies none, some or all of the second, which is all that the contract of [`StateEngine`]
-//! promises, and no more. [`MemState::compact`] drops what [`Compaction`] allows, from what was flushed
-//! and from under snapshots that are held, as the files of the twin on disk lose it.
+//! Families are copy-on-write maps: a snapshot costs a reference, and a write costs a copy only
+//! while a snapshot of its family is held. Beside them stands what a crash would leave: the state
+//! as of the last flush, and the batches since. [`MemState::crash`] goes back to that state and
+//! applies none, some or all of the batches, which is all that the contract of [`StateEngine`]
+//! promises. [`MemState::compact`] drops records that [`Compaction`] allows to drop, also from the
+//! flushed state and from held snapshots, as the files of the twin on disk lose them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -19,7 +19,7 @@ use crate::{
     StagedSnapshot, Staging, StateEngine, WriteBatch,
 };
 
-/// The applied state in memory, the twin of [`crate::RocksState`], which can crash, fail and be full.
+/// Applied state in memory, the twin of [`crate::RocksState`], which can crash, fail and be full.
 /// All methods may be called from any thread.
 #[derive(Default)]
 pub struct MemState {
@@ -28,40 +28,40 @@ pub struct MemState {
 
 #[derive(Default)]
 struct Inner {
-    /// What readers see.
+    /// State that readers see.
     visible: Families,
-    /// What the last flush left.
+    /// State as of the last flush.
     flushed: Families,
-    /// Written since then, in order: `flushed` with these is `visible`.
+    /// Batches written since the last flush, in order: `flushed` with these is `visible`.
     unflushed: VecDeque<WriteBatch>,
-    /// Number of batches that were ever flushed.
+    /// Number of batches ever flushed.
     flushed_batches: u64,
     staged: BTreeMap<u64, StagedRecords>,
     next_staged_id: u64,
-    /// Counts crashes: what was being staged before one is void.
+    /// Number of crashes: a staging that began before a crash is void.
     incarnation: u64,
     fail_next_flush: bool,
     full: bool,
     collector: Arc<Collector>,
-    /// Handed out, and maybe still held.
+    /// Snapshots handed out, some of which may still be held.
     snapshots: Vec<Weak<Mutex<Families>>>,
-    /// With so many, those that are over are looked for.
+    /// Length of `snapshots` at which those no longer held are removed.
     snapshots_max: usize,
 }
 
-/// Snapshots that are remembered at least, before those that are over are forgotten.
+/// Lower limit of `snapshots_max`.
 const SNAPSHOTS_MIN: usize = 64;
 
-/// A flush between its beginning and its end, in one life of the process.
+/// A flush in flight, in one run of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushUnderWay {
-    /// Batches that are durable at its end, counted from the first ever.
+    /// Number of batches, counted from the first ever, that are durable at its end.
     covers: u64,
-    /// Bounds of what compaction may drop are in force at its end.
+    /// True if bounds of compaction are in force at its end.
     carries: bool,
 }
 
-/// Of each family, by its number.
+/// Staged records of each family, by the family's number.
 type StagedRecords = [Vec<(Bytes, Bytes)>; ColumnFamily::ALL.len()];
 
 impl MemState {
@@ -69,9 +69,9 @@ impl MemState {
         Self::default()
     }
 
-    /// The process ends and comes back: of the batches since the last flush none is kept, or all, or a
-    /// random number of first ones, each as often. Staged records and faults that were set are gone.
-    /// Returns how many batches were lost.
+    /// Simulates a crash and a restart of the process. Of the batches since the last flush it keeps
+    /// none, all, or a random number of the first ones, each as often. Staged records and
+    /// configured faults are gone. Returns the number of lost batches.
     pub fn crash(&self, rng: &mut fastrand::Rng) -> usize {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -95,18 +95,18 @@ impl MemState {
         lost
     }
 
-    /// Begins a flush that takes its time. It covers what is written by now.
+    /// Begins a flush that takes its time. It covers the batches written by now.
     pub fn begin_flush(&self) -> FlushUnderWay {
         let inner = self.lock();
         let covers = inner.flushed_batches + inner.unflushed.len() as u64;
         FlushUnderWay { covers, carries: inner.collector.begin_flush() }
     }
 
-    /// What the flush covers is durable from now on.
+    /// Ends a flush: the batches that it covers are durable from now on.
     ///
     /// # Errors
     ///
-    /// As [`StateEngine::flush`].
+    /// Errors of [`StateEngine::flush`].
     pub fn finish_flush(&self, flush: FlushUnderWay) -> Result<()> {
         let mut inner = self.lock();
         let batches = flush.covers.saturating_sub(inner.flushed_batches);
@@ -115,8 +115,8 @@ impl MemState {
         flushed
     }
 
-    /// Compacts: in a random part of some families, what the bounds in force allow to drop is gone.
-    /// Returns how many records that were.
+    /// Compacts a random part of some families: drops records that the bounds in force allow to
+    /// drop. Returns their number.
     pub fn compact(&self, rng: &mut fastrand::Rng) -> usize {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -128,7 +128,7 @@ impl MemState {
             }
             let span = inner.flushed.draw_span(cf, rng);
             dropped += inner.flushed.collect(cf, &span, &bounds);
-            // A file that is rewritten is so for every reader.
+            // A rewritten file is rewritten for every reader.
             inner.visible.collect(cf, &span, &bounds);
             for snapshot in inner.snapshots.iter().filter_map(Weak::upgrade) {
                 lock_snapshot(&snapshot).collect(cf, &span, &bounds);
@@ -137,14 +137,20 @@ impl MemState {
         dropped
     }
 
-    /// The next flush makes nothing durable and answers [`Error::Io`].
+    /// Makes the next flush fail with [`Error::Io`] and persist nothing.
     pub fn fail_next_flush(&self) {
         self.lock().fail_next_flush = true;
     }
 
-    /// While set, whatever would take up space answers [`Error::Full`] and changes nothing.
+    /// Fills the disk or frees it. While it is full, calls that need space answer [`Error::Full`]
+    /// and change nothing.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// Number of point reads and scan steps over data, by any reader.
+    pub fn data_reads(&self) -> u64 {
+        self.lock().visible.data_reads()
     }
 
     /// Batches that a crash may lose.
@@ -152,7 +158,7 @@ impl MemState {
         self.lock().unflushed.len()
     }
 
-    /// Staged snapshots that were neither installed nor thrown away.
+    /// Number of staged snapshots that were neither installed nor discarded.
     pub fn staged_snapshots(&self) -> usize {
         self.lock().staged.len()
     }
@@ -171,7 +177,7 @@ impl Inner {
         if self.full { Err(Error::Full("the simulated disk".into())) } else { Ok(()) }
     }
 
-    /// Makes so many of the first batches durable.
+    /// Makes this many of the first batches durable.
     fn flush(&mut self, batches: usize) -> Result<()> {
         self.check_space()?;
         if std::mem::take(&mut self.fail_next_flush) {
@@ -210,7 +216,7 @@ impl Reader for MemState {
     }
 }
 
-/// What readers saw when it was taken, but for what was compacted since.
+/// State as of the snapshot's creation, without records compacted since.
 struct MemSnapshot(Arc<Mutex<Families>>);
 
 fn lock_snapshot(snapshot: &Mutex<Families>) -> MutexGuard<'_, Families> {

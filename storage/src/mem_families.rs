@@ -1,8 +1,9 @@
-//! Column families as copy-on-write maps: at once the in-memory state and a snapshot of it.
+//! Column families as copy-on-write maps: both the in-memory state and a snapshot of it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -14,11 +15,19 @@ use crate::{
 
 type Map = BTreeMap<Bytes, Bytes>;
 
-/// One map for each family, by its number. A clone shares them until either side is written.
+/// One map for each family, by its number. A clone shares the maps until either side is written.
 #[derive(Clone, Default)]
-pub(crate) struct Families([Arc<Map>; ColumnFamily::ALL.len()]);
+pub(crate) struct Families {
+    maps: [Arc<Map>; ColumnFamily::ALL.len()],
+    /// Number of reads of data records, by readers of this value and of its clones.
+    data_reads: Arc<AtomicU64>,
+}
 
 impl Families {
+    pub(crate) fn data_reads(&self) -> u64 {
+        self.data_reads.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn apply(&mut self, batch: &WriteBatch) {
         for write in &batch.writes {
             match write {
@@ -41,10 +50,10 @@ impl Families {
         }
     }
 
-    /// Drops what is out of sight at the bounds in the span. Returns how many records that were.
+    /// Drops records in the span that no reader sees at the bounds. Returns their number.
     pub(crate) fn collect(&mut self, cf: ColumnFamily, span: &Span, at: &Bounds) -> usize {
         let Some(within) = bounds(&span.start, &span.end) else { return 0 };
-        let records = self.0[cf as usize].range::<[u8], _>(within);
+        let records = self.maps[cf as usize].range::<[u8], _>(within);
         let gone = records.filter(|(key, value)| is_collectable(cf, value, at.at(key)));
         let gone: Vec<Bytes> = gone.map(|(key, _)| key.clone()).collect();
         for key in &gone {
@@ -53,9 +62,9 @@ impl Families {
         gone.len()
     }
 
-    /// Everything, or what lies between two keys of the family.
+    /// Draws a span: everything, or the keys between two keys of the family.
     pub(crate) fn draw_span(&self, cf: ColumnFamily, rng: &mut fastrand::Rng) -> Span {
-        let map = &self.0[cf as usize];
+        let map = &self.maps[cf as usize];
         if map.is_empty() || rng.bool() {
             return Span::everything();
         }
@@ -72,7 +81,8 @@ impl Families {
         direction: Direction,
     ) -> MemRecords {
         MemRecords {
-            map: Arc::clone(&self.0[cf as usize]),
+            map: Arc::clone(&self.maps[cf as usize]),
+            data_reads: is_data(cf).then(|| Arc::clone(&self.data_reads)),
             start: Bytes::copy_from_slice(start),
             end: Bytes::copy_from_slice(end),
             direction,
@@ -81,13 +91,20 @@ impl Families {
     }
 
     fn map_mut(&mut self, cf: ColumnFamily) -> &mut Map {
-        Arc::make_mut(&mut self.0[cf as usize])
+        Arc::make_mut(&mut self.maps[cf as usize])
     }
+}
+
+fn is_data(cf: ColumnFamily) -> bool {
+    ColumnFamily::DATA.contains(&cf)
 }
 
 impl Reader for Families {
     fn get(&self, cf: ColumnFamily, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.0[cf as usize].get(key).cloned())
+        if is_data(cf) {
+            self.data_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self.maps[cf as usize].get(key).cloned())
     }
 
     fn scan<'a>(
@@ -101,10 +118,12 @@ impl Reader for Families {
     }
 }
 
-/// A walk over a map it shares. It finds its place again for each record: an iterator would have to
-/// borrow from the map that it keeps alive.
+/// Iterator over a shared map. It looks up its position again for each record: a map iterator would
+/// have to borrow from the map that this struct keeps alive.
 pub(crate) struct MemRecords {
     map: Arc<Map>,
+    /// Counter of read records, if they are data.
+    data_reads: Option<Arc<AtomicU64>>,
     start: Bytes,
     end: Bytes,
     direction: Direction,
@@ -113,6 +132,9 @@ pub(crate) struct MemRecords {
 
 impl Records for MemRecords {
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        if let Some(reads) = &self.data_reads {
+            reads.fetch_add(1, Ordering::Relaxed);
+        }
         let next = bounds(&self.start, &self.end).and_then(|(mut from, mut to)| {
             match (self.direction, &self.last) {
                 (_, None) => {}

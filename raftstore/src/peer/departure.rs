@@ -1,19 +1,19 @@
-//! Departure of a replica that is no longer a member, and why it does not leave at once.
+//! Departure of a replica that is no longer a member.
 //!
-//! A voter that left is still needed while some members know only the configuration in which it had
-//! a vote: if the leader fails then, they cannot elect another without it. So it stays, without
-//! standing for election or serving anyone, until the leader says [`Body::Removed`]. The leader says
-//! so once a majority of the voters has the change committed: from then on whoever can be elected
-//! knows that the vote does not count.
+//! A removed voter is still needed while some members know only the configuration in which it had a
+//! vote: if the leader fails then, they cannot elect another without it. So the replica stays,
+//! without standing for election or serving requests, until the leader sends [`Body::Removed`]. The
+//! leader sends this once a majority of the voters has the change committed. From then on every
+//! electable replica knows that the vote does not count.
 //!
-//! A replica that hears no leader for long asks ([`Body::Check`]); so does, in effect, one that stands
-//! for election without being a member. Only the leader can answer, and followers pass the question
-//! on to it. If none of those that the replica knows is left, the control plane names others
-//! ([`crate::Event::Elsewhere`]).
+//! A replica that hears no leader for long asks the others ([`Body::Check`]). A vote request from a
+//! non-member counts as the same question. Only the leader can answer; followers forward the
+//! question to it. If none of the replicas known to the asker is left, the control plane names
+//! others ([`crate::Event::Elsewhere`]).
 //!
-//! Nobody's word alone destroys a replica. [`Body::Removed`] is a claim, which anybody who reaches this
-//! node could make. The replica goes once the control plane has confirmed it: its directory has a
-//! descriptor, no older than the replica's own, that leaves it out.
+//! No single message destroys a replica. [`Body::Removed`] is a claim, and any sender that reaches
+//! this node could make it. The replica goes once the control plane has confirmed the claim: the
+//! directory has a descriptor, no older than the replica's own, that leaves the replica out.
 
 use std::collections::BTreeMap;
 
@@ -26,16 +26,17 @@ use super::Peer;
 use crate::Effect;
 use crate::pass::Pass;
 
-/// Departed replicas remembered at most. One that is forgotten asks.
+/// Most departed replicas remembered. A forgotten one asks by itself.
 const DEPARTING_MAX: usize = 16;
 
 impl Peer {
-    /// Was a member, and is not any more.
+    /// True if the replica was a member and no longer is.
     pub fn has_departed(&self) -> bool {
         self.is_initialized() && self.descriptor().replica(self.me.replica_id).is_none()
     }
 
-    /// Remembers who of these is no longer a member, to tell them if this replica leads.
+    /// Remembers the replicas of `before` that are no longer members, to tell them if this replica
+    /// leads.
     pub(super) fn note_departures(&mut self, before: &[Replica]) {
         let descriptor = self.descriptor().clone();
         let left = |id: u64| id != self.me.replica_id && descriptor.replica(id).is_none();
@@ -45,7 +46,8 @@ impl Peer {
         self.departing.drain(..surplus);
     }
 
-    /// Tells those who left, or leaves, once that is safe.
+    /// Tells removed replicas that they are removed, and destroys this one if it was removed, once
+    /// that is safe.
     pub(super) fn tick_departure(&mut self, pass: &mut Pass) {
         if !self.is_raft_leader() || !self.majority_knows_membership() {
             return;
@@ -58,11 +60,11 @@ impl Peer {
         }
     }
 
-    /// A replica asks whether it is a member, or behaves as one that missed its removal. True if it
-    /// is known not to be.
+    /// Answers a replica that asks whether it is a member, or that behaves as if it missed its
+    /// removal. True if the sender is known not to be a member.
     pub fn on_check(&mut self, from: Replica, forwarded: bool, pass: &mut Pass) -> bool {
         let descriptor = self.descriptor();
-        // An id from the future belongs to a change that is not applied here yet.
+        // A higher id belongs to a change that is not applied here yet.
         let removed = self.is_initialized()
             && from.replica_id < descriptor.next_replica_id
             && descriptor.replica(from.replica_id).is_none();
@@ -79,15 +81,16 @@ impl Peer {
                 from: Some(from),
                 to: Some(leader),
                 epoch: descriptor.epoch,
-                // It speaks for another: no promise.
+                // The message speaks for another replica: no promise.
                 vote_promise_us: 0,
+                short_of_room: false,
                 body: Some(Body::Check(ReplicaCheck { forwarded: true })),
             }));
         }
         true
     }
 
-    /// A descriptor that leaves some replica out. True if it is this one.
+    /// True if the descriptor leaves this replica out and is no older than its own.
     pub fn is_removed_by(&self, descriptor: &RangeDescriptor) -> bool {
         descriptor.range_id == self.range.0
             && descriptor.epoch().conf_ver >= self.descriptor().epoch().conf_ver
@@ -95,7 +98,7 @@ impl Peer {
             && descriptor.replica(self.me.replica_id).is_none()
     }
 
-    /// Somebody says that this replica is no member any more.
+    /// Notes a claim that this replica is no longer a member.
     pub fn on_removal_claimed(&mut self) {
         self.removal_claimed = true;
     }
@@ -108,8 +111,9 @@ impl Peer {
         self.ask(others.into_values(), pass);
     }
 
-    /// The control plane knows members of the range, and not this one. Confirms a claim; without
-    /// one, this replica asks the members, unless it hears a leader, who knows better.
+    /// Handles a descriptor of the control plane that does not list this replica. It confirms a
+    /// claim of removal. Without a claim this replica asks the members, unless it hears a leader,
+    /// who knows better.
     pub fn on_elsewhere(&self, descriptor: &RangeDescriptor, pass: &mut Pass) {
         if !self.is_removed_by(descriptor) {
             return;
@@ -121,7 +125,7 @@ impl Peer {
         }
     }
 
-    /// Asks a leader that speaks of a newer replica on this node.
+    /// Asks a leader that addressed a newer replica on this node.
     pub fn ask_whether_removed(&self, leader: Replica, pass: &mut Pass) {
         self.ask(std::iter::once(leader), pass);
     }
@@ -135,11 +139,11 @@ impl Peer {
 
     fn tell_removed(&self, gone: Replica, pass: &mut Pass) {
         let descriptor = (**self.descriptor()).clone();
-        pass.effects.push(Effect::Send(self.envelope(gone, Body::Removed(descriptor))));
+        pass.effects.push(Effect::Send(self.envelope(gone, Body::Removed(Box::new(descriptor)))));
     }
 
-    /// True if a majority of the voters has committed the newest membership change, as this leader
-    /// knows it. In a joint configuration nobody leaves.
+    /// True if a majority of the voters has committed the newest membership change, as far as this
+    /// leader knows. False in a joint configuration, in which nobody leaves.
     fn majority_knows_membership(&self) -> bool {
         if self.descriptor().in_joint_change() || self.applied().index < self.membership_index {
             return false;

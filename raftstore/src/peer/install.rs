@@ -1,15 +1,16 @@
 //! Snapshots for a follower whose next entry the leader no longer has.
 //!
-//! The leader's side is in `ready.rs` ([`crate::Effect::SendSnapshot`]) and here the report of its
-//! end. On the follower's side a whole snapshot is staged before raft hears of it. Then:
+//! On the leader, `ready.rs` begins the stream ([`crate::Effect::SendSnapshot`]), and this file
+//! handles the report of its end. On the follower, the whole snapshot is staged before raft hears
+//! of it. Then:
 //!
-//! 1. Raft agrees that it is news. The applier replaces the range's data in one step that is whole or
-//!    not at all, and durable.
-//! 2. The store hears of it ([`crate::Event::Installed`]). Only now the log's reset, and all that this
-//!    replica has to write since, goes to the log writer.
-//! 3. With that durable, raft counts the snapshot as applied.
+//! 1. Raft accepts the snapshot as news. The applier replaces the range's data in one atomic,
+//!    durable step.
+//! 2. The store hears of it ([`crate::Event::Installed`]). Only now do the log's reset, and all
+//!    writes of this replica since, go to the log writer.
+//! 3. Once these are durable, raft counts the snapshot as applied.
 //!
-//! [`crate::raft_log::RaftLog::open`] mends the log after a crash between 1 and 2.
+//! [`crate::raft_log::RaftLog::open`] repairs the log after a crash between 1 and 2.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use rangedb_proto::v1::{RangeDescriptor, Replica, SnapshotMeta};
 use rangedb_proto::{RangeDescriptorExt, ReplicaId};
 use rangedb_storage::{LogChange, StagedSnapshot};
 
-use super::{Peer, Persisting};
+use super::{Peer, Persisting, SenderState};
 use crate::Effect;
 use crate::apply::{ApplyTask, SnapshotInstall};
 use crate::membership::{are_sound, conf_state, same_members};
@@ -28,25 +29,25 @@ use crate::pass::Pass;
 use crate::position::Position;
 use crate::raft_log::SNAPSHOT_FORMAT_VERSION;
 
-/// A staged snapshot with the descriptor that goes with it.
+/// A staged snapshot with its descriptor.
 pub(crate) struct StagedIn {
     index: u64,
     pub(super) staged: StagedSnapshot,
     descriptor: RangeDescriptor,
 }
 
-/// A snapshot that the applier is putting in place, with what must not be written before it is.
+/// A snapshot that the applier is installing, with the readies that must not be written before.
 pub(super) struct Installing {
     at: Position,
     readies: Vec<(Persisting, Vec<LogChange>)>,
 }
 
 impl Peer {
-    /// Offers a staged snapshot to raft. Staged records that are of no use are thrown away.
+    /// Offers a staged snapshot to raft. Discards staged records that are of no use.
     pub fn on_snapshot_received(
         &mut self,
         from: Replica,
-        vote_promise_us: u64,
+        said: SenderState,
         message: Message,
         staged: StagedSnapshot,
         pass: &mut Pass,
@@ -67,7 +68,7 @@ impl Peer {
         if message.term >= self.term() {
             self.leaderless_ticks = 0;
         }
-        self.hear(from, vote_promise_us);
+        self.hear(from, said);
         self.step_raft(message);
         let taken = self.raw.snap().is_some_and(|snap| snap.get_metadata().index == index);
         if !taken {
@@ -81,8 +82,8 @@ impl Peer {
         pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
     }
 
-    /// True if a snapshot's descriptor can be this range's, says what raft is told, and has a part for
-    /// this replica.
+    /// True if a snapshot's descriptor can be this range's, agrees with the metadata for raft, and
+    /// lists this replica.
     fn may_become(&self, descriptor: &RangeDescriptor, metadata: &SnapshotMetadata) -> bool {
         let (start, end) = (&descriptor.start_key, &descriptor.end_key);
         descriptor.range_id == self.range.0
@@ -94,8 +95,8 @@ impl Peer {
             && metadata.get_conf_state().learners_next.is_empty()
     }
 
-    /// Has the applier replace the range's data by the snapshot that raft hands back. Returns the
-    /// log's changes, which wait for that.
+    /// Has the applier replace the range's data by the snapshot that raft accepted. Returns the
+    /// log's changes, which wait for the installation.
     pub(super) fn install(&mut self, snapshot: &Snapshot, pass: &mut Pass) -> Vec<LogChange> {
         let metadata = snapshot.get_metadata();
         let at = Position { index: metadata.index, term: metadata.term };
@@ -110,8 +111,8 @@ impl Peer {
         self.log().reset(at)
     }
 
-    /// Keeps what a ready has to write until the snapshot before it is in place. Gives it back if
-    /// there is none.
+    /// Holds a ready's writes until the snapshot before it is installed. Returns them if none is
+    /// being installed.
     pub(super) fn hold_behind_install(
         &mut self,
         ready: Persisting,
@@ -122,11 +123,11 @@ impl Peer {
         None
     }
 
-    /// The snapshot is in place, durably.
+    /// Continues from a snapshot that is now durably installed.
     pub fn on_installed(&mut self, descriptor: RangeDescriptor, pass: &mut Pass) {
         let Some(Installing { at, readies }) = self.installing.take() else { return };
         self.end_quarantine();
-        // Entries that a quarantine kept from the applier are never told of.
+        // The applier never reports entries that a quarantine held back.
         self.in_apply.pop(at.index);
         let mut answers = self.give_up_in_flight();
         answers.extend(self.fail_operation());
@@ -145,14 +146,14 @@ impl Peer {
         }
     }
 
-    /// Raft was told of a snapshot that is not in place yet. The members that raft knows are the
-    /// snapshot's already.
+    /// True if raft has accepted a snapshot that is not installed yet. The members known to raft
+    /// are the snapshot's already.
     pub(super) fn awaits_install(&self) -> bool {
         self.staged.is_some() || self.installing.is_some()
     }
 
-    /// True while a snapshot is being put in place, or the log's reset behind it is not yet durable.
-    /// Until then raft may not stand for election: it would look through its log for entries that it
+    /// True while a snapshot is being installed, or the log's reset behind it is not yet durable.
+    /// Until then raft may not stand for election: it would search its log for entries that it
     /// takes for unapplied, and they are gone.
     pub(super) fn is_installing(&self) -> bool {
         self.installing.is_some() || self.raw.raft.raft_log.applied() < self.applied().index
@@ -166,8 +167,8 @@ impl Peer {
         }
     }
 
-    /// What became of a snapshot that this replica sent while it led, perhaps in an earlier term: then
-    /// raft waits for none, and does not listen.
+    /// Handles the end of a snapshot stream. This replica may have begun it as the leader of an
+    /// earlier term: then raft expects no report and ignores it.
     pub fn on_snapshot_sent(&mut self, to: ReplicaId, index: u64, delivered: bool) {
         if self.log().outgoing().end(to.0, index) {
             self.report_snapshot(to.0, delivered);

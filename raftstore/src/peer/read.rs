@@ -1,11 +1,15 @@
-//! Reads: under the lease at once, else after a quorum confirmed that this replica still leads.
+//! Reads: under the lease at once, otherwise after a quorum confirmed that this replica still
+//! leads.
 //!
-//! A latest read may see anything that was applied. A snapshot read at T first raises the timestamp
-//! that later commits must go above, then waits until what is already in the log is applied, and
-//! only then takes its reader: nothing can commit at or below T behind its back.
+//! A latest read may see anything that was applied. A snapshot read at T takes three steps, after
+//! which nothing can commit at or below T:
 //!
-//! Rounds that ask the quorum are raft's ReadIndex. Every attempt has a context that was never used
-//! before: an answer to an abandoned attempt must not confirm a later one (etcd-io/raft#397).
+//! 1. raise the timestamp above which later commits must go;
+//! 2. wait until everything already in the log is applied;
+//! 3. take the reader.
+//!
+//! Quorum rounds are raft's ReadIndex. Every attempt has a context that was never used before: a
+//! response to an abandoned attempt must not confirm a later one (etcd-io/raft#397).
 
 use raft::ReadState;
 use rangedb_proto::RangeDescriptorExt;
@@ -15,14 +19,15 @@ use super::{Answer, Peer};
 use crate::pass::Pass;
 use crate::{Effect, Error, Monotonic, RangeRef, ReadAt, RequestId};
 
-/// Reads that may wait in one range: each costs little, but a range without quorum gathers them.
+/// Most reads that may wait in one range. Each costs little, but they pile up in a range without
+/// quorum.
 const READS_WAITING_MAX: usize = 64 * 1024;
 
 struct WaitingRead {
     request: RequestId,
-    /// Entries up to this one must be applied.
+    /// Index up to which entries must be applied.
     index: u64,
-    /// May not be served under the lease: it ran out under it once.
+    /// True if only a quorum may let the read through: its lease ran out once, or leases are off.
     confirm: bool,
     confirmed: bool,
 }
@@ -33,7 +38,7 @@ impl WaitingRead {
     }
 }
 
-/// A round that asks the quorum.
+/// A ReadIndex round in flight.
 struct Round {
     context: u64,
     sent: Monotonic,
@@ -99,7 +104,7 @@ impl Peer {
         }
     }
 
-    /// True if reads wait that only a quorum can let through, and it can be asked.
+    /// True if a read waits that only a quorum can let through, and a round can begin.
     pub fn wants_read_round(&self, now: Monotonic) -> bool {
         let ready = self.leading.as_ref().is_some_and(|leading| leading.ready);
         let leased = self.is_leased(now);
@@ -112,7 +117,7 @@ impl Peer {
         self.leading.as_ref().is_some_and(|leading| leading.lease.valid_until(now).is_some())
     }
 
-    /// Asks the quorum on behalf of all reads that no lease covers.
+    /// Starts a ReadIndex round for all reads that no lease covers.
     pub fn start_read_round(&mut self, now: Monotonic) {
         if !self.wants_read_round(now) {
             return;
@@ -121,7 +126,8 @@ impl Peer {
         let needs = |read: &mut WaitingRead| read.needs_round(leased);
         let reads: Vec<_> = self.reads.waiting.extract_if(.., needs).collect();
         self.reads.rounds_started += 1;
-        // The replica's id and term make it unlike any other replica's, the count unlike its own.
+        // Id and term distinguish the context from those of other replicas, the count from this
+        // replica's own.
         let context = self.reads.rounds_started;
         #[cfg(feature = "planted")]
         let context = match rangedb_planted::Bug::ReadContextReused.is_planted() {
@@ -135,7 +141,7 @@ impl Peer {
         self.raw.read_index(bytes);
     }
 
-    /// A quorum answered.
+    /// Handles a quorum's answer to the round.
     pub(super) fn on_read_state(&mut self, state: ReadState, now: Monotonic) {
         let context = state.request_ctx.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
         if self.reads.round.as_ref().map(|round| round.context) != context {
@@ -150,9 +156,9 @@ impl Peer {
         }
     }
 
-    /// Gives a reader to every read that may have one. The reader may show entries beyond those known
-    /// to be applied: they are committed. The descriptor may then be older than the reader, by changes
-    /// of members, which move no key.
+    /// Gives a reader to every read that may be served. The reader may show committed entries that
+    /// the store does not yet know to be applied. The descriptor may then be older than the reader,
+    /// but only by membership changes, which move no key.
     pub fn serve_reads(&mut self, state: &dyn StateEngine, pass: &mut Pass) {
         let applied = self.applied().index;
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready) else { return };
@@ -165,6 +171,8 @@ impl Peer {
             return;
         }
         let reader = state.snapshot();
+        #[cfg(feature = "planted")]
+        weigh(&*reader);
         for read in reads {
             pass.effects.push(Effect::ReadReady {
                 request: read.request,
@@ -175,7 +183,8 @@ impl Peer {
         }
     }
 
-    /// A round whose messages were lost is given up; its reads go into the next one.
+    /// Counts a tick of the round. A round whose messages were lost is given up; its reads go into
+    /// the next one.
     pub(super) fn tick_reads(&mut self) {
         let patience = self.config.election_ticks / 2;
         if let Some(round) = &mut self.reads.round {
@@ -187,10 +196,21 @@ impl Peer {
         }
     }
 
-    /// Answers for all reads that wait, because this replica cannot serve them any more.
+    /// Refuses all waiting reads, which this replica cannot serve any more. Returns their answers.
     pub(super) fn refuse_reads(&mut self, error: &Error) -> Vec<Answer> {
         let in_round = self.reads.round.take().into_iter().flat_map(|round| round.reads);
         let waiting = self.reads.waiting.drain(..).chain(in_round);
         waiting.map(|read| (read.request, Err(error.clone()))).collect()
+    }
+}
+
+/// Scans all rows for a planted bug, in a pass whose cost must not depend on the data.
+#[cfg(feature = "planted")]
+fn weigh(reader: &dyn rangedb_storage::Reader) {
+    use rangedb_storage::{ColumnFamily, Direction};
+    if rangedb_planted::Bug::DataReadInPass.is_planted() {
+        let rows = reader.scan(ColumnFamily::Current, b"", b"", Direction::Forward);
+        let mut rows = rows.expect("the engine in memory can always be read");
+        while let Ok(Some(_)) = rows.next() {}
     }
 }

@@ -1,8 +1,8 @@
-//! raft-rs's ready loop: what must be written, sent and applied, in the order that keeps promises.
+//! The ready loop of raft-rs: writes, sends and applies in the order that keeps promises.
 //!
-//! A leader's messages leave at once, so that replication overlaps its own fsync. Everybody else's
-//! are promises (votes, acknowledgements) and wait until the writes of their ready, and of all
-//! readies before it, are durable.
+//! A leader's messages leave at once, so that replication overlaps the leader's own fsync. Messages
+//! of other replicas are promises (votes, acknowledgements). They wait until the writes of their
+//! ready, and of all readies before it, are durable.
 
 use raft::eraftpb::{Message, MessageType};
 use rangedb_proto::v1::{RaftEnvelope, Replica, raft_envelope::Body};
@@ -14,12 +14,12 @@ use crate::outgoing::OutgoingView;
 use crate::pass::Pass;
 use crate::{Effect, eraft};
 
-/// Readies handled for one range in one pass, so that the others get their turn. What is left is
-/// handled in the next pass.
+/// Most readies handled for one range in one pass, so that the others get their turn. The next pass
+/// handles the rest.
 const READIES_PER_PASS_MAX: usize = 8;
 
 impl Peer {
-    /// Handles what raft has ready. True if there is more.
+    /// Handles raft's readies. True if there are more.
     pub fn on_ready(&mut self, pass: &mut Pass) -> bool {
         for _ in 0..READIES_PER_PASS_MAX {
             if !self.raw.has_ready() {
@@ -62,7 +62,8 @@ impl Peer {
         self.rejitter();
     }
 
-    /// Hands what a ready has to write to the log writer, and its messages to whoever waits for that.
+    /// Hands a ready's writes to the log writer and holds the ready's messages until the writes are
+    /// durable. Without writes here or in flight, the messages leave at once.
     pub(super) fn write_ready(
         &mut self,
         ready: Persisting,
@@ -79,7 +80,7 @@ impl Peer {
         }
     }
 
-    /// The ready and all before it are durable: their messages may leave.
+    /// Sends the messages of this ready and of all before it, which are now durable.
     pub fn on_persisted(&mut self, ready: u64, pass: &mut Pass) {
         while self.persisting.front().is_some_and(|first| first.ready <= ready) {
             let persisted = self.persisting.pop_front().expect("just seen");
@@ -94,7 +95,7 @@ impl Peer {
     fn send(&mut self, messages: Vec<Message>, pass: &mut Pass) {
         for message in messages {
             let Some(to) = self.find_replica(message.to) else {
-                // Its replica was removed while the message was being made.
+                // The receiver was removed while raft made the message.
                 self.log().outgoing().give_up(message.to);
                 continue;
             };
@@ -109,7 +110,7 @@ impl Peer {
                 Some(OutgoingView { reader, span }) => {
                     pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });
                 }
-                // Raft asked twice within a ready, and once is enough.
+                // Raft asked twice within a ready; one stream is enough.
                 None => self.report_snapshot(to.replica_id, false),
             }
         }
@@ -127,6 +128,7 @@ impl Peer {
             to: Some(to),
             epoch: self.descriptor().epoch,
             vote_promise_us: self.config.vote_promise_us(),
+            short_of_room: self.is_short_of_room(),
             body: Some(body),
         }
     }

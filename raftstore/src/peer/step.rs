@@ -1,22 +1,22 @@
-//! Messages of other replicas, on their way into raft.
+//! Checks on the messages of other replicas before raft gets them.
 
-use prost::Message as _;
 use raft::StateRole;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use rangedb_proto::v1::{LogEntry, Replica};
+use raft::eraftpb::{Message, MessageType};
+use rangedb_proto::v1::Replica;
 
-use super::{Heard, Peer};
+use super::{Heard, Peer, SenderState};
 use crate::pass::Pass;
 
-/// How raft-rs marks the votes of an election that the leader itself asked for.
+/// raft-rs's mark on the votes of an election that the leader itself asked for.
 const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
 
-/// Replicas that one replica remembers to have heard of: its range's, and those that it met before it
-/// knew them. Whoever is silent longest is forgotten first.
+/// Most replicas that one replica remembers to have heard: those of its range, and those that it
+/// met before it knew its range. The one that has been silent longest is forgotten first.
 const HEARD_MAX: usize = 64;
 
-/// Proposals, reads and transfers come in as events; as messages they would get past their checks.
-/// So do snapshots, whose records come apart from the message and are staged first.
+/// True if replicas send each other this kind of message. Proposals, reads and transfers come in as
+/// events: as messages they would bypass the checks of those events. So do snapshots, whose records
+/// are staged first, apart from the message.
 fn is_between_replicas(kind: MessageType) -> bool {
     !matches!(
         kind,
@@ -28,7 +28,7 @@ fn is_between_replicas(kind: MessageType) -> bool {
     )
 }
 
-/// What a replica is told because it asked.
+/// True if a message of this kind answers one from this replica.
 fn is_answer(kind: MessageType) -> bool {
     matches!(
         kind,
@@ -40,10 +40,11 @@ fn is_answer(kind: MessageType) -> bool {
 }
 
 impl Peer {
-    /// True if this replica heard its leader within an election timeout, whose lease counts on it to
-    /// give no vote until then. Raft refuses votes by the same measure, but takes a later term from
-    /// whatever else comes with one, and forgets the leader over it: also from a late answer to what
-    /// this replica asked before it heard that leader. As a follower it has no use for answers.
+    /// True if this replica is a follower that heard its leader within an election timeout. The
+    /// leader's lease relies on it to give no vote until then. Raft refuses votes by the same
+    /// measure. But raft takes a later term from any other message, and forgets its leader over it:
+    /// also from a late answer to something that this replica sent before it heard that leader. A
+    /// follower has no use for answers, so the caller drops them.
     fn is_bound_to_leader(&self) -> bool {
         let raft = &self.raw.raft;
         raft.state == StateRole::Follower
@@ -51,11 +52,11 @@ impl Peer {
             && raft.election_elapsed < raft.election_timeout()
     }
 
-    /// A raft message for this replica.
+    /// Hands a raft message for this replica to raft, if it passes all checks.
     pub fn on_message(
         &mut self,
         from: Replica,
-        vote_promise_us: u64,
+        said: SenderState,
         message: Message,
         pass: &mut Pass,
     ) {
@@ -85,10 +86,10 @@ impl Peer {
         {
             return;
         }
-        // Taking entries in would need room, on the disk or in memory. To the leader it looks like a
-        // lost message.
-        let is_short = !self.has_room_for_all(&message.entries) || self.in_apply.is_full();
-        if kind == MessageType::MsgAppend && !message.entries.is_empty() && is_short {
+        // Accepting entries needs room on the disk and in memory. To the leader, a refused message
+        // looks lost.
+        let appends = kind == MessageType::MsgAppend && !message.entries.is_empty();
+        if appends && (self.in_apply.is_full() || !self.accepts_entries(&message, pass)) {
             return;
         }
         if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat)
@@ -96,24 +97,12 @@ impl Peer {
         {
             self.leaderless_ticks = 0;
         }
-        self.hear(from, vote_promise_us);
+        self.hear(from, said);
         self.step_raft(message);
     }
 
-    /// True if there is room to take in these entries. An election and a membership change take next
-    /// to none, and are needed to get some.
-    fn has_room_for_all(&self, entries: &[Entry]) -> bool {
-        let is_small = |entry: &Entry| {
-            entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty()
-        };
-        let frees_space = |entry: &Entry| {
-            is_small(entry) || LogEntry::decode(&entry.data[..]).is_ok_and(|log| log.frees_space)
-        };
-        self.has_room_for(false) || (self.has_room_for(true) && entries.iter().all(frees_space))
-    }
-
-    pub(super) fn hear(&mut self, from: Replica, vote_promise_us: u64) {
-        let heard = Heard { replica: from, tick: self.ticks, vote_promise_us };
+    pub(super) fn hear(&mut self, from: Replica, said: SenderState) {
+        let heard = Heard { replica: from, tick: self.ticks, said };
         self.heard.insert(from.replica_id, heard);
         if self.heard.len() > HEARD_MAX {
             let silent = self.heard.iter().min_by_key(|(_, heard)| heard.tick).map(|(id, _)| *id);
@@ -122,8 +111,8 @@ impl Peer {
     }
 
     pub(super) fn step_raft(&mut self, message: Message) {
-        // Refused are messages for another role or from non-members; they may be late or stray, so
-        // there is nothing to answer.
+        // raft-rs refuses messages for another role and from non-members. They may be late or
+        // stray, so there is nothing to answer.
         let _ = self.raw.step(message);
         self.rejitter();
     }

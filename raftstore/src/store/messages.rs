@@ -1,5 +1,5 @@
-//! Envelopes from other nodes: to the replica they name, to a new one, or back to a sender that
-//! missed its own removal.
+//! Delivery of envelopes from other nodes: to the replica that they name, or to a new one. A sender
+//! that missed its own removal gets an answer.
 
 use prost::Message as _;
 use raft::eraftpb::{Message, MessageType};
@@ -10,18 +10,18 @@ use rangedb_storage::{ColumnFamily, Error as StorageError, Result, StagedSnapsho
 use super::Store;
 use crate::apply::{ApplyTask, ReplicaRef};
 use crate::pass::Pass;
-use crate::peer::Peer;
+use crate::peer::{Peer, SenderState};
 use crate::{Effect, eraft};
 
-/// Replicas without state that a store keeps for leaders who spoke of them. Far more than a node is
-/// given at once; one that has no place is made when its leader speaks again.
+/// Most replicas without state that a store keeps for leaders that addressed them. Far more than a
+/// node is given at once. A replica beyond that is created when its leader sends again.
 const UNINITIALIZED_MAX: usize = 4096;
 
 impl Store {
     pub(super) fn on_envelope(&mut self, envelope: RaftEnvelope, pass: &mut Pass) -> Result<()> {
         self.counters.messages_received += 1;
         let range = RangeId(envelope.range_id);
-        let promise_us = envelope.vote_promise_us;
+        let said = SenderState::of(&envelope);
         let (Some(from), Some(to), Some(body)) = (envelope.from, envelope.to, envelope.body) else {
             return Ok(());
         };
@@ -33,7 +33,7 @@ impl Store {
                     MessageType::MsgAppend | MessageType::MsgHeartbeat
                 );
                 if let Some(peer) = self.receiver(range, from, to, creates, pass)? {
-                    peer.on_message(from, promise_us, message, pass);
+                    peer.on_message(from, said, message, pass);
                 }
             }
             Body::Removed(descriptor) => {
@@ -59,7 +59,7 @@ impl Store {
     ) -> Result<()> {
         self.counters.snapshots_received += 1;
         let range = RangeId(envelope.range_id);
-        let promise_us = envelope.vote_promise_us;
+        let said = SenderState::of(&envelope);
         let to_replica = envelope.to.map_or(0, |to| to.replica_id);
         if let (Some(from), Some(to), Some(Body::Message(bytes))) =
             (envelope.from, envelope.to, envelope.body)
@@ -67,7 +67,7 @@ impl Store {
             && message.get_msg_type() == MessageType::MsgSnapshot
             && let Some(peer) = self.receiver(range, from, to, true, pass)?
         {
-            peer.on_snapshot_received(from, promise_us, message, staged, pass);
+            peer.on_snapshot_received(from, said, message, staged, pass);
             return Ok(());
         }
         let replica = ReplicaRef { range, id: ReplicaId(to_replica) };
@@ -75,7 +75,8 @@ impl Store {
         Ok(())
     }
 
-    /// The replica that an envelope is for, made if a leader speaks of it for the first time.
+    /// Returns the replica that an envelope is for. Creates it if a leader addresses it for the
+    /// first time.
     fn receiver(
         &mut self,
         range: RangeId,
@@ -84,7 +85,8 @@ impl Store {
         creates: bool,
         pass: &mut Pass,
     ) -> Result<Option<&mut Peer>> {
-        // Ids that nothing has: a replica of them could not be opened, or never be left behind.
+        // Ids that no replica has: one with such an id could not be opened, or no tombstone could
+        // cover it.
         let nothing = range.0 == 0 || to.replica_id == 0 || to.replica_id == u64::MAX;
         if nothing || to.node_id != self.shared.node.0 || !self.shard.holds(range) {
             return Ok(None);
@@ -96,8 +98,8 @@ impl Store {
                 return Ok(None);
             }
             if to.replica_id > mine {
-                // A node has one replica of a range: if there is a newer one, this one was removed
-                // and has not heard of it. The newer one is made once this one is gone.
+                // A node has one replica of a range. If there is a newer one, this one was removed
+                // and has not heard of it. The newer one is created once this one is gone.
                 if creates {
                     peer.ask_whether_removed(from, pass);
                 }
@@ -105,7 +107,7 @@ impl Store {
             }
         }
         if !self.peers.contains_key(&range) {
-            // The old log must be gone before a new one begins; the leader will speak again.
+            // The old log must be gone before a new one begins; the leader will send again.
             let destroying = self.destroying.contains_key(&range);
             if !creates || destroying || to.replica_id < self.replica_ids_below(range)? {
                 return Ok(None);
@@ -125,7 +127,7 @@ impl Store {
         Ok(self.touch(range))
     }
 
-    /// Replica ids that were destroyed here and never come back.
+    /// Bound below which replica ids were destroyed here and never come back.
     fn replica_ids_below(&self, range: RangeId) -> Result<u64> {
         let stored = self.shared.state.get(ColumnFamily::Meta, &keys::tombstone(range.0))?;
         let Some(stored) = stored else { return Ok(0) };
@@ -135,7 +137,7 @@ impl Store {
     }
 }
 
-/// A raft message that says the same of its ends as the envelope around it.
+/// Decodes a raft message. `None` if it names another sender or receiver than its envelope.
 fn decode_for(bytes: &[u8], from: Replica, to: Replica) -> Option<Message> {
     let message = eraft::decode_message(bytes)?;
     (message.from == from.replica_id && message.to == to.replica_id).then_some(message)

@@ -1,4 +1,4 @@
-//! Changing a message: one field to an absurd figure, or bytes of its encoding.
+//! Changes to a message: one field to an absurd number, or bytes of its encoding.
 
 use proptest::prelude::*;
 use protobuf::{Message as _, ProtobufEnum as _};
@@ -7,7 +7,7 @@ use rangedb_proto::v1::{
     Epoch, RaftEnvelope, RangeDescriptor, Replica, ReplicaCheck, raft_envelope::Body,
 };
 
-/// A figure where there was another.
+/// New number in place of an old one.
 #[derive(Clone, Copy, Debug)]
 pub enum Figure {
     Absolute(u64),
@@ -25,7 +25,7 @@ impl Figure {
     }
 }
 
-/// One change. Fields of the raft message do nothing to an envelope without one.
+/// One change. Changes to fields of the raft message do nothing to an envelope without one.
 #[derive(Clone, Debug)]
 pub enum Edit {
     Kind(i32),
@@ -38,7 +38,7 @@ pub enum Edit {
     RequestSnapshot(Figure),
     Reject(bool),
     Context(Vec<u8>),
-    /// Entries behind the message's index: figures are added to place and term of each.
+    /// Entries behind the message's index; the figures change index and term of each.
     Entries {
         count: u8,
         index: Figure,
@@ -50,11 +50,11 @@ pub enum Edit {
     SnapshotTerm(Figure),
     SnapshotVoters(Vec<u64>),
     SnapshotData(Vec<u8>),
-    /// In the envelope and in the message alike.
+    /// This and the next two change the envelope and the message alike.
     Swap,
     From(Figure),
     To(Figure),
-    /// In the envelope alone.
+    /// This and those up to `Check` change the envelope alone.
     Range(Figure),
     FromNode(Figure),
     ToNode(Figure),
@@ -65,7 +65,7 @@ pub enum Edit {
         replicas: Vec<(u64, u64)>,
     },
     Check(bool),
-    /// Of the encoded message.
+    /// This and the next two change the encoded message.
     Flip {
         place: usize,
         bit: u8,
@@ -215,13 +215,13 @@ fn edit_envelope(envelope: &mut RaftEnvelope, edit: &Edit) {
         }
         Edit::Removed { conf_ver, next_replica_id, replicas } => {
             let replica = |&(replica_id, node_id)| Replica { replica_id, node_id, role: 0 };
-            envelope.body = Some(Body::Removed(RangeDescriptor {
+            envelope.body = Some(Body::Removed(Box::new(RangeDescriptor {
                 range_id: envelope.range_id,
                 epoch: Some(Epoch { version: 1, conf_ver: *conf_ver }),
                 replicas: replicas.iter().map(replica).collect(),
                 next_replica_id: *next_replica_id,
                 ..Default::default()
-            }));
+            })));
         }
         Edit::Check(forwarded) => {
             envelope.body = Some(Body::Check(ReplicaCheck { forwarded: *forwarded }));

@@ -1,4 +1,4 @@
-//! Requests of clients, the scheduler and the oracle to a store, and reads once they are let through.
+//! Requests of clients, the scheduler and the oracle to a store, and the evaluation of reads.
 
 use rangedb_proto::v1::{
     AddLearner, Epoch, LogEntry, RangeOperation, RemoveReplica, ReplaceVoter, TransferLeader,
@@ -12,7 +12,7 @@ use super::node::ReadableRead;
 use super::words::{Words, shortened_value, written_out};
 use super::{Cluster, RANGE};
 
-/// A read under way.
+/// A read in flight.
 #[derive(Clone)]
 pub struct Read {
     key: String,
@@ -80,7 +80,8 @@ impl Cluster {
         self.flush(id);
     }
 
-    /// As whoever performs the effect must: the clock is looked at after the reader was used.
+    /// Evaluates a read as the performer of the effect must: checks the clock after it has used the
+    /// reader.
     fn serve_read(&mut self, id: u64, read: ReadableRead) {
         let ReadableRead { request, reader, lease_until } = read;
         let Read { key, at, range } = self.reads[&request].clone();
@@ -140,8 +141,8 @@ impl Cluster {
         self.event(id, Event::Operate { request, operation });
     }
 
-    /// Delivers an append that the leader on one end of the link did not send: the next entry of the
-    /// log, committed, proposed under an epoch of the script's choice.
+    /// Delivers an append that the leader on one end of the link did not send: the next entry of
+    /// the log, committed, with an epoch and a feature level of the script's choice.
     pub fn forge(&mut self, words: &mut Words<'_>) {
         use prost::Message as _;
         use protobuf::Message as _;
@@ -184,6 +185,7 @@ impl Cluster {
                 to: Some(receiver.replica),
                 epoch: sender.descriptor.epoch,
                 vote_promise_us: 0,
+                short_of_room: false,
                 body: Some(rangedb_proto::v1::raft_envelope::Body::Message(bytes)),
             }),
         );

@@ -1,6 +1,6 @@
-//! Requests to the cluster, on their way to the control plane: answered here if this node is it, else
-//! passed on once to the node that is. A request that was passed on is never passed on again, so
-//! nodes with stale ideas of each other cannot send it in circles.
+//! Requests to the control plane. This node answers them if it is the control plane, and otherwise
+//! forwards them once to the node that is. A forwarded request is never forwarded again, so nodes
+//! with stale knowledge of each other cannot send it in circles.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
@@ -14,23 +14,24 @@ use rangedb_raftstore::Error as RangeError;
 use super::Node;
 use crate::control::CONTROL;
 
-/// Time for one attempt: a node that hangs must not use up the request's time.
+/// Time for one attempt: a node that hangs must not use up the whole time of the request.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
-/// Nodes asked for one request. Behind that, the client tries again.
+/// Nodes asked for one request at most. After that, the client tries again.
 const ATTEMPTS_MAX: usize = 5;
 
-/// What is known of where the control plane is, by what nodes answered.
+/// Address of the control plane, as far as the answers of nodes show it.
 #[derive(Default)]
 pub(super) struct ControlPlane {
-    /// Where it was the last time.
+    /// Address of the last node that answered as the control plane.
     address: Option<String>,
-    /// Nodes whose last answer did not come.
+    /// Nodes that did not answer the last call.
     silent: BTreeSet<String>,
 }
 
 impl ControlPlane {
-    /// Says something of that node alone: requests on their way to others may know better.
+    /// Takes note of a node's answer. It concerns that node alone: other requests in flight may
+    /// learn more of other nodes.
     fn heard(&mut self, address: &str, answer: &Result<response::Body, CallError>) {
         if answer.is_err() {
             self.silent.insert(address.to_owned());
@@ -50,7 +51,8 @@ impl ControlPlane {
 }
 
 impl Node {
-    /// A request that another node passed on in the belief that this one is the control plane.
+    /// Answers a request that another node forwarded because it takes this one for the control
+    /// plane.
     pub(super) async fn handle_forwarded(
         self: &Arc<Self>,
         ask: Request,
@@ -83,7 +85,7 @@ impl Node {
                 break;
             }
             asked.insert(address.clone());
-            // A guess leaves time for another one.
+            // After a guess, time is left for another attempt.
             let most = if is_guess { left / 2 } else { left };
             let forwarded = Request { body: Some(body.clone()), ..Default::default() };
             let forwarded = request::Body::Forwarded(Box::new(forwarded));
@@ -105,7 +107,7 @@ impl Node {
         Err(v1::Error::unavailable("the control plane cannot be reached"))
     }
 
-    /// An answer of the control plane, with what it says of the oracle's time taken in.
+    /// Returns the control plane's answer, after the oracle's time in it has been noted.
     fn noted(&self, answer: response::Body) -> response::Body {
         if let response::Body::Timestamps(timestamps) = &answer {
             self.saw(timestamps.last);
@@ -113,8 +115,8 @@ impl Node {
         answer
     }
 
-    /// Where the control plane most likely is: this node's replica of the control range knows its
-    /// leader, or else it is where it was.
+    /// Most likely address of the control plane: that of the control range's leader, as this node's
+    /// replica knows it, or else the last known one.
     fn believed_control_address(&self) -> Option<String> {
         let status = self.board.range(CONTROL);
         let leader = status.and_then(|status| {
@@ -125,8 +127,8 @@ impl Node {
         known.or_else(|| self.control_plane().address.clone())
     }
 
-    /// Whoever said nothing the last time comes last: a node that hangs would otherwise take the time of
-    /// every request.
+    /// Next node to ask. Nodes that did not answer the last call come last: a node that hangs would
+    /// otherwise take the time of every request.
     fn next_to_ask(&self, asked: &BTreeSet<String>) -> Option<String> {
         let (book, control_plane) = (self.book(), self.control_plane());
         let known = book.nodes().map(|node| &node.peer_address).chain(&self.seeds);
@@ -147,10 +149,16 @@ impl Node {
         RangeError::NotLeader { range: CONTROL, leader }.into()
     }
 
-    /// Whoever was asked knows better than this node: it hears the leader, and a node that has just
+    /// Address of the leader according to a `NotLeader` answer. The node that answered knows the
+    /// leader better than this node: it is in contact with the leader, and a node that has just
     /// joined knows nobody else.
     fn hinted_peer_address(&self, error: &v1::Error) -> Option<String> {
         let Some(Kind::NotLeader(not_leader)) = &error.kind else { return None };
+        #[cfg(feature = "planted")]
+        let not_leader = &match rangedb_planted::Bug::HintedAddressIgnored.is_planted() {
+            true => v1::NotLeader { leader_peer_address: String::new(), ..not_leader.clone() },
+            false => not_leader.clone(),
+        };
         if !not_leader.leader_peer_address.is_empty() {
             return Some(not_leader.leader_peer_address.clone());
         }
@@ -163,8 +171,9 @@ fn is_not_leader(error: &v1::Error) -> bool {
     matches!(error.kind, Some(Kind::NotLeader(_) | Kind::RangeNotFound(_)))
 }
 
-/// Asking again somewhere else could make the change twice, or find that there is nothing to change
-/// any more, as with a hold that was let go.
+/// True if a request must not be sent to another node after its answer was lost. The change could
+/// be made twice, or the second attempt could find nothing left to change, as with a hold that was
+/// released.
 fn changes_something(body: &request::Body) -> bool {
     matches!(
         body,

@@ -1,8 +1,8 @@
-//! Reads addressed to a range: this node answers if it leads the range.
+//! Reads addressed to a range, which this node answers if it leads the range.
 //!
-//! A point read is evaluated where it stands; everything whose cost grows with what it looks at goes to
-//! [`HeavyReads`](super::HeavyReads). Bytes for the largest answer are taken from the caller's share
-//! first, and what was not needed is given back behind the evaluation.
+//! A point read is evaluated in the request's own task. A read whose cost grows with the data goes
+//! to [`HeavyReads`](super::HeavyReads). Bytes for the largest possible answer are taken from the
+//! caller's share first. After the evaluation, those that the answer does not need are given back.
 
 use prost::Message;
 use rangedb_proto::v1::{
@@ -19,13 +19,13 @@ use super::{Caller, Node, storage_error};
 use crate::handle::ReadView;
 use crate::memory::Taken;
 
-/// A row at most: the largest value, its key, and figures beside them.
+/// Bytes of a row at most: the largest value, its key, and the figures beside them.
 const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + KV_BYTES;
 
 /// Bytes of a row beside its key and value, in memory and on the wire.
 const KV_BYTES: usize = 160;
 
-/// The descriptors, keys and figures of any answer that is no page.
+/// Bytes of an answer beside its rows or locks: descriptors, keys and figures.
 const SMALL_BYTES: usize = 4 * 1024;
 
 impl Node {
@@ -39,7 +39,7 @@ impl Node {
         let mut view = self.view(ask.range, ask.read_ts).await?;
         *room = caller.answers.try_take(ROW_BYTES_MAX as u64);
         if room.is_none() {
-            // A view must not be held while others are waited for.
+            // No view may be held while the request waits for the answers of others.
             drop(view);
             *room = Some(caller.room(ROW_BYTES_MAX, &*self.net).await?);
             view = self.view(ask.range, ask.read_ts).await?;
@@ -56,6 +56,10 @@ impl Node {
         let reply = PointReadReply { kv: found.kv };
         if let Some(room) = room {
             room.shrink_to(reply.encoded_len() as u64);
+        }
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::AbsentReadsBelieved.is_planted() && reply.kv.is_none() {
+            return Ok(reply);
         }
         self.until_passed(Timestamp(found.newest_ts)).await?;
         Ok(reply)
@@ -96,7 +100,8 @@ impl Node {
         Ok(reply)
     }
 
-    /// A read at the commit timestamp: served like one, so that nothing commits there behind it.
+    /// Validates reads at the commit timestamp. It is served like a read there, so that no later
+    /// commit gets a timestamp at or below it.
     pub(super) async fn validate(
         &self,
         caller: &Caller,
@@ -122,7 +127,7 @@ impl Node {
         Ok(reply)
     }
 
-    /// Locks as they stand now, whoever asks.
+    /// Lists the current locks, which are the same for every caller.
     pub(super) async fn list_locks(
         &self,
         caller: &Caller,
@@ -146,7 +151,7 @@ impl Node {
         Ok(ListLocksReply { locks, resume_key: resume.unwrap_or_default() })
     }
 
-    /// A view of a range's state for a read at a timestamp; 0 is the latest.
+    /// Returns a view of the range's state for a read at a timestamp; 0 is the latest.
     async fn view(&self, header: Option<RangeHeader>, read_ts: u64) -> Result<ReadView, v1::Error> {
         let range = range_ref(header)?;
         let at = match read_ts {
@@ -165,10 +170,11 @@ pub(super) fn range_ref(header: Option<RangeHeader>) -> Result<RangeRef, v1::Err
     Ok(RangeRef { id: RangeId(header.range_id), epoch: header.epoch.unwrap_or_default() })
 }
 
-/// Bytes of a page of locks at most: they are closed behind the bound of a page.
+/// Bytes of a page of locks at most. A page ends only after a lock has reached [`PAGE_BYTES_MAX`],
+/// so it may be larger.
 const LOCKS_BYTES_MAX: usize = 2 * PAGE_BYTES_MAX as usize + SMALL_BYTES;
 
-/// Bytes of a page at most: it ends at its bound, or with its first row, however large.
+/// Bytes of a page at most. It ends at its bound, or with its first row, however large that is.
 fn page_bytes_max(ask: &Scan) -> usize {
     let bytes_max = match ask.bytes_max {
         0 => PAGE_BYTES_MAX,
@@ -182,7 +188,7 @@ fn page_bytes_max(ask: &Scan) -> usize {
     SMALL_BYTES + rows * KV_BYTES + first_row.max(bytes_max as usize)
 }
 
-/// The sender's idea of the range is wrong in spite of its epoch.
+/// Error for keys outside of the range: the sender's descriptor is wrong in spite of its epoch.
 fn outside(view: &ReadView) -> v1::Error {
     let descriptor = Box::new((*view.descriptor).clone());
     RangeError::StaleEpoch { descriptor }.into()

@@ -1,9 +1,10 @@
-//! A store's mailbox: bounded for what may be refused, open for what must not be lost.
+//! Mailbox of a store: bounded for events that may be refused, unbounded for events that must not
+//! be lost.
 //!
-//! Requests and raft messages come from outside in any number; they are refused once as many bytes
-//! wait as the store may hold, so that it gets no further behind than it can work off in a moment.
-//! Answers to the store's own effects (a finished append, a flush, a fence) are never refused: there
-//! are no more of them than the store asked for. Both stand in one queue, in order.
+//! Requests and Raft messages come from outside in any number. They are refused while the waiting
+//! bytes are at the store's limit, so that the backlog can be worked off in a moment. Answers to
+//! the store's own effects (a finished append, a flush, a fence) are never refused: there are no
+//! more of them than the store asked for. Both kinds share one queue, in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,20 +16,20 @@ use rangedb_raftstore::Event;
 
 use crate::handle::EventSink;
 
-/// Bytes that an event takes up besides what it carries: bounds the number of small ones.
+/// Bytes that an event takes up besides its payload. They bound the number of small events.
 const EVENT_BYTES: usize = 256;
 
-/// An event and its bytes; without an event, the driver is to end.
+/// Event and its bytes. Without an event, the mail asks the driver to end.
 type Mail = (Option<Event>, usize);
 
-/// The senders' end. Cheap to clone.
+/// Sending end of a mailbox. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Mailbox {
     mail: Sender<Mail>,
     load: Arc<Load>,
 }
 
-/// How full a mailbox is.
+/// Load of a mailbox: waiting bytes and counts of refusals.
 pub(crate) struct Load {
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -36,17 +37,13 @@ pub(crate) struct Load {
     messages_dropped: AtomicU64,
 }
 
-/// The driver's end.
+/// Receiving end of a mailbox, for the driver.
 pub(crate) struct Inbox {
     mail: Receiver<Mail>,
     load: Arc<Load>,
 }
 
-/// What came out of an [`Inbox`].
-#[expect(
-    clippy::large_enum_variant,
-    reason = "never kept: an event goes straight on into the store"
-)]
+/// Result of a read from an [`Inbox`].
 pub(crate) enum Taken {
     Event(Event),
     Nothing,
@@ -71,7 +68,7 @@ impl Mailbox {
 
     /// Asks the driver to end.
     pub fn stop(&self) {
-        // A driver that has ended needs no asking.
+        // A driver that has ended needs no request.
         let _ = self.mail.send((None, 0));
     }
 }
@@ -94,7 +91,7 @@ impl EventSink for Mailbox {
 }
 
 impl Load {
-    /// Bytes that wait now.
+    /// Returns the bytes that wait now.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -109,7 +106,8 @@ impl Load {
 
     fn reserve(&self, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // An empty mailbox takes anything, or a command larger than the bound could never pass.
+        // An empty mailbox takes any event. Otherwise a command larger than the bound could never
+        // pass.
         let fits = before == 0 || before + bytes <= self.bytes_max;
         if !fits {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -128,7 +126,7 @@ impl Inbox {
         }
     }
 
-    /// What is there without waiting.
+    /// Returns the next mail without waiting.
     pub fn take(&self) -> Taken {
         self.mail.try_recv().map_or(Taken::Nothing, |mail| self.open(mail))
     }
@@ -139,7 +137,7 @@ impl Inbox {
     }
 }
 
-/// Bytes of an event that may be refused; none of one that must not be lost.
+/// Returns the bytes of an event that may be refused. `None` for an event that must not be lost.
 fn refusable_bytes(event: &Event) -> Option<usize> {
     match event {
         Event::Propose { command, .. } => Some(EVENT_BYTES + command.len()),

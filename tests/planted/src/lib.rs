@@ -1,11 +1,11 @@
 //! Bugs that are put into the code on purpose, to prove that the simulator finds such bugs.
 //!
-//! Each is one that systems like this one have had, or that their papers warn of. Where one would
-//! stand, the code has a line under `#[cfg(feature = "planted")]` that misbehaves while the bug is
-//! planted. The feature belongs to `rangedb-sim` and no build of the workspace turns it on, so in
-//! everything that people run these lines do not exist; a test holds that.
+//! Systems like this one have had each of these bugs, or their papers warn of it. At the bug's
+//! place, the code has a line under `#[cfg(feature = "planted")]` that misbehaves while the bug is
+//! planted. The feature belongs to `rangedb-sim`, and no build of the workspace turns it on. So
+//! these lines do not exist in anything that people run; a test holds that.
 //!
-//! A bug is planted for the current thread: a simulated world runs in one.
+//! A bug is planted for the current thread, because a simulated world runs in one thread.
 
 use std::cell::Cell;
 
@@ -13,15 +13,15 @@ thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// Plants a bug for this thread in place of the one before, or none.
+/// Plants a bug for this thread in place of the one before. None removes it.
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
-        /// What can be planted. Bugs of consensus first, then those of reads, of timestamps, of
-        /// transactions and of old versions.
+        /// Bugs that can be planted. Bugs of consensus come first, then those of reads, of
+        /// timestamps, of transactions and of old versions.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Bug {
             $($(#[doc = $what])+ $bug,)+
@@ -30,7 +30,7 @@ macro_rules! bugs {
         impl Bug {
             pub const ALL: &[Bug] = &[$(Bug::$bug,)+];
 
-            /// What goes wrong, for people.
+            /// Returns the description of the bug, for people.
             pub fn what(self) -> &'static str {
                 match self {
                     $(Bug::$bug => concat!($($what,)+).trim_ascii(),)+
@@ -47,7 +47,8 @@ bugs! {
     VoteBeforePersist,
     /// a replica that restarts votes at once
     VoteAfterRestart,
-    /// a replica that restarts with shorter timings stands for election while its last promise holds
+    /// a replica that restarts with shorter timings stands for election while its last promise
+    /// holds
     CampaignWithinPromise,
     /// the applied index is written outside the batch of what it describes
     AppliedIndexOutsideBatch,
@@ -59,6 +60,10 @@ bugs! {
     MachineNotReloaded,
     /// a snapshot takes its index from memory, which may be ahead of what its view shows
     SnapshotFromMemory,
+    /// the thread of a store walks over the data of a range, to see how much a read will cost
+    DataReadInPass,
+    /// a follower that is short of room refuses entries that were on their way in front of deletes
+    EntriesRefusedForRoom,
     /// the lease is measured from the response
     LeaseFromResponse,
     /// the lease is kept through a transfer of leadership
@@ -81,8 +86,15 @@ bugs! {
     OracleBelievesItsClock,
     /// timestamps that a command names are believed to be the oracle's
     NamedTimestampsBelieved,
+    /// a read that finds nothing does not wait until the oracle has passed the delete that it saw
+    AbsentReadsBelieved,
     /// timestamps are handed out without proof of leadership
     TimestampsUnproven,
+    /// a node follows a hint to the control range's leader only if it has that node's address
+    /// already
+    HintedAddressIgnored,
+    /// a command is known by its start_ts at its first key alone
+    IdentityAtFirstKey,
     /// a retried command is applied twice
     RetryAppliedTwice,
     /// an undetermined outcome is reported as a failure
@@ -114,7 +126,7 @@ impl Bug {
         PLANTED.get() == Some(self)
     }
 
-    /// As the command line names it.
+    /// Returns the name of the bug on the command line.
     pub fn name(self) -> String {
         format!("{self:?}")
     }

@@ -1,5 +1,7 @@
 //! Faults, carried out when their time has come, and their mending.
 
+use std::sync::atomic::Ordering;
+
 use rangedb_raftstore::RangeStatus;
 use rangedb_server::founding::CONTROL_RANGE_ID;
 use rangedb_storage::{LogEngine, Result};
@@ -164,6 +166,7 @@ impl World {
         for slot in 0..self.slots.len() {
             self.slots[slot].disk.speed = Speed::GOOD;
             self.slots[slot].site.stalls = 0;
+            self.slots[slot].site.heavy_read_max.store(0, Ordering::Relaxed);
             if let Some(process) = &mut self.slots[slot].process {
                 process.site.stalls = 0;
             }

@@ -17,9 +17,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MAX_MS: u64 = 1000;
 
 /// Ends once a peer has this directory admitted; the world starts the node then.
-pub async fn join(net: Arc<SimNet>, slot: usize, directory_id: u64) {
+pub async fn join(net: Arc<SimNet>, slot: usize, peers: Vec<usize>, directory_id: u64) {
     loop {
-        for peer in (0..net.slots).filter(|peer| *peer != slot) {
+        for peer in peers.iter().copied().filter(|peer| *peer != slot) {
             let node = Some(descriptor(slot, directory_id));
             let request = request::Body::Join(JoinCluster { node });
             let answer = net.call(&peer_address(peer), request, ANSWER_MAX).await;

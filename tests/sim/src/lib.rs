@@ -24,7 +24,6 @@
 //! production's queues. Tests of real processes look at those.
 
 mod ambush;
-mod applying;
 mod attacker;
 pub mod check;
 mod clients;
@@ -35,11 +34,13 @@ mod election_faults;
 mod executor;
 mod faults;
 mod gateway;
+mod heavy_reads;
 mod history;
 mod joining;
 mod liveness;
 mod looks;
 mod machine;
+mod mailbox;
 mod net;
 mod network;
 mod network_faults;
@@ -52,6 +53,7 @@ mod process;
 mod run;
 mod schedule;
 mod snapshots;
+mod stored_range;
 mod story;
 mod tickets;
 mod trace;

@@ -12,6 +12,7 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::ReplicaRole;
 use rangedb_raftstore::RangeStatus;
 
+use crate::disk::Space;
 use crate::run::{Failure, Run, Step, of_the_world};
 use crate::schedule::{Micros, SECOND};
 use crate::world::World;
@@ -21,8 +22,14 @@ use crate::world::World;
 /// grows takes some twenty steps.
 pub(crate) const LIVENESS_BOUND: Micros = 60 * SECOND;
 
+/// Of 100 seeds, in how many all disks are nearly full at first.
+const NEARLY_FULL_PERCENT: u32 = 25;
+
 /// Of 100 seeds that may, in how many a minority stays away at first.
 const MINORITY_PERCENT: u32 = 50;
+
+/// Entries that a follower does not have yet, though it keeps up with its leader.
+const ON_THEIR_WAY_MAX: u64 = 4;
 
 /// Keys that only this phase writes, of which every range of users has one, however they are split.
 const PROBES: [&str; 7] =
@@ -32,6 +39,34 @@ const PROBES: [&str; 7] =
 const PROBES_ACROSS: [&str; 2] = ["!across", "z/across"];
 
 impl Run<'_> {
+    /// Mends everything, then leaves disks room for what frees some and for nothing else, and demands
+    /// deletes in every range of users. Nobody may need a snapshot by then: there is no room for one.
+    pub(crate) fn empty_full_disks(&mut self) -> Step {
+        let world = &mut *self.world;
+        if world.schedule.random(|rng| rng.u32(0..100)) >= NEARLY_FULL_PERCENT {
+            return Ok(());
+        }
+        world.heal().map_err(of_the_world)?;
+        let deadline = world.schedule.now() + LIVENESS_BOUND;
+        self.wait_until(deadline, "no replica is far behind", |world| {
+            is_fully_replicated(world) && keeps_up(world)
+        })?;
+        let world = &mut *self.world;
+        world.schedule.remark(|| "--- disks are nearly full ---".to_owned());
+        (0..world.slots.len()).for_each(|slot| world.set_space(slot, Space::Reserve));
+        let deadline = world.schedule.now() + LIVENESS_BOUND;
+        let done = Arc::new(AtomicUsize::new(0));
+        for key in PROBES {
+            let (worker, done) = (self.world.worker(0), done.clone());
+            self.world.spawn(worker.host, async move {
+                while !worker.delete(key).await {}
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let what = "deletes succeed in every range of users though disks are nearly full";
+        self.wait_until(deadline, what, move |_| done.load(Ordering::Relaxed) == PROBES.len())
+    }
+
     /// Mends all but one node and demands writes, where no range needs that node: none was lost or
     /// replaced.
     pub(crate) fn go_on_without_a_minority(&mut self) -> Step {
@@ -129,6 +164,20 @@ pub(crate) fn is_fully_replicated(world: &World) -> bool {
                     })
             })
         })
+}
+
+/// True if every replica has the entries that any other one has applied, within a few that are on
+/// their way.
+fn keeps_up(world: &World) -> bool {
+    let mut applied: BTreeMap<u64, u64> = BTreeMap::new();
+    let replicas = world.replicas();
+    for (_, status) in &replicas {
+        let highest = applied.entry(status.descriptor.range_id).or_default();
+        *highest = status.applied_index.max(*highest);
+    }
+    replicas.iter().all(|(_, status)| {
+        status.last_index + ON_THEIR_WAY_MAX >= applied[&status.descriptor.range_id]
+    })
 }
 
 /// True if of every range all members, and nobody else, hold a replica, and all at the same entry.

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use prost::Message;
 use rangedb_client::net::{BoxFuture, CallError};
 use rangedb_proto::v1::{self, RaftEnvelope, raft_envelope::Body, request, response};
-use rangedb_raftstore::{Effect, Event};
+use rangedb_raftstore::{ApplyEffect, Effect, Event};
 use rangedb_storage::FlushUnderWay;
 
 use crate::executor::{TaskId, Timer};
@@ -170,6 +170,13 @@ pub enum Occurrence {
     Apply {
         shard: usize,
     },
+    /// An applier is at the end of a round that took its time.
+    Applied {
+        shard: usize,
+        effects: Vec<ApplyEffect>,
+    },
+    /// A heavy read has its turn.
+    HeavyRead(Box<dyn FnOnce() + Send>),
     Flushed {
         shard: usize,
         asked: Asked,
@@ -224,6 +231,11 @@ impl Occurrence {
             }
             Occurrence::Synced => trace.word(7),
             Occurrence::Apply { shard } => trace.word(0x1100 + *shard as u64),
+            Occurrence::Applied { shard, effects } => {
+                trace.word(0x1200 + *shard as u64);
+                trace.word(effects.len() as u64);
+            }
+            Occurrence::HeavyRead(_) => trace.word(0x1300),
             Occurrence::Flushed { shard, asked, .. } => {
                 trace.word(0x800 + *shard as u64);
                 trace.word(match asked {
@@ -291,6 +303,10 @@ impl Occurrence {
             }
             Occurrence::Synced => "synced".into(),
             Occurrence::Apply { shard } => format!("apply {shard}"),
+            Occurrence::Applied { shard, effects } => {
+                format!("applied {shard}, with {} effects", effects.len())
+            }
+            Occurrence::HeavyRead(_) => "heavy read".into(),
             Occurrence::Flushed { shard, asked, .. } => format!("flushed {asked:?} of {shard}"),
             Occurrence::Raft { envelope, .. } => crate::check::describe_envelope(envelope),
             Occurrence::Store { range, event } => format!("store event of {range}: {event:?}"),

@@ -4,7 +4,7 @@ use rangedb_client::{Error, KeyValue, RangeOptions, Timestamp, TransactionOption
 use rangedb_workload::history::is_too_old;
 
 use crate::executor::Sleep;
-use crate::history::{PairRead, SnapshotRead, Value};
+use crate::history::{Input, Output, PairRead, SnapshotRead, Value};
 use crate::schedule::{Micros, SECOND};
 use crate::workload::{Worker, all_keys, pairs, registers};
 
@@ -33,10 +33,15 @@ impl Worker {
             self.get_at(&key, at).await;
             return;
         }
+        let called = self.stamp();
         let Some(at) = self.timestamp().await else { return };
         let [first, second] = self.draw(pairs());
         let before = self.get_at(&first, at).await;
-        self.get_at(&self.draw(registers()), at).await;
+        let register = self.draw(registers());
+        if let Some(value) = self.get_at(&register, at).await {
+            // Who asks for a timestamp and reads at it reads at a moment in between.
+            self.record(&register, Input::Read, called, Ok(Output::Value(value)));
+        }
         let after = self.get_at(&second, at).await;
         if let (Some(first), Some(second)) = (before, after) {
             let read = PairRead { at: at.0, values: [first, second] };

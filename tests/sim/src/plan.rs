@@ -61,6 +61,12 @@ pub struct Plan {
     /// Time for which an applier lets its work wait, at most: heavy commands of other ranges, a stalled
     /// write.
     pub apply_max: Micros,
+    /// Time that an applier takes for each record that it looks for or walks over: each stands for many.
+    pub record_cost: Micros,
+    /// Time after which a heavy read is evaluated, at most.
+    pub heavy_read_max: Micros,
+    /// The only place whose address nodes are given that join later, if not all are.
+    pub joined_through: Option<usize>,
     /// Lengths of a tick, of which a node takes another one each time it starts: timings that are being
     /// changed one node after the other.
     pub ticks_us: Vec<u64>,
@@ -138,6 +144,9 @@ impl Plan {
             walk_pace: WalkPace::default(),
             stream_waits_max: 0,
             apply_max: 0,
+            record_cost: 0,
+            heavy_read_max: 0,
+            joined_through: None,
             ticks_us: Vec::new(),
             liar: None,
             faults,
@@ -167,7 +176,26 @@ impl Plan {
         if rng.u32(0..100) < UNEQUAL_TICKS_PERCENT {
             plan.ticks_us = vec![plan.config.tick_us, 35_000, 60_000, 150_000];
         }
+        plan.make_work_take_time(rng);
         plan
+    }
+
+    /// Draws from a copy of the generator, so that seeds in which nothing takes longer keep their
+    /// course.
+    fn make_work_take_time(&mut self, rng: &fastrand::Rng) {
+        let mut rng = rng.clone();
+        self.record_cost = *choose(&mut rng, &[0, 0, 0, 100, MILLISECOND]);
+        self.heavy_read_max =
+            *choose(&mut rng, &[0, 0, MILLISECOND, 100 * MILLISECOND, 3 * SECOND]);
+        self.joined_through = rng.bool().then(|| rng.usize(0..self.shape.founders));
+    }
+
+    /// Places whose addresses the node at this one is started with.
+    pub fn peers_of(&self, slot: usize) -> Vec<usize> {
+        match self.joined_through {
+            Some(one) if slot >= self.shape.founders => vec![one],
+            _ => (0..self.shape.nodes()).collect(),
+        }
     }
 }
 

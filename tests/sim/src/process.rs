@@ -1,8 +1,8 @@
 //! One running node: the stores, the node's logic, and the performing of effects that in production
 //! is done by threads (driver, log writer, flusher, transport, snapshots).
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
@@ -13,10 +13,8 @@ use rangedb_raftstore::{
 use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
-use rangedb_server::node::{Caller, HeavyReads, Node, NodeParts, WalkPace};
+use rangedb_server::node::{Caller, Node, NodeParts, WalkPace};
 use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
-
-use crate::applying::stored_range;
 
 use crate::ambush::{Ambush, Came, Moment};
 use crate::check::Watch;
@@ -24,15 +22,15 @@ use crate::check::replicas_equal::hash_of_what_is_kept;
 use crate::clock::{Clock, TimeOfDay};
 use crate::disk::{Append, Disk, Space};
 use crate::executor::Executor;
+use crate::heavy_reads::HeavyReadsLater;
 use crate::looks::{look_at_effects, look_at_event, look_at_message};
 use crate::machine::WatchedMachine;
+use crate::mailbox::Mailbox;
 use crate::net::{Responder, SimNet, client_address, peer_address, slot_of};
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
 use crate::snapshots::{self, Broken, Incoming, Outbound, Part, Transfer};
-
-/// A store looks at its mail within this time.
-const MAIL_DELAY_MAX: Micros = 60;
+use crate::stored_range::stored_range;
 
 /// An applier begins a round within this time after it was given something to do.
 const APPLY_DELAY_MAX: Micros = 200;
@@ -60,59 +58,6 @@ pub enum Asked {
 /// Between two tries of a write that finds no room.
 const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
 
-/// What a store's queue holds while its pass is under way.
-#[derive(Default)]
-struct Mail {
-    events: VecDeque<Event>,
-    pass_scheduled: bool,
-}
-
-/// The queue of one store.
-struct Mailbox {
-    mail: Mutex<Mail>,
-    schedule: Schedule,
-    host: Host,
-    shard: usize,
-    /// Of 10,000 requests, how many find the queue full.
-    full: u32,
-}
-
-impl Mailbox {
-    fn put(&self, event: Event) {
-        let schedule_pass = {
-            let mut mail = self.mail.lock().expect("no panic holds it");
-            mail.events.push_back(event);
-            !std::mem::replace(&mut mail.pass_scheduled, true)
-        };
-        if schedule_pass {
-            self.schedule_pass();
-        }
-    }
-
-    fn schedule_pass(&self) {
-        let delay = self.schedule.between(1, MAIL_DELAY_MAX);
-        self.schedule.after(delay, self.host, Occurrence::Pass { shard: self.shard });
-    }
-
-    fn take(&self) -> VecDeque<Event> {
-        let mut mail = self.mail.lock().expect("no panic holds it");
-        mail.pass_scheduled = false;
-        std::mem::take(&mut mail.events)
-    }
-}
-
-impl EventSink for Mailbox {
-    fn send(&self, event: Event) -> Result<(), Event> {
-        let may_be_refused =
-            matches!(event, Event::Propose { .. } | Event::Read { .. } | Event::Operate { .. });
-        if may_be_refused && self.schedule.random(|rng| rng.u32(0..10_000) < self.full) {
-            return Err(event);
-        }
-        self.put(event);
-        Ok(())
-    }
-}
-
 /// What every life of a node has in common.
 #[derive(Clone)]
 pub struct Site {
@@ -133,6 +78,12 @@ pub struct Site {
     pub stream_waits_max: Micros,
     /// Longest time for which an applier lets its work wait.
     pub apply_max: Micros,
+    /// Time that an applier takes for each record that it looks for or walks over.
+    pub record_cost: Micros,
+    /// Longest time after which a heavy read is evaluated. Shared by all lives of all nodes.
+    pub heavy_read_max: Arc<AtomicU64>,
+    /// Places whose addresses this node was started with.
+    pub peers: Vec<usize>,
     pub ambush: Ambush,
 }
 
@@ -157,7 +108,17 @@ impl Site {
     }
 }
 
-/// See the module's head.
+/// Progress of the next round of an applier.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    None,
+    /// It begins soon.
+    Scheduled,
+    /// It takes its time, and its effects come at its end.
+    UnderWay,
+}
+
+/// A node's process.
 pub struct Process {
     host: Host,
     pub site: Site,
@@ -165,8 +126,8 @@ pub struct Process {
     pub node_id: u64,
     stores: Vec<Store>,
     appliers: Vec<Applier>,
-    /// True if a round of the applier is on its way, by shard.
-    applying: Vec<bool>,
+    /// The round of each applier, by shard.
+    rounds: Vec<Round>,
     /// As each store was told.
     log_stalled: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -217,11 +178,7 @@ impl Process {
             appliers.push(applier);
         }
         let mailboxes: Vec<_> = (0..site.stores)
-            .map(|shard| {
-                let mail = Mutex::new(Mail { events: VecDeque::new(), pass_scheduled: true });
-                let full = site.mailbox_full;
-                Arc::new(Mailbox { mail, schedule: schedule.clone(), host, shard, full })
-            })
+            .map(|shard| Arc::new(Mailbox::new(&schedule, host, shard, site.mailbox_full)))
             .collect();
         let sinks = mailboxes.iter().map(|mailbox| mailbox.clone() as Arc<dyn EventSink>);
         let handle = StoreHandle::new(sinks.collect());
@@ -238,15 +195,19 @@ impl Process {
             net: site.net(host),
             clock: Arc::new(site.time_of_day.clone()),
             known_nodes: identity.known_nodes,
-            seeds: (0..site.slots).map(peer_address).collect(),
+            seeds: site.peers.iter().copied().map(peer_address).collect(),
             walk_pace: site.walk_pace,
-            heavy_reads: Arc::new(AtOnce),
+            heavy_reads: Arc::new(HeavyReadsLater {
+                schedule: schedule.clone(),
+                host,
+                delay_max: site.heavy_read_max.clone(),
+            }),
         });
         let process = Process {
             host,
             cluster_id: identity.cluster_id,
             node_id: identity.node_id,
-            applying: vec![false; stores.len()],
+            rounds: vec![Round::None; stores.len()],
             log_stalled: vec![false; stores.len()],
             stores,
             appliers,
@@ -262,7 +223,7 @@ impl Process {
         };
         for shard in 0..process.stores.len() {
             process.board.publish(shard, &process.stores[shard]);
-            process.mailboxes[shard].schedule_pass();
+            process.mailboxes[shard].want_pass();
             process.schedule_tick(shard);
         }
         process.compare(disk)?;
@@ -300,7 +261,7 @@ impl Process {
     ) -> rangedb_storage::Result<Option<Stall>> {
         self.schedule_tick(shard);
         self.look_at_log(shard, disk);
-        self.stores[shard].step(Event::Tick);
+        self.looks_at_no_data(shard, disk, |store| store.step(Event::Tick));
         let stalled = self.pass(shard, disk)?;
         self.board.publish(shard, &self.stores[shard]);
         if let Some(identity) = &mut disk.identity {
@@ -350,19 +311,17 @@ impl Process {
         shard: usize,
         disk: &mut Disk,
     ) -> rangedb_storage::Result<Option<Stall>> {
-        let store = &mut self.stores[shard];
-        for event in self.mailboxes[shard].take() {
-            look_at_event(&event, self.host, &self.site);
-            store.step(event);
-        }
-        let effects = store.flush(self.site.now())?;
+        let events = self.mailboxes[shard].take();
+        events.iter().for_each(|event| look_at_event(event, self.host, &self.site));
+        let now = self.site.now();
+        let effects = self.looks_at_no_data(shard, disk, |store| {
+            events.into_iter().for_each(|event| store.step(event));
+            store.flush(now)
+        })?;
+        let store = &self.stores[shard];
         look_at_effects(store, &effects, (self.host, self.node_id), &self.site);
         if store.has_work() {
-            let mut mail = self.mailboxes[shard].mail.lock().expect("no panic holds it");
-            if !std::mem::replace(&mut mail.pass_scheduled, true) {
-                drop(mail);
-                self.mailboxes[shard].schedule_pass();
-            }
+            self.mailboxes[shard].want_pass();
         }
         let stalls = self.site.stalls;
         if !effects.is_empty() && self.site.schedule.random(|rng| rng.u32(0..10_000) < stalls) {
@@ -370,6 +329,25 @@ impl Process {
         }
         self.perform(shard, effects, disk)?;
         Ok(None)
+    }
+
+    /// Holds a store to its word: its thread ticks, sends heartbeats and votes, so it never looks at
+    /// records of data, whose number knows no bound.
+    fn looks_at_no_data<T>(
+        &mut self,
+        shard: usize,
+        disk: &Disk,
+        work: impl FnOnce(&mut Store) -> T,
+    ) -> T {
+        let before = disk.state.data_reads();
+        let done = work(&mut self.stores[shard]);
+        let looks = disk.state.data_reads() - before;
+        if looks > 0 {
+            let slot = self.site.slot;
+            let wrong = format!("store {shard} of node-{slot} looked at {looks} records of data");
+            self.site.watch.violated(wrong);
+        }
+        done
     }
 
     pub fn perform(
@@ -449,17 +427,35 @@ impl Process {
     }
 
     fn schedule_apply(&mut self, shard: usize) {
-        if self.appliers[shard].has_work() && !std::mem::replace(&mut self.applying[shard], true) {
+        if self.appliers[shard].has_work() && self.rounds[shard] == Round::None {
+            self.rounds[shard] = Round::Scheduled;
             let most = APPLY_DELAY_MAX.max(self.site.apply_max);
             let delay = self.site.schedule.between(1, most);
             self.site.schedule.after(delay, self.host, Occurrence::Apply { shard });
         }
     }
 
-    /// One round of an applier.
+    /// One round of an applier. It takes as long as what it looks at costs.
     pub fn apply(&mut self, shard: usize, disk: &mut Disk) -> rangedb_storage::Result<()> {
-        self.applying[shard] = false;
+        let before = disk.state.data_reads();
         let effects = self.appliers[shard].run()?;
+        let cost = (disk.state.data_reads() - before) * self.site.record_cost;
+        if cost == 0 {
+            return self.applied(shard, effects, disk);
+        }
+        self.rounds[shard] = Round::UnderWay;
+        self.site.schedule.after(cost, self.host, Occurrence::Applied { shard, effects });
+        Ok(())
+    }
+
+    /// A round of an applier is over.
+    pub fn applied(
+        &mut self,
+        shard: usize,
+        effects: Vec<ApplyEffect>,
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<()> {
+        self.rounds[shard] = Round::None;
         self.perform_applied(shard, effects, disk)?;
         self.schedule_apply(shard);
         Ok(())
@@ -517,16 +513,20 @@ impl Process {
         Ok(())
     }
 
-    /// A flush is finished; without room it is not, and waits.
+    /// A flush is finished. Without room it is not, and waits.
     pub fn flushed(
         &mut self,
         (shard, asked): (usize, Asked),
         flush: FlushUnderWay,
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
-        if disk.space == Space::None {
+        // An applier hears of its flush behind the round that it is at.
+        let is_busy =
+            matches!(asked, Asked::Applier { .. }) && self.rounds[shard] == Round::UnderWay;
+        if disk.space == Space::None || is_busy {
+            let later = if is_busy { MILLISECOND } else { WITHOUT_ROOM_FOR };
             let flushed = Occurrence::Flushed { shard, asked, flush };
-            self.site.schedule.after(WITHOUT_ROOM_FOR, self.host, flushed);
+            self.site.schedule.after(later, self.host, flushed);
             return Ok(());
         }
         disk.state.finish_flush(flush)?;
@@ -630,16 +630,6 @@ impl Process {
             responder.answer(answer);
         };
         executor.spawn(&self.site.schedule, self.host, Box::pin(answering));
-    }
-}
-
-/// Evaluates heavy reads where they are asked for: nothing takes time here.
-struct AtOnce;
-
-impl HeavyReads for AtOnce {
-    fn run(&self, _: u64, work: Box<dyn FnOnce() + Send>) -> bool {
-        work();
-        true
     }
 }
 

@@ -169,6 +169,7 @@ impl Run<'_> {
     fn phases(&mut self) -> Step {
         let end = self.world.plan.safety_phase;
         self.run_until(end, |world| world.schedule.now() >= end)?;
+        self.empty_full_disks()?;
         self.go_on_without_a_minority()?;
         self.world.schedule.remark(|| "--- everything is mended ---".to_owned());
         self.world.heal().map_err(of_the_world)?;

@@ -135,7 +135,7 @@ impl Worker {
         match self.draw_kind() {
             Kind::Put => drop(self.put(&self.draw(registers())).await),
             Kind::Get => drop(self.get(&self.draw(registers())).await),
-            Kind::Delete => self.delete(&self.draw(registers())).await,
+            Kind::Delete => drop(self.delete(&self.draw(registers())).await),
             Kind::CompareAndSwap => self.compare_and_swap(&self.draw(registers())).await,
             Kind::PairBatch => {
                 let over_ranges = self.common.splits_pairs;
@@ -209,7 +209,8 @@ impl Worker {
         value
     }
 
-    async fn delete(&self, key: &str) {
+    /// False: refused, or not known.
+    pub async fn delete(&self, key: &str) -> bool {
         let options = DeleteOptions { return_previous: true, ..DeleteOptions::default() };
         let called = self.stamp();
         let newest_ts = self.common.history.records().newest_ts;
@@ -231,7 +232,9 @@ impl Worker {
             let earliest = records.unknown_deletes.entry(key.to_owned()).or_insert(newest_ts);
             *earliest = newest_ts.min(*earliest);
         }
+        let is_done = output.is_ok();
         self.record(key, Input::Write(None), called, output);
+        is_done
     }
 
     async fn compare_and_swap(&self, key: &str) {
@@ -383,7 +386,7 @@ impl Worker {
         gateways.ask(self.host, self.draw_timeout(), what).await
     }
 
-    fn stamp(&self) -> u64 {
+    pub(crate) fn stamp(&self) -> u64 {
         self.common.schedule.stamp()
     }
 
@@ -425,7 +428,13 @@ impl Worker {
         records.acknowledged.push(acknowledged);
     }
 
-    fn record(&self, key: &str, input: Input, called: u64, output: Result<Output, Failure>) {
+    pub(crate) fn record(
+        &self,
+        key: &str,
+        input: Input,
+        called: u64,
+        output: Result<Output, Failure>,
+    ) {
         let returned = match output {
             Ok(output) => Some((self.stamp(), output)),
             Err(Failure::Unknown) => None,

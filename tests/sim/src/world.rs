@@ -109,6 +109,7 @@ impl World {
             Ok(())
         });
 
+        let heavy_read_max = Arc::new(AtomicU64::new(plan.heavy_read_max));
         let slots = clocks.into_iter().zip(directories).enumerate();
         let slots = slots.map(|(slot, ((clock, skew), directory))| Slot {
             site: Site {
@@ -125,6 +126,9 @@ impl World {
                 walk_pace: plan.walk_pace,
                 stream_waits_max: plan.stream_waits_max,
                 apply_max: plan.apply_max,
+                record_cost: plan.record_cost,
+                heavy_read_max: heavy_read_max.clone(),
+                peers: plan.peers_of(slot),
                 ambush: ambush.clone(),
             },
             disk: Disk::new(directory, plan.disk),
@@ -304,6 +308,10 @@ impl World {
                 call.complete(result);
                 return Ok(());
             }
+            Occurrence::HeavyRead(read) => {
+                read();
+                return Ok(());
+            }
             Occurrence::Fault(fault) => return self.fault(fault),
             Occurrence::Compare => {
                 self.compare()?;
@@ -361,6 +369,10 @@ impl World {
             }
             Occurrence::Apply { shard } => {
                 process.apply(shard, disk)?;
+                None
+            }
+            Occurrence::Applied { shard, effects } => {
+                process.applied(shard, effects, disk)?;
                 None
             }
             Occurrence::Flushed { shard, asked, flush } => {
@@ -453,7 +465,8 @@ impl World {
         if slot.disk.identity.is_some() {
             return self.open(at);
         }
-        let joining = join(slot.site.net(host), at, slot.disk.directory_id);
+        let Site { peers, .. } = &slot.site;
+        let joining = join(slot.site.net(host), at, peers.clone(), slot.disk.directory_id);
         self.spawn(host, joining);
         Ok(())
     }

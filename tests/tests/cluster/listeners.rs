@@ -1,4 +1,5 @@
-//! The client address does not serve raft: whoever reaches it alone cannot move raft state.
+//! Listeners: the client address does not serve raft. A caller that reaches only this address
+//! cannot move raft state.
 
 use rangedb_proto::v1::node_client::NodeClient;
 use rangedb_proto::v1::peer_client::PeerClient;
@@ -12,7 +13,7 @@ use tonic::Code;
 use crate::support::cluster::Cluster;
 use crate::support::gateway::connect;
 
-/// A message that would make the receiver destroy its replica of a range, if believed.
+/// Builds a message that would make the receiver destroy its replica of a range, if believed.
 fn removal(cluster_id: u64, range_id: u64) -> RaftMessages {
     let replica = |node_id| Replica { replica_id: node_id, node_id, role: 0 };
     let removed = RangeDescriptor {
@@ -26,8 +27,9 @@ fn removal(cluster_id: u64, range_id: u64) -> RaftMessages {
         from: Some(replica(2)),
         to: Some(replica(1)),
         epoch: removed.epoch,
-        body: Some(raft_envelope::Body::Removed(removed)),
+        body: Some(raft_envelope::Body::Removed(Box::new(removed))),
         vote_promise_us: 0,
+        short_of_room: false,
     };
     RaftMessages { cluster_id, from_node_id: 2, to_node_id: 1, envelopes: vec![envelope] }
 }

@@ -15,7 +15,8 @@ use crate::support::cluster::Cluster;
 use crate::support::gateway::connect;
 use crate::support::wait::{SOON, check, until};
 
-/// An envelope that would make the receiver destroy its replica of the first range, if believed.
+/// Builds an envelope that would make the receiver destroy its replica of the first range, if
+/// believed.
 fn envelope() -> RaftEnvelope {
     let replica = |node_id| Replica { replica_id: node_id, node_id, role: 0 };
     let removed = rangedb_proto::v1::RangeDescriptor {
@@ -29,8 +30,9 @@ fn envelope() -> RaftEnvelope {
         from: Some(replica(2)),
         to: Some(replica(1)),
         epoch: removed.epoch,
-        body: Some(raft_envelope::Body::Removed(removed)),
+        body: Some(raft_envelope::Body::Removed(Box::new(removed))),
         vote_promise_us: 0,
+        short_of_room: false,
     }
 }
 
@@ -62,8 +64,8 @@ async fn a_node_of_another_cluster_is_not_believed() {
     cluster.cli(["put", "/still", "here"]).await.success();
 }
 
-/// A disk is replaced and the node started as if there were no cluster yet, or its addresses go to
-/// somebody else: ranges there have the same ids and epochs.
+/// Example: a disk is replaced and the node is started as if there were no cluster yet, or another
+/// cluster gets the node's addresses. The ranges there have the same ids and epochs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_cluster_at_the_addresses_of_a_dead_node_takes_no_requests_of_the_old_one() {
     let mut cluster = Cluster::started(3).await;
@@ -108,7 +110,7 @@ async fn random_bytes_on_every_port_do_no_harm() {
         for round in 0..30 {
             let mut bytes: Vec<u8> = (0..noise.usize(1..4096)).map(|_| noise.u8(..)).collect();
             if round % 2 == 0 {
-                // Past the first check: what follows is taken for frames of HTTP/2.
+                // Passes the first check, so that the node takes the rest for frames of HTTP/2.
                 bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
             }
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -138,7 +140,7 @@ async fn clients_that_vanish_in_the_middle_of_requests_leave_nothing_half_done()
                 let value = Bytes::from(vec![client; 10_000]);
                 let key = |part| format!("/gone/{client}/{round}/{part}");
                 let batch = Batch::new().put(key("a"), value.clone()).put(key("b"), value);
-                // Dropped while it is under way, each a little later than the one before.
+                // Dropped while in flight, each a little later than the one before.
                 let writing = connection.batch(batch);
                 let steps = futures::future::join_all((0..round).map(|_| tokio::task::yield_now()));
                 let _ = futures::future::select(Box::pin(writing), Box::pin(steps)).await;
@@ -146,7 +148,7 @@ async fn clients_that_vanish_in_the_middle_of_requests_leave_nothing_half_done()
         });
     }
     vanishing.join_all().await;
-    // Bytes of a request without its end, too.
+    // A request without its end, too.
     for node in &cluster.nodes {
         let mut stream = TcpStream::connect(&node.client).await.unwrap();
         stream

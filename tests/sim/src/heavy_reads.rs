@@ -1,0 +1,30 @@
+//! Evaluation of heavy reads some time after they came in: others come first, as in production.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rangedb_server::node::HeavyReads;
+
+use crate::occurrence::{Host, Occurrence};
+use crate::schedule::{Micros, Schedule};
+
+/// The queue of heavy reads of one process.
+pub struct HeavyReadsLater {
+    pub schedule: Schedule,
+    pub host: Host,
+    /// Longest time that a read waits. With 0, reads are evaluated at once.
+    pub delay_max: Arc<AtomicU64>,
+}
+
+impl HeavyReads for HeavyReadsLater {
+    fn run(&self, _: u64, work: Box<dyn FnOnce() + Send>) -> bool {
+        let delay_max: Micros = self.delay_max.load(Ordering::Relaxed);
+        if delay_max == 0 {
+            work();
+            return true;
+        }
+        let delay = self.schedule.between(1, delay_max);
+        self.schedule.after(delay, self.host, Occurrence::HeavyRead(work));
+        true
+    }
+}
