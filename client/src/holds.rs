@@ -1,9 +1,9 @@
-//! Keeps the cluster from dropping versions that this client still reads.
+//! Holds of the GC floor, so that the cluster does not drop versions that this client still reads.
 //!
-//! Versions are kept for some minutes anyway, so short transactions need nothing of this. Once one is
-//! open for longer than a moment, a task tells the control plane the oldest timestamp that is still
-//! read at, again and again while that is so. What it says is forgotten soon after the client is.
-//! Everything here is best effort: a read from below the floor is refused, never wrong.
+//! The cluster keeps versions for some minutes anyway, so short transactions need no hold. Once a
+//! reader is open for longer than a moment, a task reports the oldest timestamp that is still read
+//! to the control plane, and repeats that while it is so. A report expires soon after its client
+//! dies. Holds are best effort: a read from below the floor is refused, never wrong.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,14 +15,15 @@ use crate::error::{Error, Result};
 use crate::retry::Effect;
 use crate::sender::Sender;
 
-/// Open for so long, a transaction or scan is no longer short. Also how often the task looks.
+/// Age from which a transaction or scan is no longer short. Also the interval at which the task
+/// checks.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Time that a hold outlives its client: as long as a lock does, because for this long a new control
-/// plane leaves the floor where it is. An election of the control range fits.
+/// Time that a hold outlives its client: as long as a lock lives, because a new control plane
+/// leaves the floor where it is for this long. An election of the control range fits into it.
 const HOLD_TTL: Duration = Duration::from_secs(10);
 
-/// Between two times that the same is told. Some may get lost before the hold expires.
+/// Interval at which a hold is renewed. Some renewals may get lost before the hold expires.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 pub(crate) struct Holds {
@@ -35,7 +36,7 @@ struct State {
     /// Readers in the order in which they began to read.
     open: BTreeMap<u64, Reader>,
     next: u64,
-    /// A task looks after them until there are none.
+    /// True while a task holds the floor for the open readers.
     served: bool,
 }
 
@@ -44,7 +45,7 @@ struct Reader {
     since: Duration,
 }
 
-/// Reads at a timestamp until it is dropped.
+/// Holds the floor at or below a timestamp until it is dropped.
 pub(crate) struct Hold {
     holds: Arc<Holds>,
     place: u64,
@@ -69,13 +70,13 @@ impl Holds {
         state.open.insert(place, Reader { timestamp, since });
         if !state.served {
             state.served = true;
-            let serving = Serving { holds: self.clone(), name: None, told: None };
+            let serving = Serving { holds: self.clone(), name: None, told: None, finished: false };
             self.sender.net.spawn(Box::pin(serving.run()));
         }
         Hold { holds: self.clone(), place }
     }
 
-    /// The oldest timestamp of those that have been read at for long.
+    /// Oldest timestamp among those that have been read at for long.
     fn oldest(&self) -> Option<u64> {
         let now = self.sender.net.now();
         let state = self.state.lock().unwrap();
@@ -84,16 +85,18 @@ impl Holds {
     }
 }
 
-/// The task.
+/// The task that holds the floor for the open readers.
 struct Serving {
     holds: Arc<Holds>,
     name: Option<Name>,
-    /// The timestamp that is held, and when that was said.
+    /// The timestamp that is held, and the time at which it was reported.
     told: Option<(u64, Duration)>,
+    /// True once the task has said that nobody serves: from then on another one may.
+    finished: bool,
 }
 
-/// Ours among all who hold. A late copy of what was told before must not let go what is held by then:
-/// so under one name the timestamp only rises, and once let go, a name is not taken up again.
+/// Name of this client's hold. Under one name the timestamp only rises, and a released name is
+/// never reused. So a delayed duplicate of an earlier report cannot release a newer hold.
 struct Name {
     text: String,
     highest: u64,
@@ -115,11 +118,14 @@ impl Serving {
                     let mut state = self.holds.state.lock().unwrap();
                     if state.open.is_empty() {
                         state.served = false;
+                        drop(state);
+                        self.finished = true;
                         return;
                     }
                 }
                 (None, Some(_)) => self.tell(0).await,
-                // Later than what is held: that can wait.
+                // Not older than what is held: the report can wait until the hold is due for
+                // renewal.
                 (Some(oldest), Some((told, at)))
                     if oldest >= told && net.now().saturating_sub(at) < RENEW_EVERY => {}
                 (Some(oldest), _) => self.tell(oldest).await,
@@ -127,7 +133,7 @@ impl Serving {
         }
     }
 
-    /// Tells the timestamp to hold, or at 0 that nothing is held any more.
+    /// Reports the timestamp to hold; 0: nothing is held any more.
     async fn tell(&mut self, timestamp: u64) {
         let now = self.holds.sender.net.now();
         let outlived = self.name.take_if(|name| timestamp < name.highest);
@@ -160,7 +166,8 @@ impl Serving {
         match told {
             Ok(()) => {}
             Err(Error::TooOld { floor_ts, .. }) => {
-                // Too late for these, who find out when they read. The others still count.
+                // Too late for these readers, which find out when they read. The others still
+                // count.
                 let mut state = self.holds.state.lock().unwrap();
                 state.open.retain(|_, reader| reader.timestamp >= floor_ts);
             }
@@ -170,8 +177,10 @@ impl Serving {
 }
 
 impl Drop for Serving {
-    /// Dropped in the middle, by an executor that stops: the next reader starts another.
+    /// Runs early if an executor that stops drops the task: the next reader starts another one.
     fn drop(&mut self) {
-        self.holds.state.lock().unwrap().served = false;
+        if !self.finished {
+            self.holds.state.lock().unwrap().served = false;
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! The way into a node's stores for everything that waits for an answer: events in, futures out.
+//! Access to a node's stores for everything that waits for an answer: events go in, futures come
+//! out.
 //!
 //! Bound to no runtime: the production driver and the simulator both take events from the
-//! [`EventSink`]s and hand effects that answer a request to [`StoreHandle::complete`].
+//! [`EventSink`]s. They hand effects that answer a request to [`StoreHandle::complete`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +16,13 @@ use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
 use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
 use rangedb_storage::Reader;
 
-/// Where a store takes its events.
+/// Input queue of a store for its events.
 pub trait EventSink: Send + Sync {
     /// Gives the event back if the store's queue is full or the store has stopped.
     fn send(&self, event: Event) -> Result<(), Event>;
 }
 
-/// A reader of the state that shows what a read may see, and the range as it was then.
+/// A reader of the state as of the read, and the range's descriptor then.
 pub struct ReadView {
     pub reader: Arc<dyn Reader>,
     pub descriptor: Arc<RangeDescriptor>,
@@ -36,10 +37,10 @@ enum Answer {
 
 type Waiter = oneshot::Sender<Result<Answer, Error>>;
 
-/// Locks that the waiting requests are spread over.
+/// Number of locks over which the waiting requests are spread.
 const WAITER_SHARDS: usize = 16;
 
-/// See the module's head. Cheap to clone.
+/// Access to a node's stores. Cheap to clone.
 #[derive(Clone)]
 pub struct StoreHandle(Arc<Inner>);
 
@@ -50,7 +51,7 @@ struct Inner {
 }
 
 impl StoreHandle {
-    /// Stores by shard index; ranges belong to the shard that their id leaves as a remainder.
+    /// Takes the stores by shard index. A range belongs to the shard `range id % number of stores`.
     pub fn new(sinks: Vec<Arc<dyn EventSink>>) -> Self {
         assert!(!sinks.is_empty(), "a node has at least one store");
         StoreHandle(Arc::new(Inner {
@@ -60,7 +61,7 @@ impl StoreHandle {
         }))
     }
 
-    /// Replicates a command; returns the machine's reply once it is applied.
+    /// Replicates a command. Returns the state machine's reply once the command is applied.
     ///
     /// Dropping the future does not take the command back.
     pub async fn propose(&self, range: RangeRef, command: &Command) -> Result<Bytes, Error> {
@@ -79,7 +80,8 @@ impl StoreHandle {
         }
     }
 
-    /// A reader that shows all that the read must see.
+    /// Returns a reader that shows everything that the read must see. If the lease ran out
+    /// meanwhile, the read is repeated with a confirmation by a quorum.
     pub async fn read(&self, range: RangeRef, at: ReadAt) -> Result<ReadView, Error> {
         let mut confirm = false;
         loop {
@@ -91,29 +93,33 @@ impl StoreHandle {
         }
     }
 
-    /// Carries out a step of the scheduler; returns once it took effect.
+    /// Carries out a step of the scheduler. Returns once the step took effect.
     pub async fn operate(&self, operation: RangeOperation) -> Result<(), Error> {
         let range = RangeId(operation.range_id);
         self.ask(range, |request| Event::Operate { request, operation }).await.map(drop)
     }
 
-    /// Takes the effect of the entry at which the range's replica stands; returns once it goes on.
+    /// Makes the entry at which the range's replica stands have no effect. Returns once the replica
+    /// goes on.
     pub async fn skip_entry(&self, range: RangeId, index: u64) -> Result<(), Error> {
         self.ask(range, |request| Event::SkipEntry { request, range, index }).await.map(drop)
     }
 
-    /// An event that nobody waits for. False if the store could not take it.
+    /// Sends an event that has no answer. False if the store could not take it.
     pub fn send(&self, range: RangeId, event: Event) -> bool {
         self.sink(range).send(event).is_ok()
     }
 
-    /// The same event to every store, as often as it takes: it must not be lost.
-    pub fn send_to_all(&self, event: &Event) -> bool {
-        self.0.sinks.iter().all(|sink| sink.send(event.clone()).is_ok())
+    /// Sends the same event to every store, for events that no store's queue refuses. A store that has
+    /// stopped does not get it.
+    pub fn send_to_all(&self, event: &Event) {
+        for sink in &self.0.sinks {
+            let _ = sink.send(event.clone());
+        }
     }
 
-    /// Hands an effect that answers a request to whoever waits for it. `now` was read after the
-    /// effect came out of the store. Returns other effects.
+    /// Hands an effect that answers a request to the future that waits for it. Returns other
+    /// effects. The caller must read `now` after the effect came out of the store.
     pub fn complete(&self, effect: Effect, now: Monotonic) -> Option<Effect> {
         match effect {
             Effect::Reply { request, result } => {
@@ -131,7 +137,7 @@ impl StoreHandle {
         }
     }
 
-    /// Answers whoever waits for the request.
+    /// Completes the future that waits for the request.
     pub fn reply(&self, request: RequestId, result: Result<Bytes, Error>) {
         self.answer(request, result.map(Answer::Reply));
     }
@@ -154,14 +160,14 @@ impl StoreHandle {
         }
         let answer = receiver.await;
         drop(forget);
-        // The sender is only ever dropped unused when the node is being taken down.
+        // The sender is dropped unused only when the node is being taken down.
         answer.unwrap_or(Err(Error::Undetermined(range)))
     }
 
     fn answer(&self, request: RequestId, result: Result<Answer, Error>) {
         let waiter = self.waiters(request).lock().expect("no panic holds it").remove(&request);
         if let Some(waiter) = waiter {
-            // Whoever waited may have given up meanwhile.
+            // The future may have been dropped meanwhile.
             let _ = waiter.send(result);
         }
     }

@@ -1,4 +1,4 @@
-//! Checks of whole commands that hold whatever range and state they meet.
+//! Checks of whole commands that depend on neither the range nor its state.
 
 use std::collections::BTreeSet;
 
@@ -77,11 +77,11 @@ pub fn check_command(command: &Command) -> Result<(), Error> {
 pub fn check_commit(commit: &CommitOneRange) -> Result<(), Error> {
     check_timestamp("start_ts", commit.start_ts)?;
     let items = commit.conditions.len() + commit.operations.len() + commit.reads.len();
-    check_count("conditions, operations and reads", items)?;
+    check_count("operations", "conditions, operations and reads", items)?;
     let conditions = sum(&commit.conditions, check_condition)?;
     let operations = sum(&commit.operations, check_operation)?;
     let reads = sum(&commit.reads, check_read)?;
-    check_bytes(conditions + operations + reads)
+    check_bytes("operations", conditions + operations + reads)
 }
 
 /// Checks a request to validate reads.
@@ -91,8 +91,8 @@ pub fn check_commit(commit: &CommitOneRange) -> Result<(), Error> {
 /// As [`check_command`].
 pub fn check_validate(request: &Validate) -> Result<(), Error> {
     check_commit_ts(request.start_ts, request.commit_ts)?;
-    check_count("reads", request.reads.len())?;
-    check_bytes(sum(&request.reads, check_read)?)
+    check_count("reads", "reads", request.reads.len())?;
+    check_bytes("reads", sum(&request.reads, check_read)?)
 }
 
 fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
@@ -105,10 +105,10 @@ fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
         check_timestamp("min_commit_ts", prewrite.min_commit_ts)?;
     }
     let items = prewrite.conditions.len() + prewrite.operations.len();
-    check_count("conditions and operations", items)?;
+    check_count("operations", "conditions and operations", items)?;
     let conditions = sum(&prewrite.conditions, check_condition)?;
     let operations = sum(&prewrite.operations, check_operation)?;
-    check_bytes(conditions + operations)?;
+    check_bytes("operations", conditions + operations)?;
     let mut keys = BTreeSet::new();
     for operation in &prewrite.operations {
         let Some(key) = written_key(operation) else {
@@ -123,8 +123,8 @@ fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
     check_secondaries(prewrite, &keys)
 }
 
-/// The primary names every other key of an asynchronous commit, and nobody else does; `keys` are
-/// those that are written here.
+/// Checks that the primary of an asynchronous commit names every other key as a secondary, and that
+/// nothing else has secondaries. `keys` are the keys that this prewrite writes.
 fn check_secondaries(prewrite: &Prewrite, keys: &BTreeSet<&Bytes>) -> Result<(), Error> {
     let Prewrite { primary, secondaries, async_commit, .. } = prewrite;
     let invalid = |message: String| Err(Error::invalid("secondaries", message));
@@ -155,7 +155,7 @@ fn check_secondaries(prewrite: &Prewrite, keys: &BTreeSet<&Bytes>) -> Result<(),
     }
 }
 
-/// The key that a put or delete writes.
+/// Returns the key that a put or a delete writes; `None` for other operations.
 pub(crate) fn written_key(operation: &Operation) -> Option<&Bytes> {
     match operation.body.as_ref()? {
         operation::Body::Put(put) => Some(&put.key),
@@ -186,8 +186,8 @@ fn check_commit_ts(start_ts: u64, commit_ts: u64) -> Result<(), Error> {
 
 fn check_keys(start_ts: u64, keys: &[Bytes]) -> Result<(), Error> {
     check_timestamp("start_ts", start_ts)?;
-    check_count("keys", keys.len())?;
-    check_bytes(sum(keys, |key| check_key(key).map(|()| key.len()))?)?;
+    check_count("keys", "keys", keys.len())?;
+    check_bytes("keys", sum(keys, |key| check_key(key).map(|()| key.len()))?)?;
     let mut seen = BTreeSet::new();
     match keys.iter().find(|key| !seen.insert(*key)) {
         None => Ok(()),

@@ -1,7 +1,8 @@
-//! Limits of commands. Senders check with [`check_command`](crate::check_command) before they propose,
-//! so that a caller hears at once what is wrong; the machine checks again at apply, because the log may
-//! hold anything. Here are the limits and the checks of what commands are made of; `check.rs` has those
-//! of whole commands.
+//! Limits of commands, and checks of the parts of a command; `check.rs` checks whole commands.
+//!
+//! Senders run [`check_command`](crate::check_command) before they propose, so that a caller learns
+//! at once which rule is broken. The machine checks again at apply, because the log may hold
+//! anything.
 //!
 //! At apply these limits are rules of evaluation: every replica must refuse the same commands.
 //! Changing one needs a new feature level in the log header.
@@ -10,38 +11,38 @@ use rangedb_proto::v1::{Condition, Error, Operation, ReadCheck, condition, opera
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
 
 /// Conditions, operations, reads and keys of one command at most. Each costs some lookups and up to
-/// four writes, about ten microseconds: so many take some ten milliseconds, during which the range
-/// evaluates nothing else. Larger transactions come in several commands.
+/// four writes, about ten microseconds. So a full command takes some ten milliseconds, during which
+/// the range evaluates nothing else. Larger transactions come in several commands.
 pub const COMMAND_ITEMS_MAX: usize = 1024;
 
-/// Records, versions and locks, that all spans of one command may hold, those of delete-ranges and
-/// those that were read. Walking over one costs about a microsecond, so they add less than the
-/// items. What compaction may have dropped on one replica and not on another cannot count here; the
-/// leader counts it before it proposes ([`check_spans`](crate::check_spans)).
+/// Records, versions and locks, in all spans of one command together: those of delete-ranges and
+/// those of reads. Walking over one costs about a microsecond, so they add less than the items.
+/// Records that compaction may have dropped on one replica and not on another cannot count here.
+/// The leader counts them before it proposes ([`check_spans`](crate::check_spans)).
 pub const COMMAND_WALK_MAX: usize = 4096;
 
-/// Keys with a value that the delete-ranges of one command may delete: as many as it could name. A
-/// larger span is deleted step by step.
+/// Keys with a value that the delete-ranges of one command may delete: as many as the command could
+/// name. A larger span is deleted step by step.
 pub const DELETE_RANGE_KEYS_MAX: usize = COMMAND_ITEMS_MAX;
 
 /// Bytes of keys and records that the delete-ranges of one command may move to the history. They
-/// stand in memory until the batch is written; with keys and values inline of ordinary length the
-/// number of keys is reached first.
+/// stay in memory until the batch is written. With keys and inline values of ordinary length, the
+/// limit on keys is reached first.
 pub const DELETE_RANGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Keys of an asynchronous commit beside its primary. Whoever finds such a transaction without its
-/// coordinator asks for all of them.
+/// Keys of an asynchronous commit beside its primary. If its coordinator is gone, the client that
+/// meets one of its locks asks about all of them.
 pub const ASYNC_COMMIT_KEYS_MAX: usize = 64;
 
-/// Bytes of these keys. They stand in the primary's lock, which is read with every command that
-/// meets it.
+/// Bytes of the secondary keys of an asynchronous commit. They stand in the primary's lock, which
+/// every command that meets it reads.
 pub const ASYNC_COMMIT_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of values that one command may be answered with when it asks for what it replaced: as much
-/// as it could have brought itself.
+/// Bytes of values in the reply to one command that asks for the values it replaced: as many as the
+/// command could have carried itself.
 pub const PREVIOUS_BYTES_MAX: usize = COMMAND_BYTES_MAX;
 
-/// Ends of spans may be one byte longer than a key: the longest key's successor.
+/// Bytes of the end of a span at most: one more than a key, for the successor of the longest key.
 const END_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 
 /// True if the key belongs to the system's own key space, which user requests may not touch.
@@ -61,17 +62,18 @@ pub fn check_key(key: &[u8]) -> Result<(), Error> {
     check_length("key", "key", key.len(), KEY_BYTES_MAX)
 }
 
-/// The least key that a span from `start` can hold: the empty start of the first range is no key.
+/// Returns the lowest key of a span from `start`: the empty start of the first range is no key.
 pub(crate) fn first_key(start: &[u8]) -> &[u8] {
     if start.is_empty() { &[0] } else { start }
 }
 
-/// Where a span ends, in a range that ends at `range_end`. Empty: nowhere.
+/// Returns the end of a span in a range that ends at `range_end`; empty if there is no end.
 pub(crate) fn span_end<'a>(end: &'a [u8], range_end: &'a [u8]) -> &'a [u8] {
     if end.is_empty() { range_end } else { end }
 }
 
-/// 0 would be older than every record, so that a repeated command could not be told from a new one.
+/// Refuses what is no timestamp of the oracle. 0 would be older than every record, so a repeated
+/// command could not be told from a new one.
 pub(crate) fn check_timestamp(argument: &str, timestamp: u64) -> Result<(), Error> {
     if timestamp == 0 || timestamp > Timestamp::MAX.0 {
         let message = format!("{argument} {timestamp} is not a timestamp of the oracle");
@@ -80,21 +82,21 @@ pub(crate) fn check_timestamp(argument: &str, timestamp: u64) -> Result<(), Erro
     Ok(())
 }
 
-pub(crate) fn check_count(what: &str, items: usize) -> Result<(), Error> {
+pub(crate) fn check_count(argument: &str, what: &str, items: usize) -> Result<(), Error> {
     if items > COMMAND_ITEMS_MAX {
         let message =
             format!("{items} {what} are over the limit of {COMMAND_ITEMS_MAX} in one command");
-        return Err(Error::invalid("operations", message));
+        return Err(Error::invalid(argument, message));
     }
     Ok(())
 }
 
-pub(crate) fn check_bytes(bytes: usize) -> Result<(), Error> {
+pub(crate) fn check_bytes(argument: &str, bytes: usize) -> Result<(), Error> {
     if bytes > COMMAND_BYTES_MAX {
         let message = format!(
             "{bytes} bytes of keys and values are over the limit of {COMMAND_BYTES_MAX} in one command"
         );
-        return Err(Error::invalid("operations", message));
+        return Err(Error::invalid(argument, message));
     }
     Ok(())
 }

@@ -8,14 +8,15 @@ use rangedb_server::{logging, server, signals};
 
 use crate::failure::{self, Failure};
 
-/// Threads that do not end with the server, as one that waits for room on a full disk, are not waited
-/// for longer.
+/// Maximum wait for threads that do not end with the server, such as a thread that waits for room
+/// on a full disk.
 const THREADS_MAX: Duration = Duration::from_secs(1);
 
 /// Run a node
 ///
 /// The first SIGTERM or Ctrl-C stops it in good order: leaderships are handed over and requests
-/// under way are answered, for at most 30 s. One that comes more than a second later ends it at once.
+/// under way are answered, for at most 30 s. One that comes more than a second later ends it at
+/// once.
 #[derive(Debug, Args)]
 pub struct Server {
     #[command(flatten)]
@@ -23,21 +24,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reports by itself how it ended, and returns the exit code.
+    /// Runs the node. Reports its outcome on standard error and returns the exit code.
     ///
     /// # Errors
-    /// Before the log is open.
+    /// Errors of the configuration and of the start of the log. They are returned without a report.
     pub fn run(self) -> Result<u8, Failure> {
         let config = Config::load(self.args).map_err(|error| Failure::Usage(error.to_string()))?;
         logging::init(config.log_level, config.log_format).map_err(Failure::Runtime)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(Failure::Runtime)?;
-        let outcome = runtime.block_on(async {
-            let stop = signals::stop_requested().map_err(Failure::Runtime)?;
-            server::run(config, stop).await.map_err(|error| Failure::Server(Box::new(error)))
+        let outcome = runtime.map_err(Failure::Runtime).and_then(|runtime| {
+            let outcome = runtime.block_on(async {
+                let stop = signals::stop_requested().map_err(Failure::Runtime)?;
+                server::run(config, stop).await.map_err(|error| Failure::Server(Box::new(error)))
+            });
+            runtime.shutdown_timeout(THREADS_MAX);
+            outcome
         });
-        runtime.shutdown_timeout(THREADS_MAX);
-        // Behind the last lines, and not past them: whoever reads both may have stopped to.
+        // Through the log's queue: the report follows the last log lines, and a reader of standard
+        // error that has stopped reading cannot block the exit.
         let code = failure::report(outcome, &mut logging::standard_error());
         logging::drain();
         Ok(code)

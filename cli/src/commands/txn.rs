@@ -1,18 +1,20 @@
 //! `rangedb txn ...`: a transaction over several runs of the command line.
 //!
-//! Between them it lies in a session file: what it read and wrote, and which locks it holds. A run
-//! takes it up, does its one thing and puts it away again, before it prints what it did. Nothing of it
-//! is on a server but locks, and those live for ten seconds without anybody at work: `rangedb repl`
-//! keeps them alive.
+//! Between runs, a session file keeps the transaction: its reads, its writes and the list of its
+//! locks. A run reads the file, executes one command, writes the file, and only then prints the
+//! answer. Servers keep nothing of the transaction but its locks. A lock expires after ten seconds
+//! without a heartbeat, and between runs nobody sends heartbeats. `rangedb repl` does.
 //!
-//! The rows of a scan may be too many to be kept until then, and are printed as they come. So before
-//! the first one the file says that the transaction has read the whole span; once the scan has ended,
-//! what it did read takes the place of that. Of a run that was cut off in between, the commit validates
-//! all that somebody may have seen.
+//! A scan may have more rows than fit into memory, so its rows are printed as they arrive:
 //!
-//! Before a commit is asked for, the file is marked. If the answer never comes, or nobody was left to
-//! write it down, the mark stays, and no later run takes the transaction for open: committing it a
-//! second time could write it twice.
+//! 1. Before the first row, the file records that the transaction has read the whole span.
+//! 2. After the last row, the file records the part that the scan did read.
+//!
+//! If a run is cut off in between, the commit validates all that somebody may have seen.
+//!
+//! Before a run asks for the commit, it marks the file. If the answer is lost, or the run dies, the
+//! mark stays. No later run treats a marked transaction as open: a second commit could write it
+//! twice.
 
 mod session_file;
 
@@ -43,7 +45,7 @@ pub struct Txn {
     /// the id that `begin` printed
     #[arg(long, global = true, value_name = "ID", value_parser = session_file::parse_name)]
     id: Option<String>,
-    /// Where the current transaction is kept; others lie beside it
+    /// File that keeps the current transaction; others lie beside it
     ///
     /// By default `rangedb/transaction` below $XDG_STATE_HOME or ~/.local/state.
     #[arg(
@@ -103,11 +105,12 @@ impl Txn {
             }
             TxnCommand::Status => {
                 let file = SessionFile::lock(sessions.find(id)?).await?;
-                status(&file.kept()?, session)
+                status(&file.kept()?, id, session)
             }
             TxnCommand::List => list(&sessions, session),
         };
-        // Answered already; but locks that are left would hold up those who read the keys next.
+        // The cluster has already answered the command. Waits until the client has removed the
+        // remaining locks: they would delay the next readers of the keys.
         session.client.finish().await;
         result
     }
@@ -148,7 +151,7 @@ async fn on_keys(
     }
     let mut answer = Vec::new();
     let result = match command {
-        // Its rows may be more than fits into memory.
+        // Prints its rows at once: they may be more than fits into memory.
         OnKeys::Range(range) => range.run(session).await,
         command => run_aside(command, session, &mut answer).await,
     };
@@ -163,7 +166,8 @@ async fn on_keys(
     result
 }
 
-/// Runs a command whose answer is true only once the transaction is put away.
+/// Runs a command and keeps back its answer. The answer is true only once the transaction is in its
+/// file.
 async fn run_aside(
     command: OnKeys,
     session: &mut Session<'_>,
@@ -210,7 +214,8 @@ async fn roll_back(file: &SessionFile, session: &mut Session<'_>) -> Result<(), 
     let Kept { state, transaction } = file.kept()?;
     let id = transaction.id();
     if transaction.locked().next().is_some() {
-        // If it is committed after all, its primary says so, and nothing is undone.
+        // If the transaction is committed after all, its primary says so, and the rollback undoes
+        // nothing.
         session.client.resume(transaction).await?.rollback().await?;
     }
     file.remove()?;
@@ -227,10 +232,10 @@ async fn roll_back(file: &SessionFile, session: &mut Session<'_>) -> Result<(), 
     }
 }
 
-fn status(kept: &Kept, session: &mut Session<'_>) -> Result<(), Failure> {
+fn status(kept: &Kept, name: Option<&str>, session: &mut Session<'_>) -> Result<(), Failure> {
     let out = &mut *session.streams.out;
     if session.output == Output::Json {
-        return Ok(json::print(out, &view(kept, None))?);
+        return Ok(json::print(out, &view(kept, name))?);
     }
     let transaction = &kept.transaction;
     let options = transaction.options();
@@ -252,7 +257,7 @@ fn status(kept: &Kept, session: &mut Session<'_>) -> Result<(), Failure> {
 fn list(sessions: &Sessions, session: &mut Session<'_>) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for (name, path) in sessions.all()? {
-        // Not locked: whoever works on one replaces its file as a whole.
+        // Reads without the lock: a run replaces the session file as a whole.
         let kept = match session_file::read(&path) {
             Ok(Some(kept)) => kept,
             Ok(None) => continue,
@@ -285,7 +290,7 @@ fn cells(kept: &Kept, name: Option<String>) -> [String; 6] {
     ]
 }
 
-/// A transaction, as JSON.
+/// Shows a transaction as JSON.
 fn view(kept: &Kept, name: Option<&str>) -> Value {
     let transaction: &SuspendedTransaction = &kept.transaction;
     let options = transaction.options();
@@ -302,7 +307,7 @@ fn view(kept: &Kept, name: Option<&str>) -> Value {
 }
 
 impl SessionFile {
-    /// The transaction, which must not be one whose commit was begun.
+    /// Returns the transaction. Fails if its commit was begun.
     fn open(&self) -> Result<SuspendedTransaction, Failure> {
         let Kept { state, transaction } = self.kept()?;
         match state {
@@ -341,7 +346,7 @@ mod tests {
     use crate::session::{Session, Streams};
     use crate::testing::{Cluster, Ran};
 
-    /// Runs that keep their transactions in one directory.
+    /// Runs of the command line whose session files lie in one directory.
     struct Runs {
         cluster: Cluster,
         directory: TempDir,
@@ -368,7 +373,7 @@ mod tests {
             begun["id"].as_str().unwrap().to_owned()
         }
 
-        /// Names of what is in the directory.
+        /// Returns the names of the files in the directory.
         fn left(&self) -> Vec<String> {
             let entries = fs::read_dir(self.directory.path().join("state")).unwrap();
             let mut names: Vec<String> =
@@ -466,7 +471,7 @@ mod tests {
         assert!(runs.cluster.value("/b").is_none() && runs.left().is_empty());
     }
 
-    /// Rows go here; keeps the session file as it was when the first one came.
+    /// Output for rows. It keeps a copy of the session file from the moment of the first row.
     struct Witness {
         file: String,
         at_first_row: Option<Vec<u8>>,
@@ -484,8 +489,8 @@ mod tests {
     }
 
     impl Runs {
-        /// Scans everything up to two rows, and returns the file as a run leaves it that is cut off
-        /// at its first row.
+        /// Scans everything with `--limit=1`, which reads two rows. Returns the session file as a
+        /// run leaves it that is cut off at its first row.
         fn file_at_the_first_row_of_a_scan(&self) -> Vec<u8> {
             let words =
                 ["rangedb", "txn", "--txn-file", &self.file(), "range", "", "", "--limit=1"];

@@ -1,8 +1,8 @@
-//! Memory of calls under way, whatever the method: bytes of requests are taken from the connection's
-//! share as they arrive, and kept until their message was handled; bytes of answers are given back once
-//! HTTP/2 has taken them.
+//! Memory of calls in flight, whatever the method. The bytes of requests are taken from the
+//! connection's share as they arrive, and kept until their message was handled. The bytes of
+//! answers are given back once HTTP/2 has taken them.
 //!
-//! A caller whose share is used up is not read further, and HTTP/2 makes it wait.
+//! A connection whose share is used up is not read further, and HTTP/2 makes the caller wait.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,32 +23,34 @@ use tokio::time::Sleep;
 use super::origin::Origin;
 use crate::memory::{Share, Taken};
 
-/// A message must be whole within this, or its call is broken off: unfinished messages of many callers
-/// could otherwise keep all others from theirs.
+/// Maximum time in which a message must be complete, or its call is aborted. Otherwise unfinished
+/// messages of many callers could keep all others from completing theirs.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Cost of a call beside its messages: a stream of HTTP/2, a task, headers.
 const CALL_BYTES: usize = 8 * 1024;
 
-/// A call that finds no memory for so long is refused, and told when it may come again.
+/// Time after which a call without memory is refused, and the pause before a retry that the refusal
+/// suggests.
 const CALL_WAIT_MAX: Duration = Duration::from_millis(500);
-const RETRY_AFTER_MS: u32 = 200;
+pub(super) const RETRY_AFTER_MS: u32 = 200;
 
-/// Methods of nodes alone, for raft messages and snapshots.
+/// Path prefix of the methods that only nodes call, for Raft messages and snapshots.
 const PEER_METHODS: &str = "/rangedb.v1.Peer/";
 
-/// In front of each message of gRPC: a flag, and the length.
+/// Length of the prefix of each gRPC message: a flag, and the length of the message.
 const PREFIX_BYTES: usize = 5;
 
-/// Takes memory for the call of a request, and meters its bodies.
+/// Takes memory for a call, and meters the bodies of its request and response.
 pub(super) async fn meter(request: Request, next: Next) -> Response {
-    // Every listener gives its connections an origin. Raft waits for nobody: commands that fill the
-    // memory wait for its messages, of which each stream holds one at a time.
+    // Every listener gives its connections an origin. Raft messages wait for no memory: commands
+    // that fill the memory wait for Raft messages, and each stream of Raft messages holds only one
+    // at a time.
     let origin = request.extensions().get::<Origin>().cloned();
     let is_of_peers = request.uri().path().starts_with(PEER_METHODS);
     let Some(origin) = origin.filter(|_| !is_of_peers) else { return next.run(request).await };
     let taking = tokio::time::timeout(CALL_WAIT_MAX, origin.tasks.take(CALL_BYTES as u64));
-    let Ok(call) = taking.await else {
+    let Ok(Some(call)) = taking.await else {
         origin.tasks.count_refusal();
         let message = "no memory for the call: others that are under way take it up";
         return to_status(&v1::Error::too_busy(RETRY_AFTER_MS, message)).into_http();
@@ -62,13 +64,13 @@ pub(super) async fn meter(request: Request, next: Next) -> Response {
     response.map(|body| Body::new(Holding { body, _held: (call, kept, answer) }))
 }
 
-/// Memory of the answer to a unary call: put among the response's extensions, it is kept until the
+/// Memory of the answer to a unary call. As an extension of the response it is kept until the
 /// answer is sent.
 #[derive(Clone)]
 #[expect(dead_code, reason = "it is kept, not looked at")]
 struct AnswerMemory(Arc<Taken>);
 
-/// The response to a unary call, with the memory that it takes.
+/// Attaches to the response of a unary call the memory that it takes.
 pub(super) fn with_memory<T>(
     mut response: tonic::Response<T>,
     taken: Option<Taken>,
@@ -79,13 +81,14 @@ pub(super) fn with_memory<T>(
     response
 }
 
-/// Bytes of a call's messages, kept until the next ones of the same call come or the call is over. A
-/// request carries it as an extension.
+/// Memory of a call's messages, kept until the next messages of the call arrive or the call is
+/// over. Requests carry it as an extension.
 #[derive(Clone, Default)]
 pub(super) struct Kept(Arc<Mutex<Option<Taken>>>);
 
 impl Kept {
-    /// Whoever handles a message beyond the next one keeps its bytes himself.
+    /// Takes the memory out. A handler that uses a message beyond the arrival of the next one has
+    /// to keep the memory itself.
     pub fn take(&self) -> Option<Taken> {
         self.slot().take()
     }
@@ -95,17 +98,17 @@ impl Kept {
     }
 }
 
-/// A request's body that takes memory for what arrives.
+/// Request body that takes memory for the bytes that arrive.
 struct Metered {
     body: Body,
     requests: Share,
     kept: Kept,
     framing: Framing,
-    /// A frame that waits for memory.
+    /// Frame that waits for memory.
     waiting: Option<(Frame<Bytes>, BoxFuture<'static, Option<Taken>>)>,
-    /// A message must be whole so long after its beginning,
+    /// Maximum time from the beginning of a message to its end.
     message_time: Duration,
-    /// which is then.
+    /// Deadline of the message that has begun.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -116,8 +119,7 @@ impl Metered {
         Metered { body, requests, kept, framing, waiting: None, message_time, deadline: None }
     }
 
-    fn keep(&self, taken: Option<Taken>) {
-        let Some(taken) = taken else { return };
+    fn keep(&self, taken: Taken) {
         let mut kept = self.kept.slot();
         match &mut *kept {
             Some(kept) => kept.add(taken),
@@ -125,11 +127,24 @@ impl Metered {
         }
     }
 
-    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+    /// Frame that has waited for memory. An error if too many others wait already.
+    fn poll_waiting(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Some((_, taking)) = &mut self.waiting else { return Poll::Ready(None) };
         let taken = ready!(taking.poll_unpin(context));
-        self.keep(taken);
-        Poll::Ready(self.waiting.take().map(|(frame, _)| frame))
+        let waited = self.waiting.take().map(|(frame, _)| frame);
+        Poll::Ready(waited.map(|frame| match taken {
+            Some(taken) => {
+                self.keep(taken);
+                Ok(frame)
+            }
+            None => {
+                self.requests.count_refusal();
+                Err(axum::Error::new(std::io::Error::other("too many messages wait for memory")))
+            }
+        }))
     }
 }
 
@@ -148,14 +163,14 @@ impl HttpBody for Metered {
             return Poll::Ready(Some(Err(axum::Error::new(late))));
         }
         if let Some(frame) = ready!(self.poll_waiting(context)) {
-            return Poll::Ready(Some(Ok(frame)));
+            return Poll::Ready(Some(frame));
         }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             other => return Poll::Ready(other),
         };
         let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-        // Whoever asks for more has handled every message that was whole.
+        // A reader that asks for more has handled every complete message.
         if self.framing.is_between() {
             drop(self.kept.take());
         }
@@ -165,19 +180,18 @@ impl HttpBody for Metered {
             self.deadline = None;
         } else if self.deadline.is_none() {
             let mut deadline = Box::pin(tokio::time::sleep(self.message_time));
-            // Polled once, so that it wakes this task.
+            // The first poll makes the deadline wake this task.
             let _ = deadline.poll_unpin(context);
             self.deadline = Some(deadline);
         }
         if let Some(taken) = self.requests.try_take(bytes as u64) {
-            self.keep(Some(taken));
+            self.keep(taken);
             return Poll::Ready(Some(Ok(frame)));
         }
         let requests = self.requests.clone();
         let taking = async move { requests.take(bytes as u64).await }.boxed();
         self.waiting = Some((frame, taking));
-        let frame = ready!(self.poll_waiting(context));
-        Poll::Ready(frame.map(Ok))
+        self.poll_waiting(context)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -189,16 +203,16 @@ impl HttpBody for Metered {
     }
 }
 
-/// Where in the messages of a body one is.
+/// Position in the messages of a body.
 #[derive(Default)]
 struct Framing {
     prefix: Vec<u8>,
-    /// Of the message that has begun.
+    /// Bytes still to come of the message that has begun.
     left: usize,
 }
 
 impl Framing {
-    /// True if every message that has begun is whole.
+    /// True if every message that has begun is complete.
     fn is_between(&self) -> bool {
         self.prefix.is_empty() && self.left == 0
     }
@@ -224,7 +238,7 @@ impl Framing {
     }
 }
 
-/// A response's body with what is held until it is over.
+/// Response body, with a value that is held until the body is sent.
 struct Holding<T> {
     body: Body,
     _held: T,
@@ -250,8 +264,8 @@ impl<T: Unpin> HttpBody for Holding<T> {
     }
 }
 
-/// Messages of a stream with the memory that each takes. It is given back when the next message is
-/// asked for: HTTP/2 asks once it has sent the last.
+/// Stream of messages with the memory that each takes. The memory is given back when HTTP/2 asks
+/// for the next message: HTTP/2 asks once it has sent the last one.
 pub(super) struct Outgoing<S> {
     messages: S,
     sending: Option<Taken>,

@@ -1,11 +1,12 @@
-//! Requests to this node: one at a time, or many on a stream of batches (docs/architecture.md, D8).
+//! The `Node` service: one request in a call, or many on a stream of batches (docs/architecture.md,
+//! D8).
 //!
-//! On a stream each request is a task, and answers go out in the order in which they are found, in
-//! batches of whatever is ready. A stream has only so many requests under way, and only so much memory
-//! (`metered.rs`); then it is not read further, and HTTP/2 makes the sender wait. Answers take their
-//! memory before they are evaluated and keep it until HTTP/2 has sent them, so that whoever does not
-//! read answers gets no more of them made. When the stream ends its tasks are dropped: nobody waits for
-//! their answers.
+//! On a stream each request is a task. Answers go out in batches, in the order in which they are
+//! ready. The requests in flight of a stream are bounded in number and in memory (`metered.rs`). At
+//! the bound the node stops reading the stream, and HTTP/2 makes the sender wait. Memory for an
+//! answer is taken before the request is evaluated and kept until HTTP/2 has sent the answer. So a
+//! client that does not read its answers gets no more of them made. When the stream ends its tasks
+//! are dropped, because nobody waits for their answers.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,38 +25,38 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Front;
-use super::metered::{Kept, Outgoing, with_memory};
+use super::metered::{Kept, Outgoing, RETRY_AFTER_MS, with_memory};
 use super::origin::{Origin, origin};
 use super::traced::{self, traced};
 use crate::memory::Taken;
 use crate::node::{Caller, Node};
 
-/// Time for which a request that does not say so is worked on.
+/// Timeout of a request that gives none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// No request is worked on for longer, whatever it says.
+/// Maximum timeout of a request.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// Cost of a request under way beside its bytes: a task, and what it waits with.
+/// Cost of a request in flight beside its bytes: a task, and the state that it waits with.
 const TASK_BYTES: u64 = 2 * 1024;
 
-/// Of what a connection may take for answers, the part that one stream may: a second stream beside one
-/// whose answers are not read goes on.
+/// Part of a connection's share of answers that one stream may take, as a divisor. So a second
+/// stream goes on while the answers of the first are not read.
 const STREAM_PART: u64 = 2;
 
-/// Requests in one message at most. Clients of this project send 128; each that is under way costs
-/// many times its bytes, however small it is.
+/// Maximum number of requests in one message. Clients of this project send 128. A request in flight
+/// costs many times its bytes, however small it is.
 const BATCH_REQUESTS_MAX: usize = 4 * 1024;
 
-/// Answers in one message at most, and bytes after which it is closed. With the largest page of a
-/// scan behind it, it is still below what a message may hold.
+/// Maximum number of answers in one message, and the bytes after which a message is closed. With
+/// the largest page of a scan added last, a message is still below its maximum size.
 const BATCH_RESPONSES_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Messages handed to HTTP/2 before it asked for them.
+/// Messages handed to HTTP/2 in advance.
 const MESSAGES_AHEAD: usize = 2;
 
-/// Answers that wait to be gathered.
+/// Maximum number of answers that wait to be gathered.
 const ANSWERS_AHEAD: usize = 1024;
 
 pub(super) struct NodeService(pub Arc<Front>);
@@ -85,10 +86,11 @@ impl NodeRpc for NodeService {
         origin.caller.answers = of_connection.part(of_connection.bytes_max() / STREAM_PART);
         let kept = request.extensions().get::<Kept>().cloned().unwrap_or_default();
         let front = self.0.clone();
-        // Clients' work, wherever it came in: the peers' runtime is for raft.
+        // Clients' work runs here, wherever it came in: the peers' runtime is for Raft.
         self.0.runtime.spawn(async move {
             let asked = Asked { origin, kept, batches: request.into_inner() };
-            // Whichever ends first ends the stream, and with it the requests under way.
+            // The first of the two that ends also ends the stream, and drops its requests in
+            // flight.
             let reading = pin!(answer_all(&front, asked, answers, outbound.clone()));
             let writing = pin!(send_all(answered, outbound));
             futures::future::select(reading, writing).await;
@@ -115,7 +117,7 @@ struct Asked {
     batches: Streaming<Requests>,
 }
 
-/// Reads requests and starts a task for each, until the stream ends. Returns only to break it off.
+/// Reads requests and starts a task for each. Returns only to abort the stream.
 async fn answer_all(
     front: &Arc<Front>,
     asked: Asked,
@@ -135,13 +137,14 @@ async fn answer_all(
         let batch = match batch {
             Some(Ok(batch)) => batch,
             Some(Err(status)) => {
-                // The caller may be gone, or be told what it did wrong.
+                // The caller may be gone. If not, the status tells it the mistake.
                 let _ = outbound.send((Err(status), None)).await;
                 return;
             }
             None => break,
         };
-        // Its requests keep pieces of it, so it is there until the last of them is answered.
+        // The requests keep slices of the message, so its memory is held until the last of them is
+        // answered.
         let bytes = Arc::new(kept.take());
         let count = batch.requests.len();
         if count > BATCH_REQUESTS_MAX {
@@ -151,9 +154,16 @@ async fn answer_all(
         }
         for request in batch.requests {
             while under_way.try_join_next().is_some() {}
-            // Taken before the task begins: a full stream stands still here.
+            // Taken before the task begins, so that a full stream waits here.
             let place = requests_free.clone().acquire_owned().await.expect("never closed");
-            let task = origin.tasks.take(TASK_BYTES).await;
+            let Some(task) = origin.tasks.take(TASK_BYTES).await else {
+                origin.tasks.count_refusal();
+                let message = "no memory for the request: too many others wait for some";
+                let refusal = v1::Error::too_busy(RETRY_AFTER_MS, message);
+                let body = Some(response::Body::Error(refusal));
+                let _ = answers.send((v1::Response { id: request.id, body }, None)).await;
+                continue;
+            };
             let (front, answers, bytes) = (front.clone(), answers.clone(), bytes.clone());
             let caller = origin.caller.clone();
             under_way.spawn(async move {
@@ -166,17 +176,17 @@ async fn answer_all(
                     }
                 };
                 drop(bytes);
-                // The stream may have ended.
+                // An error means that the stream has ended.
                 let _ = answers.send(answer).await;
-                // Only now: answers that nobody reads count as under way.
+                // Released only now: answers that nobody reads count as in flight.
                 drop((place, task));
             });
         }
     }
-    // The caller will send no more, but may wait for what is under way.
+    // The caller sends no more requests, but may wait for those in flight.
     drop(answers);
     while under_way.join_next().await.is_some() {}
-    // Let the writer find the end: it ends the stream.
+    // Lets the writer find the end of the answers: the writer ends the stream.
     std::future::pending().await
 }
 
@@ -202,7 +212,7 @@ async fn send_all(mut answered: mpsc::Receiver<Answer>, outbound: Outbound) {
     }
 }
 
-/// The next answer; none if there will be none or nobody would read it.
+/// Returns the next answer. `None` if none will come, or nobody would read it.
 async fn next_or_closed(
     answered: &mut mpsc::Receiver<Answer>,
     outbound: &Outbound,
