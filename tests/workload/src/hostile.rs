@@ -19,18 +19,22 @@ use rangedb_proto::v1::{
     command, condition, operation, request, response,
 };
 
-/// Number of keys that are written. Few, so that requests meet each other.
+/// Number of keys that are written, of those that are locked at times and of the others. Few, so that
+/// requests meet each other.
 const KEYS: u32 = 6;
 
 /// Maximum number of remembered timestamps, which later requests name again.
 const TIMESTAMPS_MAX: usize = 32;
 
+/// Maximum number of remembered commits, which later requests repeat in part.
+const COMMITS_MAX: usize = 8;
+
 /// One draw of a field in so many is odd, for each kind of odd value. Otherwise a node would refuse
 /// most requests for one field before it looks at another.
 const ODD_ONE_IN: u32 = 60;
 
-/// Length of a value above the inline limit, so that it stands apart from its record.
-const LONG_VALUE: usize = 700;
+/// Lengths of values above the inline limit, which stand apart from their records.
+const LONG_VALUES: [usize; 2] = [700, 900];
 
 /// One hostile client.
 pub struct Hostile {
@@ -40,6 +44,10 @@ pub struct Hostile {
     home: RangeHeader,
     /// Timestamps from the oracle, the newest first.
     timestamps: VecDeque<u64>,
+    /// True while keys are drawn that no transaction of several ranges locks.
+    unlocked_keys: bool,
+    /// Commits that were sent, the newest first.
+    commits: VecDeque<CommitOneRange>,
 }
 
 impl Hostile {
@@ -50,6 +58,8 @@ impl Hostile {
             prefix: prefix.to_owned(),
             home: RangeHeader::default(),
             timestamps: VecDeque::new(),
+            unlocked_keys: false,
+            commits: VecDeque::new(),
         }
     }
 
@@ -185,14 +195,34 @@ impl Hostile {
         }
     }
 
+    /// Draws a commit: a new one, or an earlier one once more, maybe with a part changed.
     fn commit(&mut self) -> CommitOneRange {
-        CommitOneRange {
-            start_ts: self.timestamp(),
-            conditions: self.few(Self::condition),
-            operations: self.few(Self::operation),
-            return_previous: self.rng.bool(),
-            reads: self.few(|hostile| hostile.read_check()),
-        }
+        self.unlocked_keys = self.rng.bool();
+        let earlier = self.rng.usize(0..2 * COMMITS_MAX);
+        let commit = match self.commits.get(earlier).cloned() {
+            Some(mut commit) => {
+                // Its conditions would refuse it for what it wrote itself.
+                (commit.conditions, commit.reads) = (Vec::new(), Vec::new());
+                match self.rng.u32(0..4) {
+                    0 => commit.return_previous = true,
+                    1 => commit.operations.insert(0, self.operation()),
+                    2 => commit.operations = self.few(Self::operation),
+                    _ => commit.conditions = self.few(Self::condition),
+                }
+                commit
+            }
+            None => CommitOneRange {
+                start_ts: self.timestamp(),
+                conditions: if self.rng.bool() { self.few(Self::condition) } else { Vec::new() },
+                operations: self.few(Self::operation),
+                return_previous: self.rng.bool(),
+                reads: self.few(|hostile| hostile.read_check()),
+            },
+        };
+        self.unlocked_keys = false;
+        self.commits.push_front(commit.clone());
+        self.commits.truncate(COMMITS_MAX);
+        commit
     }
 
     fn command(&mut self) -> command::Body {
@@ -309,7 +339,8 @@ impl Hostile {
 
     /// Draws one of the keys that this client writes.
     fn key(&mut self) -> Bytes {
-        format!("{}{}", self.prefix, self.rng.u32(0..KEYS)).into()
+        let from = if self.unlocked_keys { KEYS } else { 0 };
+        format!("{}{}", self.prefix, self.rng.u32(from..from + KEYS)).into()
     }
 
     fn any_key(&mut self) -> Bytes {
@@ -324,7 +355,7 @@ impl Hostile {
     }
 
     fn value(&mut self) -> Bytes {
-        vec![self.rng.u8(..); *self.one_of(&[0, 9, LONG_VALUE])].into()
+        vec![self.rng.u8(..); *self.one_of(&[0, 9, LONG_VALUES[0], LONG_VALUES[1]])].into()
     }
 
     /// Draws a timestamp that was handed out, one near it, or one that nobody handed out.
