@@ -30,7 +30,7 @@ pub(crate) enum Reply {
 /// # Errors
 ///
 /// As for every request, and if the range refuses the command as such. If `retry` has
-/// [`crate::retry::Effect::Recognised`], `Undetermined` once an answer was lost.
+/// [`crate::retry::RetrySafety::Recognised`], `Undetermined` once an answer was lost.
 pub(crate) async fn send(
     sender: &Sender,
     key: &[u8],

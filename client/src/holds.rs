@@ -11,17 +11,14 @@ use std::time::Duration;
 
 use rangedb_proto::v1::{self, request};
 
+use rangedb_proto::limits::HOLD_TTL;
+
 use crate::error::{Error, Result};
-use crate::retry::Effect;
 use crate::sender::Sender;
 
 /// Age from which a transaction or scan is no longer short. Also the interval at which the task
 /// checks.
 const LONG: Duration = Duration::from_secs(1);
-
-/// Time that a hold outlives its client: as long as a lock lives, because a new control plane
-/// leaves the floor where it is for this long. An election of the control range fits into it.
-const HOLD_TTL: Duration = Duration::from_secs(10);
 
 /// Interval at which a hold is renewed. Some renewals may get lost before the hold expires.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -159,7 +156,7 @@ impl Serving {
         let sender = &self.holds.sender;
         let ttl_ms = HOLD_TTL.as_millis() as u32;
         let body = request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms });
-        sender.to_cluster(Effect::Read, sender.net.now() + RENEW_EVERY, &body).await.map(drop)
+        sender.to_cluster(sender.net.now() + RENEW_EVERY, &body).await.map(drop)
     }
 
     fn note(&self, told: Result<()>) {

@@ -9,7 +9,7 @@ use crate::admin::Admin;
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
 use crate::keys::Span;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
 
@@ -52,7 +52,7 @@ async fn page(client: &Client, span: Span) -> Result<(Vec<v1::LockInfo>, Option<
         }))
     };
     let sender = &client.sender;
-    let mut retry = Retry::new(&*sender.net, Effect::Read, client.deadline());
+    let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, client.deadline());
     let answer = sender.to_range(Place::Key(&span.start), &build, &mut retry).await?;
     let (range, Reached::Answer(response::Body::ListLocks(reply))) = answer else {
         return Err(unexpected_answer("the range's leader"));

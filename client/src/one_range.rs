@@ -7,19 +7,17 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, RangeDescriptor, operation, request, response};
 use rangedb_proto::{RangeDescriptorExt, Timestamp};
 
+use rangedb_proto::limits::COMMAND_ITEMS_MAX;
+
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
 use crate::keys::Span;
 use crate::lock_wait::{HOLD_MAX, Waiting, millis_until};
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
 use crate::transaction::heartbeat::OracleClock;
 use crate::turns::{self, Entered, Taker, Turn};
-
-/// Operations, conditions and checks that a range accepts in one command. A larger commit is cut
-/// into chunks, as if its keys lay in several ranges.
-const ITEMS_MAX: usize = 1024;
 
 /// Commits if all of `hull`, the least span that holds every key of the command, lies in one range.
 /// None if it does not, or if the command is too much for one range; then certainly nothing was
@@ -74,7 +72,8 @@ async fn send(
     deadline: Duration,
     turn: Option<Turn>,
 ) -> Result<Option<v1::Committed>> {
-    if command.operations.len() + command.conditions.len() + command.reads.len() > ITEMS_MAX {
+    if command.operations.len() + command.conditions.len() + command.reads.len() > COMMAND_ITEMS_MAX
+    {
         return Ok(None);
     }
     let place = Place::Key(&hull.start);
@@ -89,7 +88,7 @@ async fn send(
     let command = v1::CommitOneRange { start_ts, return_previous, ..command };
     let sender = &*client.sender;
     let outgrown = AtomicBool::new(false);
-    let mut retry = Retry::new(&*sender.net, Effect::Recognised, deadline);
+    let mut retry = Retry::new(&*sender.net, RetrySafety::Recognised, deadline);
     let mut waiting = Waiting::new(sender, OracleClock::new(Timestamp(start_ts), &*sender.net));
     loop {
         let hold_until = waiting.hold_until(HOLD_MAX, &mut retry);

@@ -51,7 +51,7 @@ use rangedb_proto::v1::{
 
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::router::Place;
 use crate::sender::{Reached, Sender};
 use crate::timestamps::Timestamps;
@@ -127,7 +127,7 @@ impl Resolver {
         deadline: Duration,
         build: BuildRead<'_>,
     ) -> Result<(Arc<RangeDescriptor>, response::Body)> {
-        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*self.sender.net, RetrySafety::Repeatable, deadline);
         let mut passed = Vec::new();
         loop {
             let with_passed = |descriptor: &RangeDescriptor| build(descriptor, read_ts, &passed);
@@ -266,7 +266,7 @@ impl Resolver {
             met_alive_until_ms: lock.alive_until_ms,
         };
         let build = |_: &RangeDescriptor| Some(command::Body::CheckTransaction(check.clone()));
-        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*self.sender.net, RetrySafety::Repeatable, deadline);
         match commands::send(&self.sender, &lock.primary, &build, &mut retry).await? {
             Reply::From(_, command_reply::Body::TransactionStatus(status)) => Ok((status, now)),
             _ => Err(unexpected_reply(&retry)),

@@ -34,9 +34,9 @@ pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 
 /// Retry safety of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Changes nothing: may be repeated freely.
-    Read,
+pub(crate) enum RetrySafety {
+    /// May be repeated freely, and whether it happened does not matter to the caller.
+    Repeatable,
     /// A command with a start timestamp, which is idempotent: repeated, it is applied once and
     /// answered twice.
     Recognised,
@@ -65,7 +65,7 @@ pub(crate) enum Outcome<T> {
 
 pub(crate) struct Retry<'a> {
     net: &'a dyn Net,
-    effect: Effect,
+    effect: RetrySafety,
     deadline: Duration,
     backoff: Backoff,
     may_have_happened: bool,
@@ -89,7 +89,7 @@ pub(crate) struct Retry<'a> {
 }
 
 impl<'a> Retry<'a> {
-    pub fn new(net: &'a dyn Net, effect: Effect, deadline: Duration) -> Self {
+    pub fn new(net: &'a dyn Net, effect: RetrySafety, deadline: Duration) -> Self {
         Retry {
             net,
             effect,
@@ -112,7 +112,7 @@ impl<'a> Retry<'a> {
     pub fn check_time(&self) -> Result<()> {
         // The outcome of a blocked write is known. An attempt that is cut off in the middle would
         // make it unknown.
-        let is_known = self.is_blocked && self.effect != Effect::Read;
+        let is_known = self.is_blocked && self.effect != RetrySafety::Repeatable;
         let needed = if is_known { ATTEMPT_MIN } else { Duration::ZERO };
         if self.left() <= needed {
             return Err(self.end(self.obstacle(false).unwrap_or(&self.last).clone()));
@@ -126,7 +126,7 @@ impl<'a> Retry<'a> {
     fn obstacle(&self, was_blocked: bool) -> Option<&Error> {
         let (reason, at) = self.obstacle.as_ref()?;
         let is_late = *at - self.begun >= self.net.now() - *at;
-        (self.effect == Effect::Read && (was_blocked || is_late)).then_some(reason)
+        (self.effect == RetrySafety::Repeatable && (was_blocked || is_late)).then_some(reason)
     }
 
     /// Timeout of an attempt that begins now, at a node that gives no sign of life; none if the
@@ -135,8 +135,8 @@ impl<'a> Retry<'a> {
         let left = self.left();
         let timeout = match self.effect {
             // A lost attempt is not followed by another one.
-            Effect::Once => left,
-            Effect::Read | Effect::Recognised => {
+            RetrySafety::Once => left,
+            RetrySafety::Repeatable | RetrySafety::Recognised => {
                 let answer = (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX);
                 (answer + self.hold).min(left)
             }
@@ -187,8 +187,8 @@ impl<'a> Retry<'a> {
             (Outcome::Lost(reason), None) => {
                 self.last = Error::Unavailable(reason);
                 self.lost_answers = true;
-                self.may_have_happened |= self.effect != Effect::Read;
-                if self.effect == Effect::Once {
+                self.may_have_happened |= self.effect != RetrySafety::Repeatable;
+                if self.effect == RetrySafety::Once {
                     return Err(self.end(self.last.clone()));
                 }
             }

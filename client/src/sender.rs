@@ -8,21 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
+use rangedb_proto::{CONTROL_PREFIX, Effect};
 
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, Result};
 use crate::metrics::Counters;
 use crate::net::{CallError, SharedNet};
-use crate::retry::{ATTEMPT_MIN, Effect, Outcome, Retry, outcome_of};
+use crate::retry::{ATTEMPT_MIN, Outcome, Retry, RetrySafety, outcome_of};
 use crate::router::{Place, Router, Target};
 use crate::trace::traced;
 
 /// Ranges in one look-up: a scan looks up its route once in 16 ranges.
 const LOCATE_RANGES: u32 = 16;
-
-/// A key of the control range, whose leader is the control plane and the oracle.
-pub(crate) const CONTROL_KEY: &[u8] = b"_/cluster/";
 
 /// Builds the request for the range that a descriptor describes; an error ends the request.
 pub(crate) type Build<'a> = &'a (dyn Fn(&RangeDescriptor) -> Result<request::Body> + Sync);
@@ -73,11 +71,14 @@ impl Sender {
     /// forwards the request.
     pub async fn to_cluster(
         &self,
-        effect: Effect,
         deadline: Duration,
         body: &request::Body,
     ) -> Result<response::Body> {
-        let mut retry = Retry::new(&*self.net, effect, deadline);
+        let safety = match body.effect() {
+            Effect::Read | Effect::Idempotent => RetrySafety::Repeatable,
+            Effect::Once => RetrySafety::Once,
+        };
+        let mut retry = Retry::new(&*self.net, safety, deadline);
         loop {
             retry.check_time()?;
             let outcome = self.ask_cluster(body, &mut retry).await;
@@ -94,7 +95,7 @@ impl Sender {
         place: Place<'_>,
         deadline: Duration,
     ) -> Result<Arc<RangeDescriptor>> {
-        let mut retry = Retry::new(&*self.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*self.net, RetrySafety::Repeatable, deadline);
         loop {
             retry.check_time()?;
             let outcome = match self.way_to(place, &mut retry).await {
@@ -110,7 +111,7 @@ impl Sender {
     /// Looks a place up in the directory, whatever is cached, with one attempt. False if the
     /// directory did not answer.
     pub async fn look_up(&self, place: Place<'_>, timeout: Duration) -> bool {
-        let mut retry = Retry::new(&*self.net, Effect::Read, self.net.now() + timeout);
+        let mut retry = Retry::new(&*self.net, RetrySafety::Repeatable, self.net.now() + timeout);
         matches!(self.ask_directory(place, &mut retry).await, Outcome::Answer(()))
     }
 
@@ -229,7 +230,7 @@ impl Sender {
         body: &request::Body,
         retry: &mut Retry<'_>,
     ) -> Outcome<response::Body> {
-        let leader = self.router.leader(CONTROL_KEY);
+        let leader = self.router.leader(CONTROL_PREFIX);
         if let Some(leader) = leader.filter(|leader| !retry.asked.contains(&leader.address)) {
             return self.ask_control_leader(&leader, body, retry).await;
         }
@@ -250,7 +251,7 @@ impl Sender {
             return retry.round_over();
         };
         retry.asked.insert(leader.address.clone());
-        let route = self.router.route(Place::Key(CONTROL_KEY), &retry.asked);
+        let route = self.router.route(Place::Key(CONTROL_PREFIX), &retry.asked);
         let descriptor = route.map(|route| route.descriptor).unwrap_or_default();
         match self.call(&leader.address, body.clone(), timeout).await {
             Ok(response::Body::Error(error)) => {

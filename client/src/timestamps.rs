@@ -15,10 +15,11 @@ use futures::future::{Either, select};
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, request, response};
 
+use rangedb_proto::CONTROL_PREFIX;
+
 use crate::error::{Error, Result};
-use crate::retry::Effect;
 use crate::router::Place;
-use crate::sender::{CONTROL_KEY, Sender, unexpected_answer};
+use crate::sender::{Sender, unexpected_answer};
 
 /// Timestamps in one call. A 60th of what the oracle has in a millisecond, so that one client
 /// cannot exhaust it.
@@ -146,7 +147,7 @@ impl Shared {
         let wanted = v1::Timestamps { count: count as u32 };
         let body = request::Body::Timestamps(wanted);
         let deadline = self.sender.net.now() + CALL_TIMEOUT;
-        let answer = self.sender.to_cluster(Effect::Read, deadline, &body).await?;
+        let answer = self.sender.to_cluster(deadline, &body).await?;
         let response::Body::Timestamps(reply) = answer else {
             return Err(unexpected_answer("the oracle"));
         };
@@ -167,14 +168,14 @@ impl Shared {
     fn look_up_oracle(self: &Arc<Self>) {
         let now = self.sender.net.now();
         let mut state = self.state.lock().unwrap();
-        if self.sender.router.leader(CONTROL_KEY).is_some() || now < state.look_up_at {
+        if self.sender.router.leader(CONTROL_PREFIX).is_some() || now < state.look_up_at {
             return;
         }
         state.look_up_at = now + LOOK_UP_EVERY;
         drop(state);
         let shared = self.clone();
         self.sender.net.spawn(Box::pin(async move {
-            if !shared.sender.look_up(Place::Key(CONTROL_KEY), LOOK_UP_EVERY).await {
+            if !shared.sender.look_up(Place::Key(CONTROL_PREFIX), LOOK_UP_EVERY).await {
                 tracing::debug!("the oracle's node is not known yet");
             }
         }));

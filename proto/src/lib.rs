@@ -8,12 +8,16 @@
 
 #[cfg(feature = "grpc")]
 pub mod codec;
+mod effect;
 mod error;
 mod ids;
+pub mod limits;
 mod range;
 mod timestamp;
 
+pub use effect::Effect;
 pub use ids::{NodeId, RangeId, ReplicaId};
+pub use limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use range::{RangeDescriptorExt, prefix_end};
 pub use timestamp::Timestamp;
 
@@ -26,16 +30,8 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/rangedb.v1.rs"));
 }
 
-/// Bytes a key may have at most. Long enough for a path, short enough that an index block of the
-/// engine still holds many.
-pub const KEY_BYTES_MAX: usize = 8 * 1024;
-
-/// Bytes a value may have at most: well below what a raft entry and a gRPC message carry.
-pub const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Bytes of keys and values in one command at most. A raft entry holds a whole command, and a
-/// follower must take it in one message.
-pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
-
 /// Prefix of the system's own key space. User keys may not start with it.
 pub const SYSTEM_PREFIX: &[u8] = b"_/";
+
+/// Prefix of the control range's keys.
+pub const CONTROL_PREFIX: &[u8] = b"_/cluster/";

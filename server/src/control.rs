@@ -89,15 +89,7 @@ impl Control {
     /// cancelled between its commit and the update of memory, this control plane would not know of
     /// it.
     pub fn handle(self: Arc<Self>, body: request::Body) -> BoxFuture<'static, response::Body> {
-        let changes = matches!(
-            body,
-            request::Body::Join(_)
-                | request::Body::Heartbeat(_)
-                | request::Body::RemoveNode(_)
-                | request::Body::SkipEntry(_)
-                | request::Body::ConfigSet(_)
-                | request::Body::HoldFloor(_)
-        );
+        let changes = body.effect().changes();
         let net = self.around.net.clone();
         let answering =
             async move { self.answer(body).await.unwrap_or_else(response::Body::Error) };

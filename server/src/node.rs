@@ -204,18 +204,7 @@ impl Node {
         body: request::Body,
         timeout: Duration,
     ) -> (response::Body, Option<Taken>) {
-        use request::Body as Ask;
-        let may_happen_later = !matches!(
-            unpacked(&body),
-            Some(
-                Ask::PointRead(_)
-                    | Ask::Scan(_)
-                    | Ask::Validate(_)
-                    | Ask::ListLocks(_)
-                    | Ask::Locate(_)
-                    | Ask::Timestamps(_)
-            )
-        );
+        let may_happen_later = body.effect().changes();
         let mut room = None;
         let answering = Box::pin(self.answer(caller, body, timeout, &mut room));
         let answer = match future::select(answering, self.net.sleep(timeout)).await {
@@ -437,14 +426,6 @@ impl Node {
             not_leader.leader_peer_address = node.peer_address;
         }
         error
-    }
-}
-
-/// The request itself, without the wrapper that says that it is for a user.
-fn unpacked(body: &request::Body) -> Option<&request::Body> {
-    match body {
-        request::Body::ForUser(ask) => ask.body.as_ref(),
-        body => Some(body),
     }
 }
 

@@ -7,13 +7,9 @@
 //! At apply these limits are rules of evaluation: every replica must refuse the same commands.
 //! Changing one needs a new feature level in the log header.
 
+pub use rangedb_proto::limits::{ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, COMMAND_ITEMS_MAX};
 use rangedb_proto::v1::{Condition, Error, Operation, ReadCheck, condition, operation};
 use rangedb_proto::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, SYSTEM_PREFIX, Timestamp, VALUE_BYTES_MAX};
-
-/// Conditions, operations, reads and keys of one command at most. Each costs some lookups and up to
-/// four writes, about ten microseconds. So a full command takes some ten milliseconds, during which
-/// the range evaluates nothing else. Larger transactions come in several commands.
-pub const COMMAND_ITEMS_MAX: usize = 1024;
 
 /// Records, versions and locks, in all spans of one command together: those of delete-ranges and
 /// those of reads. Walking over one costs about a microsecond, so they add less than the items.
@@ -29,14 +25,6 @@ pub const DELETE_RANGE_KEYS_MAX: usize = COMMAND_ITEMS_MAX;
 /// stay in memory until the batch is written. With keys and inline values of ordinary length, the
 /// limit on keys is reached first.
 pub const DELETE_RANGE_BYTES_MAX: usize = 1024 * 1024;
-
-/// Keys of an asynchronous commit beside its primary. If its coordinator is gone, the client that
-/// meets one of its locks asks about all of them.
-pub const ASYNC_COMMIT_KEYS_MAX: usize = 64;
-
-/// Bytes of the secondary keys of an asynchronous commit. They stand in the primary's lock, which
-/// every command that meets it reads.
-pub const ASYNC_COMMIT_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of values in the reply to one command that asks for the values it replaced: as many as the
 /// command could have carried itself.

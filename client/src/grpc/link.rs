@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::cluster::{Cluster, is_unread};
 use super::outgoing::Outgoing;
+use rangedb_proto::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_MAX};
+
 use crate::net::{BoxFuture, CallError};
 
 /// Time without a request after which a link ends.
@@ -28,14 +30,6 @@ pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Requests in one message at most: measured, larger batches gain nothing (D8).
 const BATCH_REQUESTS_MAX: usize = 128;
-
-/// Bytes after which a message is closed. With the largest command as its last request, it is still
-/// below [`MESSAGE_BYTES_MAX`].
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
-
-/// Largest message that nodes and clients accept: the largest command (8 MiB) and a batch before
-/// it.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Messages handed to HTTP/2 ahead of demand. With more, requests would wait where they can no
 /// longer be withdrawn.

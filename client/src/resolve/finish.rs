@@ -14,7 +14,7 @@ use rangedb_proto::v1::{self, KeyLocked, RangeDescriptor, command, command_reply
 use super::{Fate, Resolver};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::Result;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 
 /// Commands in a row that clear one range. The rest is left for the next client that meets a lock:
 /// no request should be delayed by all locks of a transaction of a million keys.
@@ -98,7 +98,7 @@ impl Resolver {
         build: commands::BuildCommand<'_>,
         deadline: Duration,
     ) -> Result<v1::Resolved> {
-        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*self.sender.net, RetrySafety::Repeatable, deadline);
         match commands::send(&self.sender, &lock.key, build, &mut retry).await? {
             Reply::From(_, command_reply::Body::Resolved(resolved)) => {
                 self.sender.metrics.resolved_locks.add(resolved.keys);

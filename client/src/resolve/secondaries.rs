@@ -18,7 +18,7 @@ use rangedb_proto::v1::{
 use super::{Fate, Resolver};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::transaction::chunks::{Sent, send_all};
 
 /// Result of checking the locks in one range.
@@ -78,7 +78,7 @@ impl Resolver {
             let keys = chunk.clone();
             fits.then(|| command::Body::CheckSecondaries(v1::CheckSecondaries { start_ts, keys }))
         };
-        let mut retry = Retry::new(&*self.sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*self.sender.net, RetrySafety::Repeatable, deadline);
         let verdict = match commands::send(&self.sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => return Ok(Sent::Regroup(chunk)),
             Reply::From(_, command_reply::Body::TransactionStatus(status)) => {

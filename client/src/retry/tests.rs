@@ -52,7 +52,7 @@ fn locked() -> Error {
 
 /// Runs a request that is blocked at `blocked_ms` and loses attempts at `lost_ms`. Returns its
 /// error.
-fn end(effect: Effect, blocked_ms: u64, lost_ms: &[u64]) -> Error {
+fn end(effect: RetrySafety, blocked_ms: u64, lost_ms: &[u64]) -> Error {
     let net = Hands::default();
     let mut retry = Retry::new(&net, effect, Duration::from_millis(DEADLINE_MS));
     net.set(blocked_ms);
@@ -78,21 +78,21 @@ fn a_lock_that_the_time_was_spent_on_is_told_though_the_last_attempts_were_lost(
     // One attempt is lost just before the deadline; the next one, which had no time, at the
     // deadline.
     for lost_ms in [&[999, DEADLINE_MS][..], &[999], &[DEADLINE_MS], &[800, 950, DEADLINE_MS]] {
-        let error = end(Effect::Read, 700, lost_ms);
+        let error = end(RetrySafety::Repeatable, 700, lost_ms);
         assert!(is_lock(&error), "{lost_ms:?}: {error}");
     }
     // The one attempt since then was held back for the lock.
-    assert!(is_lock(&end(Effect::Read, 100, &[DEADLINE_MS])));
+    assert!(is_lock(&end(RetrySafety::Repeatable, 100, &[DEADLINE_MS])));
 }
 
 #[test]
 fn a_node_that_was_silent_for_most_of_the_time_is_no_lock() {
-    let error = end(Effect::Read, 100, &[400, 700, DEADLINE_MS]);
+    let error = end(RetrySafety::Repeatable, 100, &[400, 700, DEADLINE_MS]);
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
 }
 
 #[test]
 fn a_change_whose_answer_was_lost_is_undetermined_whatever_stood_in_its_way() {
-    let error = end(Effect::Recognised, 900, &[999, DEADLINE_MS]);
+    let error = end(RetrySafety::Recognised, 900, &[999, DEADLINE_MS]);
     assert!(matches!(error, Error::Undetermined(_)), "{error}");
 }

@@ -14,6 +14,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::RangeDescriptor;
 
+use rangedb_proto::limits::COMMAND_ITEMS_MAX;
+
 use crate::error::Result;
 use crate::net::BoxFuture;
 use crate::router::Place;
@@ -23,9 +25,6 @@ use crate::sender::Sender;
 /// that a large transaction does not block the log that it shares with others. A single larger item
 /// makes a chunk of its own.
 const CHUNK_BYTES_MAX: usize = 1024 * 1024;
-
-/// Items of one chunk: as many as a range takes in one command.
-const CHUNK_ITEMS_MAX: usize = 1024;
 
 /// Chunks of one transaction in flight at once; with their bytes, the window of a large
 /// transaction.
@@ -108,7 +107,7 @@ async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> R
     let mut left: VecDeque<T> = items.into();
     while let Some(item) = left.pop_front() {
         let known = range.as_ref().filter(|range| range.contains(item.key()));
-        let fits = known.is_some() && item.bytes() <= room && chunk.len() < CHUNK_ITEMS_MAX;
+        let fits = known.is_some() && item.bytes() <= room && chunk.len() < COMMAND_ITEMS_MAX;
         let holder = match known {
             Some(range) => range.clone(),
             None => sender.locate(Place::Key(item.key()), deadline).await?,
@@ -134,7 +133,7 @@ async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> R
 /// other. Background work after a transaction may take as long as the transaction is large.
 pub(crate) fn time_for(items: usize, chunk_timeout: Duration) -> Duration {
     // Items that are large, each a chunk of its own, are few.
-    let chunks = items / CHUNK_ITEMS_MAX + 2 * CHUNKS_IN_FLIGHT;
+    let chunks = items / COMMAND_ITEMS_MAX + 2 * CHUNKS_IN_FLIGHT;
     chunk_timeout.saturating_mul(u32::try_from(chunks).unwrap_or(u32::MAX))
 }
 
@@ -146,6 +145,6 @@ pub(crate) fn first_chunk<'a, T: Item>(items: &'a [T], range: &RangeDescriptor) 
         room = room.saturating_sub(item.bytes());
         fits
     };
-    let count = items.iter().take(CHUNK_ITEMS_MAX).take_while(fits).count();
+    let count = items.iter().take(COMMAND_ITEMS_MAX).take_while(fits).count();
     &items[..count]
 }

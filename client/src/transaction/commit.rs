@@ -17,20 +17,13 @@ use super::read_set::Check;
 use super::rollback::Abandoned;
 use super::two_phase::{TwoPhase, parts_in_order};
 use super::{Inner, State};
+use rangedb_proto::limits::{ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX};
+
 use crate::error::{Error, Result};
 use crate::keys::Span;
 use crate::metrics::Path;
 use crate::one_range;
 use crate::trace::traced;
-
-/// Keys of an asynchronous commit at most: as many as a range accepts. The primary lock names all
-/// other keys. This lock is read and written again with every heartbeat and by all clients that
-/// meet one of the locks. A client that finds the transaction's client dead asks for each key. For
-/// a larger commit, one more round costs little in comparison.
-const ASYNC_COMMIT_KEYS_MAX: usize = 64;
-
-/// Bytes of these keys at most, for the same reason.
-const ASYNC_COMMIT_KEY_BYTES_MAX: usize = 16 * 1024;
 
 impl Inner {
     pub(super) async fn commit(self: &Arc<Self>) -> Result<Timestamp> {
@@ -201,7 +194,7 @@ impl Drop for Inner {
 /// True if an asynchronous commit may name all of its keys in one lock.
 fn is_small(writes: &[Mutation]) -> bool {
     let key_bytes: usize = writes.iter().map(|write| write.key.len()).sum();
-    writes.len() <= ASYNC_COMMIT_KEYS_MAX && key_bytes <= ASYNC_COMMIT_KEY_BYTES_MAX
+    writes.len() <= ASYNC_COMMIT_KEYS_MAX && key_bytes <= ASYNC_COMMIT_BYTES_MAX
 }
 
 fn condition_bytes(condition: &v1::Condition) -> usize {

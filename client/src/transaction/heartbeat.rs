@@ -12,14 +12,12 @@ use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, RangeDescriptor, command};
 
+use rangedb_proto::limits::LOCK_TTL;
+
 use crate::command as commands;
 use crate::net::Net;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::sender::Sender;
-
-/// Time for which a lock lives without a heartbeat, and for which others wait for a dead client.
-/// Several elections fit into it, so that a live client's heartbeat gets through.
-pub(crate) const LOCK_TTL: Duration = Duration::from_secs(10);
 
 /// Interval of heartbeats, of which two may get lost.
 pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(LOCK_TTL.as_millis() as u64 / 3);
@@ -75,7 +73,7 @@ pub(crate) async fn beat(sender: &Sender, primary: &Bytes, start_ts: u64, clock:
             alive_until_ms: clock.alive_until_ms(net),
         }))
     };
-    let mut retry = Retry::new(net, Effect::Read, net.now() + HEARTBEAT_EVERY);
+    let mut retry = Retry::new(net, RetrySafety::Repeatable, net.now() + HEARTBEAT_EVERY);
     if let Err(error) = commands::send(sender, primary, &build, &mut retry).await {
         tracing::debug!(start_ts, %error, "a heartbeat failed");
     }

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::lock_wait::{HOLD_MAX, Waiting};
 use crate::net::SharedNet;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::trace::traced;
 
 /// Locks that a transaction has taken before its commit.
@@ -93,7 +93,7 @@ impl Inner {
         let mut dropped = Dropped { inner: self, is_first };
         let net = &*self.client.sender.net;
         let longest = self.options.lock_wait.unwrap_or(self.client.timeout);
-        let mut retry = Retry::new(net, Effect::Read, net.now().saturating_add(longest));
+        let mut retry = Retry::new(net, RetrySafety::Repeatable, net.now().saturating_add(longest));
         let acquire = self.acquire(key, &primary, unchanged_since, &mut retry);
         let acquired = self.phases.time(Phase::Locks, net, traced(net, "lock", acquire)).await;
         dropped.is_first = false;

@@ -10,7 +10,7 @@ use super::two_phase::{TwoPhase, WAIT_FOR_OLDER_MAX};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::lock_wait::{HOLD_MAX, Waiting};
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 
 /// Part of a prewrite for one key.
 #[derive(Clone, Debug)]
@@ -111,7 +111,8 @@ impl TwoPhase {
             fits.then(|| command::Body::Prewrite(self.prewrite_of(&chunk)))
         };
         // Prewrites decide nothing, except those of an asynchronous commit.
-        let effect = if self.wants_async { Effect::Recognised } else { Effect::Read };
+        let effect =
+            if self.wants_async { RetrySafety::Recognised } else { RetrySafety::Repeatable };
         let mut retry = Retry::new(&*sender.net, effect, self.deadline);
         let mut waiting = Waiting::new(sender, self.clock);
         loop {

@@ -16,7 +16,7 @@ use super::chunks::{Sent, send_all, time_for};
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 
 /// Time for each chunk of a rollback. If a chunk does not get through, the locks behind it expire.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ impl Rollback {
         };
         let sender = &self.client.sender;
         let deadline = sender.net.now() + ROLLBACK_TIMEOUT;
-        let mut retry = Retry::new(&*sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, deadline);
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
             Reply::From(_, command_reply::Body::Resolved(_)) => Ok(Sent::Done(Undone::Yes)),

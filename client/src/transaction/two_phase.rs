@@ -49,7 +49,7 @@ use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::lock_wait::Waiting;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 
 /// Time for which a transaction that holds locks waits for a lock of an older transaction. The
 /// older one waits for the younger until its own deadline. So of two that wait for each other, one
@@ -237,7 +237,7 @@ impl TwoPhase {
             Some(command::Body::CommitKeys(commit))
         };
         let sender = &self.client.sender;
-        let mut retry = Retry::new(&*sender.net, Effect::Recognised, self.deadline);
+        let mut retry = Retry::new(&*sender.net, RetrySafety::Recognised, self.deadline);
         match commands::send(sender, &self.primary, &build, &mut retry).await? {
             Reply::From(range, command_reply::Body::Committed(committed)) => {
                 // Another client that found the locks of an asynchronous commit may have been
@@ -313,7 +313,7 @@ impl TwoPhase {
         };
         let sender = &self.client.sender;
         let deadline = sender.net.now() + REST_TIMEOUT;
-        let mut retry = Retry::new(&*sender.net, Effect::Read, deadline);
+        let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, deadline);
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
             Reply::From(_, command_reply::Body::Committed(_)) => Ok(Sent::Done(())),

@@ -19,7 +19,7 @@ use super::two_phase::TwoPhase;
 use crate::client::header;
 use crate::error::{Error, Result};
 use crate::lock_wait::Waiting;
-use crate::retry::{Effect, Retry};
+use crate::retry::{Retry, RetrySafety};
 use crate::router::Place;
 use crate::sender::{Reached, unexpected_answer};
 
@@ -41,7 +41,7 @@ impl TwoPhase {
     ) -> Result<Sent<Check, ()>> {
         let sender = &*self.client.sender;
         let mut passed = Vec::new();
-        let mut retry = Retry::new(&*sender.net, Effect::Read, self.deadline);
+        let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, self.deadline);
         let mut waiting = Waiting::new(sender, self.clock);
         loop {
             let reads: Vec<v1::ReadCheck> = chunk.iter().map(Check::to_wire).collect();

@@ -48,13 +48,11 @@ use rangedb_proto::v1::{
     error::Kind, operation,
 };
 
+use rangedb_proto::limits::HOLD_TTL;
+
 use super::commit::put;
 use super::{Control, keys};
 use pace::Pace;
-
-/// Time for which a hold in memory may last without being reported again, and so the time for which
-/// a new control plane waits: as long as a lock lives.
-const HOLD_TTL_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a hold's name at most.
 const HOLD_NAME_MAX: usize = 128;
@@ -140,9 +138,8 @@ impl Control {
         check_name(&ask.name)?;
         let durable = ask.ttl_ms == 0;
         let ttl = Duration::from_millis(ask.ttl_ms.into());
-        if ttl > HOLD_TTL_MAX {
-            let message =
-                format!("a hold lasts {HOLD_TTL_MAX:?} at most; 0 keeps it until released");
+        if ttl > HOLD_TTL {
+            let message = format!("a hold lasts {HOLD_TTL:?} at most; 0 keeps it until released");
             return Err(v1::Error::invalid("ttl_ms", message));
         }
         // Durable holds change the stored state, and both kinds share the names.
@@ -220,7 +217,7 @@ impl Control {
             let mut state = self.state();
             let retention = state.gc_retention();
             state.garbage.pace.note(time, retention, now);
-            if now < state.since + HOLD_TTL_MAX {
+            if now < state.since + HOLD_TTL {
                 return Ok(());
             }
         }

@@ -3,12 +3,11 @@
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
 
+use rangedb_proto::limits::TIMESTAMPS_MAX;
+
 use super::commit::{CommitError, get_in, in_term, no_longer, put};
 use super::oracle::NoneNow;
 use super::{Control, Surroundings, keys};
-
-/// Timestamps in one call at most: what a node gathers in a few milliseconds.
-const COUNT_MAX: u32 = 1 << 16;
 
 /// Commits a bound below which timestamps may be handed out. False if an earlier attempt was
 /// applied instead, perhaps with another bound.
@@ -53,8 +52,8 @@ pub fn timestamp(kv: &KeyValue) -> Result<Timestamp, v1::Error> {
 
 impl Control {
     pub(super) async fn timestamps(&self, count: u32) -> Result<TimestampsReply, v1::Error> {
-        if count == 0 || count > COUNT_MAX {
-            let message = format!("from 1 to {COUNT_MAX} timestamps can be had at once");
+        if count == 0 || count > TIMESTAMPS_MAX {
+            let message = format!("from 1 to {TIMESTAMPS_MAX} timestamps can be had at once");
             return Err(v1::Error::invalid("count", message));
         }
         let last = self.allocate(count).await?;

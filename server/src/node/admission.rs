@@ -17,6 +17,8 @@ use rangedb_proto::v1::{
     CommitOneRange, HeartbeatLock, Prewrite, ReadCheck, ResolveLocks, RollbackKeys, command,
 };
 
+use rangedb_proto::limits::LOCK_TTL_MAX;
+
 use super::Node;
 use super::oracle_view::ORACLE_BEHIND_WAIT;
 
@@ -24,11 +26,6 @@ use super::oracle_view::ORACLE_BEHIND_WAIT;
 /// oracle. A busy range counts up from its last commit, and the `min_commit_ts` of an asynchronous
 /// commit there may be a few counts ahead. The oracle passes that within a millisecond.
 const COMMIT_AHEAD_MS_MAX: u64 = 100;
-
-/// Life of a lock at most without heartbeats, in milliseconds above the oracle's time: a client
-/// that died can block others for so long. Clients of this project ask for ten seconds; other
-/// clients may have reasons for more.
-const LOCK_LIFE_MS_MAX: u64 = 60_000;
 
 impl Node {
     /// Returns the command as it may be proposed, or refuses it.
@@ -171,7 +168,7 @@ fn life(body: &mut command::Body) -> Option<&mut u64> {
 }
 
 fn longest_life(oracle_ms: u64) -> u64 {
-    oracle_ms + LOCK_LIFE_MS_MAX
+    oracle_ms + LOCK_TTL_MAX.as_millis() as u64
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use rangedb_client::net::CallError;
-use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{self, Request, error::Kind, request, response};
+use rangedb_proto::{Effect, RangeDescriptorExt};
 use rangedb_raftstore::Error as RangeError;
 
 use super::Node;
@@ -98,7 +98,8 @@ impl Node {
                 Ok(answer) => return Ok(self.noted(answer)),
                 Err(CallError::NotSent(_)) => {}
                 Err(CallError::Lost(reason)) => {
-                    if changes_something(&body) {
+                    // Asking again elsewhere could make the change twice.
+                    if body.effect() == Effect::Once {
                         return Err(v1::Error::undetermined(reason));
                     }
                 }
@@ -169,19 +170,6 @@ impl Node {
 
 fn is_not_leader(error: &v1::Error) -> bool {
     matches!(error.kind, Some(Kind::NotLeader(_) | Kind::RangeNotFound(_)))
-}
-
-/// True if a request must not be sent to another node after its answer was lost. The change could
-/// be made twice, or the second attempt could find nothing left to change, as with a hold that was
-/// released.
-fn changes_something(body: &request::Body) -> bool {
-    matches!(
-        body,
-        request::Body::RemoveNode(_)
-            | request::Body::SkipEntry(_)
-            | request::Body::ConfigSet(_)
-            | request::Body::HoldFloor(v1::HoldFloor { timestamp: 0, .. })
-    )
 }
 
 #[cfg(test)]

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Maximum size of a message: the largest command (8 MiB) after a batch of other requests.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
-
 /// Window of HTTP/2 flow control of a stream: 10 Gbit/s at 3 ms.
 pub(crate) const WINDOW_BYTES: u32 = 4 << 20;
 

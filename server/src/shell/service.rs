@@ -26,9 +26,10 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
+use rangedb_proto::limits::MESSAGE_BYTES_MAX;
+
 use crate::node::Node;
 use crate::shell::bootstrap::Bootstrap;
-use crate::shell::grpc_limits::MESSAGE_BYTES_MAX;
 use crate::shell::metrics::GrpcMetrics;
 use crate::shell::snapshots::SnapshotReceiver;
 use crate::shell::transport::Arrivals;

@@ -1,5 +1,5 @@
-//! Faults at delicate moments: when a flush has begun, a snapshot has come in whole, a leader begins
-//! to lead, a vote is on its way. Faults at random times seldom meet what is over in a few milliseconds.
+//! Faults at delicate moments: a flush begins, a whole snapshot has arrived, a leader begins to
+//! lead, a vote is in flight. Faults at random times seldom meet a moment of a few milliseconds.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,25 +7,25 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::occurrence::{Fault, Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
 
-/// From the moment to the crash, at most; each is as likely.
+/// Maximum delays between the moment and the crash, each as likely.
 const DELAYS_MAX: [Micros; 3] = [2 * MILLISECOND, 40 * MILLISECOND, 500 * MILLISECOND];
 
-/// What a fault waits for.
+/// Moment that a fault waits for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Moment {
     FlushBegins,
     SnapshotComes,
     LeadershipBegins,
-    /// A replica would like to lead, and asks whether the others would have it.
+    /// A replica has asked for pre-votes.
     VoteIsAsked,
-    /// A replica's vote has left for the other one.
+    /// A replica's vote has left for the candidate.
     VoteIsGiven,
-    /// A leader has given out what it holds as of a timestamp.
+    /// A leader has given out a reader for a snapshot read.
     PastIsRead,
 }
 
 impl Moment {
-    /// Those at which a process crashes, wherever they come.
+    /// Moments at which a process crashes, on any node.
     pub const CRASHES: [Moment; 3] =
         [Moment::FlushBegins, Moment::SnapshotComes, Moment::LeadershipBegins];
 }
@@ -35,19 +35,19 @@ impl Moment {
 pub struct Came {
     pub moment: Moment,
     pub slot: usize,
-    /// Of what range, if of one.
+    /// Range that the moment belongs to, if any.
     pub range: Option<u64>,
-    /// The place at the other end of a message.
+    /// Slot at the other end of the message, if known.
     pub other: Option<usize>,
 }
 
-/// A fault that waits for a moment of some range, and maybe of one process.
+/// Fault that waits for a moment of some range, and maybe of one process.
 pub struct Snare {
     pub moment: Moment,
     pub slot: Option<usize>,
-    /// None: any.
+    /// `None` for any range.
     pub range: Option<u64>,
-    /// From the moment to the fault, at most.
+    /// Maximum delay between the moment and the fault.
     pub delay_max: Micros,
     pub fault: Box<dyn Fn(Came) -> Fault + Send>,
 }
@@ -66,17 +66,17 @@ struct Waiting {
     snares: Vec<Snare>,
 }
 
-/// The trap that all processes share. Clones are the same.
+/// Faults that wait for their moments, shared by all processes. Clones share the state.
 #[derive(Clone, Default)]
 pub struct Ambush(Arc<Mutex<Waiting>>);
 
 impl Ambush {
-    /// The next process that comes to the moment crashes.
+    /// Makes the next process that comes to the moment crash.
     pub fn lie(&self, moment: Moment) {
         self.lock().crashes.insert(moment);
     }
 
-    /// Lays a snare, in place of the one that waited for the same moment.
+    /// Adds a snare, which replaces the one for the same moment.
     pub fn lay(&self, snare: Snare) {
         let snares = &mut self.lock().snares;
         snares.retain(|other| other.moment != snare.moment);
@@ -94,7 +94,7 @@ impl Ambush {
             || waiting.snares.iter().any(|snare| snare.moment == moment)
     }
 
-    /// A process has come to a moment.
+    /// Schedules the faults that wait for this moment.
     pub fn comes(&self, came: Came, schedule: &Schedule) {
         let mut waiting = self.lock();
         if waiting.crashes.remove(&came.moment) {
@@ -129,7 +129,7 @@ mod tests {
         Came { moment, slot, range: Some(range), other: None }
     }
 
-    /// What is going to happen, none left.
+    /// Takes all scheduled faults out of the queue.
     fn faults(schedule: &Schedule) -> Vec<Fault> {
         let next = || match schedule.next()? {
             (Host::World, Occurrence::Fault(fault)) => Some(fault),

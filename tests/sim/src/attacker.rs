@@ -1,7 +1,7 @@
-//! A client that sends what the SDK never sends, straight to some node.
+//! Client that sends requests which the SDK never sends, directly to some node.
 //!
-//! Nobody judges what it is told: the other clients must be content beside it, replicas equal, and no
-//! process may end.
+//! Nobody checks the answers that this client gets. The answers to other clients must be right,
+//! replicas must stay equal, and no process may end.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rangedb_workload::hostile::Hostile;
 use crate::net::SimNet;
 use crate::schedule::{Micros, Schedule};
 
-/// Requests of one attack: enough that they meet each other at the same keys.
+/// Number of requests of one attack: enough that they meet each other at the same keys.
 const REQUESTS: usize = 24;
 
 pub struct Attacker {
@@ -29,12 +29,12 @@ impl Attacker {
         client: usize,
     ) -> Self {
         let seed = schedule.random(|rng| rng.u64(..));
-        // Before all keys that other clients use.
+        // These keys are outside of what other clients read and scan.
         let hostile = Mutex::new(Hostile::new(seed, &format!("!hostile-{client}/")));
         Attacker { net, addresses, hostile }
     }
 
-    /// Many requests at once, and what is to be learnt from their answers.
+    /// Sends many requests at once, and learns from their answers.
     pub async fn attack(&self, schedule: &Schedule, timeout: Micros) {
         let one = || async {
             let request = self.hostile.lock().expect("no panic holds it").request();

@@ -1,5 +1,5 @@
-//! Checked properties, one per file. Checks that can be made while the world runs are fed as things
-//! happen; those that need whole histories run at the end.
+//! Checked properties, one per file. Some checks are fed while the world runs. Those that need
+//! whole histories run at the end.
 
 pub mod applies_agree;
 pub mod batches;
@@ -26,7 +26,7 @@ use raft_proto::eraftpb;
 use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
 pub use rangedb_workload::register::linearizable;
 
-/// Fed while the world runs.
+/// Checks that are fed while the world runs.
 #[derive(Default)]
 pub struct Checks {
     pub leaders: leader_per_term::LeaderPerTerm,
@@ -41,7 +41,7 @@ pub struct Checks {
     pub timestamps: timestamps::Timestamps,
 }
 
-/// What is wrong, for people.
+/// Result of a check. The error says for people what is wrong.
 pub type Verdict = Result<(), String>;
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ struct State {
     violation: Option<String>,
 }
 
-/// The checks, shared by all who see something. Keeps the first violation.
+/// The checks, shared by everything that observes the world. Keeps the first violation.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Mutex<State>>);
 
@@ -63,12 +63,12 @@ impl Watch {
         }
     }
 
-    /// Something that is wrong by itself.
+    /// Reports a violation.
     pub fn violated(&self, wrong: impl Into<String>) {
         self.note(|_| Err(wrong.into()));
     }
 
-    /// True if somebody got a timestamp.
+    /// True if any timestamp was handed out.
     pub fn timestamps_came(&self) -> bool {
         self.0.lock().expect("no panic holds it").checks.timestamps.came()
     }
@@ -84,7 +84,7 @@ pub fn raft_message(envelope: &RaftEnvelope) -> Option<eraftpb::Message> {
     eraftpb::Message::parse_from_bytes(bytes).ok()
 }
 
-/// An envelope on one line.
+/// Describes an envelope on one line.
 pub fn describe_envelope(envelope: &RaftEnvelope) -> String {
     let node = |replica: Option<rangedb_proto::v1::Replica>| replica.map_or(0, |r| r.node_id);
     let (from, to) = (node(envelope.from), node(envelope.to));

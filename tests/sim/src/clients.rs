@@ -1,4 +1,4 @@
-//! Clients at their places: they end, and others take their place; or they stand still for a while.
+//! Places of clients. A client may end and be replaced, or stand still for a while.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -15,15 +15,15 @@ use crate::schedule::Micros;
 use crate::workload::Worker;
 use crate::world::World;
 
-/// Time for which a client tries an operation, unless it says otherwise.
+/// Timeout of an operation that sets none of its own.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A place for a client.
 pub struct ClientPlace {
-    /// Counts clients at this place.
+    /// Number of clients that have ended at this place.
     pub life: u64,
     pub clock: Clock,
-    /// While the client stands still: what happens to it afterwards.
+    /// Occurrences held back until the client goes on, in order; `None` if it is not paused.
     pub held: Option<VecDeque<(Host, Occurrence)>>,
 }
 
@@ -34,7 +34,7 @@ impl ClientPlace {
 }
 
 impl World {
-    /// A client at a place of its own. What it does is up to the caller.
+    /// Returns a worker for the client at a place. The caller decides what it does.
     pub fn worker(&self, me: usize) -> Worker {
         let ClientPlace { life, clock, .. } = self.clients[me];
         let host = Host::Client { place: me, life };
@@ -47,7 +47,7 @@ impl World {
         Worker { me, host, client, common: self.common.clone(), attacker }
     }
 
-    /// One in the middle of a transaction, if there is one.
+    /// Draws a client that is in the middle of a transaction, if there is one.
     pub fn client_in_transaction(&self) -> Option<usize> {
         let in_transaction = &self.common.in_transaction;
         let places = 0..in_transaction.len();
@@ -59,10 +59,10 @@ impl World {
         Some(places[self.schedule.random(|rng| rng.usize(0..places.len()))])
     }
 
-    /// A client ends, whatever it was at; what it would have done yet is not done. Another one takes
+    /// Ends a client in the middle of its work, the rest of which is never done. Another one takes
     /// its place.
     pub fn kill_client(&mut self, place: usize) {
-        // What the runs rest on has to be set by somebody.
+        // The run depends on the settings that the first client makes.
         if place == 0 && self.settings_unset.load(Ordering::Relaxed) > 0 {
             return;
         }
@@ -76,7 +76,7 @@ impl World {
         self.spawn(worker.host, worker.run());
     }
 
-    /// The client stands still for a while: it hears nothing, says nothing and keeps nothing alive.
+    /// Pauses a client: it receives nothing, sends nothing, and keeps no lock or hold alive.
     pub fn pause_client(&mut self, place: usize, duration: Micros) {
         let client = &mut self.clients[place];
         if client.held.is_none() {

@@ -1,4 +1,4 @@
-//! The clocks of a machine: a monotonic one that runs a little fast or slow, and a time of day that
+//! Clocks of a machine: a monotonic clock that runs a little fast or slow, and a time of day that
 //! is wrong and jumps.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rangedb_server::node::WallClock;
 
 use crate::schedule::{Micros, Schedule};
 
-/// The time of day when the world begins: some day in 2026.
+/// True time of day when the world begins, in milliseconds since 1970: some day in 2026.
 const BEGINNING_UNIX_MILLIS: i64 = 1_780_000_000_000;
 
 const MILLION: u128 = 1_000_000;
@@ -19,12 +19,12 @@ const MILLION: u128 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     offset: Micros,
-    /// Its microseconds in a million true ones.
+    /// Microseconds of this clock in a million true ones.
     rate: u32,
 }
 
 impl Clock {
-    /// At most `drift` microseconds off in a million.
+    /// Draws a clock that is at most `drift` microseconds off in a million.
     pub fn draw(rng: &mut fastrand::Rng, drift: u32) -> Self {
         let rate = rng.u32(1_000_000 - drift..=1_000_000 + drift);
         Clock { offset: rng.u64(0..1_000_000_000), rate }
@@ -35,7 +35,7 @@ impl Clock {
         Monotonic(self.offset + ran as u64)
     }
 
-    /// True time until the clock has advanced by `own`, or a little more.
+    /// Returns the true time until the clock has advanced by `own`, or a little more.
     pub fn until(self, own: Micros) -> Micros {
         (u128::from(own) * MILLION).div_ceil(u128::from(self.rate)) as u64 + 1
     }
@@ -50,7 +50,7 @@ pub fn true_millis(schedule: &Schedule) -> u64 {
     BEGINNING_UNIX_MILLIS as u64 + schedule.now() / 1000
 }
 
-/// The time of day of a machine. A jump is seen by all who hold the clock.
+/// Time of day of a machine. All clones of a clock see its jumps.
 #[derive(Clone)]
 pub struct TimeOfDay {
     schedule: Schedule,

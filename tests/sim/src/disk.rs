@@ -1,5 +1,5 @@
-//! The disk of a node, which outlives its process: the engines, the log writes that were on their way,
-//! and the identity of the data directory.
+//! Disk of a node, which outlives the node's processes: the engines, the log writes in flight, and
+//! the identity of the data directory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use rangedb_storage::{
 
 use crate::schedule::{MILLISECOND, Micros};
 
-/// Who the directory belongs to, as the IDENTITY file says.
+/// Identity of the data directory, as in the `IDENTITY` file.
 #[derive(Clone)]
 pub struct Identity {
     pub cluster_id: u64,
     pub node_id: u64,
-    /// How the cluster was founded, if this directory was there.
+    /// Formation of the cluster, if this directory took part in it.
     pub formation: Option<Formation>,
-    /// Stores were opened on it: nothing in it is new any more.
+    /// True once stores were opened on the directory: its replicas are no longer new.
     pub opened: bool,
-    /// As production keeps it: the longest that replicas of earlier lives refuse votes.
+    /// Longest time for which replicas of earlier lives refuse votes, in microseconds, as in
+    /// production.
     pub vote_embargo_us: u64,
-    /// Nodes as last heard of.
+    /// Descriptors of nodes, as last known.
     pub known_nodes: Vec<NodeDescriptor>,
 }
 
-/// Time that the disk takes.
+/// Maximum times that the disk takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     pub sync_max: Micros,
@@ -41,17 +42,18 @@ impl Speed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Space {
     Enough,
-    /// Enough for what frees some.
+    /// Room only for writes that free space.
     Reserve,
-    /// Little: the node's watch tells the stores. What is set aside for the logs is still there.
+    /// Room for no command, which the node's disk watch reports to the stores. The room reserved
+    /// for the logs is still there.
     Low,
-    /// No write is finished before there is some, and no process starts.
+    /// Room for nothing: no write finishes before there is some, and no process starts.
     None,
 }
 
-/// A pass's log writes, not yet durable.
+/// Log writes of a pass that are not yet durable.
 pub struct Append {
-    /// Time at which they were handed to the log writer.
+    /// Time at which the writes were handed to the log writer.
     pub at: Micros,
     pub shard: usize,
     pub token: u64,
@@ -65,11 +67,11 @@ pub struct Disk {
     pub state: Arc<MemState>,
     pub speed: Speed,
     pub space: Space,
-    /// A write was made to fail in this life of the process, or is going to be.
+    /// True if a write of this life of the process was made to fail, or is going to fail.
     failing: bool,
-    /// Handed to the log writer, in order.
+    /// Log writes handed to the log writer, in order.
     appends: VecDeque<Append>,
-    /// Number of them that the sync under way covers; 0 if none is.
+    /// Number of log writes that the sync under way covers; 0 if no sync is under way.
     syncing: usize,
 }
 
@@ -94,19 +96,19 @@ impl Disk {
         self.syncing == 0
     }
 
-    /// Time for which the oldest log write has waited.
+    /// Returns the time for which the oldest log write has waited.
     pub fn waits_for(&self, now: Micros) -> Micros {
         self.appends.front().map_or(0, |append| now - append.at)
     }
 
-    /// Everything that waits goes into one sync. False if nothing waits.
+    /// Begins a sync of all log writes that wait. False if none waits.
     pub fn begin_sync(&mut self) -> bool {
         self.syncing = self.appends.len();
         self.syncing > 0
     }
 
-    /// The sync is finished: what it covered is durable. Returns the last token of each shard. After
-    /// an error nothing that waits is written any more.
+    /// Finishes the sync, after which the writes that it covers are durable. Returns the last token
+    /// of each shard. After an error none of the waiting writes is written any more.
     pub fn finish_sync(&mut self, shards: usize) -> Result<Vec<Option<u64>>> {
         let mut tokens = vec![None; shards];
         let mut waiting = std::mem::take(&mut self.appends);
@@ -119,7 +121,7 @@ impl Disk {
         Ok(tokens)
     }
 
-    /// True if log writes are on their way that throw away all there is of a range.
+    /// True if log writes in flight throw away all that the log holds of a range.
     pub fn is_replacing(&self, range: u64) -> bool {
         let replaces = |change: &LogChange| match change {
             LogChange::Reset { range_id, .. } | LogChange::Destroy { range_id } => {
@@ -145,7 +147,7 @@ impl Disk {
         self.log.set_full(space == Space::None);
     }
 
-    /// True if an error comes from what was done to the disk.
+    /// True if the error comes from a fault of this disk.
     pub fn explains(&self, error: &Error) -> bool {
         match error {
             Error::Io(_) => self.failing,
@@ -154,8 +156,8 @@ impl Disk {
         }
     }
 
-    /// The process ends: some first ones of the log writes on their way survive, and so do some of
-    /// the state's batches that were not flushed.
+    /// Loses what the end of the process loses. A random prefix of the log writes in flight
+    /// survives, unless the disk is full. So do some of the state's batches that were not flushed.
     pub fn crash(&mut self, rng: &mut fastrand::Rng) -> Result<()> {
         self.failing = false;
         self.log.crash();

@@ -1,11 +1,15 @@
 //! Disks that fail and fill up.
 //!
-//! A failed append or flush ends the process at once, as in production, where nobody knows what of it
-//! is on the disk; somebody starts it again. While space is low the stores are told and refuse writes,
-//! and reads go on. Once there is none at all, appends and flushes wait for it, as in production; a
-//! process that ends meanwhile cannot come back before there is some. With a reserve left, what frees
-//! space goes on. Writes to the state stay in
-//! memory until a flush, and go on.
+//! A failed append or flush ends the process at once, as in production: nobody knows which part of
+//! it is on the disk. The process restarts after an outage.
+//!
+//! A disk fills up to one of three levels:
+//! - With a reserve left, only writes that free space go on.
+//! - With little space, the stores refuse all writes. Reads go on.
+//! - With none, appends and flushes wait for space, as in production. A process that ends meanwhile
+//!   cannot start before there is some.
+//!
+//! Writes to the state stay in memory until a flush, and go on.
 
 use rangedb_storage::{Error, FailedAppend, Result};
 
@@ -13,14 +17,14 @@ use crate::disk::Space;
 use crate::occurrence::{Fault, Host, Occurrence};
 use crate::world::World;
 
-/// Of 100 disks that run out of space, how many are full to the last byte.
+/// Percentage of full disks that are full to the last byte.
 const NO_SPACE_PERCENT: u32 = 20;
 
-/// Of 100 failures, how many are of a flush; the others are of a log write.
+/// Percentage of disk failures that hit a flush; the others hit a log write.
 const FLUSH_FAILS_PERCENT: u32 = 30;
 
 impl World {
-    /// The next write of a disk fails: a flush, or else one of the log.
+    /// Makes the next flush or the next log write of a disk fail.
     pub(crate) fn fail_disk(&mut self) {
         let slot = self.any_slot();
         let (flush, written) =
@@ -51,7 +55,8 @@ impl World {
         }
     }
 
-    /// An error that the disk explains ends the process. Any other is a fault of the code.
+    /// Ends the process after an error that the disk explains. Any other error is a fault of the
+    /// code.
     pub(crate) fn on_error(&mut self, at: usize, error: Error) -> Result<()> {
         if !self.slots[at].disk.explains(&error) {
             return Err(error);

@@ -1,8 +1,8 @@
-//! Faults while leaders change: votes that a crash could make somebody forget, elections that not
-//! everybody sees, and a leader that gives up just when it has promised something.
+//! Faults while leaders change: a crash that could make a replica forget its vote, an election that
+//! not all replicas see, and a leader that hands over just after it made a promise.
 //!
-//! All wait for their moment (`ambush.rs`), because what they need of each other's timing is too much
-//! to be left to chance.
+//! Most of these faults wait for their moment (`ambush.rs`), because chance seldom meets the timing
+//! that they need.
 
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
@@ -16,31 +16,33 @@ use crate::occurrence::{Fault, Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::world::World;
 
-/// Of 100 leaders that are told to hand over, how many hear nothing any more a moment later.
+/// Percentage of the leaders told to hand over that hear nothing a moment later.
 const DEAF_AFTER_TRANSFER: u32 = 30;
 
-/// Of 100 estranged followers, how many are the control range's in any case.
+/// Percentage of the estranged followers that are the control range's in any case.
 const ESTRANGED_FROM_CONTROL_PERCENT: u32 = 70;
 
-/// A process that restarts at once is back within this time.
+/// Maximum time until a process that restarts at once is back.
 const RESTART_AT_ONCE_MAX: Micros = 50 * MILLISECOND;
 
-/// A vote that is asked for takes so long at most that whoever restarts at once is back for it.
+/// Maximum delay of a vote request. The minimum is `RESTART_AT_ONCE_MAX`, so that a process that
+/// restarts at once is back before the request arrives.
 const ASKS_FOR_MAX: Micros = 2 * RESTART_AT_ONCE_MAX;
 
-/// A replica that hears of no leader asks for votes within two seconds, and after as much again.
+/// Maximum time until a replica without a leader has asked for votes twice, two seconds for each.
 const ELECTION_MAX: Micros = 4 * SECOND;
 
-/// From a vote's leaving to the voter's crash, at most: less than most syncs take.
+/// Maximum time from the sending of a vote to the voter's crash: less than most syncs take.
 const CRASH_AFTER_VOTE_MAX: Micros = MILLISECOND / 5;
 
-/// From a read to the order to hand over, at most: the answer may be given by then or not.
+/// Maximum time from a read to the order to hand over. The answer may have been given by then.
 const TRANSFER_AFTER_READ_MAX: Micros = 5 * MILLISECOND;
 
 impl World {
-    /// Two followers are needed: one that is kept away until it would like to lead, and one that
-    /// keeps its promise meanwhile. Who misses a write cannot lead any more, so they are mostly the
-    /// control range's, which is often read and seldom written.
+    /// Keeps a follower from its leader until the follower asks for votes; then [`World::forget`]
+    /// goes on. A second follower keeps its vote promise meanwhile. A follower that misses a write
+    /// cannot be elected. So the range is mostly the control range, which is often read and seldom
+    /// written.
     pub(crate) fn estrange(&mut self) {
         let leads_control =
             |status: &RangeStatus| status.leads && status.descriptor.range_id == CONTROL_RANGE_ID;
@@ -70,7 +72,8 @@ impl World {
         self.end_episode_after(episode, ELECTION_MAX);
     }
 
-    /// The first follower has asked for votes, and the second one restarts before it hears of it.
+    /// Isolates the leader, and restarts the second follower before the first one's vote request
+    /// arrives.
     pub(crate) fn forget(
         &mut self,
         episode: u64,
@@ -87,10 +90,10 @@ impl World {
         Ok(())
     }
 
-    /// A leader is cut off, so that it does not see how the others elect another one. As soon as one
-    /// of them has voted, it crashes, and nobody hears the new leader any more ([`World::lose_voter`]).
-    /// Then those two who are left elect a leader without it: they have the same term for it unless
-    /// the vote was kept.
+    /// Isolates a leader while the others elect a new one. As soon as one of them has voted, the
+    /// voter crashes, and nobody hears the new leader any more ([`World::lose_voter`]). Then the
+    /// old leader and the voter elect a leader without it. Both elections have the same term,
+    /// unless the vote was kept.
     pub(crate) fn elect_twice(&mut self) {
         let Some((leader, status)) = self.any_leader() else { return };
         let range = status.descriptor.range_id;
@@ -111,7 +114,8 @@ impl World {
         self.end_episode_after(episode, ELECTION_MAX);
     }
 
-    /// The old leader stays alone until it gives up, and the new one for longer.
+    /// Cuts the winner off and restarts the voter. The old leader stays alone until it steps down,
+    /// and the winner for longer.
     pub(crate) fn lose_voter(
         &mut self,
         episode: u64,
@@ -127,7 +131,7 @@ impl World {
         Ok(())
     }
 
-    /// All but one hear each other again.
+    /// Mends the network for all nodes but the winner.
     pub(crate) fn reunite(&mut self, episode: u64, winner: usize) {
         let Some(episode) = self.go_on(episode) else { return };
         self.schedule.network(|network, _| network.mend());
@@ -135,7 +139,7 @@ impl World {
         self.end_episode_after(episode, self.schedule.between(2 * SECOND, ELECTION_MAX));
     }
 
-    /// Where the range's other replicas are, in any order.
+    /// Returns the slots of the range's other replicas, in random order.
     pub(crate) fn followers(&self, leader: usize, range: u64) -> Vec<usize> {
         let replicas = self.replicas().into_iter();
         let others = replicas
@@ -152,11 +156,12 @@ impl World {
         Ok(())
     }
 
-    /// As an operator would: some range's leader is told to hand over.
+    /// Tells the leader of some range to hand over, as an operator would.
     pub(crate) fn transfer_leader(&mut self) {
         let Some((leader, status)) = self.any_leader() else { return };
         if self.schedule.random(|rng| rng.u32(0..100) < DEAF_AFTER_TRANSFER) {
-            // It has told its successor, and hears nothing of what that does.
+            // By then the leader has told its successor, and hears nothing of what the successor
+            // does.
             let others = (0..self.slots.len()).filter(|other| *other != leader);
             let cut = self.schedule.between(MILLISECOND, 10 * MILLISECOND);
             let deafen = Fault::Deafen { slot: leader, others: others.collect() };
@@ -165,7 +170,7 @@ impl World {
         self.hand_over(leader, &status);
     }
 
-    /// The next leader that is asked what it held at a timestamp is told to hand over right then.
+    /// Makes the next leader that serves a snapshot read hand over right then.
     pub(crate) fn await_read(&self) {
         self.ambush.lay(Snare {
             moment: Moment::PastIsRead,
@@ -196,7 +201,7 @@ impl World {
         let Some(process) = &slot.process else { return };
         let handle = process.handle.clone();
         let host = Host::Process { slot: slot.site.slot, life: slot.life };
-        // A refusal is as good: the next fault finds another range.
+        // A refusal does no harm: the next fault finds another range.
         self.spawn(host, async move { drop(handle.operate(operation).await) });
     }
 }

@@ -1,5 +1,5 @@
-//! Async tasks in one thread: each belongs to a host, is polled when it was woken, in the order of
-//! the schedule, and goes down with its process.
+//! Executor of async tasks in one thread. Each task belongs to a host, and ends with that host. It
+//! is polled after it was woken, in the order of the schedule.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use crate::schedule::{Micros, Schedule};
 
 pub type TaskId = u64;
 
-/// A woken task is polled within this time: enough that tasks woken together run in any order.
+/// Maximum time until a woken task is polled: enough that tasks woken together run in any order.
 const WAKE_DELAY_MAX: Micros = 20;
 
-/// Puts a task into the schedule when it is woken, once until it is polled.
+/// Waker of a task, which schedules one poll however often it is woken.
 struct Woken {
     task: TaskId,
     host: Host,
@@ -65,7 +65,7 @@ impl Executor {
         }
     }
 
-    /// Drops every task of a process.
+    /// Drops every task of a host.
     pub fn end(&mut self, host: Host) {
         self.tasks.extract_if(.., |_, task| task.host == host).for_each(drop);
     }
@@ -98,7 +98,7 @@ impl Timer {
     }
 }
 
-/// Waits for a time of the schedule.
+/// Future that is ready after a time of the schedule.
 pub struct Sleep(Arc<Timer>);
 
 impl Sleep {

@@ -1,4 +1,4 @@
-//! Faults, carried out when their time has come, and their mending.
+//! Execution of faults at their time, and their mending.
 
 use std::sync::atomic::Ordering;
 
@@ -13,33 +13,35 @@ use crate::occurrence::{Fault, Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::world::World;
 
-/// Of 100 crashes, how many take all nodes down at once.
+/// Percentage of crashes that take all nodes down at once.
 const ALL_AT_ONCE: u32 = 10;
 
-/// Of 100 times that a leader is chosen, how often one of a user's range.
+/// Percentages by which a leader is chosen: below the first one of a user's range, below the second
+/// one of any range, else one of the control range.
 const USERS_RANGE_PERCENT: u32 = 70;
 const ANY_RANGE_PERCENT: u32 = 80;
 
-/// A slow disk's sync and flush, at most.
+/// Maximum sync and flush times of a slow disk.
 const SLOW: Speed = Speed { sync_max: 800 * MILLISECOND, flush_max: 10 * SECOND };
 
-/// The time of day jumps this far from the true one at most.
+/// Maximum difference of the time of day from the true one after a jump, in milliseconds.
 const JUMP_MILLIS_MAX: i64 = 60_000;
 
-/// That of the one node whose clock leaps, by days.
+/// Maximum difference for the one node whose clock leaps, in days.
 const LEAP_DAYS_MAX: i64 = 100;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
-/// Or this far from where it is: up to twice as long as a lock lives.
+/// Maximum jump of the time of day from its current value, in milliseconds: twice as long as a lock
+/// lives.
 const STEP_MILLIS_MAX: i64 = 20_000;
 
-/// For how long a follower is kept away from its leader's log, at most.
+/// Maximum time for which a follower is kept away from its leader's log.
 const LEFT_BEHIND_MAX: Micros = 8 * SECOND;
 
-/// Between two looks at how far a follower is behind.
+/// Time between two checks of how far a follower is behind.
 const LOOK_BEHIND_EVERY: Micros = 50 * MILLISECOND;
 
-/// Of 100 followers that were left behind, how many crash when a snapshot comes.
+/// Percentage of followers left behind for which a process crashes when a snapshot arrives.
 const AMBUSHED_BEHIND_PERCENT: u32 = 70;
 
 impl World {
@@ -116,7 +118,8 @@ impl World {
             Fault::WallClockJump => {
                 let slot = self.slot_of_somebody();
                 let clock = &self.slots[slot].site.time_of_day;
-                // The first time of a new cluster is that of whoever is its oracle.
+                // A new cluster takes its first time from its oracle's clock, so no clock leaps
+                // before that.
                 let leaps = self.plan.liar == Some(slot) && self.watch.timestamps_came();
                 self.schedule.random(|rng| match rng.bool() {
                     _ if leaps && rng.bool() => {
@@ -155,7 +158,7 @@ impl World {
         }
     }
 
-    /// Everything is well from now on.
+    /// Mends everything, and ends all faults.
     pub fn heal(&mut self) -> Result<()> {
         self.faults_on = false;
         self.ambush.lift();
@@ -178,7 +181,8 @@ impl World {
         Ok(())
     }
 
-    /// One node, half of the time one that leads, is down or hears or reaches no other node.
+    /// Keeps one node out of the cluster: the node is down, deaf, mute or cut off from the others.
+    /// Half of the time it leads a range.
     pub(crate) fn leave_one_out(&mut self) -> Result<()> {
         let slot = self.slot_of_somebody();
         let others: Vec<usize> = (0..self.slots.len()).filter(|other| *other != slot).collect();
@@ -205,13 +209,15 @@ impl World {
         self.schedule.random(|rng| rng.usize(0..self.slots.len()))
     }
 
-    /// Where nothing leads, a clock may be as wrong as it likes: half of the time it is a leader's.
+    /// Draws a slot, half of the time that of a leader: where nothing leads, a wrong clock does no
+    /// harm.
     fn slot_of_somebody(&self) -> usize {
         let leader = self.schedule.random(|rng| rng.bool()).then(|| self.any_leader()).flatten();
         leader.map_or_else(|| self.any_slot(), |(slot, _)| slot)
     }
 
-    /// Short ones are as likely as long ones of ten times the length.
+    /// Draws the length of an outage: up to the maximum, a tenth or a hundredth of it, each as
+    /// likely.
     pub(super) fn outage(&self) -> Micros {
         let tenths = self.schedule.between(0, 2);
         self.schedule.between(1, self.plan.outage_max / 10u64.pow(tenths as u32))
@@ -224,7 +230,7 @@ impl World {
         slots.try_for_each(|slot| self.crash_one(slot))
     }
 
-    /// It restarts after an outage.
+    /// Crashes a process, which restarts after an outage.
     fn crash_one(&mut self, slot: usize) -> Result<()> {
         if self.slots[slot].up {
             self.crash(slot)?;
@@ -239,9 +245,9 @@ impl World {
         self.ambush.lie(Moment::CRASHES[moment]);
     }
 
-    /// A follower's process ends, and comes back when the leader's log begins behind what the follower
-    /// has: it needs a snapshot then, which mostly meets a process in ambush. An episode, so that the
-    /// network lets the others go on.
+    /// Ends a follower's process, and restarts it when the leader's log begins after what the
+    /// follower has. The follower then needs a snapshot, and mostly a process crashes when one
+    /// arrives. An episode, so that the network lets the other replicas go on.
     fn leave_behind(&mut self) -> Result<()> {
         let Some((leader, status)) = self.any_leader() else { return Ok(()) };
         let range = status.descriptor.range_id;
@@ -275,7 +281,8 @@ impl World {
         Ok(())
     }
 
-    /// Once in a run: until the replicas that were lost are made again, another loss may be final.
+    /// Replaces a disk by an empty one. Once in a run: until the lost replicas are made again,
+    /// another loss may be final.
     fn wipe(&mut self) -> Result<()> {
         let slot = self.any_slot();
         if self.wiped || !self.slots[slot].up || self.slots[slot].disk.identity.is_none() {
@@ -289,13 +296,13 @@ impl World {
         Ok(())
     }
 
-    /// An empty one takes its place.
+    /// Replaces the disk by an empty one.
     pub(super) fn replace_disk(&mut self, slot: usize) {
         let directory_id = self.schedule.random(|rng| rng.u64(1..));
         self.slots[slot].disk = Disk::new(directory_id, self.plan.disk);
     }
 
-    /// Once in a run, as an operator would. The node comes back with an empty disk.
+    /// Removes a node, once in a run, as an operator would. The node comes back with an empty disk.
     fn remove_node(&mut self) {
         let slot = self.any_slot();
         let Some(process) = &self.slots[slot].process else { return };
@@ -307,13 +314,13 @@ impl World {
         let node = node_id.to_string();
         let worker = self.worker(0);
         self.spawn(worker.host, async move {
-            // Refused while too few nodes would be left: then it stays.
+            // Refused if too few nodes would be left. The node then stays.
             let _ = worker.client.admin().remove_node(&node, false).await;
         });
     }
 
-    /// A range's leader: mostly of a user's range if there is one, because those are read, else of the
-    /// control range, which all others depend on.
+    /// Draws a leader: mostly of a user's range, because clients read those, else mostly of the
+    /// control range, on which all others depend. `None` if no range has a leader.
     pub(super) fn any_leader(&self) -> Option<(usize, RangeStatus)> {
         let leaders: Vec<_> =
             self.replicas().into_iter().filter(|(_, status)| status.leads).collect();

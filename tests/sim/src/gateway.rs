@@ -1,5 +1,5 @@
-//! Clients without the SDK: they ask a node, and its gateway coordinates for them. If that node ends in
-//! the middle, or the answer is lost, they do not know what became of it.
+//! Clients without the SDK: they ask a node, and its gateway coordinates for them. If the node ends
+//! in the middle, or the answer is lost, the outcome is unknown to the client.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,13 +11,13 @@ use crate::executor::Sleep;
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{Micros, SECOND, Schedule};
 
-/// How much longer than the gateway tries a client waits for its answer.
+/// Time for which a client waits beyond the gateway's timeout.
 const ANSWER_LATE_MAX: Micros = SECOND;
 
 /// A process and its gateway.
 type Running = (Host, Client);
 
-/// The gateways of the nodes that run, by place. Clones are the same.
+/// Gateways of the running nodes, by slot. Clones share the state.
 #[derive(Clone)]
 pub struct Gateways {
     schedule: Schedule,
@@ -29,15 +29,15 @@ impl Gateways {
         Gateways { schedule, running: Arc::new(Mutex::new(vec![None; slots])) }
     }
 
-    /// A process with this gateway runs at the place, or none does.
+    /// Sets the process and gateway that run in a slot; `None` if none runs.
     pub fn set(&self, slot: usize, gateway: Option<Running>) {
         self.running.lock().expect("no panic holds it")[slot] = gateway;
     }
 
-    /// Has some node's gateway do it, within the time.
+    /// Executes an operation through some node's gateway, with a timeout.
     ///
     /// # Errors
-    /// Those of the gateway; [`Error::Unavailable`] if no node runs at the place that was drawn, and
+    /// Those of the gateway; [`Error::Unavailable`] if no node runs in the slot that was drawn, and
     /// [`Error::Undetermined`] without an answer.
     pub async fn ask<T, F>(
         &self,
@@ -62,7 +62,7 @@ impl Gateways {
         let gateway = gateway.with_timeout(std::time::Duration::from_micros(timeout));
         let doing = async move {
             let result = what(gateway).await;
-            // Whoever asked may wait no longer.
+            // The client may have stopped waiting.
             let telling = async move { drop(tell.send(result)) };
             let telling = Occurrence::Spawn(Box::pin(telling));
             schedule.send(slot, place, client, telling);

@@ -1,4 +1,4 @@
-//! Evaluation of heavy reads some time after they came in: others come first, as in production.
+//! Delayed evaluation of heavy reads. As in production, other work comes first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::schedule::{Micros, Schedule};
 pub struct HeavyReadsLater {
     pub schedule: Schedule,
     pub host: Host,
-    /// Longest time that a read waits. With 0, reads are evaluated at once.
+    /// Maximum delay of a read. With 0, reads are evaluated at once.
     pub delay_max: Arc<AtomicU64>,
 }
 

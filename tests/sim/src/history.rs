@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use rangedb_workload::register::{Input, Operation, Output, Value};
 
-/// A version of a key as somebody saw it.
+/// A version of a key as a client saw it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     pub key: String,
@@ -19,7 +19,7 @@ pub struct Seen {
 pub struct SnapshotRead {
     pub key: String,
     pub at: u64,
-    /// Value and commit timestamp.
+    /// Value and commit timestamp; `None` if the key was absent.
     pub found: Option<(u64, u64)>,
 }
 
@@ -51,20 +51,20 @@ pub struct Records {
     pub seen: Vec<Seen>,
     pub snapshot_reads: Vec<SnapshotRead>,
     pub acknowledged: Vec<Acknowledged>,
-    /// The highest commit timestamp that a writer was told.
+    /// Highest commit timestamp that was acknowledged.
     pub newest_ts: u64,
-    /// Keys of deletes with an unknown outcome, and what `newest_ts` was when the first of each was
-    /// asked for: above that, what was there may be gone.
+    /// Keys of deletes with an unknown outcome, each with `newest_ts` at the request of its first
+    /// one. Above that timestamp the key may be absent.
     pub unknown_deletes: std::collections::BTreeMap<String, u64>,
     pub pair_reads: Vec<PairRead>,
     pub counters: std::collections::BTreeMap<String, Increments>,
-    /// Operations that certainly did not happen.
+    /// Number of operations that certainly did not happen, without those of `too_old`.
     pub refused: u64,
-    /// Of them those that looked too far back.
+    /// Number of operations that were refused because their timestamp is below the floor.
     pub too_old: u64,
 }
 
-/// Shared by all clients.
+/// History that all clients share.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<Records>>);
 

@@ -1,4 +1,5 @@
-//! A node without an identity asks the cluster to take it in, again and again, as production does.
+//! Joining of a node without an identity: the node asks the cluster to admit it, again and again,
+//! as in production.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use crate::net::{SimNet, peer_address};
 use crate::occurrence::Occurrence;
 use crate::process::descriptor;
 
-/// Time that a node may take to answer.
+/// Maximum time that a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Between two rounds over all peers, at most.
+/// Maximum pause between two rounds over all peers, in milliseconds.
 const PAUSE_MAX_MS: u64 = 1000;
 
-/// Ends once a peer has this directory admitted; the world starts the node then.
+/// Asks the peers until one has this directory admitted. The world then starts the node.
 pub async fn join(net: Arc<SimNet>, slot: usize, peers: Vec<usize>, directory_id: u64) {
     loop {
         for peer in peers.iter().copied().filter(|peer| *peer != slot) {

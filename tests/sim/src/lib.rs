@@ -1,27 +1,27 @@
-//! A whole cluster in one thread, from one seed.
+//! Deterministic simulation of a whole cluster in one thread, from one seed.
 //!
 //! # What is simulated and what is not
 //!
-//! The code under test is the code of production: stores, machines, the node's logic with its
-//! control plane, and clients, all unchanged behind their seams. Simulated are time, the network, the
-//! disks (`MemLog` and `MemState`, which forget in a crash what was not durable), clocks, threads
-//! and processes. Everything random is drawn from one generator and everything that happens stands
-//! in one queue, so a seed always gives the same run, to the byte (`trace.rs`).
+//! The code under test is production code: stores, state machines, the node's logic with its
+//! control plane, and clients, unchanged behind their interfaces. Time, the network, clocks,
+//! threads, processes and disks are simulated. The disks are `MemLog` and `MemState`, whose crash
+//! loses what was not durable. One generator yields all random numbers and one queue all
+//! occurrences, so a seed always gives the same run, to the byte (`trace.rs`).
 //!
 //! # A run
 //!
-//! 1. A plan is drawn: the cluster's shape, its settings, the load and which faults there are
+//! 1. The plan is drawn: the cluster's shape, its settings, the load, and the kinds of faults
 //!    (`plan.rs`).
-//! 2. Safety: clients work while faults strike (`faults.rs`). Nothing acknowledged may be lost,
-//!    nothing wrong may be answered; it may all stand still.
-//! 3. Liveness: a majority, then everything is mended. Within a bound the cluster must serve again,
-//!    be fully replicated and agree (`liveness.rs`).
-//! 4. The histories are judged (`check.rs` and one file for each property).
+//! 2. Safety phase: clients work while faults strike (`faults.rs`). No acknowledged write may be
+//!    lost and no answer may be wrong. The cluster may stand still.
+//! 3. Liveness phase: in some seeds all but one node is mended first, then everything is. Within a
+//!    bound the cluster must serve again, be fully replicated and agree (`liveness.rs`).
+//! 4. The histories are checked (`check.rs` and one file for each property).
 //!
 //! # What is left out
 //!
-//! The shell around the node's logic: threads, sockets, files, forming a cluster, and the bounds of
-//! production's queues. Tests of real processes look at those.
+//! The shell around the node's logic: threads, sockets, files, the formation of a cluster, and the
+//! bounds of production's queues. Tests of real processes cover those.
 
 mod ambush;
 mod attacker;

@@ -1,8 +1,9 @@
-//! The liveness phase: what the cluster must come back to once it is mended, and within which time.
+//! Liveness phase: the state that the cluster must come back to once it is mended, and the time
+//! limit.
 //!
-//! In some seeds a minority stays away at first: one node is down, or hears or reaches no other. The
-//! others must serve all the same, with clients that reach everybody. Then all is mended, and all
-//! must be as before.
+//! In some seeds a minority stays away at first: one node is down, deaf, mute or cut off from the
+//! others. The other nodes must serve nevertheless, and clients reach all nodes. Then everything is
+//! mended, and the cluster must be as before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,30 +18,31 @@ use crate::run::{Failure, Run, Step, of_the_world};
 use crate::schedule::{Micros, SECOND};
 use crate::world::World;
 
-/// Within this time after everything was mended, the cluster must serve, be fully replicated and
-/// agree. An election takes up to two seconds, a step of the scheduler half of one; a cluster that
+/// Time after the mending within which the cluster must serve, be fully replicated and agree. An
+/// election takes up to two seconds, a step of the scheduler half a second, and a cluster that
 /// grows takes some twenty steps.
 pub(crate) const LIVENESS_BOUND: Micros = 60 * SECOND;
 
-/// Of 100 seeds, in how many all disks are nearly full at first.
+/// Percentage of seeds in which all disks are nearly full at first.
 const NEARLY_FULL_PERCENT: u32 = 25;
 
-/// Of 100 seeds that may, in how many a minority stays away at first.
+/// Percentage of seeds, among those that allow it, in which a minority stays away at first.
 const MINORITY_PERCENT: u32 = 50;
 
-/// Entries that a follower does not have yet, though it keeps up with its leader.
+/// Maximum number of entries that a follower lacks while it keeps up with its leader.
 const ON_THEIR_WAY_MAX: u64 = 4;
 
-/// Keys that only this phase writes, of which every range of users has one, however they are split.
+/// Keys that only this phase writes. Every range of users has one, however users' ranges are split.
 const PROBES: [&str; 7] =
     ["!alive", "/alive", "/pair-z", "/register-z", "x/alive", "x/pair-z", "z/alive"];
 
-/// In two ranges at any rate.
+/// Keys that lie in two ranges, however users' ranges are split.
 const PROBES_ACROSS: [&str; 2] = ["!across", "z/across"];
 
 impl Run<'_> {
-    /// Mends everything, then leaves disks room for what frees some and for nothing else, and demands
-    /// deletes in every range of users. Nobody may need a snapshot by then: there is no room for one.
+    /// Mends everything, then leaves the disks room only for writes that free space, and demands
+    /// deletes in every range of users. All replicas must keep up before: there is no room for a
+    /// snapshot later.
     pub(crate) fn empty_full_disks(&mut self) -> Step {
         let world = &mut *self.world;
         if world.schedule.random(|rng| rng.u32(0..100)) >= NEARLY_FULL_PERCENT {
@@ -67,8 +69,8 @@ impl Run<'_> {
         self.wait_until(deadline, what, move |_| done.load(Ordering::Relaxed) == PROBES.len())
     }
 
-    /// Mends all but one node and demands writes, where no range needs that node: none was lost or
-    /// replaced.
+    /// Mends all but one node and demands writes. Only in seeds where no range needs that node,
+    /// because none was lost or replaced.
     pub(crate) fn go_on_without_a_minority(&mut self) -> Step {
         let world = &mut *self.world;
         let all_as_founded = world.plan.shape.founders >= 3
@@ -120,7 +122,7 @@ impl Run<'_> {
         Err(Failure::Liveness(format!("in time it should be that {what}, but:{state}")))
     }
 
-    /// Writes to every range of users, and to two of them at once.
+    /// Waits until writes succeed in every range of users, and in two at once.
     pub(crate) fn wait_for_writes(&mut self, deadline: Micros) -> Step {
         let done = Arc::new(AtomicUsize::new(0));
         for key in PROBES {
@@ -141,7 +143,8 @@ impl Run<'_> {
     }
 }
 
-/// True if every range has as many voters as it should, all on running nodes, and no others.
+/// True if all nodes run, and every range has as many voters as it should, all on these nodes, and
+/// no other replicas.
 pub(crate) fn is_fully_replicated(world: &World) -> bool {
     let wanted = world.slots.len().min(3);
     let running: Vec<u64> = world
@@ -166,8 +169,8 @@ pub(crate) fn is_fully_replicated(world: &World) -> bool {
         })
 }
 
-/// True if every replica has the entries that any other one has applied, within a few that are on
-/// their way.
+/// True if every replica has the entries that any other replica has applied, but for a few in
+/// flight.
 fn keeps_up(world: &World) -> bool {
     let mut applied: BTreeMap<u64, u64> = BTreeMap::new();
     let replicas = world.replicas();
@@ -180,7 +183,8 @@ fn keeps_up(world: &World) -> bool {
     })
 }
 
-/// True if of every range all members, and nobody else, hold a replica, and all at the same entry.
+/// True if the members of every range, and no other nodes, hold a replica of it, all at the same
+/// entry.
 pub(crate) fn agrees(world: &World) -> bool {
     let mut ranges: BTreeMap<u64, Vec<(u64, RangeStatus)>> = BTreeMap::new();
     for (slot, status) in world.replicas() {

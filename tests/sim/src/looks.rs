@@ -1,5 +1,5 @@
-//! Observation of a process by the checks and the ambush, as events go into its stores and effects come
-//! out.
+//! Observation of a process for the checks and the ambush: events that go into its stores, and
+//! effects that come out.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::check::raft_message;
 use crate::occurrence::Host;
 use crate::process::Site;
 
-/// A read comes to a store.
+/// Tells the checks that a read came to a store.
 pub fn look_at_event(event: &Event, host: Host, site: &Site) {
     let Event::Read { request, range, at, .. } = event else { return };
     let read = (host, *request);
@@ -25,7 +25,7 @@ pub fn look_at_event(event: &Event, host: Host, site: &Site) {
     });
 }
 
-/// Tells the checks who leads, and who serves reads because it believes to.
+/// Tells the checks which node leads, and which reads it serves in the belief that it leads.
 pub fn look_at_effects(store: &Store, effects: &[Effect], (host, node): (Host, u64), site: &Site) {
     for effect in effects {
         if let Effect::NeedFence { range, term } = effect {
@@ -57,7 +57,7 @@ pub fn look_at_effects(store: &Store, effects: &[Effect], (host, node): (Host, u
     }
 }
 
-/// A message leaves, for the process at a place if that is known.
+/// Tells the checks and the ambush that a message leaves. `to` is the receiver's slot, if known.
 pub fn look_at_message(envelope: &RaftEnvelope, to: Option<usize>, site: &Site) {
     site.watch.note(|checks| checks.leaders.sent(envelope));
     let waits = |moment| site.ambush.waits_for(moment);

@@ -1,5 +1,5 @@
-//! The machine of a range with an onlooker: what it is given and what it answers is compared with
-//! what the other replicas, and its own earlier lives, were given and answered.
+//! State machine of a range under observation. Its commands and replies are compared with those of
+//! the other replicas, and of its own earlier lives.
 
 use bytes::Bytes;
 use prost::Message;
@@ -19,7 +19,7 @@ pub struct WatchedMachine {
     slot: usize,
     watch: Watch,
     schedule: Schedule,
-    /// Entry of the last command, and how many of its commands were applied.
+    /// Entry of the last command, and the number of commands of that entry applied so far.
     place: (u64, usize),
 }
 
@@ -70,8 +70,8 @@ impl StateMachine for WatchedMachine {
     }
 }
 
-/// What of a reply replicas have in common. How much a command found to drop is not: compaction was
-/// there before on one and not yet on another.
+/// Returns the part of a reply that is equal on all replicas. The number of records that a command
+/// dropped is not: on one replica, compaction may have dropped some of them before.
 fn agreed(reply: &Bytes) -> Bytes {
     match CommandReply::decode(reply.clone()) {
         Ok(CommandReply {

@@ -9,7 +9,7 @@ use rangedb_server::handle::EventSink;
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{Micros, Schedule};
 
-/// A store looks at its mail within this time.
+/// Maximum time until a store takes its mail.
 const MAIL_DELAY_MAX: Micros = 60;
 
 /// Content of a queue.

@@ -6,8 +6,9 @@
 //! sim --from N --count C [--jobs J]       the seeds N to N + C - 1
 //! ```
 //!
-//! Ends with 0, or with 127, 128 or 129 if the code under test panicked, did not come back to work,
-//! or did what it must never do; then the command is printed that does it again.
+//! Exit status: 0 for success; 127 if the code under test panicked; 128 if the cluster did not come
+//! back to work; 129 if it violated a safety property, or a second run differed; 2 for wrong
+//! arguments. After a failure the command that repeats it is printed.
 //!
 //! With the feature `planted`:
 //!
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Threads: as many as there are cores, if nothing else is asked for.
+/// Number of threads: as many as there are cores, unless `--jobs` gives another number.
 fn jobs(arguments: &Arguments) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     arguments.jobs.unwrap_or(cores)
@@ -120,7 +121,7 @@ fn one(
     exit_code(&report)
 }
 
-/// Seeds from the first on, as long as they are wanted.
+/// Runs seeds from `first` on, as long as `wanted` accepts them.
 fn many(
     first: u64,
     jobs: u64,
@@ -206,7 +207,7 @@ fn exit_code(report: &Report) -> ExitCode {
     }
 }
 
-/// What the command line says about planted bugs.
+/// Command line arguments for planted bugs, and the table of their hunts.
 #[cfg(feature = "planted")]
 mod planting {
     use std::process::ExitCode;
@@ -214,7 +215,7 @@ mod planting {
     use rangedb_planted::Bug;
     use rangedb_sim::planted::{hunt, in_few_words};
 
-    /// Seeds for each bug, if nothing else is asked for, and finds after which it is enough.
+    /// Defaults: maximum number of seeds for each bug, and number of finds that end its hunt.
     const COUNT: u64 = 2000;
     const FINDS: u64 = 9;
 
@@ -226,7 +227,8 @@ mod planting {
     }
 
     impl Arguments {
-        /// True if the word was for these. None: it was, and what follows is wrong.
+        /// Takes a word of the command line. True if the word belongs to these arguments. `None` if
+        /// it does, and its value is missing or wrong.
         pub fn take(
             &mut self,
             word: &str,
@@ -242,7 +244,7 @@ mod planting {
         }
     }
 
-    /// A line of Markdown for each bug as soon as it is known.
+    /// Prints a line of Markdown for each bug, as soon as its hunt is over.
     pub fn print_table(arguments: &super::Arguments) -> ExitCode {
         let finds = arguments.planting.finds.unwrap_or(FINDS) as usize;
         let count = arguments.count.unwrap_or(COUNT);

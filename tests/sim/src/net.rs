@@ -20,10 +20,11 @@ use crate::schedule::{MILLISECOND, Micros, Schedule};
 const PEER_PORT: &str = "8080";
 const CLIENT_PORT: &str = "8081";
 
-/// True microseconds of a millisecond of a hold's life, by the fastest clock that counts it.
+/// Least true time in a millisecond of a hold's life, in microseconds: the clock that counts it may
+/// run fast.
 const SAFE_MILLI: Micros = 940;
 
-/// Until a broken connection is noticed, at most.
+/// Maximum time until a broken connection is noticed.
 const BREAK_NOTICED_MAX: Micros = 20 * MILLISECOND;
 
 pub fn peer_address(slot: usize) -> String {
@@ -79,18 +80,18 @@ impl Future for PendingCall {
     }
 }
 
-/// The callee's end of a call. Dropped without an answer, the connection is broken.
+/// Callee's end of a call. Dropping it without an answer breaks the connection.
 pub struct Responder {
     call: PendingCall,
     schedule: Schedule,
     caller: Host,
-    /// Places of the callee and the caller.
+    /// Places of the callee and the caller in the network.
     link: (usize, usize),
     answered: bool,
 }
 
 impl Responder {
-    /// A user, or a node; one that is about to join is none yet, and asks as one.
+    /// Returns the kind of the caller. A node that is about to join counts as a node.
     pub fn caller_kind(&self) -> CallerKind {
         match self.caller {
             Host::Client { .. } => CallerKind::User,
@@ -101,11 +102,11 @@ impl Responder {
     /// Sends an answer, which may be lost.
     pub fn answer(mut self, body: response::Body) {
         let answer = Occurrence::Return { call: self.call.clone(), result: Ok(body) };
-        // A connection that has lost an answer is broken: dropped unanswered, it says so.
+        // A lost answer breaks the connection: `drop` reports the break if nothing was answered.
         self.answered = self.schedule.send(self.link.0, self.link.1, self.caller, answer);
     }
 
-    /// The request was refused before it was read; the caller may learn it.
+    /// Refuses the request before it is read. The caller learns of it, unless the refusal is lost.
     pub fn refuse(mut self, reason: &str) {
         self.answered = true;
         let result = Err(CallError::NotSent(reason.to_owned()));
@@ -119,7 +120,7 @@ impl Drop for Responder {
         if !self.answered {
             let (from, to) = self.link;
             if self.schedule.network(|network, _| network.is_cut(from, to)) {
-                // Nobody says so; the caller's time runs out.
+                // A cut link reports nothing: the caller's time runs out.
                 return;
             }
             let result = Err(CallError::Lost("the connection broke".to_owned()));
@@ -130,13 +131,13 @@ impl Drop for Responder {
     }
 }
 
-/// The world as one host's code sees it.
+/// Network, clock and randomness of the world, as the code of one host sees them.
 pub struct SimNet {
     pub host: Host,
     pub clock: Clock,
     pub schedule: Schedule,
     pub watch: Watch,
-    /// Nodes in the world: clients' places in the network come behind them.
+    /// Number of nodes in the world. In the network, the places of clients follow those of nodes.
     pub slots: usize,
 }
 
@@ -169,7 +170,7 @@ impl SimNet {
         }
     }
 
-    /// Notes a client's hold, which is known to be in force once it is answered.
+    /// Notes that a client asks for a hold. Once the request is answered, the hold is in force.
     fn told_by_client(&self, request: &request::Body, asked: u64) -> Option<Held> {
         let (request::Body::HoldFloor(hold), Host::Client { .. }) = (request, self.host) else {
             return None;
@@ -181,8 +182,8 @@ impl SimNet {
         Some(held)
     }
 
-    /// Half of the time there was a connection, on which the request disappears; else none can be
-    /// made, which takes its time.
+    /// Fails a call over a cut link. Half of the time the caller had a connection: the request is
+    /// lost, and the call times out. Otherwise no connection can be made, which takes its time.
     fn no_connection(&self, timeout_us: Micros, mut responder: Responder) {
         responder.answered = true;
         let noticed = self.schedule.between(1, 2 * timeout_us.max(1));

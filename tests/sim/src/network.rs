@@ -1,23 +1,24 @@
-//! The network between nodes and clients: delay, loss, repetition, order, and who is cut off from
-//! whom. A pure model: it says when something arrives, the schedule makes it happen.
+//! Model of the network between nodes and clients: delay, loss, repetition, order, and cut links.
+//! The model is pure: it returns arrival times, and the schedule makes the messages arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::schedule::{MILLISECOND, Micros};
 
-/// Of the time since a lag began, how much it has grown by; below 100, or order would be lost.
+/// Growth of a lag, as a percentage of the time since the lag began. Below 100, or messages would
+/// lose their order.
 const GROWTH_PERCENT: Micros = 90;
 
-/// How messages fare. Drawn anew for each seed.
+/// Weather of the network: delay, loss, repetition and order of messages. Drawn for each seed.
 #[derive(Clone, Debug)]
 pub struct Weather {
     pub delay_min: Micros,
     pub delay_max: Micros,
-    /// Of 10,000 messages, how many are lost without a trace.
+    /// Messages that are lost without a trace, out of 10,000.
     pub lost: u32,
-    /// Of 10,000 raft messages, how many come twice.
+    /// Raft messages that arrive twice, out of 10,000.
     pub repeated: u32,
-    /// Of 10,000 messages, how many take up to `stray_delay` longer.
+    /// Messages that take up to `stray_delay` longer, out of 10,000.
     pub strayed: u32,
     pub stray_delay: Micros,
     /// True if a message may overtake another on the same link.
@@ -25,7 +26,7 @@ pub struct Weather {
 }
 
 impl Weather {
-    /// As on a good day.
+    /// Weather without faults, and with short delays.
     pub fn fair() -> Self {
         Weather {
             delay_min: 100,
@@ -39,15 +40,15 @@ impl Weather {
     }
 }
 
-/// How much longer messages of a link take.
+/// Additional delay of the messages of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {
     pub since: Micros,
     pub until: Micros,
-    /// At most.
+    /// Maximum additional delay.
     pub by: Micros,
-    /// True if it gets there little by little, so that nobody notices a silence: a message takes as
-    /// much longer as most of the time since the beginning.
+    /// True if the delay grows little by little, so that nobody notices a silence. It is
+    /// `GROWTH_PERCENT` of the time since `since`, up to `by`.
     pub grows: bool,
 }
 
@@ -61,13 +62,14 @@ impl Lag {
     }
 }
 
-/// See the module's head. Places are numbers: nodes first, then clients.
+/// Links between the hosts of the world. Places in the network are numbers: nodes first, then
+/// clients.
 pub struct Network {
     weather: Weather,
     /// Directed links that carry nothing.
     cut: BTreeSet<(usize, usize)>,
     lags: BTreeMap<(usize, usize), Lag>,
-    /// When the newest message of a link arrives, where none may overtake.
+    /// Arrival time of each link's newest message, where no message may overtake another.
     newest: BTreeMap<(usize, usize), Micros>,
 }
 
@@ -76,8 +78,9 @@ impl Network {
         Network { weather, cut: BTreeSet::new(), lags: BTreeMap::new(), newest: BTreeMap::new() }
     }
 
-    /// When something sent now arrives; none if it does not. What has a stream of its own, as calls,
-    /// answers and snapshots do, neither waits for anything else on the link nor holds it up.
+    /// Returns the arrival time of a message sent now; `None` if it is lost. With `own_stream`, as
+    /// of calls, answers and snapshots, the message neither waits for others on the link nor delays
+    /// them.
     pub fn arrival(
         &mut self,
         rng: &mut fastrand::Rng,
@@ -104,7 +107,7 @@ impl Network {
         Some(at)
     }
 
-    /// True if a raft message comes a second time.
+    /// True if a raft message arrives a second time.
     pub fn repeats(&self, rng: &mut fastrand::Rng) -> bool {
         one_of(rng, self.weather.repeated)
     }
@@ -121,13 +124,14 @@ impl Network {
         self.lags.insert((from, to), lag);
     }
 
-    /// Nobody is cut off any more, and no link gets slower. What is slow for a while is for so long.
+    /// Mends all cut links, and ends all lags that grow. The other lags stay until their time is
+    /// up.
     pub fn mend(&mut self) {
         self.cut.clear();
         self.lags.retain(|_, lag| !lag.grows);
     }
 
-    /// Nothing is wrong with any link.
+    /// Mends all cut links, and ends all lags.
     pub fn heal(&mut self) {
         self.mend();
         self.lags.clear();

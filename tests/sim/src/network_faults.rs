@@ -1,7 +1,7 @@
-//! Faults of the network: partitions, and late messages, for a while.
+//! Faults of the network: partitions and late messages, for a while.
 //!
-//! Some of these need several steps to come about one after the other (an *episode*): while one is
-//! under way most others wait, so that not every one is cut short, and only its own end mends it.
+//! Some of these faults take several steps, one after the other (an *episode*). While one is under
+//! way, most others wait. So not every episode is cut short, and only its own end mends it.
 
 use rangedb_storage::Result;
 
@@ -11,25 +11,25 @@ use crate::plan::choose;
 use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::world::World;
 
-/// Of 100 episodes that would begin while another is under way, how many do not.
+/// Percentage of the episodes drawn while another is under way that do not begin.
 const WAITS_PERCENT: u32 = 95;
 
-/// Messages of a slow link take this much longer at most: longer than an election takes to come.
+/// Maximum additional delay of messages on a slow link: longer than an election takes to begin.
 const LAG_MAX: Micros = 2_500 * MILLISECOND;
 
-/// So long after a lag began it has grown to its full length, surely.
+/// Time after which a lag has surely grown to its full length.
 fn grown(by: Micros) -> Micros {
     by + by / 4
 }
 
-/// A client's requests take this much longer at most: longer than most clients wait.
+/// Maximum additional delay of a client's requests: longer than most clients wait.
 const CLIENT_LAG_MAX: Micros = 6 * SECOND;
 
-/// For how long a client's requests are sent on such a way, at most.
+/// Maximum time for which a client's requests are delayed.
 const CLIENT_LAGS_FOR_MAX: Micros = 2 * SECOND;
 
 impl World {
-    /// None: what is wrong with the network already goes on instead.
+    /// Begins an episode and returns its number. `None` if another episode goes on instead.
     pub(crate) fn begin_episode(&mut self) -> Option<u64> {
         let waits = self.schedule.random(|rng| rng.u32(0..100) < WAITS_PERCENT);
         if self.in_episode && waits {
@@ -49,8 +49,8 @@ impl World {
         self.in_episode && self.episode == episode
     }
 
-    /// The next step of an episode, which gets a number of its own: its end is another one. None if it
-    /// is over.
+    /// Begins the next step of an episode and returns its number. The number is new, so that the
+    /// end scheduled for the earlier step has no effect. `None` if the episode is over.
     pub(crate) fn go_on(&mut self, episode: u64) -> Option<u64> {
         if !self.is_under_way(episode) {
             return None;
@@ -66,7 +66,8 @@ impl World {
         }
     }
 
-    /// Half of the time as long as any outage, else about as long as an election takes.
+    /// Draws the length of a partition: half of the time that of an outage, else about that of an
+    /// election.
     fn absence(&self) -> Micros {
         match self.schedule.random(|rng| rng.bool()) {
             true => self.outage(),
@@ -87,7 +88,7 @@ impl World {
                 for to in (0..places).filter(|to| *to != from) {
                     let cut = match shape {
                         0 => from == alone || to == alone,
-                        // Heard by nobody, but hears all; or the other way round.
+                        // One place is mute, or one is deaf.
                         1 => {
                             if side[0] {
                                 from == alone
@@ -114,7 +115,7 @@ impl World {
         self.end_episode_after(episode, self.absence());
     }
 
-    /// A leader's connections to the other nodes break; clients reach all of them.
+    /// Cuts a leader's links to the other nodes. Clients reach all nodes.
     pub(crate) fn isolate_leader(&mut self) {
         let Some((leader, _)) = self.any_leader() else { return };
         let Some(episode) = self.begin_episode() else { return };
@@ -136,8 +137,8 @@ impl World {
         (0..self.slots.len()).filter(|other| *other != slot).collect()
     }
 
-    /// Answers to a leader get later and later, then it is heard by nobody: what it is told for a
-    /// while is of a time when it was followed.
+    /// Delays the answers to a leader more and more, then makes the leader mute. Answers that the
+    /// leader gets after that are from the time when it was followed.
     pub(crate) fn lag(&mut self) {
         let Some((leader, _)) = self.any_leader() else { return };
         let Some(episode) = self.begin_episode() else { return };
@@ -171,7 +172,7 @@ impl World {
         Ok(())
     }
 
-    /// On its way to all nodes or to one.
+    /// Delays what one client sends for a while, to all nodes or to one.
     pub(crate) fn delay_client(&mut self) {
         let nodes = self.slots.len();
         let since = self.schedule.now();
@@ -185,7 +186,7 @@ impl World {
                 one..one + 1
             };
             let until = since + rng.u64(MILLISECOND..=CLIENT_LAGS_FOR_MAX);
-            // Short ones are as likely as long ones of a hundred times the length.
+            // Short delays are as likely as delays a hundred times as long.
             let most = CLIENT_LAG_MAX / *choose(rng, &[1, 10, 100]);
             let by = rng.u64(MILLISECOND..=most);
             let lag = Lag { since, until, by, grows: false };

@@ -1,4 +1,4 @@
-//! Everything that can happen in the simulated world, and to whom.
+//! Occurrences of the simulated world, and the hosts that they happen to.
 
 use std::sync::Weak;
 
@@ -14,21 +14,21 @@ use crate::process::Asked;
 use crate::snapshots::{Outbound, Part};
 use crate::trace::Trace;
 
-/// Whom something happens to.
+/// Host that an occurrence happens to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Host {
-    /// The one who injects faults and looks at everything.
+    /// The world itself, which injects faults and compares nodes.
     World,
     /// This client and no later one at the same place.
     Client { place: usize, life: u64 },
-    /// Whichever process runs at the place by then.
+    /// The process that runs in the slot when the occurrence happens.
     Slot(usize),
     /// This process and no later one at the same place.
     Process { slot: usize, life: u64 },
 }
 
 impl Host {
-    /// Hashes who it is.
+    /// Adds the host to the hash of the trace.
     pub fn trace(self, trace: &mut Trace) {
         let [kind, place, life] = match self {
             Host::World => [0, 0, 0],
@@ -39,7 +39,7 @@ impl Host {
         trace.word(kind << 62 | place << 32 | life);
     }
 
-    /// Its place in the network: nodes first, clients behind them.
+    /// Returns the host's place in the network: nodes first, then clients.
     pub fn place(self, slots: usize) -> usize {
         match self {
             Host::Slot(slot) | Host::Process { slot, .. } => slot,
@@ -49,80 +49,80 @@ impl Host {
     }
 }
 
-/// What goes wrong, or right again.
+/// Fault, step of a fault, or its mending.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fault {
     Crash,
     Restart {
         slot: usize,
     },
-    /// A process crashes at a delicate moment, as soon as one comes.
+    /// Make a process crash at the next delicate moment.
     Ambush,
-    /// It has come.
+    /// Crash the process that an ambush has met.
     Strike {
         slot: usize,
     },
-    /// Crash, and the disk is replaced by an empty one.
+    /// Crash, and replace the disk by an empty one.
     Wipe,
     Pause,
     Resume {
         slot: usize,
     },
     Partition,
-    /// The network is well again, if it is still this that is wrong with it.
+    /// Mend the network, if this episode is still under way.
     Mend {
         episode: u64,
     },
-    /// A leader loses the other nodes, and no client.
+    /// Cut a leader's links to the other nodes, but not to clients.
     Isolate,
-    /// A follower is kept from its leader until it would like to lead.
+    /// Keep a follower from its leader until it asks for votes.
     Estrange,
-    /// Then the leader is isolated too, and the last follower that is bound to it by a promise
-    /// restarts.
+    /// Second step of `Estrange`: isolate the leader too, and restart the follower that is still
+    /// bound to it by a vote promise.
     Forget {
         episode: u64,
         leader: usize,
         first: usize,
         second: usize,
     },
-    /// A leader does not see how another one is elected, and then another one.
+    /// Isolate a leader while another is elected, then hold a second election without the winner.
     ElectTwice,
-    /// Whoever gave a vote crashes, and nobody hears who got it.
+    /// Second step of `ElectTwice`: crash the voter, and cut off the winner.
     LoseVoter {
         episode: u64,
         leader: usize,
         voter: usize,
         winner: usize,
     },
-    /// All but the one who got it hear each other again.
+    /// Third step of `ElectTwice`: mend the network for all nodes but the winner.
     Reunite {
         episode: u64,
         winner: usize,
     },
     TransferLeader,
-    /// A leader hands over as soon as it has been asked what it held at a timestamp.
+    /// Make a leader hand over as soon as it serves a snapshot read.
     TransferAfterRead,
-    /// It has.
+    /// Second step of `TransferAfterRead`: the read was served.
     HandOver {
         slot: usize,
         range: u64,
     },
-    /// A follower's process ends, and stays away until it needs a snapshot.
+    /// End a follower's process, and keep it away until it needs a snapshot.
     LeaveBehind,
-    /// True if it does.
+    /// Check of `LeaveBehind`: restart the follower if it needs a snapshot by now.
     LookBehind {
         episode: u64,
         slot: usize,
         range: u64,
     },
-    /// Hears nothing of other nodes.
+    /// Make a node deaf to the other nodes.
     Deafen {
         slot: usize,
         others: Vec<usize>,
     },
-    /// A follower's answers take longer and longer, then nothing of the leader is heard any more.
+    /// Delay the answers to a leader more and more, then make the leader mute.
     Lag,
-    /// Is heard by nobody.
+    /// Second step of `Lag`: make the node mute to the other nodes.
     Mute {
         episode: u64,
         slot: usize,
@@ -134,14 +134,14 @@ pub enum Fault {
     FreeDisk {
         slot: usize,
     },
-    /// An operator takes a node out for good.
+    /// Remove a node for good, as an operator would.
     RemoveNode,
     WallClockJump,
-    /// What a client sends for a while arrives late; what it sends afterwards overtakes it.
+    /// Delay what a client sends for a while. What it sends afterwards overtakes it.
     DelayClient,
-    /// A client ends in the middle of a transaction, and another one takes its place.
+    /// End a client in the middle of a transaction. Another one takes its place.
     KillClient,
-    /// A client stands still, in the middle of a transaction if one is.
+    /// Pause a client, one in the middle of a transaction if there is one.
     PauseClient,
     ResumeClient {
         place: usize,
@@ -170,7 +170,7 @@ pub enum Occurrence {
     Apply {
         shard: usize,
     },
-    /// An applier is at the end of a round that took its time.
+    /// An applier ends a round that took time.
     Applied {
         shard: usize,
         effects: Vec<ApplyEffect>,
@@ -186,7 +186,7 @@ pub enum Occurrence {
         cluster_id: u64,
         envelope: RaftEnvelope,
     },
-    /// For a store, from its own process's surroundings.
+    /// An event for a store, from within the store's own process.
     Store {
         range: rangedb_proto::RangeId,
         event: Event,
@@ -200,7 +200,7 @@ pub enum Occurrence {
         call: PendingCall,
         result: Result<response::Body, CallError>,
     },
-    /// A snapshot's turn to be read and sent.
+    /// A snapshot is read and sent after its wait.
     Stream(Box<Outbound>),
     Snapshot(Box<Part>),
     /// The cluster has admitted the directory.
@@ -214,7 +214,7 @@ pub enum Occurrence {
 }
 
 impl Occurrence {
-    /// Hashes what happens.
+    /// Adds the occurrence to the hash of the trace.
     pub fn trace(&self, trace: &mut Trace) {
         match self {
             Occurrence::Spawn(_) => trace.word(1),
@@ -290,7 +290,7 @@ impl Occurrence {
         }
     }
 
-    /// For people.
+    /// Describes the occurrence in the trace, for people.
     pub fn describe(&self) -> String {
         match self {
             Occurrence::Spawn(_) => "spawn".into(),
@@ -321,7 +321,7 @@ impl Occurrence {
     }
 }
 
-/// Values are padded; the beginning says enough.
+/// Returns the debug text, cut short: values are padded, and the beginning says enough.
 pub fn shortened(what: &impl std::fmt::Debug) -> String {
     let mut text = format!("{what:?}");
     if let Some((cut, _)) = text.char_indices().nth(300) {

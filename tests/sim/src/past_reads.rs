@@ -8,13 +8,14 @@ use crate::history::{Input, Output, PairRead, SnapshotRead, Value};
 use crate::schedule::{Micros, SECOND};
 use crate::workload::{Worker, all_keys, pairs, registers};
 
-/// Of 100 reads at a timestamp, how many are one that was done before.
+/// Percentage of reads at a timestamp that repeat an earlier read.
 const AGAIN_PERCENT: u32 = 25;
 
-/// And how many reads before, at most: some of them are from below the floor by now.
+/// Maximum number of reads between a read and its repetition. Some repeated reads are below the
+/// floor by then.
 const AGAIN_BACK_MAX: usize = 300;
 
-/// Time for which a transaction stays open, at most: twice as long as a hold lives.
+/// Maximum time for which a transaction stays open: twice as long as a hold lives.
 const OPEN_MAX: Micros = 20 * SECOND;
 
 impl Worker {
@@ -39,7 +40,8 @@ impl Worker {
         let before = self.get_at(&first, at).await;
         let register = self.draw(registers());
         if let Some(value) = self.get_at(&register, at).await {
-            // Who asks for a timestamp and reads at it reads at a moment in between.
+            // A read at a fresh timestamp is ordered between the request for the timestamp and the
+            // answer.
             self.record(&register, Input::Read, called, Ok(Output::Value(value)));
         }
         let after = self.get_at(&second, at).await;
@@ -49,7 +51,7 @@ impl Worker {
         }
     }
 
-    /// Reads at a timestamp. None: no answer.
+    /// Reads a key at a timestamp. `None` without an answer.
     pub async fn get_at(&self, key: &str, at: Timestamp) -> Option<Value> {
         match self.client().get_at(key.to_owned(), at).await {
             Ok(found) => Some(self.note_snapshot(key, at, found.as_ref())),
@@ -60,7 +62,7 @@ impl Worker {
         }
     }
 
-    /// Repeats a read. False: no answer, and there may be one.
+    /// Repeats a read. False if there was no answer, and there may be one later.
     pub async fn repeat(&self, key: &str, at: Timestamp) -> bool {
         match self.client().get_at(key.to_owned(), at).await {
             Ok(found) => {
@@ -84,7 +86,7 @@ impl Worker {
         self.failure("a read at a timestamp", error);
     }
 
-    /// Sometimes: what was read at a timestamp before, of the newest few.
+    /// Draws one of the newest reads at a timestamp, to repeat it. `None` most of the time.
     fn draw_past(&self) -> Option<(String, Timestamp)> {
         let records = self.common.history.records();
         let reads = &records.snapshot_reads;
@@ -95,7 +97,8 @@ impl Worker {
         Some((read.key.clone(), Timestamp(read.at)))
     }
 
-    /// A transaction that stays open: what it reads at must not be dropped meanwhile.
+    /// Reads a pair in a transaction that stays open in between. The versions at its timestamp must
+    /// not be dropped in the meantime.
     pub(crate) async fn read_for_long(&self) {
         let txn = match self.client().begin(TransactionOptions::default()).await {
             Ok(txn) => txn,

@@ -1,6 +1,6 @@
-//! Plan of a world, drawn from its seed: how large it is, how it is set, what is asked of it and what
-//! goes wrong. Swarm style: each seed draws which faults there are at all, so that some runs are ruled
-//! by one kind and no fault always covers another.
+//! Plan of a world, drawn from its seed: the cluster's size, its settings, the load, and the
+//! faults. Swarm testing: each seed draws the kinds of faults that it has at all. So one kind
+//! dominates some runs, and no fault always hides another.
 
 use rangedb_raftstore::Config;
 use rangedb_server::node::WalkPace;
@@ -12,19 +12,21 @@ use crate::schedule::{MILLISECOND, Micros, SECOND};
 use crate::story::Story;
 use crate::workload::Kind;
 
-/// The shortest that can be set, in seconds.
+/// Shortest retention of old versions that can be set, in seconds.
 pub(crate) const RETENTION_MIN: u64 = 5;
 
-/// Of 100 seeds without a story, how many keep old versions for no longer than that.
+/// Percentage of seeds that keep old versions for `RETENTION_MIN` only, besides those of
+/// `Story::OldVersions`.
 const RETENTION_PERCENT: u32 = 15;
 
-/// Of 100 seeds, in how many a quarter of what clients send is hostile.
+/// Percentage of seeds in which a quarter of the clients' operations are attacks.
 const ATTACKED_PERCENT: u32 = 25;
 
-/// Of 100 seeds, in how many nodes run with other timings than each other.
+/// Percentage of seeds in which the nodes' ticks differ in length.
 const UNEQUAL_TICKS_PERCENT: u32 = 15;
 
-/// Cut what clients use to pieces: a pair, the registers, and the accounts of a bank.
+/// Keys at which ranges of users may be split from the start. They separate a pair, the registers,
+/// and the accounts of a bank.
 pub(crate) const SPLIT_KEYS: [&str; 5] =
     ["%bank/account/000002", "/pair-b", "/register-1", "x/pair-b", "y/bank/account/000003"];
 
@@ -33,60 +35,64 @@ pub(crate) const SPLIT_KEYS: [&str; 5] =
 pub struct Plan {
     pub story: Story,
     pub shape: Shape,
-    /// Where ranges of users begin from the start.
+    /// Keys at which ranges of users are split from the start.
     pub split_keys: Vec<&'static str>,
     /// Stores on each node.
     pub stores: usize,
     pub config: Config,
     pub weather: Weather,
     pub disk: Speed,
-    /// Clocks run this many microseconds in a million wrong, at most.
+    /// Maximum drift of a clock, in microseconds per million.
     pub drift: u32,
-    /// How far the times of day are apart in the beginning, at most.
+    /// Maximum initial error of a node's time of day, in milliseconds.
     pub skew_millis: i64,
     pub mailbox_full: u32,
     pub stalls: u32,
-    /// Of 100 processes that start, how many disks fail while they are opened, or soon after.
+    /// Percentage of starts of a process at which its disk fails while the stores open, or soon
+    /// after.
     pub failed_openings: u32,
-    /// Silence after which a node is taken for dead, if not the default. Its replicas are taken out
-    /// of their ranges, and if there is no node for others, a wiped disk may be half of what is left.
+    /// Silence after which a node is taken for dead, if not the default. The replicas of a dead
+    /// node are removed from their ranges. If no other node can take new ones, a wiped disk may be
+    /// half of what is left, so plans with wipes keep the default.
     pub node_dead_after: Option<&'static str>,
-    /// For how many seconds old versions are kept, if not for so long that a run does not see the end.
+    /// Retention of old versions in seconds; `None` for one that is longer than a run.
     pub retention_seconds: Option<u64>,
-    /// How fast commands collect old versions. Slowly: what they leave, compaction finds.
+    /// Pace at which commands collect old versions. A slow pace leaves versions to compaction.
     pub walk_pace: WalkPace,
-    /// Time for which a snapshot waits for its turn to be read and sent, at most. Only where old
-    /// versions are dropped does its view change meanwhile.
+    /// Maximum time for which a snapshot waits until it is read and sent. Above 0 only where old
+    /// versions are dropped: only there does the snapshot's view change in the meantime.
     pub stream_waits_max: Micros,
-    /// Time for which an applier lets its work wait, at most: heavy commands of other ranges, a stalled
-    /// write.
+    /// Maximum delay of an applier's work. It stands for heavy commands of other ranges and for
+    /// stalled writes.
     pub apply_max: Micros,
-    /// Time that an applier takes for each record that it looks for or walks over: each stands for many.
+    /// Time that an applier takes for each record that it looks up or walks over. Each record
+    /// stands for many.
     pub record_cost: Micros,
-    /// Time after which a heavy read is evaluated, at most.
+    /// Maximum delay of a heavy read.
     pub heavy_read_max: Micros,
-    /// The only place whose address nodes are given that join later, if not all are.
+    /// The only slot whose address the nodes that join later are given; `None` if they are given
+    /// all addresses.
     pub joined_through: Option<usize>,
-    /// Lengths of a tick, of which a node takes another one each time it starts: timings that are being
-    /// changed one node after the other.
+    /// Lengths of a tick in microseconds, of which a node draws one at each start; empty if no tick
+    /// differs. Stands for timings that an operator changes one node after the other.
     pub ticks_us: Vec<u64>,
-    /// A node whose time of day leaps by days, while a majority's does not.
+    /// Slot of a node whose time of day leaps by days, while that of a majority does not.
     pub liar: Option<usize>,
-    /// Kinds of faults, each with the mean time between two.
+    /// Kinds of faults, each with the mean time between two of that kind.
     pub faults: Vec<(Fault, Micros)>,
-    /// Time for which a node is down or stands still, at most.
+    /// Maximum length of an outage, such as the time for which a node is down or paused.
     pub outage_max: Micros,
-    /// Until everything is mended.
+    /// Length of the safety phase.
     pub safety_phase: Micros,
     pub load: Load,
 }
 
-/// The cluster.
+/// Shape of the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
-    /// Nodes that it is founded on.
+    /// Number of nodes on which the cluster is founded.
     pub founders: usize,
-    /// Nodes that join later.
+    /// Number of nodes that join later.
     pub joiners: usize,
 }
 
@@ -96,20 +102,20 @@ impl Shape {
     }
 }
 
-/// What clients do.
+/// Load that the clients put on the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Load {
     pub clients: usize,
-    /// Between two operations of a client, at most.
+    /// Maximum pause between two operations of a client.
     pub pause_max: Micros,
     pub timeout_max: Micros,
-    /// Bytes that values are longer than they need to be, at most.
+    /// Maximum length of the padding of a value, in bytes.
     pub padding_max: usize,
     /// Weights of the kinds of operations, in the order of [`crate::workload::Kind::ALL`].
     pub weights: [u32; Kind::COUNT],
-    /// Out of 100 operations on single keys and pairs, how many are asked of a node's gateway.
+    /// Percentage of the operations on single keys and pairs that go to a node's gateway.
     pub gateway_percent: u32,
-    /// Out of 100 transactions on lists, how many are under snapshot isolation.
+    /// Percentage of the transactions on lists that run under snapshot isolation.
     pub snapshot_percent: u32,
 }
 
@@ -180,8 +186,8 @@ impl Plan {
         plan
     }
 
-    /// Draws from a copy of the generator, so that seeds in which nothing takes longer keep their
-    /// course.
+    /// Draws the times that work takes, and the slot through which nodes join. Draws from a copy of
+    /// the generator, so that seeds in which nothing takes longer keep their course.
     fn make_work_take_time(&mut self, rng: &fastrand::Rng) {
         let mut rng = rng.clone();
         self.record_cost = *choose(&mut rng, &[0, 0, 0, 100, MILLISECOND]);
@@ -190,7 +196,7 @@ impl Plan {
         self.joined_through = rng.bool().then(|| rng.usize(0..self.shape.founders));
     }
 
-    /// Places whose addresses the node at this one is started with.
+    /// Returns the slots whose addresses the node in this slot is started with.
     pub fn peers_of(&self, slot: usize) -> Vec<usize> {
         match self.joined_through {
             Some(one) if slot >= self.shape.founders => vec![one],
@@ -199,10 +205,11 @@ impl Plan {
     }
 }
 
-/// Drawn from a copy of the generator, so that seeds without one keep their course.
+/// Draws the slot of the node whose clock leaps by days, if any. Draws from a copy of the
+/// generator, so that seeds without one keep their course.
 fn liar(rng: &fastrand::Rng, plan: &Plan) -> Option<usize> {
     let mut rng = rng.clone();
-    // Where nodes go for good, or are taken for dead, it may come to be the majority.
+    // If nodes can be removed or taken for dead, the node that leaps may become the majority.
     let all_stay = plan.node_dead_after.is_none()
         && !plan.faults.iter().any(|(fault, _)| matches!(fault, Fault::Wipe | Fault::RemoveNode));
     let jumps = plan.faults.iter().any(|(fault, _)| *fault == Fault::WallClockJump);
@@ -210,7 +217,8 @@ fn liar(rng: &fastrand::Rng, plan: &Plan) -> Option<usize> {
     (all_stay && jumps && plan.shape.founders >= 3 && rng.bool()).then_some(slot)
 }
 
-/// Drawn from a copy of the generator, so that seeds that split nothing keep their course.
+/// Draws the split keys. Draws from a copy of the generator, so that seeds that split nothing keep
+/// their course.
 fn split_keys(rng: &fastrand::Rng) -> Vec<&'static str> {
     let mut rng = rng.clone();
     let out_of_five = *choose(&mut rng, &[0, 0, 1, 3]);
@@ -223,7 +231,8 @@ fn split_keys(rng: &fastrand::Rng) -> Vec<&'static str> {
 fn config(rng: &mut fastrand::Rng) -> Config {
     let mut config = Config { lease_reads: rng.u32(0..5) != 0, ..Config::default() };
     if rng.bool() {
-        // Truncation goes by 64 KiB; with less kept, followers that were away need snapshots.
+        // The log is truncated in steps of 64 KiB. If less is kept, followers that were down need
+        // snapshots.
         config.flush_log_bytes = *choose(rng, &[4 << 10, 32 << 10, 128 << 10]);
         config.log_keep_bytes = *choose(rng, &[0, 32 << 10, 128 << 10]);
     }
@@ -267,7 +276,7 @@ fn disk(rng: &mut fastrand::Rng) -> Speed {
 
 fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
     let mut faults = Vec::new();
-    // Where everything goes wrong all the time nothing is done that could be done wrongly.
+    // If everything fails all the time, the cluster does nothing that it could do wrongly.
     let kinds_percent = *choose(rng, &[15, 30, 50]);
     for fault in [
         Fault::Crash,
@@ -291,17 +300,17 @@ fn faults(rng: &mut fastrand::Rng, shape: Shape) -> Vec<(Fault, Micros)> {
     ] {
         if rng.u32(0..100) < kinds_percent {
             let mean = *choose(rng, &[SECOND, 3 * SECOND, 8 * SECOND]);
-            // Many elections: leaders change before what they were asked has arrived everywhere.
+            // Many elections: leaders change before their proposals have reached all replicas.
             let often = fault == Fault::TransferLeader && rng.u32(0..3) == 0;
             faults.push((fault, if often { 150 * MILLISECOND } else { mean }));
         }
     }
-    // A second lost disk before the first is made good may lose data, and rightly so. While a
-    // cluster grows, its founder's disk is the only one there is.
+    // If a second disk is lost before the replicas of the first are replaced, data may rightly be
+    // lost. While a cluster grows, its founder's disk is the only one.
     if shape.founders >= 3 && rng.u32(0..4) == 0 {
         faults.push((Fault::Wipe, 10 * SECOND));
     }
-    // Another node should be there to take over: without it a range has a replica less, and a wiped
+    // Another node must be there to take over. Otherwise a range has a replica less, and a wiped
     // disk could be half of what is left.
     let wipes = faults.iter().any(|(fault, _)| *fault == Fault::Wipe);
     if shape.nodes() > 3 && !wipes && rng.bool() {
@@ -317,7 +326,7 @@ fn load(rng: &mut fastrand::Rng) -> Load {
             *weight = 0;
         }
     }
-    // There is always something to be lost.
+    // Puts always occur, so that there is data to lose.
     weights[0] = weights[0].max(2);
     Load {
         clients: rng.usize(1..=5),

@@ -7,20 +7,20 @@ use rangedb_planted::{Bug, plant};
 
 use crate::{Failure, Report, simulate};
 
-/// How a bug was hunted.
+/// Result of the hunt for a bug.
 #[derive(Clone, Debug)]
 pub struct Hunt {
     pub bug: Bug,
-    /// Seeds that were run, from 1 on.
+    /// Number of seeds that were run, from seed 1 on.
     pub seeds: u64,
-    /// Those that failed, ascending, with what was wrong.
+    /// Seeds that failed, ascending, with their failures.
     pub found: Vec<(u64, Failure)>,
 }
 
 impl Hunt {
-    /// How many seeds it takes to find the bug in half of all hunts, if each seed finds it with the
-    /// probability that was seen: the finds divided by all seeds that were run, those behind the last
-    /// find included. None if it was not found.
+    /// Returns the number of seeds within which half of all hunts find the bug, if each seed finds
+    /// it with the observed probability. That is the finds divided by all seeds that were run,
+    /// those after the last find included. `None` if the bug was not found.
     pub fn median_seeds(&self) -> Option<u64> {
         let share = self.found.len() as f64 / self.seeds as f64;
         match self.found.len() as u64 {
@@ -31,10 +31,10 @@ impl Hunt {
     }
 }
 
-/// Characters of what was wrong that a table shows.
+/// Maximum number of characters of a failure that a table shows.
 const SHOWN_CHARS: usize = 80;
 
-/// Digits from which on a number is a timestamp or the like, which tells nothing in a table.
+/// Least number of digits of a number that a table leaves out: it is a timestamp or the like.
 const LONG_NUMBER_DIGITS: usize = 7;
 
 /// The kind of a failure and a few words on it, for a cell of a table in Markdown.
@@ -49,8 +49,8 @@ pub fn in_few_words(failure: &Failure) -> String {
     format!("{kind}: {}", shown.trim_end()).replace('|', "\\|")
 }
 
-/// What a message says of the property: what stands before a colon, and neither fields of records
-/// nor long numbers, which are those of one case.
+/// Returns the property that a message names: the text before a colon. Fields of records and long
+/// numbers are left out, because they belong to one case.
 fn property(message: &str) -> String {
     let (mut property, mut digits, mut depth) = (String::new(), String::new(), 0u32);
     for c in message.chars() {

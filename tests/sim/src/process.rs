@@ -1,5 +1,5 @@
-//! One running node: the stores, the node's logic, and the performing of effects that in production
-//! is done by threads (driver, log writer, flusher, transport, snapshots).
+//! One running node: the stores, the node's logic, and the performing of effects. In production,
+//! threads perform the effects (driver, log writer, flusher, transport, snapshots).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,33 +32,34 @@ use crate::schedule::{MILLISECOND, Micros, Schedule};
 use crate::snapshots::{self, Broken, Incoming, Outbound, Part, Transfer};
 use crate::stored_range::stored_range;
 
-/// An applier begins a round within this time after it was given something to do.
+/// Maximum time until an applier begins a round after it was given work.
 const APPLY_DELAY_MAX: Micros = 200;
 
-/// A tick comes this late at most; never early.
+/// Maximum lateness of a tick. A tick is never early.
 const TICK_LATE_MAX: Micros = 5_000;
 
-/// Ticks between two looks at how far replicas collect: a second instead of production's ten, as runs
-/// are short. As there, none is counted while the process stands still.
+/// Ticks between two updates of the compaction bounds. They make a second instead of production's
+/// ten, because runs are short. As in production, no tick counts while the process is paused.
 const COMPACTION_LOOK_TICKS: u64 = 10;
 
-/// Ticks between two compactions, on average.
+/// Mean number of ticks between two compactions.
 const COMPACTION_MEAN_TICKS: u64 = 5;
 
-/// Between two flushes before which replicas are compared: each hashes everything there is.
+/// Minimum time between two flushes before which replicas are compared. A comparison hashes all
+/// data.
 const COMPARE_EVERY: Micros = 250 * MILLISECOND;
 
-/// The asker of a flush, with its name for it.
+/// Requester of a flush, with its id of the flush.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked {
     Store { token: u64 },
     Applier { flush: u64 },
 }
 
-/// Between two tries of a write that finds no room.
+/// Time until a write that finds no room is tried again.
 const WITHOUT_ROOM_FOR: Micros = 200 * MILLISECOND;
 
-/// What every life of a node has in common.
+/// Surroundings of a node that all its processes share.
 #[derive(Clone)]
 pub struct Site {
     pub slot: usize,
@@ -69,20 +70,20 @@ pub struct Site {
     pub config: Config,
     pub schedule: Schedule,
     pub watch: Watch,
-    /// Of 10,000 requests to a store, how many find its queue full.
+    /// Requests to a store that find its queue full, out of 10,000.
     pub mailbox_full: u32,
-    /// Of 10,000 passes, in how many the process stands still between the pass and its effects.
+    /// Passes after which the process is paused before it performs the effects, out of 10,000.
     pub stalls: u32,
     pub walk_pace: WalkPace,
-    /// Time for which a snapshot waits for its turn, at most.
+    /// Maximum time for which a snapshot waits until it is read and sent.
     pub stream_waits_max: Micros,
-    /// Longest time for which an applier lets its work wait.
+    /// Maximum delay of an applier's work.
     pub apply_max: Micros,
-    /// Time that an applier takes for each record that it looks for or walks over.
+    /// Time that an applier takes for each record that it looks up or walks over.
     pub record_cost: Micros,
-    /// Longest time after which a heavy read is evaluated. Shared by all lives of all nodes.
+    /// Maximum delay of a heavy read. Shared by all processes of all nodes.
     pub heavy_read_max: Arc<AtomicU64>,
-    /// Places whose addresses this node was started with.
+    /// Slots whose addresses this node was started with.
     pub peers: Vec<usize>,
     pub ambush: Ambush,
 }
@@ -112,9 +113,9 @@ impl Site {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Round {
     None,
-    /// It begins soon.
+    /// The round begins soon.
     Scheduled,
-    /// It takes its time, and its effects come at its end.
+    /// The round takes its time; its effects come when it ends.
     UnderWay,
 }
 
@@ -128,7 +129,7 @@ pub struct Process {
     appliers: Vec<Applier>,
     /// The round of each applier, by shard.
     rounds: Vec<Round>,
-    /// As each store was told.
+    /// Last [`Event::LogStalled`] that each store got, by shard.
     log_stalled: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
     pub handle: StoreHandle,
@@ -136,9 +137,9 @@ pub struct Process {
     pub node: Arc<Node>,
     incoming: Incoming,
     compaction_bounds: CompactionBounds,
-    /// Ticks of the first store.
+    /// Number of ticks of the first store.
     ticks: u64,
-    /// The next flush after that is looked at.
+    /// Time from which the next flush compares the replicas first.
     compare_from: Micros,
 }
 
@@ -231,10 +232,10 @@ impl Process {
         Ok(process)
     }
 
-    /// Compares every replica here with whatever stood at the same entry.
+    /// Compares each replica of this node with the first that was seen at the same entry.
     pub fn compare(&self, disk: &Disk) -> rangedb_storage::Result<()> {
         for status in self.stores.iter().flat_map(Store::status) {
-            // The state may be ahead of what its store knows: it says itself where it stands.
+            // The state may be ahead of what its store knows, so the index comes from the state.
             let Some(stored) = stored_range(&*disk.state, status.descriptor.range_id)? else {
                 continue;
             };
@@ -253,7 +254,7 @@ impl Process {
         &self.stores
     }
 
-    /// A tick of one store: time passes, and what is to be seen of it is published.
+    /// Ticks one store, runs a pass over its mail, and publishes its status.
     pub fn tick(
         &mut self,
         shard: usize,
@@ -273,7 +274,8 @@ impl Process {
         Ok(stalled)
     }
 
-    /// Tells the store when log writes begin to hang, and when they complete again, as production does.
+    /// Tells the store when log writes begin to hang, and when they complete again, as in
+    /// production.
     fn look_at_log(&mut self, shard: usize, disk: &Disk) {
         let config = &self.site.config;
         let stalled_after = config.election_ticks as u64 * config.tick_us / 2;
@@ -283,7 +285,7 @@ impl Process {
         }
     }
 
-    /// Tells the engine now and then what compaction may drop, and compacts at random.
+    /// Updates the engine's compaction bounds now and then, and compacts at random.
     fn compact(&mut self, disk: &Disk) -> rangedb_storage::Result<()> {
         self.ticks += 1;
         if self.ticks.is_multiple_of(COMPACTION_LOOK_TICKS) {
@@ -304,8 +306,8 @@ impl Process {
         self.site.schedule.after(delay, self.host, Occurrence::Tick { shard });
     }
 
-    /// One pass over the mail of a store. If the process is to stand still in the middle of it, its
-    /// effects are handed back.
+    /// Runs one pass over the mail of a store. If the process is to be paused in the middle,
+    /// returns the effects instead of performing them.
     pub fn pass(
         &mut self,
         shard: usize,
@@ -331,8 +333,9 @@ impl Process {
         Ok(None)
     }
 
-    /// Holds a store to its word: its thread ticks, sends heartbeats and votes, so it never looks at
-    /// records of data, whose number knows no bound.
+    /// Runs work of a store, and reports a violation if it reads records of data. The thread of a
+    /// store ticks, sends heartbeats and votes, so its work must not depend on the number of
+    /// records.
     fn looks_at_no_data<T>(
         &mut self,
         shard: usize,
@@ -413,7 +416,8 @@ impl Process {
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
         self.comes(Moment::FlushBegins);
-        // After a crash, what is there now may come back, thinned out by compaction.
+        // A crash may bring back the state of this moment, without the versions that compaction
+        // dropped.
         let now = self.site.schedule.now();
         if now >= self.compare_from && may_compact(disk) {
             self.compare_from = now + COMPARE_EVERY;
@@ -435,7 +439,8 @@ impl Process {
         }
     }
 
-    /// One round of an applier. It takes as long as what it looks at costs.
+    /// Runs one round of an applier. The round takes time in proportion to the records that it
+    /// reads.
     pub fn apply(&mut self, shard: usize, disk: &mut Disk) -> rangedb_storage::Result<()> {
         let before = disk.state.data_reads();
         let effects = self.appliers[shard].run()?;
@@ -448,7 +453,7 @@ impl Process {
         Ok(())
     }
 
-    /// A round of an applier is over.
+    /// Ends a round of an applier and performs its effects.
     pub fn applied(
         &mut self,
         shard: usize,
@@ -497,7 +502,7 @@ impl Process {
         }
     }
 
-    /// The log writer's sync is finished; without room it is begun again after a while.
+    /// Finishes the log writer's sync. Without room on the disk, tries again after a while.
     pub fn synced(&mut self, disk: &mut Disk) -> rangedb_storage::Result<()> {
         if disk.space == Space::None {
             self.site.schedule.after(WITHOUT_ROOM_FOR, self.host, Occurrence::Synced);
@@ -513,14 +518,14 @@ impl Process {
         Ok(())
     }
 
-    /// A flush is finished. Without room it is not, and waits.
+    /// Finishes a flush. Without room on the disk, tries again after a while.
     pub fn flushed(
         &mut self,
         (shard, asked): (usize, Asked),
         flush: FlushUnderWay,
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
-        // An applier hears of its flush behind the round that it is at.
+        // An applier learns of its flush only after its current round.
         let is_busy =
             matches!(asked, Asked::Applier { .. }) && self.rounds[shard] == Round::UnderWay;
         if disk.space == Space::None || is_busy {
@@ -555,12 +560,12 @@ impl Process {
         schedule.send(from, slot, Host::Slot(slot), message(envelope));
     }
 
-    /// Where a node is, as far as this one knows.
+    /// Returns the slot of a node, as far as this node knows it.
     fn slot_of_node(&self, node_id: u64) -> Option<usize> {
         slot_of(&self.node.address_of(node_id)?.peer_address)
     }
 
-    /// A raft message of another node.
+    /// Takes in a raft message, unless it is for another node or cluster.
     pub fn receive(&self, cluster_id: u64, envelope: RaftEnvelope) {
         let is_mine = envelope.to.is_some_and(|to| to.node_id == self.node_id);
         if is_mine && cluster_id == self.cluster_id {
@@ -568,7 +573,7 @@ impl Process {
         }
     }
 
-    /// A part of a snapshot.
+    /// Takes in a part of a snapshot.
     pub fn receive_part(&mut self, part: &Part, disk: &Disk) {
         let range = RangeId(part.transfer.envelope.range_id);
         let schedule = self.site.schedule.clone();
@@ -576,7 +581,8 @@ impl Process {
         if !is_mine || part.transfer.cluster_id != self.cluster_id {
             return part.report_broken(&schedule);
         }
-        // As in production, a disk without room takes in what the cluster itself needs, and no more.
+        // As in production, a disk without room accepts only snapshots of system ranges, which the
+        // cluster itself needs.
         let is_system = || {
             part.transfer
                 .described()
@@ -604,18 +610,18 @@ impl Process {
         }
     }
 
-    /// An event that no queue may refuse.
+    /// Queues an event that no queue may refuse.
     pub fn put(&self, range: RangeId, event: Event) {
         self.mailboxes[(range.0 % self.mailboxes.len() as u64) as usize].put(event);
     }
 
-    /// The watch of the disk has looked.
+    /// Reports the room on the disk to all stores, as the disk watch does.
     pub fn tell_of_space(&self, space: Space) {
         let room = room(space);
         self.mailboxes.iter().for_each(|mailbox| mailbox.put(Event::DiskRoom(room)));
     }
 
-    /// A request over the network.
+    /// Answers a request that came over the network.
     pub fn answer(
         &self,
         executor: &mut Executor,
@@ -633,13 +639,13 @@ impl Process {
     }
 }
 
-/// Effects of a pass after which the process stood still.
+/// Effects of a pass, which the process performs only after a pause.
 pub struct Stall {
     pub shard: usize,
     pub effects: Vec<Effect>,
 }
 
-/// Room on a disk as its stores are told of it.
+/// Room on a disk, as stores are told of it.
 fn room(space: Space) -> Room {
     match space {
         Space::Enough => Room::Enough,
@@ -648,12 +654,12 @@ fn room(space: Space) -> Room {
     }
 }
 
-/// True if compaction has something to go by.
+/// True if a compaction bound has come into force.
 fn may_compact(disk: &Disk) -> bool {
     disk.state.collected_up_to(&Span::everything()) > 0
 }
 
-/// How a node describes itself before it has an id.
+/// Descriptor of a node that has no id yet.
 pub fn descriptor(slot: usize, directory_id: u64) -> NodeDescriptor {
     NodeDescriptor {
         peer_address: peer_address(slot),

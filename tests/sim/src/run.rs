@@ -19,28 +19,28 @@ use crate::trace::Lines;
 use crate::workload;
 use crate::world::World;
 
-/// Between two looks at whether what is waited for has come.
+/// Time between two checks of a condition that the run waits for.
 const LOOK_EVERY: Micros = 20 * MILLISECOND;
 
-/// Snapshot reads that are repeated at the end.
+/// Maximum number of snapshot reads that are repeated at the end.
 const REREAD_MAX: usize = 60;
 
-/// What was wrong.
+/// Reason why a run failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// The code under test panicked.
     Crash(String),
-    /// It did not come back to work.
+    /// The cluster did not come back to work in time.
     Liveness(String),
-    /// It did what it must never do.
+    /// The cluster did what it must never do.
     Safety(String),
 }
 
-/// What a run was like.
+/// Result of a run, with its figures.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub seed: u64,
-    /// What the seed is about.
+    /// Story of the seed.
     pub story: Story,
     pub trace_hash: u64,
     pub simulated: Duration,
@@ -52,13 +52,14 @@ pub struct Report {
     pub operations: usize,
     pub unknown: usize,
     pub refused: u64,
-    /// Of them for a timestamp below the floor; how often that rose, and records that were dropped.
+    /// Operations refused for a timestamp below the GC floor, not counted in `refused`. The next
+    /// two: rises of that floor, and records that commands dropped.
     pub too_old: u64,
     pub floors: u64,
     pub dropped: u64,
-    /// By compaction, on each node by itself.
+    /// Records that compaction dropped, summed over the nodes.
     pub compacted: u64,
-    /// That committed, as far as is known.
+    /// Transactions on lists and transfers of the bank that are known to have committed.
     pub transactions: usize,
     /// Keys whose histories were too entangled to judge.
     pub undecided_keys: usize,
@@ -66,11 +67,11 @@ pub struct Report {
 }
 
 thread_local! {
-    /// The last panic of this thread, with its place.
+    /// The last panic of this thread, with its source location.
     static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Panics are findings: they are kept for the report instead of being printed.
+/// Keeps panics of simulations for the report instead of printing them: they are findings.
 fn keep_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -104,12 +105,12 @@ pub fn simulate(seed: u64, lines: Option<Lines>) -> Report {
             (0, Some(Failure::Crash(what)))
         }
     };
-    // What was drawn without an occurrence of its own shows here.
+    // Random numbers that were drawn outside of any occurrence become part of the hash here.
     let drawn = world.schedule.random(|rng| rng.u64(..));
     world.schedule.trace_word(drawn);
     let report = report(seed, &world, undecided_keys, failure);
     if matches!(report.failure, Some(Failure::Crash(_))) {
-        // Its locks may be poisoned: taking it apart could panic again.
+        // The world's locks may be poisoned: dropping it could panic again.
         std::mem::forget(world);
     }
     report
@@ -155,7 +156,7 @@ pub(crate) struct Run<'a> {
 
 pub(crate) type Step = Result<(), Failure>;
 
-/// What the world could not do.
+/// Failure for a storage error that the world returned.
 pub(crate) fn of_the_world(error: rangedb_storage::Error) -> Failure {
     Failure::Safety(error.to_string())
 }
@@ -188,7 +189,7 @@ impl Run<'_> {
         self.judge()
     }
 
-    /// Lets things happen until it is so. False if the time is up.
+    /// Runs the world until the condition holds. False if the deadline passed first.
     pub fn run_until(
         &mut self,
         deadline: Micros,
@@ -250,7 +251,7 @@ impl Run<'_> {
         verdict.map_err(Failure::Safety)
     }
 
-    /// What whole histories show.
+    /// Checks the properties that need whole histories.
     fn judge(&mut self) -> Step {
         let history = self.world.common.history.clone();
         let records = history.records();
@@ -287,7 +288,8 @@ fn by_key(records: &Records) -> BTreeMap<&str, Vec<Operation>> {
     by_key
 }
 
-/// What the last operation on a key found: everything is read at the end.
+/// Value that the last operation on a key returned. That operation is a read, because everything is
+/// read at the end.
 fn last_read(operations: &[Operation]) -> Option<Value> {
     match operations.last()?.returned? {
         (_, crate::history::Output::Value(value)) => Some(value),

@@ -1,5 +1,5 @@
-//! Time and chance: the one queue of everything that is going to happen, and the one generator that
-//! everything random is drawn from. Shared by all who make things happen.
+//! Time and randomness of the world: one queue of everything that is going to happen, and one
+//! generator of all random numbers. Everything that schedules occurrences shares them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,19 +16,19 @@ pub const SECOND: Micros = 1_000_000;
 
 struct Inner {
     now: Micros,
-    /// Orders what happens at the same time: first scheduled, first come.
+    /// Last number given out. It orders occurrences at one time: first scheduled, first come.
     turns: u64,
     queue: BTreeMap<(Micros, u64), (Host, Occurrence)>,
     rng: fastrand::Rng,
     trace: Trace,
     network: Network,
-    /// The world has ended; nothing is taken in any more.
+    /// True once the world has ended: no more occurrences are accepted.
     closed: bool,
 }
 
-/// See the module's head. Cheap to clone.
+/// Queue of occurrences, generator, network and trace of the world. Cheap to clone.
 ///
-/// Its lock is never held while foreign code runs: a waker or a destructor may schedule something.
+/// The lock is never held while foreign code runs: a waker or a destructor may schedule something.
 #[derive(Clone)]
 pub struct Schedule(Arc<Mutex<Inner>>);
 
@@ -50,7 +50,7 @@ impl Schedule {
         self.lock().now
     }
 
-    /// A number above all that were given before: orders events of one instant.
+    /// Returns a number above all that were returned before. Orders events of one instant.
     pub fn stamp(&self) -> u64 {
         let mut inner = self.lock();
         inner.turns += 1;
@@ -61,7 +61,7 @@ impl Schedule {
         draw(&mut self.lock().rng)
     }
 
-    /// A time between the two.
+    /// Draws a time between the two, bounds included.
     pub fn between(&self, low: Micros, high: Micros) -> Micros {
         self.random(|rng| rng.u64(low..=high))
     }
@@ -71,7 +71,7 @@ impl Schedule {
         use_it(&mut inner.network, &mut inner.rng)
     }
 
-    /// At a time, or now if that is past.
+    /// Schedules an occurrence at a time, or now if the time is past.
     pub fn at(&self, at: Micros, host: Host, occurrence: Occurrence) {
         let mut inner = self.lock();
         if inner.closed {
@@ -88,8 +88,7 @@ impl Schedule {
         self.at(self.now() + delay, host, occurrence);
     }
 
-    /// Sends something over the network: as many times, and as late, as the network has it. False if
-    /// it is lost.
+    /// Sends an occurrence over the network, which may delay or lose it. False if it is lost.
     pub fn send(&self, from: usize, to: usize, host: Host, occurrence: Occurrence) -> bool {
         let now = self.now();
         let is_raft = matches!(occurrence, Occurrence::Raft { .. });
@@ -100,7 +99,7 @@ impl Schedule {
         true
     }
 
-    /// What happens next; time moves on to it.
+    /// Returns the next occurrence and moves time on to it.
     pub fn next(&self) -> Option<(Host, Occurrence)> {
         let inner = &mut *self.lock();
         let ((at, _), (host, occurrence)) = inner.queue.pop_first()?;
@@ -108,7 +107,7 @@ impl Schedule {
         Some((host, occurrence))
     }
 
-    /// Notes in the trace that something happens to somebody.
+    /// Adds an occurrence at a host to the trace.
     pub fn trace(&self, host: Host, occurrence: &Occurrence) {
         let inner = &mut *self.lock();
         inner.trace.occurrence(inner.now, || format!("{host:?} {}", occurrence.describe()));
@@ -121,7 +120,7 @@ impl Schedule {
         inner.trace.remark(inner.now, line);
     }
 
-    /// Hashes something that came of all that happened.
+    /// Adds a word to the hash of the trace, such as a result of earlier occurrences.
     pub fn trace_word(&self, word: u64) {
         self.lock().trace.word(word);
     }
@@ -134,7 +133,8 @@ impl Schedule {
         self.lock().trace.occurrences()
     }
 
-    /// Drops everything that was going to happen: what is scheduled holds whoever scheduled it.
+    /// Drops all scheduled occurrences and accepts no more. Occurrences hold what scheduled them,
+    /// so both would otherwise leak.
     pub fn close(&self) {
         let queue = {
             let mut inner = self.lock();

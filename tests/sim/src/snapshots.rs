@@ -1,5 +1,5 @@
-//! Range snapshots on their way: chunks over the network, one after the other, staged at the far
-//! end. A part that is lost breaks the stream off, and the sender hears of it.
+//! Range snapshots in flight: chunks go over the network one after the other, and the receiver
+//! stages them. A lost part breaks the stream off, and the sender learns of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::check::{Watch, raft_message, whole_snapshots};
 use crate::occurrence::{Host, Occurrence};
 use crate::schedule::{MILLISECOND, Micros, Schedule};
 
-/// Between two parts of a stream, at most: a chunk is read, sent and staged meanwhile.
+/// Maximum time between two parts of a stream, in which a chunk is read, sent and staged.
 const PART_EVERY_MAX: Micros = 50 * MILLISECOND;
 
-/// Until the sender notices that a stream is broken, at most.
+/// Maximum time until the sender notices that a stream is broken.
 const BREAK_NOTICED_MAX: Micros = 1000 * MILLISECOND;
 
-/// One stream.
+/// One stream of a snapshot.
 pub struct Transfer {
     pub stamp: u64,
     pub cluster_id: u64,
     pub envelope: RaftEnvelope,
-    /// The entry that the records stand at.
+    /// Index of the entry at which the records stand.
     index: u64,
-    /// The sender hears of its end once, however many parts come to nothing.
+    /// True once the end was reported to the sender. It is reported once, however many parts fail.
     ended: AtomicBool,
 }
 
@@ -41,7 +41,7 @@ pub struct Transfer {
 pub struct Part {
     pub transfer: Arc<Transfer>,
     pub content: Content,
-    /// Who sends.
+    /// Host that sends the stream.
     sender: Host,
     first: bool,
 }
@@ -57,7 +57,7 @@ impl Transfer {
         Transfer { stamp: schedule.stamp(), cluster_id, envelope, index, ended }
     }
 
-    /// The range that the snapshot is of.
+    /// Returns the range's descriptor in the snapshot.
     pub fn described(&self) -> Option<RangeDescriptor> {
         let message = raft_message(&self.envelope)?;
         let meta = SnapshotMeta::decode(&message.get_snapshot().data[..]).ok()?;
@@ -87,7 +87,7 @@ impl Part {
         format!("snapshot {stamp} of r{} to {to:?}: {what}", envelope.range_id)
     }
 
-    /// Tells the sender what became of the stream.
+    /// Reports the end of the stream to the sender.
     pub fn report(&self, schedule: &Schedule, delivered: bool, delay: Micros) {
         self.transfer.report(schedule, self.sender, delivered, delay);
     }
@@ -103,7 +103,7 @@ pub struct Outbound {
     to_slot: usize,
     reader: Arc<dyn Reader>,
     span: Span,
-    /// Hash of what it showed at first, if it waits.
+    /// Hash of what the view showed at first, if the stream waits.
     showed: Option<u64>,
 }
 
@@ -119,8 +119,8 @@ impl Outbound {
     }
 }
 
-/// Reads a range's records and sends them, part by part. They are read in one moment, and it is seen
-/// to as in production that nothing was missing by then.
+/// Reads a range's records at one moment, and sends them part by part. As in production, a check
+/// afterwards makes sure that compaction had dropped none of them.
 pub fn send(
     schedule: &Schedule,
     sender: Host,
@@ -167,9 +167,9 @@ pub fn send(
 
 /// Reason why a stream breaks off.
 pub enum Broken {
-    /// It began in another life of the process.
+    /// The stream began in an earlier life of the process.
     BeganEarlier,
-    /// What came is not what was sent, which the network here never does.
+    /// The content is not what the sender sent. The simulated network never changes content.
     Wrong(String),
 }
 
@@ -184,7 +184,8 @@ impl From<Error> for Broken {
 pub struct Incoming(BTreeMap<u64, ChunkReceiver>);
 
 impl Incoming {
-    /// Takes a part in. Returns the whole once it is there; an error breaks the stream off.
+    /// Takes a part in. Returns the staged snapshot once it is complete. An error breaks the stream
+    /// off.
     pub fn take(
         &mut self,
         part: &Part,
@@ -209,7 +210,7 @@ impl Incoming {
         }
     }
 
-    /// Gives up what has come of it.
+    /// Drops all that has arrived of the part's stream.
     pub fn give_up(&mut self, part: &Part) {
         self.0.remove(&part.transfer.stamp);
     }

@@ -1,7 +1,7 @@
-//! Stories of seeds. Most bugs of replication and of transactions need several things to go wrong in
-//! one order within a second or two; a mixture of everything seldom gets there. So most seeds have a
-//! story: a few kinds of faults that go together strike often, the settings and the load that they need
-//! go with them, and the other kinds are rare.
+//! Stories of seeds. Most bugs of replication and of transactions need several faults in one order
+//! within a second or two. A mixture of all faults seldom gets there. So most seeds have a story: a
+//! few kinds of faults that belong together strike often, settings and load fit them, and the other
+//! kinds are rare.
 
 use crate::occurrence::Fault;
 use crate::plan::{Plan, RETENTION_MIN, choose};
@@ -9,32 +9,32 @@ use crate::schedule::{MILLISECOND, Micros, SECOND};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Story {
-    /// Everything as it is drawn.
+    /// No story: everything stays as drawn.
     Mixture,
-    /// A leader loses its followers, or hears of them too late, and is still read: what leases and
-    /// confirmed reads are for.
+    /// A leader loses its followers, or hears from them too late, and still gets reads. Tests
+    /// leases and ReadIndex.
     LostLeader,
-    /// Leaders change often, under a slow network, while some read snapshots and few write: what
-    /// votes and the end of leases are for.
+    /// Leaders change often, on a slow network, under snapshot reads and few writes. Tests votes
+    /// and the end of leases.
     Elections,
-    /// A leader hands over just after it was asked what it held at a timestamp, while writes with
-    /// older ones are on their way: what fences are for.
+    /// A leader hands over just after a snapshot read, while writes with older timestamps are in
+    /// flight. Tests fences.
     Handovers,
-    /// Much is written, logs are short and flushes slow, and processes crash in the middle of it:
-    /// what truncation and snapshots must get right.
+    /// Writes are many, logs short and flushes slow, and processes crash in between. Tests
+    /// truncation and snapshots.
     Logs,
-    /// A follower is left so far behind that it needs a snapshot, and processes crash when one comes:
-    /// what the installation of snapshots must get right.
+    /// A follower falls so far behind that it needs a snapshot, and processes crash when one
+    /// arrives. Tests the installation of snapshots.
     Snapshots,
-    /// Transactions whose messages are late, of clients that die, by clocks that are wrong: what
-    /// locks and records of outcomes are for.
+    /// Transactions of clients that die, with late messages and wrong clocks. Tests locks and
+    /// records of outcomes.
     LateClients,
-    /// Versions are kept for a few seconds only, and read for longer: what the floor, and those who
-    /// hold it down, are for.
+    /// Versions are kept for a few seconds only, and reads take longer. Tests the GC floor and the
+    /// holds on it.
     OldVersions,
 }
 
-/// Of 100 seeds, how many have each story; the rest are mixtures.
+/// Percentage of seeds that have each story; the rest are mixtures.
 const SHARES: [(Story, u32); 7] = [
     (Story::LostLeader, 14),
     (Story::Elections, 10),
@@ -45,19 +45,20 @@ const SHARES: [(Story, u32); 7] = [
     (Story::OldVersions, 10),
 ];
 
-/// In a story, of 100 kinds of faults that are not part of it and were drawn, how many stay.
+/// In a story, percentage of the drawn kinds of faults outside of it that stay in the plan. Wipes
+/// and removals of nodes stay always.
 const OTHERS_STAY: u32 = 20;
 
-/// Of 100 kinds of faults that are part of a story, how many strike: some stories are nothing without.
+/// Percentage of a story's own kinds of faults that strike. Some stories need all of theirs.
 const OWN_STRIKE: u32 = 70;
 const ALL_STRIKE: u32 = 100;
 
-/// Between two faults, on average.
+/// Mean times between two faults of a kind, of which one is drawn.
 const ALWAYS: &[Micros] = &[300 * MILLISECOND, SECOND];
 const OFTEN: &[Micros] = &[700 * MILLISECOND, 2 * SECOND];
-/// So that work goes on in between.
+/// Long enough for work to go on in between.
 const SELDOM: &[Micros] = &[3 * SECOND, 6 * SECOND];
-/// So that a control plane lasts for long enough to raise the floor.
+/// Long enough for a control plane to raise the floor in between.
 const RARELY: &[Micros] = &[15 * SECOND];
 
 impl Story {
@@ -72,7 +73,8 @@ impl Story {
         Story::Mixture
     }
 
-    /// Of 100 clusters, how many grow from one node: all replicas but the first come as snapshots.
+    /// Percentage of clusters that grow from one node. In these all replicas but the first come as
+    /// snapshots.
     pub fn growing_percent(self) -> u32 {
         if self == Story::Logs { 40 } else { 15 }
     }
@@ -84,7 +86,7 @@ impl Story {
         }
     }
 
-    /// Its faults, each with the mean times between two that it is drawn from.
+    /// Kinds of faults of the story, each with the mean times between two of which one is drawn.
     fn faults(self) -> &'static [(Fault, &'static [Micros])] {
         match self {
             Story::Mixture => &[],
@@ -127,7 +129,7 @@ impl Story {
         }
     }
 
-    /// Changes what was drawn as the story wants it.
+    /// Adapts the drawn plan to the story.
     pub fn tell(self, plan: &mut Plan, rng: &mut fastrand::Rng) {
         if self == Story::Mixture {
             return;
@@ -139,7 +141,7 @@ impl Story {
         };
         plan.faults.retain(|(fault, _)| stays(fault));
         let (config, load) = (&mut plan.config, &mut plan.load);
-        // In the order of `Kind::ALL`.
+        // Weights are in the order of `Kind::ALL`.
         match self {
             Story::Mixture => {}
             Story::LostLeader => {

@@ -1,9 +1,9 @@
-//! Tickets: transactions that depend on what is not there.
+//! Tickets: transactions that depend on the absence of keys.
 //!
-//! A transaction counts the tickets of a book and adds one that bears the count. It reads a span and
-//! writes a key that nobody else writes, so nothing but the validation of the span keeps two of them
-//! from drawing the same number. Done one after the other, the numbers of a book are 0, 1, 2 and so
-//! on (`check/tickets.rs`). Some books lie in one range and some in both.
+//! A transaction counts the tickets of a book and adds one with the count as its number. It reads a
+//! span, and writes a key that no other transaction writes. So only the validation of the span
+//! keeps two transactions from drawing the same number. Serial transactions give a book the numbers
+//! 0, 1, 2 and so on (`check/tickets.rs`). Some books lie in one range and some in both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rangedb_client::{Client, Error, RangeOptions, TransactionOptions};
 use rangedb_workload::history::{Outcome, Stamps, is_explained, is_too_old};
 
-/// Tickets of a book, after which the next one is opened: what a transaction counts stays little.
+/// Tickets of a book, after which the next book is opened. So a transaction counts few of them.
 const TICKETS_MAX: u64 = 24;
 
-/// What keys begin with: the first user range ends before `_/`, the last begins behind it.
+/// Prefixes of the keys. The first user range ends before `_/`; the last begins after it.
 const PREFIXES: [&str; 2] = ["%ticket/", "y/ticket/"];
 
 /// Kinds of books, by the prefixes that they lie under.
@@ -24,11 +24,11 @@ const KINDS: [&[&str]; 3] = [&PREFIXES, &[PREFIXES[0]], &[PREFIXES[1]]];
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draw {
     pub book: String,
-    /// The count, once it is known.
+    /// Number of the ticket; 0 until the count is known.
     pub number: u64,
     pub outcome: Outcome,
     pub began: u64,
-    /// None as long as the outcome is unknown.
+    /// `None` while the outcome is unknown.
     pub ended: Option<u64>,
 }
 
@@ -37,16 +37,16 @@ struct State {
     /// The current book of each kind.
     books: [u64; KINDS.len()],
     draws: Vec<Draw>,
-    /// What was there at the end: which draw's ticket bears which number.
+    /// Tickets found at the end: the number of each, by the index of its draw.
     end: Option<BTreeMap<usize, u64>>,
     surprise: Option<String>,
 }
 
-/// The workload with its history. Clones are the same.
+/// The workload with its history. Clones share the state.
 #[derive(Clone)]
 pub struct Tickets {
     stamps: Stamps,
-    /// Old versions are not kept for longer than a transaction may take.
+    /// True if old versions are not kept for longer than a transaction may take.
     soon_too_old: bool,
     state: Arc<Mutex<State>>,
 }
@@ -81,7 +81,7 @@ impl Tickets {
         state.draws[place].ended = (outcome != Outcome::Unknown).then(|| self.stamps.next());
     }
 
-    /// Errors are from before the commit.
+    /// Draws a ticket in a transaction. Errors are from before the commit.
     async fn draw(
         &self,
         client: &Client,
@@ -150,13 +150,13 @@ impl Tickets {
         Ok(end)
     }
 
-    /// All draws, and which tickets are there, once that was read.
+    /// Returns all draws, and the tickets found at the end, if they were read.
     pub fn history(&self) -> (Vec<Draw>, Option<BTreeMap<usize, u64>>) {
         let state = self.state();
         (state.draws.clone(), state.end.clone())
     }
 
-    /// An error that no fault and no other client explains.
+    /// Returns the first error that no fault and no other client explains.
     pub fn surprises(&self) -> Option<String> {
         self.state().surprise.clone()
     }

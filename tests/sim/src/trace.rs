@@ -1,14 +1,14 @@
-//! The trace of a run: every occurrence, hashed as it happens. Two runs of one seed must end with the
-//! same hash, or something in the world, or in the code under it, is not deterministic.
+//! Trace of a run: a hash of every occurrence in its order. If two runs of one seed end with
+//! different hashes, the world or the code under test is not deterministic.
 
-/// Where the lines of a verbose run go.
+/// Receiver of the lines of a verbose run.
 pub type Lines = Box<dyn FnMut(&str) + Send>;
 
-/// Each word is mixed in by a multiplication and a rotation, as in FxHash: fast, the same for ever,
-/// and good enough to tell two runs apart.
+/// Multiplier of the hash. A multiplication and a rotation mix each word in, as in FxHash: fast,
+/// always the same, and good enough to tell two runs apart.
 const MULTIPLIER: u64 = 0x517c_c1b7_2722_0a95;
 
-/// See the module's head.
+/// Hash of the occurrences of a run, and their number.
 #[derive(Default)]
 pub struct Trace {
     hash: u64,
@@ -36,14 +36,14 @@ impl Trace {
         }
     }
 
-    /// Begins a new occurrence. The line is only made if somebody reads it.
+    /// Begins a new occurrence. The line is made only if lines are wanted.
     pub fn occurrence(&mut self, at: u64, line: impl FnOnce() -> String) {
         self.occurrences += 1;
         self.word(at);
         self.remark(at, line);
     }
 
-    /// A line that is not part of the hash.
+    /// Adds a line that is not part of the hash.
     pub fn remark(&mut self, at: u64, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
             let (seconds, micros) = (at / 1_000_000, at % 1_000_000);

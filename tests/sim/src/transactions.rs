@@ -1,8 +1,8 @@
 //! Transactions over both user ranges: lists that are appended to, a bank, tickets. Their histories
 //! are judged as a whole at the end (`rangedb-workload`, `check/tickets.rs`).
 //!
-//! While a client is in one of these it may be made to die: each notes down what it is going to do
-//! before it does it, so that what a dead client left has an unknown outcome.
+//! A client may be killed in the middle of one of these. So each workload notes down what it is
+//! going to do before it does it, and what a dead client left has an unknown outcome.
 
 use rangedb_client::Client;
 use rangedb_workload::bank::{self, Bank};
@@ -18,17 +18,18 @@ use crate::tickets::Tickets;
 const LIST_PREFIXES: [&str; 2] = ["%list/", "y/list/"];
 const BANK_PREFIXES: [&str; 2] = ["%bank/", "y/bank/"];
 
-/// Few, so that clients meet.
+/// Numbers of lists and of accounts: few, so that clients meet.
 const LISTS: usize = 2;
 const ACCOUNTS: usize = 5;
 
-/// Appends to a list before a new one takes its place: every append writes all of it again.
+/// Appends to a list, after which a new list takes its place: every append writes the whole list
+/// again.
 const APPENDS_MAX: usize = 24;
 
-/// Operations of a transaction on lists.
+/// Maximum number of operations of a transaction on lists.
 const OPS_MAX: usize = 4;
 
-/// All clients' transactions. Clones are the same.
+/// Transactions of all clients. Clones share the state.
 #[derive(Clone)]
 pub struct Transactions {
     pub lists: ListAppend,
@@ -37,7 +38,8 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// `soon_too_old`: old versions are not kept for longer than a transaction may take.
+    /// Creates the workloads. With `soon_too_old`, old versions are not kept for longer than a
+    /// transaction may take.
     pub fn new(load: &Load, schedule: &Schedule, soon_too_old: bool) -> Self {
         let schedule = schedule.clone();
         let stamps = Stamps::from_fn(move || schedule.stamp());
@@ -89,7 +91,7 @@ impl Transactions {
         }
     }
 
-    /// Transactions that committed.
+    /// Number of transactions on lists, and of transfers, that committed.
     pub fn committed(&self) -> usize {
         self.lists.committed() + self.bank.transferred()
     }

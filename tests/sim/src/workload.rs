@@ -1,5 +1,5 @@
-//! Workload of the clients, through the same [`Client`] that users have, and the record of what they
-//! were told.
+//! Workload of the clients, which use the [`Client`] that users have, and the record of the
+//! answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,10 +20,10 @@ use crate::plan::Load;
 use crate::schedule::{Micros, Schedule};
 use crate::transactions::Transactions;
 
-/// The first user range ends before `_/`, the last begins behind it.
+/// Prefixes of the keys. The first user range ends before `_/`; the last begins after it.
 const PREFIXES: [&str; 2] = ["/", "x/"];
 
-/// Few, so that clients meet.
+/// Number of registers under a prefix: few, so that clients meet.
 const REGISTERS: usize = 3;
 
 /// Kinds of operations.
@@ -79,12 +79,12 @@ pub fn pairs() -> impl Iterator<Item = [String; 2]> {
     PREFIXES.iter().map(|prefix| [format!("{prefix}pair-a"), format!("{prefix}pair-b")])
 }
 
-/// Every key there may be.
+/// All keys that these operations use.
 pub fn all_keys() -> impl Iterator<Item = String> {
     registers().chain(counters()).chain(pairs().flatten())
 }
 
-/// What all clients share.
+/// State that all clients share.
 #[derive(Clone)]
 pub struct Common {
     pub schedule: Schedule,
@@ -92,21 +92,21 @@ pub struct Common {
     pub history: History,
     pub load: Load,
     pub stop: Arc<AtomicBool>,
-    /// Clients that have not ended.
+    /// Number of clients that have not ended.
     pub active: Arc<AtomicUsize>,
-    /// The last number that was written.
+    /// Last number given out for a value.
     pub numbers: Arc<AtomicU64>,
     pub transactions: Transactions,
-    /// Old versions are not kept for long: what is asked of them may be refused.
+    /// True if old versions are kept for a short time only: reads of them may be refused.
     pub soon_too_old: bool,
-    /// The two keys of a pair may be in different ranges.
+    /// True if the two keys of a pair may be in different ranges.
     pub splits_pairs: bool,
     pub gateways: Gateways,
-    /// Of each client, whether it is in a transaction.
+    /// For each client, true while it is in a transaction.
     pub in_transaction: Arc<[AtomicBool]>,
 }
 
-/// What came of an operation that was not answered with success.
+/// Outcome of an operation that was not answered with success.
 pub(crate) enum Failure {
     Refused,
     Unknown,
@@ -121,7 +121,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Operations until all are to stop.
+    /// Executes operations until all clients are to stop.
     pub async fn run(self) {
         while !self.common.stop.load(Ordering::Relaxed) {
             self.one_operation().await;
@@ -167,7 +167,7 @@ impl Worker {
         in_transaction.store(false, Ordering::Relaxed);
     }
 
-    /// False: refused, or not known.
+    /// Writes a new value. False if the write was refused, or its outcome is unknown.
     pub async fn put(&self, key: &str) -> bool {
         let number = self.next_number();
         let return_previous = self.common.schedule.random(|rng| rng.bool());
@@ -195,7 +195,7 @@ impl Worker {
         let result = self.ask(move |client: Client| async move { client.get(owned).await }).await;
         let output = match result {
             Ok(found) => {
-                // Who begins a transaction now must see it too.
+                // A transaction that begins now must see this version too.
                 if let Some(newest) = &found {
                     let (at, ts) = (self.stamp(), newest.mod_ts.0);
                     self.common.watch.note(|checks| checks.timestamps.acknowledged(at, ts));
@@ -209,7 +209,7 @@ impl Worker {
         value
     }
 
-    /// False: refused, or not known.
+    /// Deletes a key. False if the delete was refused, or its outcome is unknown.
     pub async fn delete(&self, key: &str) -> bool {
         let options = DeleteOptions { return_previous: true, ..DeleteOptions::default() };
         let called = self.stamp();
@@ -242,10 +242,10 @@ impl Worker {
         self.swap(key, expected, self.next_number()).await;
     }
 
-    /// None: not known whether it happened.
+    /// Replaces the expected value by a new one. `None` if the outcome is unknown.
     async fn swap(&self, key: &str, expected: Value, new: u64) -> Option<bool> {
         let called = self.stamp();
-        // Found as it stands, padding included.
+        // The condition tests the whole value, padding included.
         let test = match expected {
             None => Test::Absent,
             Some(number) => Test::Value(self.value(number)),
@@ -281,7 +281,8 @@ impl Worker {
         increments.unknown += u64::from(swapped.is_none());
     }
 
-    /// `over_ranges`: the keys may be in two. False: refused, or not known.
+    /// Writes one value to both keys. With `over_ranges`, the keys may be in two ranges. False if
+    /// the write was refused, or its outcome is unknown.
     pub async fn write_pair(&self, keys: &[String; 2], over_ranges: bool) -> bool {
         let number = self.next_number();
         let [first, second] = keys.clone();
@@ -291,7 +292,7 @@ impl Worker {
         let result = self.ask(write).await;
         let commit_ts = result.map(|committed| committed.commit_ts);
         let commit_ts = commit_ts.map_err(|error| match error {
-            // It is tried until its time is up, and then says what was last in its way.
+            // The batch is retried until its timeout, and then returns the last conflict.
             error if over_ranges && error.is_transaction_conflict() => self.refused(),
             Error::Locked { .. } if over_ranges => self.refused(),
             error => self.failure("batch", error),
@@ -310,7 +311,7 @@ impl Worker {
         commit_ts.is_ok()
     }
 
-    /// All keys, page by page; each is read at some moment of the scan.
+    /// Scans all keys of a prefix, page by page. Each key is read at some moment of the scan.
     async fn scan(&self) {
         let prefix = *self.draw(PREFIXES.iter());
         let reverse = self.common.schedule.random(|rng| rng.bool());
@@ -373,7 +374,7 @@ impl Worker {
         self.common.schedule.between(most / 8, most)
     }
 
-    /// Coordinated by the client itself, or by some node's gateway.
+    /// Executes an operation, which the client itself or some node's gateway coordinates.
     async fn ask<T, F>(&self, what: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -394,7 +395,8 @@ impl Worker {
         self.common.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The value that stands for a number: always the same, so that conditions can ask for it.
+    /// Returns the value that stands for a number. It is always the same, so that conditions can
+    /// test it.
     fn value(&self, number: u64) -> Bytes {
         let mut value = format!("{number}:").into_bytes();
         let padding =
@@ -403,7 +405,7 @@ impl Worker {
         value.into()
     }
 
-    /// Notes a version down. Returns the number in its value.
+    /// Records a version that a client saw. Returns the number in its value.
     pub(crate) fn see(&self, kv: &KeyValue) -> u64 {
         let digits = kv.value.split(|byte| *byte == b':').next().unwrap_or_default();
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
@@ -450,8 +452,8 @@ impl Worker {
         Failure::Refused
     }
 
-    /// Sorts errors into those that say what happened and those that do not. Faults of the world
-    /// explain no others.
+    /// Classifies an error: the operation was refused, or its outcome is unknown. Any other error
+    /// is a violation, because no fault of the world explains it.
     pub(crate) fn failure(&self, what: &str, error: Error) -> Failure {
         match error {
             Error::Undetermined(_) => Failure::Unknown,
@@ -461,7 +463,7 @@ impl Worker {
                 self.common.watch.note(|checks| checks.floor.told(floor_ts));
                 Failure::Refused
             }
-            // Batches over ranges have locks.
+            // Batches over ranges leave locks that other operations meet.
             Error::Locked { .. } if self.common.splits_pairs => self.refused(),
             other => {
                 self.common.watch.violated(format!("{what} failed in a way of its own: {other}"));

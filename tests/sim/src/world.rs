@@ -1,4 +1,5 @@
-//! The world: nodes at their places, clients, and one thing happening after the other.
+//! The simulated world: nodes in their slots, clients, and the loop that carries out one occurrence
+//! after the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,30 +29,31 @@ use crate::trace::{Lines, Trace};
 use crate::transactions::Transactions;
 use crate::workload::Common;
 
-/// Between two looks at whether replicas are equal; each hashes everything there is.
+/// Time between two comparisons of replicas. Each comparison hashes all data.
 const COMPARE_EVERY: Micros = 5 * SECOND;
 
-/// Of 100 calls to a node that is down, how many are refused at once; of the others it seems that the
-/// connection broke.
+/// Percentage of calls to a stopped node that are refused at once. The others look like a broken
+/// connection.
 const REFUSED_BY_DOWN: u32 = 80;
 
 const REPLICATION_FACTOR: u32 = 3;
 
-/// Entries of a log that are looked at once more at every tick.
+/// Number of log entries, among those checked before, that every tick checks once more.
 const LOOKED_AT_AGAIN: u64 = 8;
 
-/// A place for a node.
+/// Slot of a node, which outlives the node's processes.
 pub struct Slot {
     pub site: Site,
     pub disk: Disk,
-    /// Counts processes at this place.
+    /// Number of the current life of the process. Each start and each end raises it, so that
+    /// occurrences of an earlier life have no effect.
     pub life: u64,
-    /// Up: has a process, or is asking to join.
+    /// True if a process runs, or the node asks to join.
     pub up: bool,
     pub process: Option<Process>,
-    /// While the process stands still: what happens to it afterwards.
+    /// Occurrences held back until the process goes on, in order; `None` if it is not paused.
     pub held: Option<VecDeque<(Host, Occurrence)>>,
-    /// Up to which applied entry logs were looked at, by range.
+    /// Index up to which the log of each range was checked, by range id.
     looked_at: BTreeMap<u64, u64>,
 }
 
@@ -61,26 +63,27 @@ impl Slot {
     }
 }
 
-/// See the module's head.
+/// The simulated world.
 pub struct World {
     pub plan: Plan,
     pub schedule: Schedule,
     pub watch: Watch,
     pub slots: Vec<Slot>,
-    /// Founding ranges: ids 1 to this.
+    /// Number of founding ranges, whose ids begin at 1.
     pub ranges: u64,
     pub common: Common,
     pub faults_on: bool,
     pub ambush: Ambush,
-    /// Counts what was wrong with the network, and whether it still is.
+    /// Number of the newest step of an episode. The next field is true while an episode is under
+    /// way.
     pub episode: u64,
     pub in_episode: bool,
     pub wiped: bool,
-    /// The node that an operator has taken out, or tried to.
+    /// Id of the node that an operator has removed, or tried to remove.
     pub removed: Option<u64>,
     pub crashes: u64,
     pub clients: Vec<ClientPlace>,
-    /// Settings that the first client has still to make.
+    /// Number of settings that the first client has still to make.
     pub settings_unset: Arc<AtomicUsize>,
     pub executor: Executor,
 }
@@ -208,7 +211,8 @@ impl World {
         }
     }
 
-    /// Schedules what sets everything going.
+    /// Schedules the first occurrences: starts of nodes, faults, settings, comparisons, and
+    /// clients.
     fn begin(&mut self) {
         let schedule = self.schedule.clone();
         let (founders, safety) = (self.plan.shape.founders, self.plan.safety_phase);
@@ -224,7 +228,7 @@ impl World {
         let dead_after =
             self.plan.node_dead_after.map(|after| ("node_dead_after", after.to_owned()));
         let retention = self.plan.retention_seconds.map(|s| ("gc_retention", format!("{s}s")));
-        // Runs are short, and nobody is there to say that a wiped node may be replaced.
+        // Runs are short, and no operator removes the member whose disk was wiped.
         let replace_after = [("node_replace_after", "3s".to_owned())];
         for (name, value) in dead_after.into_iter().chain(retention).chain(replace_after) {
             let worker = self.worker(0);
@@ -249,7 +253,7 @@ impl World {
         self.executor.spawn(&schedule, host, Box::pin(task));
     }
 
-    /// The next thing happens. False if nothing is left to happen.
+    /// Carries out the next occurrence. False if none is left.
     pub fn step(&mut self) -> bool {
         let Some((host, occurrence)) = self.schedule.next() else { return false };
         if let Host::Process { slot, life } = host
@@ -411,8 +415,8 @@ impl World {
         Ok(())
     }
 
-    /// The control plane told the node to end, as it may only after an operator took this one out. It
-    /// comes back with an empty disk.
+    /// Ends a node that the control plane told to stop, and restarts it with an empty disk. The
+    /// control plane may do so only after an operator removed this node.
     fn on_stopped(&mut self, slot: usize, reason: &str) -> rangedb_storage::Result<()> {
         self.schedule.remark(|| format!("node-{slot} was told to stop: {reason}"));
         let is_removed = self.removed.is_some_and(|id| {
@@ -429,7 +433,7 @@ impl World {
         Ok(())
     }
 
-    /// Something reached a place where no node runs.
+    /// Handles an occurrence at a slot where no node runs.
     fn nobody_there(&mut self, occurrence: Occurrence) {
         let refuses = self.schedule.random(|rng| rng.u32(0..100) < REFUSED_BY_DOWN);
         match occurrence {
@@ -452,7 +456,7 @@ impl World {
         }
     }
 
-    /// Starts the node at a place, unless it is up.
+    /// Starts the node in a slot, unless it is up.
     pub fn start(&mut self, at: usize) -> rangedb_storage::Result<()> {
         let slot = &mut self.slots[at];
         if slot.up {
@@ -471,8 +475,9 @@ impl World {
         Ok(())
     }
 
-    /// Opens the disk. Sometimes it fails at a write of that, or of what comes then: each store makes
-    /// one of its own, so some may be open already.
+    /// Opens the disk and starts the process. In some seeds a log write fails while the stores
+    /// open, or soon after. Each store makes one write when it opens, so some stores may be open by
+    /// then.
     fn open(&mut self, at: usize) -> rangedb_storage::Result<()> {
         let fails = self.faults_on
             && self.schedule.random(|rng| rng.u32(0..100) < self.plan.failed_openings);
@@ -498,7 +503,7 @@ impl World {
         }
     }
 
-    /// The process ends without a warning, if there is one.
+    /// Ends the process without a warning, if one runs.
     pub fn crash(&mut self, at: usize) -> rangedb_storage::Result<()> {
         let slot = &mut self.slots[at];
         if !slot.up {
@@ -512,7 +517,8 @@ impl World {
         self.common.gateways.set(at, None);
         self.executor.end(host);
         drop(process);
-        // What was on its way to the process, and not from within it, finds nobody there.
+        // Occurrences that came from outside of the process find no node here. Occurrences of the
+        // process itself are dropped.
         for (host, occurrence) in held.into_iter().flatten() {
             if matches!(host, Host::Slot(_)) {
                 self.nobody_there(occurrence);
@@ -522,7 +528,7 @@ impl World {
         self.slots[at].disk.crash(crash)
     }
 
-    /// The process stands still for a while: nothing runs, nothing is read.
+    /// Pauses the process: for a while no code runs and no message is read.
     pub fn pause(&mut self, at: usize, duration: Micros) {
         let slot = &mut self.slots[at];
         if slot.up && slot.held.is_none() {
@@ -538,7 +544,7 @@ impl World {
         }
     }
 
-    /// Every replica of a running node, with its place.
+    /// Returns every replica of a running node, with the node's slot.
     pub fn replicas(&self) -> Vec<(usize, RangeStatus)> {
         let processes = self.slots.iter().filter_map(|slot| Some((slot, slot.process.as_ref()?)));
         let mut replicas = Vec::new();
@@ -549,20 +555,20 @@ impl World {
         replicas
     }
 
-    /// Compares the replicas of running nodes with whatever stood at the same entry.
+    /// Compares each replica of a running node with the first that was seen at the same entry.
     pub fn compare(&self) -> rangedb_storage::Result<()> {
         let processes = self.slots.iter().filter_map(|slot| Some((slot, slot.process.as_ref()?)));
         processes.into_iter().try_for_each(|(slot, process)| process.compare(&slot.disk))
     }
 
-    /// Clients end after the operation they are at.
+    /// Makes each client end after its current operation.
     pub fn stop_clients(&self) {
         self.common.stop.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for World {
-    /// Tasks hold the schedule, which holds what wakes them.
+    /// Breaks a cycle of references: tasks hold the schedule, and the schedule holds their wakers.
     fn drop(&mut self) {
         self.executor.clear();
         self.slots.clear();
@@ -570,8 +576,8 @@ impl Drop for World {
     }
 }
 
-/// Compares entries that came to a log since the last look with those of other logs, and the newest of
-/// those that were there again.
+/// Compares the entries that came to the logs of a shard since the last tick with those of other
+/// logs. Compares the newest of the earlier entries again.
 fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage::Result<()> {
     let Some(process) = &slot.process else { return Ok(()) };
     for status in process.stores()[shard].status() {
@@ -589,7 +595,7 @@ fn look_at_log(watch: &Watch, slot: &mut Slot, shard: usize) -> rangedb_storage:
                 watch.note(|checks| checks.committed.holds(range, at, &entry));
             }
         }
-        // What is not applied yet is looked at until it is.
+        // Entries that are not yet applied are checked again at every tick, until they are.
         *looked_at = stored.last_index.min(status.applied_index);
     }
     Ok(())

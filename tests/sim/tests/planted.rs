@@ -1,12 +1,12 @@
-//! Bugs that are put in on purpose are found (`tests/planted/`): builds the simulator with them, in a
-//! target directory of its own so that it shares no feature with the workspace, and hunts those that
-//! a few seeds find. Within how many is what docs/simulation.md says of each: so the table stays true,
-//! and neither a bug nor the net can get worse unseen.
+//! Hunt for bugs that are planted on purpose (`tests/planted/`). Builds the simulator with them, in
+//! a target directory of its own so that it shares no feature with the workspace. Hunts those that
+//! few seeds find, within a multiple of the median that docs/simulation.md gives for each. So the
+//! table stays true, and neither a bug nor the simulator can get worse unseen.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Bugs that are hunted here, whatever the document says of them. The others are left to
+/// Bugs that are hunted here, whatever median the document gives for them. The others are left to
 /// `sim --planted-table`, which takes a quarter of an hour.
 const QUICK: &[&str] = &[
     "VoteBeforePersist",
@@ -29,12 +29,12 @@ const QUICK: &[&str] = &[
     "CollectAboveReader",
 ];
 
-/// What the document may say of these. A simulator that finds one of them later than that has become
-/// worse, and needs a story for it rather than another figure in the table.
+/// Maximum median that the document may give for these bugs. A simulator that needs more seeds for
+/// one of them has become worse, and needs a story for it rather than another figure in the table.
 const MEDIAN_MAX: u64 = 12;
 
-/// A bug must be found within so many times its median. It is missed by all of these seeds once in
-/// 256 times if the median is true; then always, as a seed always gives the same run.
+/// Number of medians within which a bug must be found. If the median is true, all of these seeds
+/// miss the bug once in 256 times. Then they always miss it, as a seed always gives the same run.
 const MEDIANS: u64 = 8;
 
 fn build() -> PathBuf {
@@ -51,10 +51,10 @@ fn build() -> PathBuf {
     target.join("release/sim")
 }
 
-/// Columns of a table of bugs. What was found, the last one, may have a bar of its own in it.
+/// Number of columns of a table of bugs. The last one, the first find, may contain a bar.
 const COLUMNS: usize = 5;
 
-/// Rows of a table of bugs: names, and the text of their other columns.
+/// Returns the rows of a table of bugs: names, and the text of their other columns.
 fn rows(table: &str) -> Vec<(String, Vec<String>)> {
     let cells = |line: &str| {
         let line = line.trim_matches('|');

@@ -1,14 +1,14 @@
-//! The simulator, as a test: seeds that once found something, new ones, and some of them twice.
+//! The simulator as a test: seeds that once found a bug, new seeds, and some of them twice.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rangedb_sim::{Report, simulate};
 
-/// Seeds of one run: a minute on two cores.
+/// Number of seeds of one run: a minute on two cores.
 const SEEDS: u64 = 1000;
 
-/// Seeds that are run a second time.
+/// Number of seeds that are run a second time.
 const SEEDS_TWICE: u64 = 20;
 
 /// Runs all seeds on all cores and hands each report to the caller's function.
@@ -26,7 +26,8 @@ fn run_all(seeds: &[u64], each: impl Fn(&Report) + Sync) {
     });
 }
 
-/// Returns how many keys of all seeds were too entangled to judge.
+/// Runs the seeds and asserts that all pass. Returns the number of keys of all seeds that were too
+/// entangled to judge.
 fn assert_all_pass(seeds: &[u64]) -> usize {
     let failed = Mutex::new(Vec::new());
     let undecided = AtomicUsize::new(0);
@@ -43,7 +44,7 @@ fn assert_all_pass(seeds: &[u64]) -> usize {
     undecided.into_inner()
 }
 
-/// Lines of `tests/seeds/*.txt`: a seed, and what it found.
+/// Reads the seeds of `tests/seeds/*.txt`. Each line is a seed, and what it found.
 fn seeds_with_a_story() -> Vec<u64> {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../seeds");
     let mut seeds = Vec::new();

@@ -128,7 +128,7 @@ fn a_durable_hold_that_cannot_be_moved_stays_where_it_may_be_stored() {
         let error = control.fails_to_hold("backup", at(wanted));
         assert!(is_commit_error(&error), "{error:?}");
         assert_eq!(control.held_at(), at(400));
-        net.pass(2 * HOLD_TTL_MAX);
+        net.pass(2 * HOLD_TTL);
         assert_eq!(control.held_at(), at(400), "and does not end by itself");
     }
 }
@@ -137,7 +137,7 @@ fn a_durable_hold_that_cannot_be_moved_stays_where_it_may_be_stored() {
 fn a_hold_whose_commit_failed_can_be_released() {
     let (control, net) = cut_off(Garbage::default());
     assert!(is_commit_error(&control.fails_to_hold("backup", at(400))));
-    net.pass(2 * HOLD_TTL_MAX);
+    net.pass(2 * HOLD_TTL);
     assert_eq!(control.held_at(), at(400));
     // The hold may be stored. So its release is a commit too, and fails here.
     let error = control.fails_to_hold("backup", Timestamp::ZERO);

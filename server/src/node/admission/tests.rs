@@ -94,7 +94,7 @@ fn locks_until(alive_until_ms: u64) -> [command::Body; 3] {
 fn a_lock_outlives_its_client_by_a_minute_at_most() {
     let world = node();
     let (_, oracle) = &world;
-    let longest = NOW_MS + LOCK_LIFE_MS_MAX;
+    let longest = NOW_MS + LOCK_TTL_MAX.as_millis() as u64;
     let asked = locks_until(longest);
     assert_eq!(asked.clone().map(|body| admit(&world, body).unwrap()), asked);
     assert_eq!(*oracle.asked.lock().unwrap(), 0);
@@ -108,8 +108,9 @@ fn a_lock_outlives_its_client_by_a_minute_at_most() {
 fn a_node_that_has_seen_nothing_for_long_cuts_no_life_short() {
     let world = node();
     let (_, oracle) = &world;
-    *oracle.last.lock().unwrap() = Timestamp::from_millis(NOW_MS + 3 * LOCK_LIFE_MS_MAX);
-    for asked in locks_until(NOW_MS + 3 * LOCK_LIFE_MS_MAX + 10_000) {
+    *oracle.last.lock().unwrap() =
+        Timestamp::from_millis(NOW_MS + 3 * LOCK_TTL_MAX.as_millis() as u64);
+    for asked in locks_until(NOW_MS + 3 * LOCK_TTL_MAX.as_millis() as u64 + 10_000) {
         assert_eq!(admit(&world, asked.clone()), Ok(asked));
     }
 }

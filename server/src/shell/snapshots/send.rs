@@ -24,11 +24,11 @@ use tonic::transport::Endpoint;
 
 use super::pace::{CREDIT_MAX, Pace, TooSlow};
 use super::{CHUNKS_AHEAD, to_wire, totals_to_wire};
+use rangedb_proto::limits::MESSAGE_BYTES_MAX;
+
 use crate::compaction::StreamedView;
 use crate::handle::StoreHandle;
-use crate::shell::grpc_limits::{
-    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, innermost,
-};
+use crate::shell::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, innermost};
 use crate::shell::transport::{Directory, Identification};
 
 /// Maximum number of snapshots that wait for their turn. Each holds a view of the state, which

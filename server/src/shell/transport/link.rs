@@ -18,9 +18,9 @@ use tonic::{Code, Request};
 
 use super::queue::Queue;
 use super::{PEER_ADDRESS_KEY, Shared};
-use crate::shell::grpc_limits::{
-    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, WINDOW_BYTES,
-};
+use rangedb_proto::limits::MESSAGE_BYTES_MAX;
+
+use crate::shell::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_BYTES};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

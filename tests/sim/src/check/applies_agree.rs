@@ -1,5 +1,5 @@
-//! Every replica is given the same commands at the same places of the log, and answers them the
-//! same: also a replica that replays its log after a crash.
+//! Replicas agree in what they apply: each is given the same commands at the same places of the
+//! log, and answers them the same. This holds for a replay of the log after a crash too.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ impl AppliesAgree {
         Ok(())
     }
 
-    /// Commands that were applied somewhere.
+    /// Number of commands that some replica applied.
     pub fn commands(&self) -> usize {
         self.steps.len()
     }

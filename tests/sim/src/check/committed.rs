@@ -1,5 +1,5 @@
-//! Committed entries never change: an entry that one replica has applied is the same, term and bytes,
-//! in every log that holds one at its place, and stays so through crashes.
+//! Committed entries never change. Once a replica has applied an entry, every log that holds an
+//! entry at its index holds this one, with the same term and bytes, through crashes too.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// The log of a replica at `slot` holds this entry, and the replica has applied it.
+    /// Checks an entry that the log of a replica at `slot` holds, and that the replica has applied.
     pub fn holds(&mut self, range: u64, slot: usize, entry: &Entry) -> Verdict {
         let print = (entry.term, content_hash(entry));
         let (known, by) = *self.entries.entry((range, entry.index)).or_insert((print, slot));
@@ -32,7 +32,7 @@ impl Committed {
     }
 }
 
-/// Of all but its place.
+/// Hash of an entry without its index and term.
 pub(super) fn content_hash(entry: &Entry) -> u64 {
     let mut content = Trace::default();
     content.word(entry.get_entry_type() as u64);

@@ -1,5 +1,5 @@
-//! A counter that is raised by compare-and-swap stands at the number of increments: all that were
-//! acknowledged, none twice, and of those with an unknown outcome some.
+//! A counter that is raised by compare-and-swap stands at the number of its increments: all that
+//! were acknowledged, none twice, and some of those with an unknown outcome.
 
 use super::Verdict;
 use crate::history::Increments;

@@ -1,10 +1,9 @@
-//! Fences: nothing commits at or below a timestamp at which its range was read before. Each command
-//! that commits on its own gets a timestamp above all at which its range was read before, whoever led
-//! it then.
+//! Fences: no command commits on its own at or below a timestamp at which its range was read
+//! before, whichever replica led the range then.
 //!
-//! Looked at where the range is read and where it commits, so that it does not depend on a client
-//! who reads the very key that is written. A commit over ranges brings a timestamp of its own, and
-//! readers who meet its locks see to it: what clients read judges those.
+//! The check observes the read and the commit at the range. So it does not depend on a client that
+//! reads the very key that is written. A commit over ranges brings a timestamp of its own, and
+//! readers that meet its locks keep the order: the checks on what clients read cover it.
 
 use std::collections::BTreeMap;
 
@@ -19,26 +18,26 @@ use crate::occurrence::Host;
 /// Index of the entry and place in it.
 type Place = (u64, usize);
 
-/// A read as its process knows it.
+/// A read as its process identifies it.
 type Read = (Host, RequestId);
 
 #[derive(Default)]
 pub struct Fences {
-    /// Reads that came in. Those that are never served are few.
+    /// Timestamps of the reads that came in and were not served yet. Few stay for ever.
     came: BTreeMap<Read, u64>,
-    /// The highest timestamp at which a range was read.
+    /// Highest timestamp at which each range was read.
     read_at: BTreeMap<RangeId, u64>,
-    /// The last command of a range that some replica has applied.
+    /// Last command of each range that some replica has applied.
     applied: BTreeMap<RangeId, Place>,
 }
 
 impl Fences {
-    /// A store takes in a read at a timestamp.
+    /// Notes that a read at a timestamp came to a store.
     pub fn came(&mut self, read: Read, at: Timestamp) {
         self.came.insert(read, at.0);
     }
 
-    /// A leader gives out a reader. True if it is for a read at a timestamp.
+    /// Notes that a leader gives out a reader. True if the reader is for a read at a timestamp.
     pub fn served(&mut self, read: Read, range: RangeId) -> bool {
         let Some(at) = self.came.remove(&read) else { return false };
         let highest = self.read_at.entry(range).or_default();
@@ -46,7 +45,8 @@ impl Fences {
         true
     }
 
-    /// Some replica has applied a command. Only the first time tells when it was committed.
+    /// Checks a command that some replica has applied. Only its first application shows when it was
+    /// committed.
     pub fn applied(&mut self, range: RangeId, at: Place, command: &[u8], reply: &[u8]) -> Verdict {
         let newest = self.applied.entry(range).or_default();
         if at <= *newest {

@@ -1,6 +1,6 @@
-//! The floor, below which nothing is kept, passes no hold that a client was told to be in force. And
-//! nobody is refused for a floor that no range has. (That it leaves the retention is not looked at:
-//! whoever raises it goes by timestamps of its own, which nobody else sees.)
+//! GC floor: it passes no hold that a client was told to be in force, and no client is refused for
+//! a floor that no range has. The retention is not checked: the node that raises the floor goes by
+//! timestamps of its own, which nobody else sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +14,15 @@ use crate::schedule::Micros;
 /// A range, the index of an entry and a place in it.
 type Place = (RangeId, (u64, usize));
 
-/// A hold as a client asked for it.
+/// A hold as a client requested it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Held {
     pub name: String,
-    /// 0: no more.
+    /// Timestamp that the floor must not pass; 0 to release the hold.
     pub timestamp: u64,
     /// Stamp of the request.
     pub asked: u64,
-    /// In force for so long at least, once it is.
+    /// True time until which the hold is in force at least, once it was answered.
     pub until: Micros,
 }
 
@@ -32,15 +32,16 @@ pub struct Floor {
     rises: u64,
     dropped: u64,
     compacted: u64,
-    /// Commands that were counted.
+    /// Commands whose dropped records were counted.
     counted: BTreeSet<Place>,
     holds: BTreeMap<String, Held>,
-    /// Stamp of the last request under a name.
+    /// Stamp of the last request under each name.
     asked: BTreeMap<String, u64>,
 }
 
 impl Floor {
-    /// A client asks. From now on its earlier hold may be gone, unless this one is as low.
+    /// Notes a client's request for a hold. From now on an earlier hold of that name may be gone,
+    /// unless the new one is as low.
     pub fn asked_for(&mut self, held: &Held) -> Verdict {
         self.asked.insert(held.name.clone(), held.asked);
         let lets_go = |earlier: &Held| held.timestamp == 0 || held.timestamp > earlier.timestamp;
@@ -50,7 +51,8 @@ impl Floor {
         Ok(())
     }
 
-    /// And is told so. What was asked for later may have come first.
+    /// Notes that a request for a hold was answered. A later request under the name may have been
+    /// executed before, so an overtaken answer has no effect.
     pub fn held(&mut self, held: Held) -> Verdict {
         if held.timestamp > 0 && self.asked.get(&held.name) == Some(&held.asked) {
             self.holds.insert(held.name.clone(), held);
@@ -58,7 +60,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Some replica has applied a command, maybe not for the first time.
+    /// Checks a command that some replica has applied, maybe not for the first time.
     pub fn applied(&mut self, place: Place, now: Micros, command: &[u8], reply: &[u8]) -> Verdict {
         let command = Command::decode(command).ok().and_then(|command| command.body);
         let reply = CommandReply::decode(reply).ok().and_then(|reply| reply.body);
@@ -84,7 +86,7 @@ impl Floor {
         }
     }
 
-    /// Somebody was refused for this floor.
+    /// Checks the floor that a client was refused for.
     pub fn told(&self, floor_ts: u64) -> Verdict {
         match floor_ts <= self.highest {
             true => Ok(()),
@@ -95,14 +97,14 @@ impl Floor {
         }
     }
 
-    /// Compaction has dropped records of a node.
+    /// Counts records that compaction dropped on a node.
     pub fn compacted(&mut self, records: u64) -> Verdict {
         self.compacted += records;
         Ok(())
     }
 
-    /// How often it rose, records that were dropped by commands, and records that compaction dropped
-    /// on the nodes.
+    /// Returns the number of times that the floor rose, of records that commands dropped, and of
+    /// records that compaction dropped on the nodes.
     pub fn counts(&self) -> (u64, u64, u64) {
         (self.rises, self.dropped, self.compacted)
     }

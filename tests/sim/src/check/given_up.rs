@@ -1,6 +1,6 @@
-//! A transaction that a key was told to be rolled back takes no lock there any more: its first phase
-//! may come late, and must be refused then. Else it could be committed by those who find its locks,
-//! after its client was told that it failed.
+//! A transaction takes no lock at a key where it was rolled back. A prewrite or a lock request that
+//! arrives late must be refused. Otherwise clients that find its locks could commit the transaction
+//! after its own client was told that it failed.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ type Place = (u64, usize);
 
 #[derive(Default)]
 pub struct GivenUp {
-    /// By range, key and start timestamp: the first command that was answered so.
+    /// First command that was answered with a rollback, by range, key and start timestamp.
     rolled_back: BTreeMap<(RangeId, Bytes, u64), Place>,
 }
 
 impl GivenUp {
-    /// Some replica has applied a command, maybe not for the first time.
+    /// Checks a command that some replica has applied, maybe not for the first time.
     pub fn applied(&mut self, range: RangeId, at: Place, command: &[u8], reply: &[u8]) -> Verdict {
         let command = Command::decode(command).ok().and_then(|command| command.body);
         let reply = CommandReply::decode(reply).ok().and_then(|reply| reply.body);

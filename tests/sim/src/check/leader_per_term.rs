@@ -1,4 +1,5 @@
-//! At most one replica leads a range in a term. Whoever sends what only leaders send, leads.
+//! At most one replica leads a range in a term. A replica that sends what only leaders send counts
+//! as a leader.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ impl LeaderPerTerm {
         Err(format!("two leaders of range {range} in term {term}: nodes {leader} and {node}"))
     }
 
-    /// A node sends a message.
+    /// Checks a message that a node sends.
     pub fn sent(&mut self, envelope: &RaftEnvelope) -> Verdict {
         let Some(message) = raft_message(envelope) else { return Ok(()) };
         let leads = matches!(
@@ -35,7 +36,7 @@ impl LeaderPerTerm {
         }
     }
 
-    /// Elections won so far.
+    /// Number of elections won so far.
     pub fn elections(&self) -> usize {
         self.leaders.len()
     }

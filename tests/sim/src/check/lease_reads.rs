@@ -1,10 +1,12 @@
-//! No stale read: while a leader serves reads on its lease, no later leader has applied anything of
-//! its own; and a read that came in when a later leader had is not served at all, whatever the quorum
-//! is said to have answered. That leader's entry is in a quorum's logs, so no round that is sent
-//! afterwards can be confirmed.
+//! No stale reads:
+//! - While a leader serves reads under its lease, no later leader has applied an entry of its own
+//!   term.
+//! - A read that came in after a later leader had applied such an entry is not served by the
+//!   earlier one at all, whatever the quorum is said to have answered. The entry is in the logs of
+//!   a quorum, so no ReadIndex round sent afterwards can be confirmed.
 //!
-//! Looked at where the reader is taken, so that it does not depend on a client who asks the wrong
-//! node at the right moment.
+//! The check observes the moment when the reader is taken. So it does not depend on a client that
+//! asks the wrong node at the right moment.
 
 use std::collections::BTreeMap;
 
@@ -13,32 +15,35 @@ use rangedb_raftstore::RequestId;
 use super::Verdict;
 use crate::occurrence::Host;
 
-/// A read as its process knows it.
+/// A read as its process identifies it.
 type Read = (Host, RequestId);
 
 #[derive(Default)]
 pub struct LeaseReads {
-    /// The newest term in which a leader of the range has applied an entry of its own, and its node.
+    /// Newest term in which a leader of a range has applied an entry of its own, and its node, by
+    /// range.
     newest: BTreeMap<u64, (u64, u64)>,
-    /// What that was when a read came in. Those that are never served are few.
+    /// Newest term and its leader when each read came in. Few reads stay for ever without being
+    /// served.
     came: BTreeMap<Read, (u64, u64)>,
     served: u64,
 }
 
 impl LeaseReads {
-    /// A node leads a range and has applied an entry of its term.
+    /// Notes that a node leads a range and has applied an entry of its term.
     pub fn leads(&mut self, range: u64, term: u64, node: u64) {
         let newest = self.newest.entry(range).or_default();
         *newest = (*newest).max((term, node));
     }
 
-    /// A store takes a read of a range in.
+    /// Notes that a read of a range came to a store.
     pub fn came(&mut self, read: Read, range: u64) -> Verdict {
         self.came.insert(read, self.newest_of(range));
         Ok(())
     }
 
-    /// A node that leads a range in a term gives out a reader, under its lease or confirmed.
+    /// Checks a reader that the leader of a range in a term gives out, under its lease or confirmed
+    /// by a quorum.
     pub fn served(
         &mut self,
         read: Read,
@@ -62,7 +67,7 @@ impl LeaseReads {
         self.newest.get(&range).copied().unwrap_or_default()
     }
 
-    /// Reads that were served under a lease.
+    /// Number of reads that were served under a lease.
     pub fn count(&self) -> u64 {
         self.served
     }

@@ -1,6 +1,6 @@
-//! Logs match: entries of one index and one term are the same in every log, whether they are committed
-//! or not (Raft's Log Matching, Ongaro's dissertation, 3.5). What was cut off and written again in the
-//! same term would show here.
+//! Log Matching of Raft: entries of one index and one term are the same in every log, whether they
+//! are committed or not (Ongaro's dissertation, 3.5). An entry that was cut off and written
+//! differently in the same term would show here.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::committed::content_hash;
 
 #[derive(Default)]
 pub struct LogMatching {
-    /// By range, index and term: the content, and who had it first.
+    /// Hash of each entry and the slot that had it first, by range, index and term.
     entries: BTreeMap<(u64, u64, u64), (u64, usize)>,
 }
 
 impl LogMatching {
-    /// The log of a replica at `slot` holds this entry.
+    /// Checks an entry that the log of a replica at `slot` holds.
     pub fn holds(&mut self, range: u64, slot: usize, entry: &Entry) -> Verdict {
         let hash = content_hash(entry);
         let place = (range, entry.index, entry.term);

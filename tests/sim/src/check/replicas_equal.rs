@@ -1,6 +1,6 @@
-//! Replicas that have applied the same entries hold the same bytes, now or later, and so does one that
-//! comes back after a crash; but for old versions that compaction has dropped on one and not yet on
-//! another.
+//! Replicas that have applied the same entries hold the same bytes, now or later, and after a crash
+//! too. Only old versions may differ: compaction may have dropped them on one replica and not yet
+//! on another.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::Verdict;
 
 #[derive(Default)]
 pub struct ReplicasEqual {
-    /// By range and applied index: the hash, and the place of the first replica that stood there.
+    /// Hash and slot of the first replica that stood at an applied index, by range and index.
     seen: BTreeMap<(RangeId, u64), (u64, usize)>,
 }
 
 impl ReplicasEqual {
-    /// A replica has applied so much, and this is the hash of its data.
+    /// Checks the hash of a replica's data at its applied index.
     pub fn stands(&mut self, range: RangeId, slot: usize, applied: u64, hash: u64) -> Verdict {
         let (known, by) = *self.seen.entry((range, applied)).or_insert((hash, slot));
         if known != hash {
@@ -28,8 +28,8 @@ impl ReplicasEqual {
     }
 }
 
-/// Of a range's data, without what compactions may have dropped or not: what is below all that the
-/// range itself says that it collects.
+/// Returns the hash of a range's data without the versions that compaction may have dropped: those
+/// below the range's own `collect_below_ts`.
 pub fn hash_of_what_is_kept(state: &dyn Reader, span: &Span) -> rangedb_storage::Result<u64> {
     let start_key = match &span.start[..] {
         [] => Vec::new().into(),

@@ -1,4 +1,4 @@
-//! A snapshot does not move: reads of a key at one timestamp always find the same, and they find
+//! A snapshot does not move: all reads of a key at one timestamp find the same. They also find
 //! every commit that was acknowledged at or below that timestamp.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub fn check(
     Ok(())
 }
 
-/// A read sees a commit, or a later one whose outcome its writer does not know.
+/// Checks that a read sees a commit, or a later one with an outcome that its writer does not know.
 fn check_sees(read: &SnapshotRead, newest: &Acknowledged, may_be_deleted: bool) -> Verdict {
     let missed = match (read.found, newest.value) {
         (Some((value, mod_ts)), Some(put)) => {

@@ -1,5 +1,5 @@
-//! Tickets of a book bear the numbers 0, 1, 2 and so on, each once, in an order that agrees with real
-//! time; none that was acknowledged is lost, and none is there that was refused.
+//! Tickets of a book have the numbers 0, 1, 2 and so on, each once, in an order that agrees with
+//! real time. No acknowledged ticket is lost, and no refused one exists.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use super::Verdict;
 use crate::tickets::Draw;
 use rangedb_workload::history::Outcome;
 
-/// `end`: which draw's ticket is there, with its number.
+/// Checks all tickets. `end` has the number of each ticket found at the end, by the index of its
+/// draw.
 pub fn check(draws: &[Draw], end: &BTreeMap<usize, u64>) -> Verdict {
     let mut books: BTreeMap<&str, Vec<(u64, usize)>> = BTreeMap::new();
     for (place, number) in end {

@@ -1,6 +1,6 @@
-//! Timestamps are unique and ordered by real time: one that was asked for after another had come is
-//! above it, and above every commit that had been acknowledged. And they are near the time of day, as
-//! long as a majority of the nodes' clocks is.
+//! Timestamps are unique and follow real time. A timestamp is above every other that was received
+//! before its request, and above every commit that was acknowledged before. Timestamps are also
+//! near the time of day, as long as the clocks of a majority of the nodes are.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,23 @@ use rangedb_proto::v1::TimestampsReply;
 
 use super::Verdict;
 
-/// Clocks that are no liars' are a minute off, or some more after many steps; and each new oracle may
-/// begin a few seconds ahead. A liar's are days off.
+/// Maximum difference between a timestamp and the true time, in milliseconds. Clocks are a minute
+/// off, or some more after many steps, and each new oracle may begin a few seconds ahead. Only the
+/// clock of the node that leaps is days off.
 const NEAR_MS: u64 = 60 * 60 * 1000;
 
 #[derive(Default)]
 pub struct Timestamps {
-    /// A majority's clocks are near the true time.
+    /// True if timestamps are checked against the true time: the clocks of a majority are near it.
     pub near: bool,
-    /// First to last of every reply that came.
+    /// First to last timestamp of every reply that came.
     handed_out: BTreeMap<u64, u64>,
-    /// When something was known, and the highest timestamp known by then; both ascend.
+    /// Moments at which a higher timestamp became known, and that timestamp; both ascend.
     known: Vec<(u64, u64)>,
 }
 
 impl Timestamps {
-    /// A reply came to a request made at `asked`. Both moments are stamps of the schedule.
+    /// Checks a reply to a request made at `asked`. Both moments are stamps of the schedule.
     pub fn received(&mut self, asked: u64, received: u64, reply: &TimestampsReply) -> Verdict {
         let (last, count) = (reply.last, u64::from(reply.count));
         let first = last + 1 - count;
@@ -46,12 +47,12 @@ impl Timestamps {
         Ok(())
     }
 
-    /// True if any were handed out.
+    /// True if any timestamp was handed out.
     pub fn came(&self) -> bool {
         !self.handed_out.is_empty()
     }
 
-    /// A reply came at this time of day.
+    /// Checks a reply against the true time of day.
     pub fn at(&self, true_ms: u64, reply: &TimestampsReply) -> Verdict {
         let millis = Timestamp(reply.last).millis();
         if self.near && millis.abs_diff(true_ms) > NEAR_MS {
@@ -60,7 +61,7 @@ impl Timestamps {
         Ok(())
     }
 
-    /// A client was told of a commit.
+    /// Notes that a client was told of a commit.
     pub fn acknowledged(&mut self, at: u64, commit_ts: u64) -> Verdict {
         self.learn(at, commit_ts);
         Ok(())
@@ -91,7 +92,7 @@ mod tests {
     fn disjoint_replies_in_order_pass() {
         let mut timestamps = Timestamps::default();
         assert_eq!(timestamps.received(1, 4, &reply(10, 3)), Ok(()));
-        // Asked before the first had come: may be below it.
+        // Requested before the first reply came, so it may be below that.
         assert_eq!(timestamps.received(2, 5, &reply(7, 2)), Ok(()));
         assert_eq!(timestamps.received(6, 7, &reply(11, 1)), Ok(()));
     }

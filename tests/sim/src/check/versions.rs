@@ -1,6 +1,6 @@
-//! A version of a key never changes: whoever sees the commit of one moment sees the same value,
-//! version and creation. No value is written twice, so it is seen under one timestamp only, and that
-//! is the one which its writer was told: a write that was done twice is seen under two.
+//! A version of a key never changes: all clients that see a commit see the same value, version and
+//! creation. No value is written twice, so a value is seen under one timestamp only, the one that
+//! its writer was told. A write that was applied twice is seen under two.
 
 use std::collections::BTreeMap;
 

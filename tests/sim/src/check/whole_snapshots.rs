@@ -1,10 +1,10 @@
-//! A snapshot that is sent holds what its view showed when it was taken, however long it waited and
-//! whatever compaction dropped meanwhile.
+//! A sent snapshot holds what its view showed when it was taken. It may have waited for long, and
+//! compaction may have dropped records in the meantime.
 
 use super::Verdict;
 
-/// Hashes of what may not be dropped from the view, at first and when it was read; none if that was at
-/// the same moment.
+/// Compares the hashes of what may not be dropped from the view, at first and when the view was
+/// read. Both are `None` if that was the same moment.
 pub fn check(range: u64, at_first: Option<u64>, when_read: Option<u64>) -> Verdict {
     if at_first == when_read {
         Ok(())

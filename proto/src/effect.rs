@@ -1,0 +1,84 @@
+//! Effect of a request on the cluster, which decides how its repetition and its loss are handled.
+
+use crate::v1::request::Body;
+
+/// Effect of a request. A request whose answer was lost may have had it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// None: it only reads.
+    Read,
+    /// A change that has the same effect once or twice, and the same answer.
+    Idempotent,
+    /// A change that would be made twice, or whose repetition would find nothing left to change. Not
+    /// repeated once an answer was lost.
+    Once,
+}
+
+impl Effect {
+    /// True unless it only reads.
+    pub fn changes(self) -> bool {
+        self != Effect::Read
+    }
+}
+
+impl Body {
+    /// The effect of the request. A passed-on one has that of the request in it.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Body::PointRead(_)
+            | Body::Scan(_)
+            | Body::Validate(_)
+            | Body::ListLocks(_)
+            | Body::Timestamps(_)
+            | Body::Locate(_)
+            | Body::GarbageStatus(_)
+            | Body::ClusterStatus(_)
+            | Body::MetaRead(_)
+            | Body::ConfigGet(_)
+            | Body::PartitionList(_) => Effect::Read,
+            // Commands of transactions are known by their start_ts, the others by who sends them.
+            Body::Write(_)
+            | Body::TransactionCommand(_)
+            | Body::Join(_)
+            | Body::Heartbeat(_)
+            | Body::LockWaits(_) => Effect::Idempotent,
+            // A second release of a hold would not find it.
+            Body::HoldFloor(hold) if hold.timestamp == 0 => Effect::Once,
+            Body::HoldFloor(_) => Effect::Idempotent,
+            Body::RemoveNode(change) => Effect::of_change(change.dry_run),
+            Body::ConfigSet(change) => Effect::of_change(change.dry_run),
+            Body::SkipEntry(change) => Effect::of_change(change.dry_run),
+            Body::Forwarded(passed_on) | Body::ForUser(passed_on) => {
+                passed_on.body.as_ref().map_or(Effect::Read, Body::effect)
+            }
+        }
+    }
+}
+
+impl Effect {
+    fn of_change(dry_run: bool) -> Self {
+        if dry_run { Effect::Read } else { Effect::Once }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{HoldFloor, RemoveNode, Request};
+
+    #[test]
+    fn a_passed_on_request_has_the_effect_of_the_one_in_it() {
+        let release = Body::HoldFloor(HoldFloor { timestamp: 0, ..Default::default() });
+        assert_eq!(release.effect(), Effect::Once);
+        let passed_on = Request { body: Some(release), ..Default::default() };
+        assert_eq!(Body::ForUser(Box::new(passed_on)).effect(), Effect::Once);
+        assert_eq!(Body::Forwarded(Box::default()).effect(), Effect::Read);
+    }
+
+    #[test]
+    fn a_dry_run_changes_nothing() {
+        let removal = |dry_run| Body::RemoveNode(RemoveNode { dry_run, ..Default::default() });
+        assert!(removal(false).effect().changes());
+        assert!(!removal(true).effect().changes());
+    }
+}
