@@ -29,7 +29,7 @@ pub struct RangeRef {
 
 /// Point in time that a read sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReadAt {
+pub enum ReadMode {
     /// The newest committed value.
     Latest,
     /// Everything that committed at or before this timestamp. No later commit gets such a
@@ -61,7 +61,7 @@ pub enum Event {
     Read {
         request: RequestId,
         range: RangeRef,
-        at: ReadAt,
+        at: ReadMode,
         /// True if the lease had run out once the reader was taken: a quorum has to confirm this
         /// time.
         confirm: bool,
@@ -97,7 +97,7 @@ pub enum Event {
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
     /// A descriptor from the control plane, possibly outdated. It does not list the replica on this
     /// node.
-    Elsewhere(RangeDescriptor),
+    DescriptorHint(RangeDescriptor),
     /// Messages to the given node could not be delivered.
     Unreachable(NodeId),
     /// Current room on the disk. A store neither proposes nor accepts from other leaders an entry

@@ -13,6 +13,7 @@ mod quarantine;
 mod read;
 mod ready;
 mod report;
+mod role;
 mod room;
 mod stalled_log;
 mod step;
@@ -29,9 +30,8 @@ use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, StateEngine};
 
 use crate::apply::{Quarantine, ReplicaRef};
-use crate::lease::Lease;
+use crate::peer_storage::PeerStorage;
 use crate::position::Position;
-use crate::raft_log::RaftLog;
 use crate::{Config, Error, RequestId, Room};
 
 use apply::InApply;
@@ -40,22 +40,10 @@ use install::Installing;
 pub(crate) use install::StagedIn;
 use operate::PendingOperation;
 use propose::Proposals;
-pub(crate) use propose::Waiting;
+pub(crate) use propose::QueuedCommand;
 use read::Reads;
+use role::Leading;
 pub(crate) use room::RESERVE_TAKEN_BYTES_MAX;
-
-/// State that a replica has only while it leads.
-pub(crate) struct Leading {
-    term: u64,
-    /// True once an entry of this term is applied: all that earlier leaders committed is visible.
-    ready: bool,
-    /// Timestamp from the oracle, issued after the election. No command is proposed before it is
-    /// known.
-    fence: Option<u64>,
-    /// Highest timestamp of a snapshot read in this term.
-    highest_read: u64,
-    lease: Lease,
-}
 
 /// Writes of a ready in flight to disk, and the messages that must not leave before them.
 struct Persisting {
@@ -72,7 +60,7 @@ struct Persisting {
 pub(crate) struct Peer {
     pub range: RangeId,
     pub me: Replica,
-    raw: RawNode<RaftLog>,
+    raw: RawNode<PeerStorage>,
     rng: fastrand::Rng,
     config: Arc<Config>,
     leading: Option<Leading>,
@@ -150,7 +138,7 @@ impl Peer {
         let range = RangeId(stored.descriptor.as_ref().map_or(0, |d| d.range_id));
         let applied_index = stored.applied_index;
         let config = shared.config.clone();
-        let (log, changes) = RaftLog::open(
+        let (log, changes) = PeerStorage::open(
             range,
             shared.log.clone(),
             shared.state.clone(),
@@ -251,7 +239,7 @@ impl Peer {
         self.leading.is_some()
     }
 
-    fn log(&mut self) -> &mut RaftLog {
+    fn storage_mut(&mut self) -> &mut PeerStorage {
         self.raw.mut_store()
     }
 

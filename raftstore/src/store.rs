@@ -22,7 +22,7 @@ use rangedb_storage::{
 use crate::apply::{Applier, ApplyTask, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
-use crate::peer::{INDEX_MAX, Peer, RESERVE_TAKEN_BYTES_MAX, Shared, Waiting};
+use crate::peer::{INDEX_MAX, Peer, QueuedCommand, RESERVE_TAKEN_BYTES_MAX, Shared};
 use crate::position::Position;
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus, Room};
 use flushing::Flushing;
@@ -38,8 +38,19 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The shard of a range among `count`: the only place that decides it.
+    pub fn of(range: RangeId, count: usize) -> Shard {
+        let count = count as u64;
+        Shard { index: range.0 % count, count }
+    }
+
     pub fn holds(self, range: RangeId) -> bool {
-        range.0 % self.count == self.index
+        Shard::of(range, self.count as usize) == self
+    }
+
+    /// Position of the shard's store among those of the node.
+    pub fn place(self) -> usize {
+        self.index as usize
     }
 }
 
@@ -285,7 +296,7 @@ impl Store {
                 None => pass.answer((request, Err(Error::RangeNotFound(range)))),
             },
             Event::Propose { request, range, command, cost, frees_space } => {
-                let command = Waiting { request, command, cost, frees_space };
+                let command = QueuedCommand { request, command, cost, frees_space };
                 match self.touch(range.id) {
                     Some(peer) => peer.propose(range, command, pass),
                     None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
@@ -314,7 +325,7 @@ impl Store {
                     peer.on_fenced(term, timestamp.0);
                 }
             }
-            Event::Elsewhere(descriptor) => {
+            Event::DescriptorHint(descriptor) => {
                 if let Some(peer) = self.peers.get(&RangeId(descriptor.range_id)) {
                     peer.on_elsewhere(&descriptor, pass);
                 }

@@ -38,10 +38,10 @@ use rangedb_client::net::{BoxFuture, SharedNet};
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{self, request, response};
 
-use crate::board::Board;
 use crate::founding::CONTROL_RANGE_ID;
 use crate::handle::StoreHandle;
 use crate::node::WallClock;
+use crate::status_board::StatusBoard;
 use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
@@ -59,7 +59,7 @@ pub struct Surroundings {
     pub cluster_id: u64,
     pub node_id: u64,
     pub stores: StoreHandle,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub net: SharedNet,
     pub clock: Arc<dyn WallClock>,
     /// For reading system keys outside the control range.

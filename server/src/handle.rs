@@ -13,8 +13,9 @@ use futures::channel::oneshot;
 use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
-use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadAt, RequestId};
+use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadMode, RequestId, Shard};
 use rangedb_storage::Reader;
+use rangedb_txn::facts;
 
 /// Input queue of a store for its events.
 pub trait EventSink: Send + Sync {
@@ -65,7 +66,8 @@ impl StoreHandle {
     ///
     /// Dropping the future does not take the command back.
     pub async fn propose(&self, range: RangeRef, command: &Command) -> Result<Bytes, Error> {
-        let cost = rangedb_txn::cost(command);
+        // A command of an unknown kind is refused before it touches anything.
+        let cost = command.body.as_ref().map(|body| facts(body).cost()).unwrap_or_default();
         let command = command.encode_to_vec().into();
         let event = |request| Event::Propose {
             request,
@@ -82,7 +84,7 @@ impl StoreHandle {
 
     /// Returns a reader that shows everything that the read must see. If the lease ran out
     /// meanwhile, the read is repeated with a confirmation by a quorum.
-    pub async fn read(&self, range: RangeRef, at: ReadAt) -> Result<ReadView, Error> {
+    pub async fn read(&self, range: RangeRef, at: ReadMode) -> Result<ReadView, Error> {
         let mut confirm = false;
         loop {
             match self.ask(range.id, |request| Event::Read { request, range, at, confirm }).await? {
@@ -143,7 +145,7 @@ impl StoreHandle {
     }
 
     fn sink(&self, range: RangeId) -> &Arc<dyn EventSink> {
-        &self.0.sinks[(range.0 % self.0.sinks.len() as u64) as usize]
+        &self.0.sinks[Shard::of(range, self.0.sinks.len()).place()]
     }
 
     async fn ask(

@@ -2,7 +2,7 @@
 //! fences, and the control plane while this node leads the control range.
 //!
 //! Bound to no runtime, clock or socket. The world comes in as [`rangedb_client::net::Net`] and
-//! [`WallClock`], the stores as [`StoreHandle`] and [`Board`]. The server drives a node with tokio
+//! [`WallClock`], the stores as [`StoreHandle`] and [`StatusBoard`]. The server drives a node with tokio
 //! and threads, the simulator from one seed.
 
 mod address_book;
@@ -36,10 +36,10 @@ use rangedb_client::{AddressKind, Client, Config};
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use rangedb_proto::{RangeId, Timestamp};
 
-use crate::board::Board;
 use crate::control::{Control, Seen, Surroundings};
 use crate::handle::StoreHandle;
 use crate::memory::Taken;
+use crate::status_board::StatusBoard;
 use counts::CommandCounts;
 use forward::ControlPlane;
 use garbage::Garbage;
@@ -66,7 +66,7 @@ pub struct NodeParts {
     /// The decided formation, if this node is one of the founders.
     pub formation: Option<v1::Formation>,
     pub stores: StoreHandle,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     /// Calls to this node's own addresses must reach [`Node::handle`].
     pub net: SharedNet,
     pub clock: Arc<dyn WallClock>,
@@ -93,7 +93,7 @@ pub struct Node {
     cluster_id: u64,
     descriptor: NodeDescriptor,
     stores: StoreHandle,
-    board: Arc<Board>,
+    board: Arc<StatusBoard>,
     net: SharedNet,
     /// Client for the node's own requests.
     own_client: Client,

@@ -36,7 +36,7 @@ mod mem;
 mod mem_families;
 mod mem_log;
 #[cfg(feature = "disk")]
-mod raft_log;
+mod raft_engine_log;
 mod record;
 #[cfg(feature = "disk")]
 mod rocks;
@@ -57,7 +57,7 @@ pub use machine::{ApplyContext, StateMachine};
 pub use mem::{FlushUnderWay, MemState};
 pub use mem_log::{FailedAppend, MemLog};
 #[cfg(feature = "disk")]
-pub use raft_log::{LogOptions, RaftEngineLog};
+pub use raft_engine_log::{LogOptions, RaftEngineLog};
 pub use record::{HistoryRecord, INLINE_VALUE_BYTES_MAX, Record, RecordValue, StartRecord};
 #[cfg(feature = "disk")]
 pub use rocks::{RocksState, StateOptions, StateStats};

@@ -3,16 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{
-    AcquireLocks, CheckTransaction, CollectGarbage, Command, CommitKeys, CommitOneRange, Error,
-    HeartbeatLock, Operation, Prewrite, ResolveLocks, RollbackKeys, Validate, command::Body,
-    operation,
-};
+use rangedb_proto::v1::{Command, CommitOneRange, Error, Operation, Prewrite, Validate, operation};
 
+use crate::commands::facts;
 use crate::limits::{
     ASYNC_COMMIT_BYTES_MAX, ASYNC_COMMIT_KEYS_MAX, check_bytes, check_condition, check_count,
-    check_key, check_operation, check_read, check_span, check_timestamp,
+    check_key, check_operation, check_read, check_timestamp,
 };
 
 /// Checks a command of any kind.
@@ -24,47 +20,7 @@ use crate::limits::{
 pub fn check_command(command: &Command) -> Result<(), Error> {
     match &command.body {
         None => Err(Error::invalid("command", "a command of an unknown kind")),
-        Some(Body::CommitOneRange(commit)) => check_commit(commit),
-        Some(Body::Prewrite(prewrite)) => check_prewrite(prewrite),
-        Some(Body::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) => {
-            check_commit_ts(*start_ts, *commit_ts)?;
-            check_keys(*start_ts, keys)
-        }
-        Some(Body::RollbackKeys(RollbackKeys { start_ts, keys })) => check_keys(*start_ts, keys),
-        Some(Body::CheckTransaction(check)) => check_check_transaction(check),
-        Some(Body::ResolveLocks(resolve)) => {
-            let ResolveLocks { start_ts, commit_ts, keys, start_key, end_key, primary } = resolve;
-            if !primary.is_empty() {
-                check_key(primary)?;
-            }
-            if *commit_ts != 0 {
-                check_commit_ts(*start_ts, *commit_ts)?;
-            }
-            check_span("resolve-locks", start_key, end_key)?;
-            check_keys(*start_ts, keys)
-        }
-        Some(Body::HeartbeatLock(HeartbeatLock { primary, start_ts, .. })) => {
-            check_timestamp("start_ts", *start_ts)?;
-            check_key(primary)
-        }
-        Some(Body::AcquireLocks(AcquireLocks {
-            start_ts, primary, keys, for_update_ts, ..
-        })) => {
-            check_key(primary)?;
-            check_timestamp("for_update_ts", *for_update_ts)?;
-            check_keys(*start_ts, keys)
-        }
-        Some(Body::CheckSecondaries(check)) => check_keys(check.start_ts, &check.keys),
-        Some(Body::CollectGarbage(collect)) => {
-            check_timestamp("floor_ts", collect.floor_ts)?;
-            if collect.collect_below_ts > collect.floor_ts {
-                let CollectGarbage { floor_ts, collect_below_ts, .. } = collect;
-                let message =
-                    format!("collect_below_ts {collect_below_ts} is above floor_ts {floor_ts}");
-                return Err(Error::invalid("collect_below_ts", message));
-            }
-            check_span("collect-garbage", &collect.start_key, &collect.end_key).map(|_| ())
-        }
+        Some(body) => facts(body).check(),
     }
 }
 
@@ -95,7 +51,7 @@ pub fn check_validate(request: &Validate) -> Result<(), Error> {
     check_bytes("reads", sum(&request.reads, check_read)?)
 }
 
-fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
+pub(crate) fn check_prewrite(prewrite: &Prewrite) -> Result<(), Error> {
     check_timestamp("start_ts", prewrite.start_ts)?;
     check_key(&prewrite.primary)?;
     if prewrite.for_update_ts != 0 {
@@ -164,18 +120,7 @@ pub(crate) fn written_key(operation: &Operation) -> Option<&Bytes> {
     }
 }
 
-fn check_check_transaction(check: &CheckTransaction) -> Result<(), Error> {
-    check_timestamp("start_ts", check.start_ts)?;
-    check_timestamp("now_ts", check.now_ts)?;
-    // A transaction that is pushed above the last timestamp could never commit.
-    if check.push_above_ts >= Timestamp::MAX.0 {
-        let message = format!("push_above_ts {} is not a timestamp", check.push_above_ts);
-        return Err(Error::invalid("push_above_ts", message));
-    }
-    check_key(&check.primary)
-}
-
-fn check_commit_ts(start_ts: u64, commit_ts: u64) -> Result<(), Error> {
+pub(crate) fn check_commit_ts(start_ts: u64, commit_ts: u64) -> Result<(), Error> {
     check_timestamp("commit_ts", commit_ts)?;
     if commit_ts <= start_ts {
         let message = format!("commit_ts {commit_ts} is not above start_ts {start_ts}");
@@ -184,7 +129,7 @@ fn check_commit_ts(start_ts: u64, commit_ts: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_keys(start_ts: u64, keys: &[Bytes]) -> Result<(), Error> {
+pub(crate) fn check_keys(start_ts: u64, keys: &[Bytes]) -> Result<(), Error> {
     check_timestamp("start_ts", start_ts)?;
     check_count("keys", "keys", keys.len())?;
     check_bytes("keys", sum(keys, |key| check_key(key).map(|()| key.len()))?)?;

@@ -1,32 +1,94 @@
 //! Commands: their replies, and one file for each kind.
 
-pub(crate) mod acquire_locks;
+mod acquire_locks;
 mod bounds;
 mod changes;
-pub(crate) mod check_secondaries;
-pub(crate) mod check_transaction;
-pub(crate) mod collect_garbage;
-pub(crate) mod commit_keys;
-pub(crate) mod commit_one_range;
+mod check_secondaries;
+mod check_transaction;
+mod collect_garbage;
+mod commit_keys;
+mod commit_one_range;
 mod conditions;
 mod fate;
-pub(crate) mod heartbeat_lock;
+mod heartbeat_lock;
 mod identity;
 mod operations;
-pub(crate) mod prewrite;
+mod prewrite;
 mod repeat;
 pub(crate) mod resolve_locks;
-pub(crate) mod rollback_keys;
+mod rollback_keys;
 mod undecided;
 
 use bytes::Bytes;
 use rangedb_proto::v1::{
-    CommandReply, Committed, DamagedData, TooLarge, TransactionAborted, WriteConflict,
+    CommandReply, Committed, DamagedData, TooLarge, TransactionAborted, WriteConflict, command,
     command_reply,
 };
-use rangedb_storage::Error;
+use rangedb_storage::{ApplyContext, Batch, Error};
 
+use crate::facts::CommandFacts;
 use crate::lock::Lock;
+use crate::memory::Memory;
+
+/// Returns the facts about a command.
+pub fn facts(body: &command::Body) -> &dyn CommandFacts {
+    use command::Body;
+    match body {
+        Body::CommitOneRange(command) => command,
+        Body::Prewrite(command) => command,
+        Body::CommitKeys(command) => command,
+        Body::RollbackKeys(command) => command,
+        Body::CheckTransaction(command) => command,
+        Body::ResolveLocks(command) => command,
+        Body::HeartbeatLock(command) => command,
+        Body::AcquireLocks(command) => command,
+        Body::CollectGarbage(command) => command,
+        Body::CheckSecondaries(command) => command,
+    }
+}
+
+/// Returns the facts about a command, of which some can be changed.
+pub fn facts_mut(body: &mut command::Body) -> &mut dyn CommandFacts {
+    use command::Body;
+    match body {
+        Body::CommitOneRange(command) => command,
+        Body::Prewrite(command) => command,
+        Body::CommitKeys(command) => command,
+        Body::RollbackKeys(command) => command,
+        Body::CheckTransaction(command) => command,
+        Body::ResolveLocks(command) => command,
+        Body::HeartbeatLock(command) => command,
+        Body::AcquireLocks(command) => command,
+        Body::CollectGarbage(command) => command,
+        Body::CheckSecondaries(command) => command,
+    }
+}
+
+/// Evaluates a command that was checked.
+pub(crate) fn evaluate(
+    context: &ApplyContext<'_>,
+    memory: &mut Memory,
+    body: &command::Body,
+    batch: &mut Batch<'_>,
+) -> Result<command_reply::Body, Stop> {
+    use command::Body;
+    match body {
+        Body::CommitOneRange(command) => commit_one_range::apply(context, memory, command, batch),
+        Body::Prewrite(command) => prewrite::apply(context, memory, command, batch),
+        Body::CommitKeys(command) => commit_keys::apply(context, memory, command, batch),
+        Body::RollbackKeys(command) => rollback_keys::apply(context, memory, command, batch),
+        Body::CheckTransaction(command) => {
+            check_transaction::apply(context, memory, command, batch)
+        }
+        Body::ResolveLocks(command) => resolve_locks::apply(context, memory, command, batch),
+        Body::HeartbeatLock(command) => heartbeat_lock::apply(context, memory, command, batch),
+        Body::AcquireLocks(command) => acquire_locks::apply(context, memory, command, batch),
+        Body::CollectGarbage(command) => collect_garbage::apply(context, memory, command, batch),
+        Body::CheckSecondaries(command) => {
+            check_secondaries::apply(context, memory, command, batch)
+        }
+    }
+}
 
 /// Reason why the evaluation of a command ended before it wrote anything.
 pub(crate) enum Stop {

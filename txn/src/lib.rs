@@ -133,7 +133,7 @@
 
 mod check;
 mod commands;
-mod cost;
+mod facts;
 mod floors;
 mod garbage;
 mod limits;
@@ -147,6 +147,7 @@ mod outcome_record;
 mod range_record;
 mod read;
 mod read_checks;
+mod replies;
 mod scan;
 mod spans;
 mod validate;
@@ -154,7 +155,8 @@ mod versions;
 mod walk_budget;
 
 pub use check::{check_command, check_commit, check_validate};
-pub use cost::{Cost, cost};
+pub use commands::{facts, facts_mut};
+pub use facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, newest_read};
 pub use floors::{Floors, floors};
 pub use garbage::{GARBAGE_BYTES_MAX, GARBAGE_WALK_MAX, GarbageAhead, garbage_ahead};
 pub use limits::{
@@ -165,6 +167,7 @@ pub use list_locks::locks;
 pub use machine::TxnMachine;
 pub use read::{Found, Locks, ReadAt, ReadOutcome, get};
 pub use read_checks::ResumeAt;
+pub use replies::{CommandOutcome, newest_commit};
 pub use scan::{PAGE_BYTES_MAX, PAGE_WALK_MAX, Page, ScanRequest, scan};
 pub use spans::{check_spans, names_spans};
 pub use validate::{VALIDATE_WALK_MAX, ValidateOutcome, validate};

@@ -2,15 +2,11 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rangedb_proto::v1::command::Body;
 use rangedb_proto::v1::{Command, CommandReply, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
 
 use crate::check::check_command;
-use crate::commands::{
-    Stop, acquire_locks, check_secondaries, check_transaction, collect_garbage, commit_keys,
-    commit_one_range, heartbeat_lock, invalid_reply, prewrite, resolve_locks, rollback_keys,
-};
+use crate::commands::{self, Stop, invalid_reply};
 use crate::memory::Memory;
 
 /// State machine that every replica of a range runs: it evaluates commands against the range's
@@ -64,16 +60,5 @@ fn evaluate(
 ) -> std::result::Result<command_reply::Body, Stop> {
     check_command(command).map_err(|error| Stop::invalid(error.message))?;
     let body = command.body.as_ref().expect("check_command refuses commands of unknown kinds");
-    match body {
-        Body::CommitOneRange(commit) => commit_one_range::apply(context, memory, commit, batch),
-        Body::Prewrite(prewrite) => prewrite::apply(context, memory, prewrite, batch),
-        Body::CommitKeys(commit) => commit_keys::apply(context, memory, commit, batch),
-        Body::RollbackKeys(rollback) => rollback_keys::apply(context, memory, rollback, batch),
-        Body::CheckTransaction(check) => check_transaction::apply(context, memory, check, batch),
-        Body::ResolveLocks(resolve) => resolve_locks::apply(context, memory, resolve, batch),
-        Body::HeartbeatLock(heartbeat) => heartbeat_lock::apply(context, memory, heartbeat, batch),
-        Body::AcquireLocks(acquire) => acquire_locks::apply(context, memory, acquire, batch),
-        Body::CollectGarbage(collect) => collect_garbage::apply(context, memory, collect, batch),
-        Body::CheckSecondaries(check) => check_secondaries::apply(context, memory, check, batch),
-    }
+    commands::evaluate(context, memory, body, batch)
 }

@@ -8,20 +8,20 @@
 
 use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
-use rangedb_proto::v1::{
-    self, Command, CommitOneRange, RangeDescriptor, TooLarge, command, error::Kind, operation,
-};
+use rangedb_proto::v1::{self, RangeDescriptor, TooLarge, error::Kind};
 use rangedb_storage::{ColumnFamily, Direction, Reader, Result, keys};
 
+use crate::facts::{CommandFacts, Named};
 use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::walk_budget::WalkBudget;
 
 /// True if the command names spans; its cost depends on the records in them.
-pub fn names_spans(command: &Command) -> bool {
-    match &command.body {
-        Some(command::Body::CommitOneRange(commit)) => spans(commit, b"").next().is_some(),
-        _ => false,
-    }
+pub fn names_spans(command: &dyn CommandFacts) -> bool {
+    let mut found = false;
+    command.visit_named(&mut |named| {
+        found |= matches!(named, Named::Deleted(..) | Named::ReadSpan(..));
+    });
+    found
 }
 
 /// Checks the command's spans against [`COMMAND_WALK_MAX`]: counts their records in this range, of
@@ -33,11 +33,10 @@ pub fn names_spans(command: &Command) -> bool {
 pub fn check_spans(
     reader: &dyn Reader,
     range: &RangeDescriptor,
-    command: &Command,
+    command: &dyn CommandFacts,
 ) -> Result<std::result::Result<(), v1::Error>> {
-    let Some(command::Body::CommitOneRange(commit)) = &command.body else { return Ok(Ok(())) };
     let mut budget = WalkBudget::new(COMMAND_WALK_MAX);
-    for (start, end) in spans(commit, &range.end_key) {
+    for (start, end) in spans(command, &range.end_key) {
         // The command is refused for this span at apply.
         if !range.covers(&start, &end) {
             continue;
@@ -55,21 +54,18 @@ pub fn check_spans(
     Ok(Ok(()))
 }
 
-fn spans<'a>(
-    commit: &'a CommitOneRange,
-    range_end: &'a [u8],
-) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
-    let deleted = commit.operations.iter().filter_map(move |operation| match &operation.body {
-        Some(operation::Body::DeleteRange(span)) => {
-            let end = span_end(&span.end_key, range_end);
-            Some((&span.start_key[..], end))
-        }
-        _ => None,
+/// Spans that the command names, with their ends as bounds in this range.
+fn spans(command: &dyn CommandFacts, range_end: &[u8]) -> Vec<(Bytes, Bytes)> {
+    let mut spans = Vec::new();
+    command.visit_named(&mut |named| {
+        let (start, end) = match named {
+            Named::Deleted(start, end) => (start, span_end(end, range_end)),
+            Named::ReadSpan(start, end) => (start, end),
+            Named::Written(_) | Named::Read(_) => return,
+        };
+        spans.push((Bytes::copy_from_slice(first_key(start)), Bytes::copy_from_slice(end)));
     });
-    let read = commit.reads.iter().filter(|read| !read.end_key.is_empty());
-    let read = read.map(|read| (&read.start_key[..], &read.end_key[..]));
-    let own = Bytes::copy_from_slice;
-    deleted.chain(read).map(move |(start, end)| (own(first_key(start)), own(end)))
+    spans
 }
 
 fn too_large() -> v1::Error {

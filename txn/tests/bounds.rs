@@ -131,9 +131,8 @@ fn spent_markers_count_before_a_command_is_proposed_and_not_when_it_is_applied()
     let range = RangeDescriptor::default();
     let checked = |operations: Vec<Operation>, reads: Vec<ReadCheck>| {
         let commit = CommitOneRange { start_ts: 5, operations, reads, ..Default::default() };
-        let command = Command { body: Some(command::Body::CommitOneRange(commit)) };
-        let refused = check_spans(&replica.state, &range, &command).unwrap().err();
-        (names_spans(&command), refused.and_then(|error| error.kind))
+        let refused = check_spans(&replica.state, &range, &commit).unwrap().err();
+        (names_spans(&commit), refused.and_then(|error| error.kind))
     };
     let all = operation(Op::DeleteRange(DeleteRange::default()));
     let end_key = key(COMMAND_WALK_MAX, 8);

@@ -10,7 +10,7 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
 use rangedb_storage::{Error as StorageError, Result};
 
-use super::{Leading, Peer};
+use super::Peer;
 use crate::Effect;
 use crate::apply::{AppliedMembership, ApplyEntry, ApplyTask};
 use crate::entry_cache::entry_bytes;
@@ -132,13 +132,11 @@ impl Peer {
             };
             self.answer_operation(index, term, result, pass);
         }
-        // Refuse a pending operation if another entry took its place in the log.
-        let refused = Err(self.not_leader());
-        self.answer_operation(applied.index, 0, refused, pass);
+        self.refuse_replaced_operation(applied.index, pass);
         if is_superseded {
             return Ok(());
         }
-        self.log().on_applied(applied);
+        self.storage_mut().on_applied(applied);
         let in_log = self.raw.raft.raft_log.last_index();
         self.raw.advance_apply_to(applied.index);
         self.step_down_if_no_member();
@@ -151,26 +149,11 @@ impl Peer {
         Ok(())
     }
 
-    /// Steps down a leader that is no longer a member, if entries follow its removal in the log.
-    /// raft-rs records in a leader's progress what the leader has persisted and committed, and
-    /// panics if a removed leader has no progress. So a removed leader may neither persist nor
-    /// commit later entries. The members elect another leader, and this replica may vote for it.
-    /// Without such entries it leads until a majority knows of the removal: the members elect
-    /// nobody before.
-    fn step_down_if_no_member(&mut self) {
-        let is_member = self.raw.raft.prs().get(self.me.replica_id).is_some();
-        let has_more = self.raw.raft.raft_log.last_index() > self.applied().index;
-        if self.is_raft_leader() && !is_member && has_more {
-            let term = self.term();
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
-        }
-    }
-
     /// Takes on the descriptor that a membership change at `index` leads to.
     fn adopt(&mut self, after: RangeDescriptor, index: u64, pass: &mut Pass) {
         let before = self.descriptor().clone();
         self.heard.retain(|id, _| after.replica(*id).is_some());
-        self.log().descriptor = std::sync::Arc::new(after);
+        self.storage_mut().descriptor = std::sync::Arc::new(after);
         self.membership_index = index;
         match self.descriptor().replica(self.me.replica_id).copied() {
             Some(me) => self.me = me,
@@ -181,43 +164,5 @@ impl Peer {
             None => {}
         }
         self.note_departures(&before.replicas);
-    }
-
-    /// Follows raft's role. Requests a fence once the leader has applied an entry of its term.
-    pub fn note_role(&mut self, pass: &mut Pass) {
-        let term = self.term();
-        let leads = self.is_raft_leader() && !self.has_departed();
-        if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
-            self.leading = None;
-            pass.effects.push(Effect::SteppedDown { range: self.range });
-            let error = self.not_leader();
-            let mut answers = self.refuse_waiting(&error);
-            answers.extend(self.refuse_reads(&error));
-            for answer in answers {
-                pass.answer(answer);
-            }
-        }
-        if leads && self.leading.is_none() {
-            self.leading = Some(Leading {
-                term,
-                ready: false,
-                fence: None,
-                highest_read: 0,
-                lease: Default::default(),
-            });
-        }
-        let applied_term = self.applied().term;
-        if let Some(leading) = self.leading.as_mut().filter(|l| !l.ready && applied_term == l.term)
-        {
-            leading.ready = true;
-            pass.effects.push(Effect::NeedFence { range: self.range, term });
-        }
-    }
-
-    /// Takes the oracle's timestamp as the fence of this term.
-    pub fn on_fenced(&mut self, term: u64, timestamp: u64) {
-        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
-            leading.fence = leading.fence.max(Some(timestamp));
-        }
     }
 }

@@ -9,7 +9,7 @@
 //! A replica that hears no leader for long asks the others ([`Body::Check`]). A vote request from a
 //! non-member counts as the same question. Only the leader can answer; followers forward the
 //! question to it. If none of the replicas known to the asker is left, the control plane names
-//! others ([`crate::Event::Elsewhere`]).
+//! others ([`crate::Event::DescriptorHint`]).
 //!
 //! No single message destroys a replica. [`Body::Removed`] is a claim, and any sender that reaches
 //! this node could make it. The replica goes once the control plane has confirmed the claim: the

@@ -10,7 +10,7 @@
 //!    writes of this replica since, go to the log writer.
 //! 3. Once these are durable, raft counts the snapshot as applied.
 //!
-//! [`crate::raft_log::RaftLog::open`] repairs the log after a crash between 1 and 2.
+//! [`crate::peer_storage::PeerStorage::open`] repairs the log after a crash between 1 and 2.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use crate::Effect;
 use crate::apply::{ApplyTask, SnapshotInstall};
 use crate::membership::{are_sound, conf_state, same_members};
 use crate::pass::Pass;
+use crate::peer_storage::SNAPSHOT_FORMAT_VERSION;
 use crate::position::Position;
-use crate::raft_log::SNAPSHOT_FORMAT_VERSION;
 
 /// A staged snapshot with its descriptor.
 pub(crate) struct StagedIn {
@@ -108,7 +108,7 @@ impl Peer {
         let install = SnapshotInstall { replica, staged, descriptor, at };
         pass.effects.push(Effect::Apply(ApplyTask::Install(install)));
         self.installing = Some(Installing { at, readies: Vec::new() });
-        self.log().reset(at)
+        self.storage_mut().reset(at)
     }
 
     /// Holds a ready's writes until the snapshot before it is installed. Returns them if none is
@@ -137,7 +137,7 @@ impl Peer {
         if let Some(me) = descriptor.replica(self.me.replica_id) {
             self.me = *me;
         }
-        let log = self.log();
+        let log = self.storage_mut();
         log.descriptor = Arc::new(descriptor);
         log.snapshot_index = at.index;
         log.on_applied(at);
@@ -170,7 +170,7 @@ impl Peer {
     /// Handles the end of a snapshot stream. This replica may have begun it as the leader of an
     /// earlier term: then raft expects no report and ignores it.
     pub fn on_snapshot_sent(&mut self, to: ReplicaId, index: u64, delivered: bool) {
-        if self.log().outgoing().end(to.0, index) {
+        if self.storage_mut().outgoing().end(to.0, index) {
             self.report_snapshot(to.0, delivered);
         }
     }

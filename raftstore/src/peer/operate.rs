@@ -202,6 +202,13 @@ impl Peer {
         }
     }
 
+    /// Refuses the pending operation if another entry took its place in the log.
+    pub(super) fn refuse_replaced_operation(&mut self, applied_index: u64, pass: &mut Pass) {
+        if let Some(pending) = self.operation.take_if(|pending| pending.index <= applied_index) {
+            pass.answer((pending.request, Err(self.not_leader())));
+        }
+    }
+
     pub(super) fn fail_operation(&mut self) -> Option<Answer> {
         let unknown = Error::Undetermined(self.range);
         self.operation.take().map(|pending| (pending.request, Err(unknown)))

@@ -14,7 +14,7 @@ use crate::pass::Pass;
 use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId, Room};
 
 /// A command that waits for the next entry.
-pub(crate) struct Waiting {
+pub(crate) struct QueuedCommand {
     pub request: RequestId,
     pub command: Bytes,
     pub cost: u32,
@@ -37,7 +37,7 @@ const ENTRY_COST_MAX: u64 = 128;
 #[derive(Default)]
 pub(super) struct Proposals {
     /// Commands that wait for the next entry.
-    queue: VecDeque<Waiting>,
+    queue: VecDeque<QueuedCommand>,
     queue_bytes: usize,
     /// Cost of the commands in the queue and in entries not yet committed, summed.
     cost: u64,
@@ -48,7 +48,7 @@ pub(super) struct Proposals {
 }
 
 impl Peer {
-    pub fn propose(&mut self, range: RangeRef, waiting: Waiting, pass: &mut Pass) {
+    pub fn propose(&mut self, range: RangeRef, waiting: QueuedCommand, pass: &mut Pass) {
         let bytes = waiting.command.len();
         let refused = if let Some(quarantine) = &self.quarantine {
             let reason = quarantine.reason.clone();
@@ -90,7 +90,9 @@ impl Peer {
             // When room is short, a command that frees space shares no entry with one that does
             // not: followers short of room would not accept the entry.
             let apart = |kind| self.room != Room::Enough && first.frees_space != kind;
-            for Waiting { command, cost: more, frees_space: frees, .. } in &self.proposals.queue {
+            for QueuedCommand { command, cost: more, frees_space: frees, .. } in
+                &self.proposals.queue
+            {
                 let is_full = bytes + command.len() > self.config.entry_bytes_max
                     || cost + u64::from(*more) > ENTRY_COST_MAX
                     || apart(*frees);
@@ -161,7 +163,7 @@ impl Peer {
         self.proposals.queue_bytes = 0;
         self.proposals.cost -=
             self.proposals.queue.iter().map(|waiting| u64::from(waiting.cost)).sum::<u64>();
-        let refuse = |waiting: Waiting| (waiting.request, Err(error.clone()));
+        let refuse = |waiting: QueuedCommand| (waiting.request, Err(error.clone()));
         self.proposals.queue.drain(..).map(refuse).collect()
     }
 
@@ -173,15 +175,5 @@ impl Peer {
         self.proposals.cost -= in_flight.values().map(|proposed| proposed.cost).sum::<u64>();
         let in_flight = in_flight.into_values();
         in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
-    }
-
-    /// Timestamp above which commits must go, if this replica may commit anything yet.
-    fn fence(&self) -> Option<u64> {
-        let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::FenceNotRefreshed.is_planted() {
-            return Some(leading.highest_read);
-        }
-        leading.fence.map(|fence| fence.max(leading.highest_read))
     }
 }

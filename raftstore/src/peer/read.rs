@@ -17,7 +17,7 @@ use rangedb_storage::StateEngine;
 
 use super::{Answer, Peer};
 use crate::pass::Pass;
-use crate::{Effect, Error, Monotonic, RangeRef, ReadAt, RequestId};
+use crate::{Effect, Error, Monotonic, RangeRef, ReadMode, RequestId};
 
 /// Most reads that may wait in one range. Each costs little, but they pile up in a range without
 /// quorum.
@@ -58,7 +58,7 @@ impl Peer {
         &mut self,
         request: RequestId,
         range: RangeRef,
-        at: ReadAt,
+        at: ReadMode,
         confirm: bool,
         pass: &mut Pass,
     ) {
@@ -77,8 +77,8 @@ impl Peer {
             }
             Some(leading) => {
                 let index = match at {
-                    ReadAt::Latest => 0,
-                    ReadAt::Snapshot(timestamp) => {
+                    ReadMode::Latest => 0,
+                    ReadMode::Snapshot(timestamp) => {
                         #[cfg(feature = "planted")]
                         let timestamp = match rangedb_planted::Bug::FenceNotRaised.is_planted() {
                             true => rangedb_proto::Timestamp::ZERO,

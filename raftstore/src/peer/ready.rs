@@ -45,7 +45,7 @@ impl Peer {
         self.send(messages, pass);
         let hard_state = ready.hs().cloned();
         let entries = ready.take_entries();
-        changes.extend(self.log().append(number, entries, hard_state.as_ref()));
+        changes.extend(self.storage_mut().append(number, entries, hard_state.as_ref()));
         let held = ready.take_persisted_messages();
         #[cfg(feature = "planted")]
         let (early, held) = held.into_iter().partition(leaves_early);
@@ -87,7 +87,7 @@ impl Peer {
             self.send(persisted.held, pass);
         }
         self.raw.on_persist_ready(ready);
-        self.log().on_persisted(ready);
+        self.storage_mut().on_persisted(ready);
         self.finish_install();
         self.rejitter();
     }
@@ -96,7 +96,7 @@ impl Peer {
         for message in messages {
             let Some(to) = self.find_replica(message.to) else {
                 // The receiver was removed while raft made the message.
-                self.log().outgoing().give_up(message.to);
+                self.storage_mut().outgoing().give_up(message.to);
                 continue;
             };
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
@@ -106,7 +106,7 @@ impl Peer {
                 pass.effects.push(Effect::Send(envelope));
                 continue;
             }
-            match self.log().outgoing().begin(to.replica_id, index) {
+            match self.storage_mut().outgoing().begin(to.replica_id, index) {
                 Some(OutgoingView { reader, span }) => {
                     pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });
                 }

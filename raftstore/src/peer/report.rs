@@ -16,7 +16,7 @@ impl Peer {
             term: raft.term,
             leader_replica_id: raft.leader_id,
             leads: self.leading.as_ref().is_some_and(|leading| leading.ready),
-            fenced: self.leading.as_ref().is_some_and(|leading| leading.fence.is_some()),
+            fenced: self.leading.as_ref().is_some_and(|leading| leading.elected_ts.is_some()),
             applied_index: log.applied.index,
             applied_term: log.applied.term,
             commit_index: raft.raft_log.committed,

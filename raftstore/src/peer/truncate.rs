@@ -17,12 +17,12 @@ const UNSENT_BYTES_MAX: u64 = 1 << 30;
 impl Peer {
     /// Bytes of log written since the last flush was requested.
     pub fn log_since_flush(&mut self) -> u64 {
-        self.log().size().since_flush()
+        self.storage_mut().size().since_flush()
     }
 
     /// Notes that a flush begins. Returns the applied index that it covers.
     pub fn flush_begins(&mut self) -> u64 {
-        self.log().size().flush_asked();
+        self.storage_mut().size().flush_asked();
         self.applied().index
     }
 
@@ -31,7 +31,7 @@ impl Peer {
         // When room is short, a lagging follower may need a snapshot.
         let keep = if self.room == Room::Enough { self.config.log_keep_bytes } else { 0 };
         let needed = self.followers_need();
-        let log = self.log();
+        let log = self.storage_mut();
         let Some(index) = log.size().index_keeping(keep) else { return Ok(None) };
         let given_up = log.size().index_keeping(UNSENT_BYTES_MAX).unwrap_or(0);
         let index = index.min(flushed).min(needed.max(given_up));

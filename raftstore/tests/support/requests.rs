@@ -5,7 +5,7 @@ use rangedb_proto::v1::{
     range_operation::Body,
 };
 use rangedb_proto::{RangeId, Timestamp};
-use rangedb_raftstore::{Event, FEATURE_LEVEL, RangeRef, ReadAt};
+use rangedb_raftstore::{Event, FEATURE_LEVEL, RangeRef, ReadMode};
 use rangedb_storage::ColumnFamily;
 
 use super::node::ReadableRead;
@@ -16,7 +16,7 @@ use super::{Cluster, RANGE};
 #[derive(Clone)]
 pub struct Read {
     key: String,
-    at: ReadAt,
+    at: ReadMode,
     range: RangeRef,
 }
 
@@ -50,8 +50,8 @@ impl Cluster {
             let mut words = Words::new(&read);
             let key = words.take().to_owned();
             let at = match words.take() {
-                "latest" => ReadAt::Latest,
-                "snapshot" => ReadAt::Snapshot(Timestamp(words.number())),
+                "latest" => ReadMode::Latest,
+                "snapshot" => ReadMode::Snapshot(Timestamp(words.number())),
                 other => panic!("no read is called {other:?}"),
             };
             let confirm = words.flag("confirm");

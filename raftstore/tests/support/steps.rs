@@ -113,7 +113,7 @@ impl Cluster {
                     }
                 }
                 let range = self.node(known_by).status().expect("a replica").descriptor;
-                self.event(id, Event::Elsewhere((*range).clone()));
+                self.event(id, Event::DescriptorHint((*range).clone()));
             }
             "unreachable" => {
                 let id = words.number();

@@ -12,9 +12,9 @@ use rangedb_proto::v1::{
     command_reply, condition, operation,
 };
 use rangedb_proto::{Timestamp, prefix_end};
-use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
+use rangedb_raftstore::{Error as RangeError, RangeRef, ReadMode};
 use rangedb_storage::Direction;
-use rangedb_txn::{Locks, ScanRequest, scan};
+use rangedb_txn::{Locks, ReadAt, ScanRequest, scan};
 
 use super::{CONTROL, Control, Surroundings, keys};
 use crate::handle::ReadView;
@@ -70,7 +70,7 @@ impl Surroundings {
     /// Returns a view of the control range that holds everything committed. The read proves that
     /// this node leads the range.
     pub async fn read_control(&self) -> Result<ReadView, v1::Error> {
-        Ok(self.stores.read(self.control_range()?, ReadAt::Latest).await?)
+        Ok(self.stores.read(self.control_range()?, ReadMode::Latest).await?)
     }
 
     /// Returns all keys and values under a prefix of the control range, in key order.
@@ -83,7 +83,7 @@ impl Surroundings {
             bytes_max: 0,
             direction: Direction::Forward,
             keys_only: false,
-            at: rangedb_txn::ReadAt::Latest,
+            at: ReadAt::Latest,
             locks: Locks::Ignored,
         };
         let mut kvs = Vec::new();
@@ -137,7 +137,7 @@ impl Surroundings {
 
 /// The key's value in a view of the control range.
 pub fn get_in(view: &ReadView, key: &[u8]) -> Result<Option<KeyValue>, v1::Error> {
-    let (start, at) = (&view.descriptor.start_key, rangedb_txn::ReadAt::Latest);
+    let (start, at) = (&view.descriptor.start_key, ReadAt::Latest);
     let read = rangedb_txn::get(&*view.reader, start, key, at, &Locks::Ignored);
     Ok(read.map_err(storage_error)?.unlocked()?.kv)
 }

@@ -11,7 +11,7 @@ use rangedb_proto::v1::{
 };
 
 use super::commit::put;
-use super::{Control, join, keys, schedule, settings};
+use super::{Control, join, keys, schedule};
 
 /// Interval at which the control plane looks for silent nodes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,13 +86,10 @@ impl Control {
         let mut state = self.state();
         let skipped_entries = state.skipped_on(id);
         let elsewhere = state.elsewhere(id, &has_replicas_of, ELSEWHERE_MAX);
-        let config = settings::SETTINGS.iter();
-        let config = config.map(|s| (s.name.to_owned(), state.setting(s.name)));
         Ok(HeartbeatReply {
             cluster_id: self.around.cluster_id,
             operations,
             nodes: state.nodes.values().cloned().collect(),
-            config: config.collect::<BTreeMap<_, _>>(),
             timestamp,
             floor_ts,
             collect_below_ts,

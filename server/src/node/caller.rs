@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures::future::{self, Either};
 use rangedb_client::net::Net;
-use rangedb_proto::v1::{self, Operation, ReadCheck, command, operation, request};
+use rangedb_proto::v1::{self, ReadCheck, request};
 use rangedb_proto::{SYSTEM_PREFIX, prefix_end};
-use rangedb_txn::is_system_key;
+use rangedb_txn::{CommandFacts, Named, facts, is_system_key};
 
 use crate::memory::{Share, Taken};
 
@@ -95,13 +95,10 @@ impl Caller {
                 self.is_user() && meets_system(&locks.start_key, &locks.end_key)
             }
             // Only the control plane writes system keys, and its commits do not pass here.
-            Body::Write(write) => write.commit.as_ref().is_some_and(|commit| {
-                writes_system(&commit.operations)
-                    || self.is_user() && looks_at_system(&commit.conditions, &commit.reads)
-            }),
+            Body::Write(write) => write.commit.as_ref().is_some_and(|commit| self.is_denied_command(commit)),
             Body::TransactionCommand(ask) => {
                 let body = ask.command.as_ref().and_then(|command| command.body.as_ref());
-                body.is_some_and(|body| self.is_denied_command(body))
+                body.is_some_and(|body| self.is_denied_command(facts(body)))
             }
             Body::Timestamps(_)
             | Body::Locate(_)
@@ -135,52 +132,19 @@ impl Caller {
     /// True if the caller may not send the command. A lock may not name a primary or secondary
     /// under `_/` either: a reader of the lock could not ask there for the transaction's outcome,
     /// so the lock would stand for ever.
-    fn is_denied_command(&self, body: &command::Body) -> bool {
-        use command::Body;
-        match body {
-            Body::CommitOneRange(commit) => {
-                writes_system(&commit.operations)
-                    || self.is_user() && looks_at_system(&commit.conditions, &commit.reads)
-            }
-            Body::Prewrite(prewrite) => {
-                writes_system(&prewrite.operations)
-                    || is_system_key(&prewrite.primary)
-                    || any_system_key(&prewrite.secondaries)
-                    || self.is_user() && looks_at_system(&prewrite.conditions, &[])
-            }
-            Body::CommitKeys(commit) => any_system_key(&commit.keys),
-            Body::RollbackKeys(rollback) => any_system_key(&rollback.keys),
-            Body::CheckTransaction(check) => is_system_key(&check.primary),
-            Body::ResolveLocks(resolve) => any_system_key(&resolve.keys),
-            Body::HeartbeatLock(heartbeat) => is_system_key(&heartbeat.primary),
-            Body::AcquireLocks(acquire) => {
-                any_system_key(&acquire.keys) || is_system_key(&acquire.primary)
-            }
-            Body::CheckSecondaries(check) => any_system_key(&check.keys),
-            // Only the node itself collects garbage, and its commands do not pass here.
-            Body::CollectGarbage(_) => true,
-        }
+    fn is_denied_command(&self, command: &dyn CommandFacts) -> bool {
+        // Commands of nodes come from this node itself, and do not pass here.
+        let mut is_denied = command.is_of_nodes();
+        command.visit_named(&mut |named| {
+            is_denied |= match named {
+                Named::Written(key) => is_system_key(key),
+                Named::Deleted(start, end) => meets_system(start, end),
+                Named::Read(key) => self.is_user() && is_system_key(key),
+                Named::ReadSpan(start, end) => self.is_user() && meets_system(start, end),
+            };
+        });
+        is_denied
     }
-}
-
-fn any_system_key(keys: &[bytes::Bytes]) -> bool {
-    keys.iter().any(|key| is_system_key(key))
-}
-
-fn writes_system(operations: &[Operation]) -> bool {
-    operations.iter().any(|operation| match &operation.body {
-        Some(operation::Body::Put(put)) => is_system_key(&put.key),
-        Some(operation::Body::Delete(delete)) => is_system_key(&delete.key),
-        Some(operation::Body::DeleteRange(range)) => meets_system(&range.start_key, &range.end_key),
-        None => false,
-    })
-}
-
-/// True if a condition or a read names system keys. The outcome of the command reveals them, so it
-/// counts as a read.
-fn looks_at_system(conditions: &[v1::Condition], reads: &[ReadCheck]) -> bool {
-    conditions.iter().any(|condition| is_system_key(&condition.key))
-        || reads.iter().any(is_system_read)
 }
 
 fn is_system_read(read: &ReadCheck) -> bool {

@@ -1,51 +1,41 @@
 //! Counters of commands by kind and outcome.
 
+use std::collections::BTreeMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rangedb_proto::v1::{self, CommandReply, command, command_reply};
+use rangedb_proto::v1::{self, CommandReply, command};
+use rangedb_txn::{CommandOutcome, facts};
 
-const COMMANDS: [&str; 10] = [
-    "commit_one_range",
-    "prewrite",
-    "commit_keys",
-    "rollback_keys",
-    "check_transaction",
-    "resolve_locks",
-    "heartbeat_lock",
-    "acquire_locks",
-    "check_secondaries",
-    "collect_garbage",
-];
-
-const OUTCOMES: [&str; 9] = [
-    "done",
-    "condition_failed",
-    "locked",
-    "write_conflict",
-    "aborted",
-    "too_old",
-    "commit_too_low",
-    "refused",
-    "failed",
-];
+/// Number of commands of one kind, by outcome.
+type Counts = [AtomicU64; CommandOutcome::ALL.len()];
 
 /// Number of commands by kind and outcome, on one node since its process began.
 #[derive(Default)]
-pub(super) struct CommandCounts([[AtomicU64; OUTCOMES.len()]; COMMANDS.len()]);
+pub(super) struct CommandCounts(RwLock<BTreeMap<&'static str, Counts>>);
 
 impl CommandCounts {
     pub fn count(&self, command: &command::Body, answer: &Result<CommandReply, v1::Error>) {
-        self.0[kind(command)][outcome(answer)].fetch_add(1, Ordering::Relaxed);
+        let kind = facts(command).name();
+        let outcome = match answer {
+            Ok(reply) => CommandOutcome::of(reply),
+            Err(_) => CommandOutcome::Failed,
+        };
+        let add = |counts: &Counts| counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        let known = self.0.read().expect("no panic holds it").get(kind).map(add);
+        if known.is_none() {
+            add(self.0.write().expect("no panic holds it").entry(kind).or_default());
+        }
     }
 
     /// Returns command, outcome and number, where the number is not 0.
     pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut all = Vec::new();
-        for (command, counts) in COMMANDS.into_iter().zip(&self.0) {
-            for (outcome, count) in OUTCOMES.into_iter().zip(counts) {
+        for (command, counts) in &*self.0.read().expect("no panic holds it") {
+            for (outcome, count) in CommandOutcome::ALL.into_iter().zip(counts) {
                 match count.load(Ordering::Relaxed) {
                     0 => {}
-                    count => all.push((command, outcome, count)),
+                    count => all.push((*command, outcome.name(), count)),
                 }
             }
         }
@@ -53,47 +43,10 @@ impl CommandCounts {
     }
 }
 
-fn kind(command: &command::Body) -> usize {
-    use command::Body;
-    match command {
-        Body::CommitOneRange(_) => 0,
-        Body::Prewrite(_) => 1,
-        Body::CommitKeys(_) => 2,
-        Body::RollbackKeys(_) => 3,
-        Body::CheckTransaction(_) => 4,
-        Body::ResolveLocks(_) => 5,
-        Body::HeartbeatLock(_) => 6,
-        Body::AcquireLocks(_) => 7,
-        Body::CheckSecondaries(_) => 8,
-        Body::CollectGarbage(_) => 9,
-    }
-}
-
-fn outcome(answer: &Result<CommandReply, v1::Error>) -> usize {
-    use command_reply::Body;
-    let Ok(reply) = answer else { return 8 };
-    match &reply.body {
-        Some(
-            Body::Committed(_)
-            | Body::Prewritten(_)
-            | Body::TransactionStatus(_)
-            | Body::Resolved(_)
-            | Body::LocksAcquired(_)
-            | Body::GarbageCollected(_),
-        ) => 0,
-        Some(Body::ConditionFailed(_)) => 1,
-        Some(Body::Locked(_)) => 2,
-        Some(Body::WriteConflict(_)) => 3,
-        Some(Body::Aborted(_)) => 4,
-        Some(Body::TooOld(_)) => 5,
-        Some(Body::CommitTooLow(_)) => 6,
-        Some(Body::EpochChanged(_) | Body::Invalid(_) | Body::TooLarge(_)) | None => 7,
-        Some(Body::Damaged(_)) => 8,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rangedb_proto::v1::command_reply;
+
     use super::*;
 
     #[test]

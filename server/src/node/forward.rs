@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use futures::future::{self, Either};
 use rangedb_client::net::CallError;
 use rangedb_proto::v1::{self, Request, error::Kind, request, response};
 use rangedb_proto::{Effect, RangeDescriptorExt};
@@ -70,7 +71,18 @@ impl Node {
         timeout: Duration,
     ) -> Result<response::Body, v1::Error> {
         if let Some(control) = self.control() {
-            return Ok(self.noted(control.handle(body).await));
+            let is_change = body.effect().changes();
+            // A control plane that was deposed may wait for ever for the fate of its last commit.
+            let answering = future::select(control.handle(body), self.net.sleep(timeout));
+            return match answering.await {
+                Either::Left((answer, _)) => Ok(self.noted(answer)),
+                Either::Right(_) if is_change => {
+                    Err(v1::Error::undetermined("the control plane does not answer"))
+                }
+                Either::Right(_) => {
+                    Err(v1::Error::unavailable("the control plane does not answer"))
+                }
+            };
         }
         let deadline = self.net.now() + timeout;
         let mut asked = BTreeSet::new();
@@ -143,11 +155,21 @@ impl Node {
         self.control_plane.lock().expect("no panic holds it")
     }
 
+    /// Refusal of a node that is not the control plane, with its idea of where that is. A node without
+    /// a replica of the control range still knows where the control plane answered last. The caller
+    /// may know no other node.
     fn not_control_plane(&self) -> v1::Error {
         let status = self.board.range(CONTROL);
         let leader =
             status.and_then(|status| status.descriptor.replica(status.leader_replica_id).copied());
-        RangeError::NotLeader { range: CONTROL, leader }.into()
+        let mut error = v1::Error::from(RangeError::NotLeader { range: CONTROL, leader });
+        if leader.is_none()
+            && let Some(Kind::NotLeader(not_leader)) = &mut error.kind
+            && let Some(address) = self.believed_control_address()
+        {
+            not_leader.leader_peer_address = address;
+        }
+        error
     }
 
     /// Address of the leader according to a `NotLeader` answer. The node that answered knows the

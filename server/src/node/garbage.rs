@@ -25,7 +25,7 @@ use rangedb_proto::v1::{
     self, CollectGarbage, Command, CommandReply, GarbageCollected, KeyLocked, LockInfo, command,
     command_reply,
 };
-use rangedb_raftstore::{RangeRef, RangeStatus, ReadAt};
+use rangedb_raftstore::{RangeRef, RangeStatus, ReadMode};
 
 use super::{Node, storage_error};
 use crate::handle::ReadView;
@@ -152,10 +152,10 @@ impl Node {
         if floor_ts == 0 {
             return Ok(());
         }
-        let mut view = self.stores.read(range, ReadAt::Latest).await?;
+        let mut view = self.stores.read(range, ReadMode::Latest).await?;
         if floors(&view)?.floor_ts < floor_ts {
             self.propose_collect(range, floor_ts, 0, &view.descriptor.start_key, b"").await?;
-            view = self.stores.read(range, ReadAt::Latest).await?;
+            view = self.stores.read(range, ReadMode::Latest).await?;
         }
         if progress.unlocked_below_ts < floor_ts && self.settle_locks(&view, floor_ts).await? {
             progress.unlocked_below_ts = floor_ts;
@@ -205,7 +205,7 @@ impl Node {
     ) -> Result<Option<Walk>, v1::Error> {
         for _ in 0..self.walk_pace.looks_in_round {
             // Each step takes a fresh view: an old one keeps dropped records from being removed.
-            let view = self.stores.read(range, ReadAt::Latest).await?;
+            let view = self.stores.read(range, ReadMode::Latest).await?;
             let end = &view.descriptor.end_key;
             let below = walk.collect_below_ts;
             let records = self.walk_pace.records_in_look;
@@ -246,9 +246,6 @@ impl Node {
         let reply = self.stores.propose(range, &command).await?;
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::GarbageCollected(collected)) => Ok(collected),
-            Some(command_reply::Body::EpochChanged(_)) => {
-                Err(v1::Error::too_busy(1, "the range changed its shape"))
-            }
             other => {
                 let message = format!("the range answered garbage collection by {other:?}");
                 Err(v1::Error::undetermined(message))

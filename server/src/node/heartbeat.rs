@@ -75,7 +75,7 @@ impl Node {
         self.readiness().answered(now, reply.missing_ranges, reply.awaited_ranges);
         for descriptor in reply.elsewhere {
             // A store that cannot take the event now gets it again with a later reply.
-            self.stores.send(RangeId(descriptor.range_id), Event::Elsewhere(descriptor));
+            self.stores.send(RangeId(descriptor.range_id), Event::DescriptorHint(descriptor));
         }
         self.skip_entries(reply.skipped_entries);
         for operation in reply.operations {

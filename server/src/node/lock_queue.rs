@@ -126,10 +126,10 @@ impl LockQueues {
     }
 
     /// Records that the transaction holds the locks on these keys now: other waiters wait for it.
-    pub fn taken(&self, start_ts: u64, keys: &[Bytes]) {
+    pub fn taken(&self, start_ts: u64, keys: &[&Bytes]) {
         let mut inner = self.lock();
         for key in keys {
-            for waiter in inner.queues.get_mut(key).into_iter().flat_map(BTreeMap::values_mut) {
+            for waiter in inner.queues.get_mut(*key).into_iter().flat_map(BTreeMap::values_mut) {
                 waiter.holder_start_ts = start_ts;
             }
         }
@@ -313,7 +313,7 @@ mod tests {
         let (_first_woken, mut second_woken) = (first.until_woken(10), second.until_woken(10));
         assert_eq!(queues.take_begun(false).len(), 2);
         queues.released(10, &[key()]);
-        queues.taken(20, &[key()]);
+        queues.taken(20, &[&key()]);
         drop(first);
         assert!(!has_turn(&mut second_woken));
         let wait = LockWait { waiter_start_ts: 30, holder_start_ts: 20, key: key() };

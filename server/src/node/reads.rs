@@ -10,11 +10,13 @@ use rangedb_proto::v1::{
     ScanReply, Validate, ValidateReply,
 };
 use rangedb_proto::{KEY_BYTES_MAX, RangeDescriptorExt, RangeId, Timestamp, VALUE_BYTES_MAX};
-use rangedb_raftstore::{Error as RangeError, RangeRef, ReadAt};
+use rangedb_raftstore::{Error as RangeError, RangeRef, ReadMode};
 use rangedb_storage::Direction;
-use rangedb_txn::{Locks, PAGE_BYTES_MAX, PAGE_WALK_MAX, ScanRequest, check_key, check_validate};
+use rangedb_txn::{
+    Locks, PAGE_BYTES_MAX, PAGE_WALK_MAX, ReadAt, ScanRequest, check_key, check_validate,
+    newest_read,
+};
 
-use super::admission::newest_read;
 use super::{Caller, Node, storage_error};
 use crate::handle::ReadView;
 use crate::memory::Taken;
@@ -47,7 +49,7 @@ impl Node {
         if !view.descriptor.contains(&ask.key) {
             return Err(outside(&view));
         }
-        let at = rangedb_txn::ReadAt::from_read_ts(ask.read_ts);
+        let at = ReadAt::from_read_ts(ask.read_ts);
         let locks = Locks::InTheWay { but_of: ask.pass_locks_of };
         let read =
             rangedb_txn::get(&*view.reader, &view.descriptor.start_key, &ask.key, at, &locks);
@@ -84,7 +86,7 @@ impl Node {
             bytes_max: ask.bytes_max,
             direction,
             keys_only: ask.keys_only,
-            at: rangedb_txn::ReadAt::from_read_ts(ask.read_ts),
+            at: ReadAt::from_read_ts(ask.read_ts),
             locks: Locks::InTheWay { but_of: ask.pass_locks_of },
         };
         let page = self.heavy(caller, move || {
@@ -155,10 +157,10 @@ impl Node {
     async fn view(&self, header: Option<RangeHeader>, read_ts: u64) -> Result<ReadView, v1::Error> {
         let range = range_ref(header)?;
         let at = match read_ts {
-            0 => ReadAt::Latest,
+            0 => ReadMode::Latest,
             at => {
                 self.confirm_unless_near(Timestamp(at), "read_ts").await?;
-                ReadAt::Snapshot(Timestamp(at))
+                ReadMode::Snapshot(Timestamp(at))
             }
         };
         Ok(self.stores.read(range, at).await?)

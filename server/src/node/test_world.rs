@@ -13,8 +13,8 @@ use rangedb_raftstore::Event;
 
 use super::oracle_view::ORACLE_BEHIND_WAIT;
 use super::{HeavyReads, Node, NodeParts, WalkPace, WallClock};
-use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
+use crate::status_board::StatusBoard;
 
 pub const NOW_MS: u64 = 1_000_000;
 
@@ -132,7 +132,7 @@ pub fn node() -> (Arc<Node>, Arc<Oracle>) {
         },
         formation: None,
         stores: StoreHandle::new(vec![oracle.clone()]),
-        board: Arc::new(Board::new(1)),
+        board: Arc::new(StatusBoard::new(1)),
         net: oracle.clone(),
         clock: oracle.clone(),
         known_nodes: Vec::new(),

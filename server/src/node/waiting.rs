@@ -21,9 +21,11 @@ use bytes::Bytes;
 use futures::future::{self, Either};
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
-    self, CommandReply, KeyLocked, LockWaits, Operation, RangeHeader, command, command_reply,
-    error::Kind, operation, request, response, transaction_status::State,
+    self, CommandReply, KeyLocked, LockWaits, RangeHeader, command, command_reply, error::Kind,
+    request, response,
 };
+
+use rangedb_txn::{LockChange, facts};
 
 use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
 use super::{Caller, Node};
@@ -53,7 +55,7 @@ impl Node {
         room: &mut Option<Taken>,
     ) -> Result<CommandReply, v1::Error> {
         let until = self.net.now() + wait;
-        let start_ts = start_ts_of(&body);
+        let start_ts = facts(&body).start_ts();
         let (mut waiting, mut awaited) = (None, Bytes::new());
         loop {
             let answer = self.command(caller, range, body.clone(), room).await;
@@ -119,33 +121,13 @@ impl Node {
     /// Updates the lock queues from a command's reply, which shows locks that were taken or
     /// released.
     pub(super) fn note_locks(&self, body: &command::Body, reply: &CommandReply) {
-        use command::Body as Asked;
-        use command_reply::Body as Told;
+        let Some(reply) = &reply.body else { return };
         let queues = &self.lock_queues;
-        match (body, &reply.body) {
-            (Asked::CommitKeys(commit), Some(Told::Committed(_))) => {
-                queues.released(commit.start_ts, &commit.keys);
-            }
-            (Asked::RollbackKeys(rollback), Some(Told::Resolved(_))) => {
-                queues.released(rollback.start_ts, &rollback.keys);
-            }
-            (Asked::ResolveLocks(resolve), Some(Told::Resolved(_))) => match &resolve.keys[..] {
-                [] => queues.all_released(resolve.start_ts),
-                keys => queues.released(resolve.start_ts, keys),
-            },
-            (Asked::CheckTransaction(check), Some(Told::TransactionStatus(status)))
-                if status.state() == State::RolledBack =>
-            {
-                queues.released(check.start_ts, std::slice::from_ref(&check.primary));
-            }
-            (Asked::AcquireLocks(acquire), Some(Told::LocksAcquired(_))) => {
-                queues.taken(acquire.start_ts, &acquire.keys);
-            }
-            (Asked::Prewrite(prewrite), Some(Told::Prewritten(_))) => {
-                let keys: Vec<Bytes> = prewrite.operations.iter().filter_map(written_key).collect();
-                queues.taken(prewrite.start_ts, &keys);
-            }
-            _ => {}
+        match facts(body).lock_change(reply) {
+            LockChange::None => {}
+            LockChange::Released { start_ts, keys } => queues.released(start_ts, keys),
+            LockChange::ReleasedInSpan { start_ts } => queues.all_released(start_ts),
+            LockChange::Taken { start_ts, keys } => queues.taken(start_ts, &keys),
         }
     }
 
@@ -192,32 +174,5 @@ impl Node {
         if let Ok(response::Body::LockWaits(reply)) = answer {
             reply.deadlocks.into_iter().for_each(|deadlock| queues.break_deadlock(deadlock));
         }
-    }
-}
-
-fn written_key(operation: &Operation) -> Option<Bytes> {
-    match &operation.body {
-        Some(operation::Body::Put(put)) => Some(put.key.clone()),
-        Some(operation::Body::Delete(delete)) => Some(delete.key.clone()),
-        // Does not occur in a prewrite.
-        Some(operation::Body::DeleteRange(_)) | None => None,
-    }
-}
-
-/// The start_ts of the transaction that the command belongs to or asks about. 0 for garbage
-/// collection.
-fn start_ts_of(body: &command::Body) -> u64 {
-    use command::Body;
-    match body {
-        Body::CommitOneRange(commit) => commit.start_ts,
-        Body::Prewrite(prewrite) => prewrite.start_ts,
-        Body::CommitKeys(commit) => commit.start_ts,
-        Body::RollbackKeys(rollback) => rollback.start_ts,
-        Body::CheckTransaction(check) => check.start_ts,
-        Body::ResolveLocks(resolve) => resolve.start_ts,
-        Body::HeartbeatLock(heartbeat) => heartbeat.start_ts,
-        Body::AcquireLocks(acquire) => acquire.start_ts,
-        Body::CheckSecondaries(check) => check.start_ts,
-        Body::CollectGarbage(_) => 0,
     }
 }

@@ -6,13 +6,16 @@ use std::time::Duration;
 use futures::future;
 use futures::{FutureExt, TryFutureExt};
 use prost::Message;
+use rangedb_proto::VALUE_BYTES_MAX;
 use rangedb_proto::v1::{
     self, Command, CommandReply, Committed, Conflict, RangeHeader, TransactionCommand,
     TransactionCommandReply, Write, WriteReply, command, command_reply, error::Kind,
 };
-use rangedb_proto::{Timestamp, VALUE_BYTES_MAX};
-use rangedb_raftstore::{RangeRef, ReadAt};
-use rangedb_txn::{PREVIOUS_BYTES_MAX, check_command, check_spans, names_spans};
+use rangedb_raftstore::{RangeRef, ReadMode};
+use rangedb_txn::{
+    CommandOutcome, PREVIOUS_BYTES_MAX, check_command, check_spans, facts, names_spans,
+    newest_commit,
+};
 
 use super::admission::Admitted;
 use super::reads::range_ref;
@@ -81,12 +84,12 @@ impl Node {
         // that begins after this answer would miss a commit that a client already knows. The
         // oracle's clock gets there in a millisecond.
         let passed = match passed {
-            Ok(()) => self.until_passed(newest_told(&reply)).await,
+            Ok(()) => self.until_passed(newest_commit(&reply)).await,
             Err(error) => Err(error),
         };
         match passed {
             Ok(()) => Ok(reply),
-            Err(error) if is_refusal(&reply) => Err(error),
+            Err(error) if CommandOutcome::of(&reply).is_refusal() => Err(error),
             Err(error) => {
                 let message = format!("it is applied, and the oracle is silent: {}", error.message);
                 Err(v1::Error::undetermined(message))
@@ -103,12 +106,14 @@ impl Node {
         range: RangeRef,
         command: Command,
     ) -> Result<Command, v1::Error> {
-        if !names_spans(&command) {
+        let body = command.body.as_ref().expect("checked before");
+        if !names_spans(facts(body)) {
             return Ok(command);
         }
-        let view = self.stores.read(range, ReadAt::Latest).await?;
+        let view = self.stores.read(range, ReadMode::Latest).await?;
         let checking = self.heavy(caller, move || {
-            let checked = check_spans(&*view.reader, &view.descriptor, &command);
+            let body = command.body.as_ref().expect("checked before");
+            let checked = check_spans(&*view.reader, &view.descriptor, facts(body));
             checked.map(|within| within.map(|()| command))
         });
         checking.await?.map_err(storage_error)?
@@ -118,86 +123,8 @@ impl Node {
 /// Bytes of keys and values in the command's reply at most. 0 if they are no more than the command
 /// brought itself.
 fn reply_bytes_max(body: &command::Body) -> usize {
-    use command::Body;
-    let values = |count: usize| PREVIOUS_BYTES_MAX.min(count.saturating_mul(VALUE_BYTES_MAX));
-    match body {
-        Body::CommitOneRange(commit) => {
-            let previous = if commit.return_previous { commit.operations.len() } else { 0 };
-            // The value that a failed condition met.
-            let actual = commit.conditions.len().min(1);
-            values(previous.max(actual))
-        }
-        Body::Prewrite(prewrite) => values(prewrite.conditions.len().min(1)),
-        Body::AcquireLocks(acquire) => values(acquire.keys.len()),
-        Body::CommitKeys(_)
-        | Body::RollbackKeys(_)
-        | Body::CheckTransaction(_)
-        | Body::ResolveLocks(_)
-        | Body::HeartbeatLock(_)
-        | Body::CheckSecondaries(_)
-        | Body::CollectGarbage(_) => 0,
-    }
-}
-
-/// The newest commit that the reply reveals, or 0 if it reveals none.
-fn newest_told(reply: &CommandReply) -> Timestamp {
-    use command_reply::Body;
-    Timestamp(match &reply.body {
-        Some(Body::Committed(committed)) => committed.commit_ts,
-        // A transaction with asynchronous commit may be acknowledged as soon as this reply is
-        // returned.
-        Some(Body::Prewritten(prewritten)) if prewritten.async_commit => prewritten.min_commit_ts,
-        Some(Body::ConditionFailed(failed)) => failed.newest_ts,
-        Some(Body::WriteConflict(conflict)) => conflict.winner_commit_ts,
-        Some(Body::TransactionStatus(status)) => status.commit_ts,
-        Some(Body::LocksAcquired(acquired)) => {
-            acquired.current.iter().map(|kv| kv.mod_ts).max().unwrap_or_default()
-        }
-        Some(
-            // The locks in these replies may never be committed.
-            Body::Prewritten(_)
-            | Body::Locked(_)
-            | Body::CommitTooLow(_)
-            | Body::Aborted(_)
-            // These replies reveal no commit.
-            | Body::Resolved(_)
-            | Body::GarbageCollected(_)
-            | Body::TooOld(_)
-            | Body::EpochChanged(_)
-            | Body::Damaged(_)
-            | Body::TooLarge(_)
-            | Body::Invalid(_),
-        )
-        | None => 0,
-    })
-}
-
-/// True if the reply shows that the command changed nothing, whatever its kind.
-fn is_refusal(reply: &CommandReply) -> bool {
-    use command_reply::Body;
-    match &reply.body {
-        Some(
-            Body::ConditionFailed(_)
-            | Body::WriteConflict(_)
-            | Body::Locked(_)
-            | Body::CommitTooLow(_)
-            | Body::TooOld(_)
-            | Body::EpochChanged(_)
-            | Body::Damaged(_)
-            | Body::TooLarge(_)
-            | Body::Invalid(_),
-        ) => true,
-        Some(
-            Body::Committed(_)
-            | Body::Prewritten(_)
-            | Body::TransactionStatus(_)
-            | Body::LocksAcquired(_)
-            | Body::Aborted(_)
-            | Body::Resolved(_)
-            | Body::GarbageCollected(_),
-        )
-        | None => false,
-    }
+    let values = facts(body).values_in_reply();
+    PREVIOUS_BYTES_MAX.min(values.saturating_mul(VALUE_BYTES_MAX))
 }
 
 /// Time for which a request may wait for a lock. The rest is left for one more proposal: if the
@@ -227,9 +154,6 @@ fn committed(reply: CommandReply) -> Result<Committed, v1::Error> {
         }
         Some(Body::TooOld(too_old)) => {
             (Kind::TooOld(too_old), "the command is older than what is remembered".to_owned())
-        }
-        Some(Body::EpochChanged(_)) => {
-            return Err(v1::Error::too_busy(1, "the range changed its shape"));
         }
         Some(Body::Damaged(damaged)) => {
             (Kind::Corruption(v1::Corruption::default()), format!("damaged data: {}", damaged.what))

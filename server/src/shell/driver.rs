@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use rangedb_raftstore::{Effect, Event, Monotonic, Store};
 
-use crate::board::Board;
 use crate::handle::StoreHandle;
 use crate::node::Node;
 use crate::shell::apply_worker::ApplyQueue;
@@ -29,6 +28,7 @@ use crate::shell::log_writer::LogWriter;
 use crate::shell::mailbox::{Inbox, Taken};
 use crate::shell::snapshots::SnapshotSender;
 use crate::shell::transport::Transport;
+use crate::status_board::StatusBoard;
 
 /// Maximum number of events in one pass: enough to fill a log entry, and few enough that a pass
 /// stays short compared to a tick.
@@ -36,10 +36,10 @@ const PASS_EVENTS_MAX: usize = 4096;
 
 /// Parts of the node that carry out a driver's effects.
 #[derive(Clone)]
-pub(crate) struct Performers {
+pub(crate) struct EffectHandlers {
     pub stores: StoreHandle,
     pub node: Arc<Node>,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub log_writer: LogWriter,
     pub flusher: Flusher,
     pub transport: Arc<Transport>,
@@ -48,9 +48,9 @@ pub(crate) struct Performers {
 
 /// Time of a driver's last sign of life, in microseconds on the monotonic clock.
 #[derive(Default)]
-pub(crate) struct Pulse(AtomicU64);
+pub(crate) struct Liveness(AtomicU64);
 
-impl Pulse {
+impl Liveness {
     fn beat(&self, now: Monotonic) {
         self.0.store(now.0, Ordering::Relaxed);
     }
@@ -68,8 +68,8 @@ pub(crate) struct Driver {
     inbox: Inbox,
     tick_us: u64,
     apply: ApplyQueue,
-    performers: Performers,
-    pulse: Arc<Pulse>,
+    performers: EffectHandlers,
+    pulse: Arc<Liveness>,
     /// Value of the last [`Event::LogStalled`]; false before the first.
     log_stalled: bool,
 }
@@ -81,8 +81,8 @@ impl Driver {
         inbox: Inbox,
         tick_us: u64,
         apply: ApplyQueue,
-        performers: Performers,
-        pulse: Arc<Pulse>,
+        performers: EffectHandlers,
+        pulse: Arc<Liveness>,
     ) -> std::io::Result<JoinHandle<()>> {
         pulse.beat(monotonic());
         let log_stalled = false;

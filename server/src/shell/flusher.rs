@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rangedb_raftstore::{Event, Room};
 use rangedb_storage::{Error, LogEngine, RocksState, StateEngine};
 
-use crate::board::Board;
 use crate::compaction::CompactionBounds;
 use crate::handle::EventSink;
 use crate::shell::apply_worker::ApplyQueue;
 use crate::shell::disk_watch::{DiskWatch, RETRY_EVERY};
 use crate::shell::end;
 use crate::shell::mailbox::Mailbox;
+use crate::status_board::StatusBoard;
 
 /// Interval between two purges of the log, and between two updates of the compaction bounds. The
 /// log grows by no more than some gigabytes in that time. The read of one page takes far less.
@@ -61,7 +61,7 @@ impl Flusher {
     pub fn start(
         state: Arc<RocksState>,
         log: Arc<dyn LogEngine>,
-        board: Arc<Board>,
+        board: Arc<StatusBoard>,
         tellers: Tellers,
         disk: Arc<DiskWatch>,
     ) -> std::io::Result<(Flusher, JoinHandle<()>)> {
@@ -96,7 +96,7 @@ fn flush_all(
     wanted: &Receiver<Asked>,
     state: &RocksState,
     log: &dyn LogEngine,
-    board: &Board,
+    board: &StatusBoard,
     tellers: &Tellers,
     disk: &DiskWatch,
 ) {

@@ -156,7 +156,7 @@ fn refusable_bytes(event: &Event) -> Option<usize> {
         | Event::SnapshotReceived { .. }
         | Event::SnapshotSent { .. }
         | Event::Fenced { .. }
-        | Event::Elsewhere(_)
+        | Event::DescriptorHint(_)
         | Event::Unreachable(_)
         | Event::DiskRoom(_)
         | Event::LogStalled(_) => None,

@@ -12,14 +12,13 @@ use rangedb_storage::{Error, StateEngine};
 use rangedb_txn::TxnMachine;
 use tokio::runtime::Handle;
 
-use crate::board::Board;
 use crate::handle::{EventSink, StoreHandle};
 use crate::node::{Node, NodeParts, WalkPace};
 use crate::shell::apply_worker::{self, ApplyQueue, ApplyWorker};
 use crate::shell::clock::SystemClock;
 use crate::shell::config::Config;
 use crate::shell::disk_watch::DiskWatch;
-use crate::shell::driver::{Driver, Performers, Pulse};
+use crate::shell::driver::{Driver, EffectHandlers, Liveness};
 use crate::shell::engines::Engines;
 use crate::shell::flusher::{Flusher, Tellers};
 use crate::shell::heavy_reads::HeavyReadPool;
@@ -32,14 +31,15 @@ use crate::shell::server::StartError;
 use crate::shell::service::Member;
 use crate::shell::snapshots::{SnapshotReceiver, SnapshotSender};
 use crate::shell::transport::{Arrivals, Counts, Directory, Identification, Shared, Transport};
+use crate::status_board::StatusBoard;
 
 /// Running node.
 pub(crate) struct Running {
     pub node: Arc<Node>,
     pub stores: StoreHandle,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub mailboxes: Vec<Mailbox>,
-    pub pulses: Vec<Arc<Pulse>>,
+    pub pulses: Vec<Arc<Liveness>>,
     pub transport: Arc<Counts>,
     pub directory: Arc<Directory>,
     pub heavy_reads: Arc<HeavyReadPool>,
@@ -85,7 +85,7 @@ impl Running {
             (0..config.stores).map(|_| mailbox::new(config.limits.store_queue_bytes)).unzip();
         let sinks = mailboxes.iter().map(|mailbox| Arc::new(mailbox.clone()) as Arc<dyn EventSink>);
         let handle = StoreHandle::new(sinks.collect());
-        let board = Arc::new(Board::new(config.stores));
+        let board = Arc::new(StatusBoard::new(config.stores));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let heavy_reads = Arc::new(HeavyReadPool::start(cores)?);
         let node = Node::new(NodeParts {
@@ -117,7 +117,7 @@ impl Running {
         let (reclaimer, reclaim_thread) = Reclaimer::start(engines.state.clone(), disk.clone())?;
         // Transport and snapshots use the runtime in which they are created.
         let in_peers = peers.enter();
-        let performers = Performers {
+        let performers = EffectHandlers {
             stores: handle.clone(),
             node: node.clone(),
             board: board.clone(),
@@ -139,7 +139,7 @@ impl Running {
             )),
         };
         drop(in_peers);
-        let pulses: Vec<Arc<Pulse>> = (0..config.stores).map(|_| Arc::default()).collect();
+        let pulses: Vec<Arc<Liveness>> = (0..config.stores).map(|_| Arc::default()).collect();
         let (mut drivers, mut appliers) = (Vec::new(), Vec::new());
         let tick_us = config.raft.tick_us;
         let mail = inboxes.into_iter().zip(apply_inboxes);

@@ -35,7 +35,7 @@ use crate::shell::metrics::{Metrics, Sources};
 use crate::shell::open_files;
 use crate::shell::peer_runtime::PeerRuntime;
 use crate::shell::running::Running;
-use crate::shell::service::{self, Front, Origins};
+use crate::shell::service::{self, Origins, ServiceState};
 use crate::shell::status::{self, Status, Stores};
 
 /// Maximum time of a graceful stop.
@@ -99,7 +99,7 @@ struct Server {
     descriptor: NodeDescriptor,
     net: Arc<LocalNet>,
     bootstrap: Arc<Bootstrap>,
-    front: Arc<Front>,
+    front: Arc<ServiceState>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     health: tonic_health::server::HealthReporter,
@@ -162,7 +162,7 @@ impl Server {
             Arc::new(Bootstrap::new(own_data, descriptor.clone(), intent, own_net, found));
         let metrics = Metrics::new();
         let requests = config.limits.stream_requests;
-        let front = Arc::new(Front::new(bootstrap.clone(), metrics.grpc(), requests));
+        let front = Arc::new(ServiceState::new(bootstrap.clone(), metrics.grpc(), requests));
         let service::AllRoutes { of_peers, of_clients, health } = service::routes(&front);
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let status = Arc::new(Status {

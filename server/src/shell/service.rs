@@ -45,7 +45,7 @@ pub(crate) struct Member {
 }
 
 /// State that all services share.
-pub(crate) struct Front {
+pub(crate) struct ServiceState {
     bootstrap: Arc<Bootstrap>,
     member: OnceLock<Member>,
     stopping: watch::Sender<bool>,
@@ -56,10 +56,10 @@ pub(crate) struct Front {
     runtime: Handle,
 }
 
-impl Front {
+impl ServiceState {
     /// Creates the state. Clients' requests run on the current tokio runtime.
     pub fn new(bootstrap: Arc<Bootstrap>, grpc: GrpcMetrics, stream_requests: usize) -> Self {
-        Front {
+        ServiceState {
             bootstrap,
             member: OnceLock::new(),
             stopping: watch::Sender::new(false),
@@ -83,7 +83,7 @@ impl Front {
         *self.stopping.borrow()
     }
 
-    /// Resolves when [`Front::stop`] is called.
+    /// Resolves when [`ServiceState::stop`] is called.
     async fn stopped(&self) {
         // An error means that the sender is gone, which is an end too.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
@@ -114,7 +114,7 @@ pub(crate) struct AllRoutes {
     pub health: HealthReporter,
 }
 
-pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
+pub(crate) fn routes(front: &Arc<ServiceState>) -> AllRoutes {
     let (reporter, health) = tonic_health::server::health_reporter();
     let peer = PeerServer::new(peer::PeerService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -133,7 +133,7 @@ pub(crate) fn routes(front: &Arc<Front>) -> AllRoutes {
 }
 
 /// Returns the services of both addresses.
-fn for_everyone(front: &Arc<Front>) -> Routes {
+fn for_everyone(front: &Arc<ServiceState>) -> Routes {
     let kv = KvServer::new(kv::KvService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -155,7 +155,7 @@ fn reflection(listener: Listener) -> ServerReflectionServer<impl ServerReflectio
         .expect("the descriptors are those that the services are made from")
 }
 
-fn metered_and_counted(front: &Arc<Front>, routes: Routes) -> Routes {
+fn metered_and_counted(front: &Arc<ServiceState>, routes: Routes) -> Routes {
     let count = middleware::from_fn_with_state(front.clone(), count);
     let metered = routes.into_axum_router().layer(middleware::from_fn(metered::meter));
     Routes::from(metered.layer(count))
@@ -164,7 +164,7 @@ fn metered_and_counted(front: &Arc<Front>, routes: Routes) -> Routes {
 /// Counts a call by method and code, and measures the time until its response headers: the whole of
 /// a unary call, the opening of a stream.
 async fn count(
-    State(front): State<Arc<Front>>,
+    State(front): State<Arc<ServiceState>>,
     request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {

@@ -11,13 +11,13 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use rangedb_raftstore::RangeStatus;
 
-use crate::board::Board;
 use crate::node::Node;
 use crate::shell::bootstrap::Bootstrap;
-use crate::shell::driver::Pulse;
+use crate::shell::driver::Liveness;
 use crate::shell::log_writer::Backlog;
 use crate::shell::metrics::Metrics;
-use crate::shell::service::Front;
+use crate::shell::service::ServiceState;
+use crate::status_board::StatusBoard;
 
 /// Time without a sign of life after which a store's thread counts as stuck, in a slow disk most
 /// likely.
@@ -29,7 +29,7 @@ const RANGES_NAMED_MAX: usize = 8;
 /// Sources of the status pages.
 pub(crate) struct Status {
     pub bootstrap: Arc<Bootstrap>,
-    pub front: Arc<Front>,
+    pub front: Arc<ServiceState>,
     pub metrics: Arc<Metrics>,
     pub stores: OnceLock<Stores>,
 }
@@ -37,8 +37,8 @@ pub(crate) struct Status {
 /// Parts of the node that the pages show, set once it is part of a cluster.
 pub(crate) struct Stores {
     pub node: Arc<Node>,
-    pub board: Arc<Board>,
-    pub pulses: Vec<Arc<Pulse>>,
+    pub board: Arc<StatusBoard>,
+    pub pulses: Vec<Arc<Liveness>>,
     pub log_backlog: Backlog,
     pub cluster_id: u64,
     pub node_id: u64,

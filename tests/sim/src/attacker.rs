@@ -15,6 +15,9 @@ use crate::schedule::{Micros, Schedule};
 /// Number of requests of one attack: enough that they meet each other at the same keys.
 const REQUESTS: usize = 24;
 
+/// Prefix of the keys that hostile clients write.
+pub const HOSTILE_PREFIX: &str = "!hostile-";
+
 pub struct Attacker {
     net: Arc<SimNet>,
     addresses: Vec<String>,
@@ -30,7 +33,7 @@ impl Attacker {
     ) -> Self {
         let seed = schedule.random(|rng| rng.u64(..));
         // These keys are outside of what other clients read and scan.
-        let hostile = Mutex::new(Hostile::new(seed, &format!("!hostile-{client}/")));
+        let hostile = Mutex::new(Hostile::new(seed, &format!("{HOSTILE_PREFIX}{client}/")));
         Attacker { net, addresses, hostile }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use raft_proto::eraftpb::MessageType;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::RaftEnvelope;
-use rangedb_raftstore::{Effect, Event, ReadAt, Store};
+use rangedb_raftstore::{Effect, Event, ReadMode, Store};
 
 use crate::ambush::{Came, Moment};
 use crate::check::raft_message;
@@ -18,7 +18,7 @@ pub fn look_at_event(event: &Event, host: Host, site: &Site) {
     let Event::Read { request, range, at, .. } = event else { return };
     let read = (host, *request);
     site.watch.note(|checks| {
-        if let ReadAt::Snapshot(timestamp) = at {
+        if let ReadMode::Snapshot(timestamp) = at {
             checks.fences.came(read, *timestamp);
         }
         checks.lease_reads.came(read, range.id.0)

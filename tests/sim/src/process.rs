@@ -10,10 +10,10 @@ use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{
     Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, Room, Shard, Store,
 };
-use rangedb_server::board::Board;
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Caller, Node, NodeParts, WalkPace};
+use rangedb_server::status_board::StatusBoard;
 use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
 
 use crate::ambush::{Ambush, Came, Moment};
@@ -133,7 +133,7 @@ pub struct Process {
     log_stalled: Vec<bool>,
     mailboxes: Vec<Arc<Mailbox>>,
     pub handle: StoreHandle,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub node: Arc<Node>,
     incoming: Incoming,
     compaction_bounds: CompactionBounds,
@@ -183,7 +183,7 @@ impl Process {
             .collect();
         let sinks = mailboxes.iter().map(|mailbox| mailbox.clone() as Arc<dyn EventSink>);
         let handle = StoreHandle::new(sinks.collect());
-        let board = Arc::new(Board::new(site.stores));
+        let board = Arc::new(StatusBoard::new(site.stores));
         let node = Node::new(NodeParts {
             cluster_id: identity.cluster_id,
             descriptor: NodeDescriptor {
@@ -612,7 +612,7 @@ impl Process {
 
     /// Queues an event that no queue may refuse.
     pub fn put(&self, range: RangeId, event: Event) {
-        self.mailboxes[(range.0 % self.mailboxes.len() as u64) as usize].put(event);
+        self.mailboxes[Shard::of(range, self.mailboxes.len()).place()].put(event);
     }
 
     /// Reports the room on the disk to all stores, as the disk watch does.

@@ -5,16 +5,66 @@
 //! write stands under them.
 
 use bytes::Bytes;
-use rangedb_proto::v1::{AcquireLocks, KeyValue, LocksAcquired, command_reply};
+use rangedb_proto::v1::{self, AcquireLocks, KeyValue, LocksAcquired, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Reader, Record};
 
 use super::Stop;
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
-use crate::limits::PREVIOUS_BYTES_MAX;
+use crate::check::check_keys;
+use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, visit_written};
+use crate::limits::{PREVIOUS_BYTES_MAX, check_key, check_timestamp};
 use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
 use crate::versions;
+
+impl CommandFacts for AcquireLocks {
+    fn name(&self) -> &'static str {
+        "acquire_locks"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_key(&self.primary)?;
+        check_timestamp("for_update_ts", self.for_update_ts)?;
+        check_keys(self.start_ts, &self.keys)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        // The node that proposes the command bounds `alive_until_ms`.
+        let AcquireLocks { start_ts, for_update_ts, primary: _, keys: _, alive_until_ms: _ } = self;
+        NamedTimestamps::handed_out([*start_ts, *for_update_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(self.keys.len(), false)
+    }
+
+    fn values_in_reply(&self) -> usize {
+        self.keys.len()
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit(Named::Written(&self.primary));
+        visit_written(&self.keys, visit);
+    }
+
+    fn alive_until_ms(&mut self) -> Option<&mut u64> {
+        Some(&mut self.alive_until_ms)
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        match reply {
+            command_reply::Body::LocksAcquired(_) => {
+                LockChange::Taken { start_ts: self.start_ts, keys: self.keys.iter().collect() }
+            }
+            _ => LockChange::None,
+        }
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there. It locks all of the keys or
 /// none.

@@ -14,15 +14,44 @@
 //! the client asks the primary for the outcome.
 
 use rangedb_proto::v1::transaction_status::State;
-use rangedb_proto::v1::{CheckSecondaries, TransactionStatus, command_reply};
+use rangedb_proto::v1::{self, CheckSecondaries, TransactionStatus, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::bounds::Bounds;
 use super::check_transaction::{committed, rolled_back, status};
 use super::fate::{Fate, Found};
 use super::{Stop, undecided};
+use crate::check::check_keys;
+use crate::facts::{CommandFacts, Cost, NamedTimestamps, Visit, visit_written};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
+
+impl CommandFacts for CheckSecondaries {
+    fn name(&self) -> &'static str {
+        "check_secondaries"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_keys(self.start_ts, &self.keys)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let CheckSecondaries { start_ts, keys: _ } = self;
+        NamedTimestamps::handed_out([*start_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(self.keys.len(), true)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit_written(&self.keys, visit);
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
 /// keys knows that the transaction committed.

@@ -21,15 +21,71 @@
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::transaction_status::State;
-use rangedb_proto::v1::{CheckTransaction, TransactionStatus, command_reply};
+use rangedb_proto::v1::{self, CheckTransaction, TransactionStatus, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
 use super::{Stop, undecided};
+use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit};
+use crate::limits::{check_key, check_timestamp};
 use crate::lock::Lock;
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
+
+impl CommandFacts for CheckTransaction {
+    fn name(&self) -> &'static str {
+        "check_transaction"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_timestamp("start_ts", self.start_ts)?;
+        check_timestamp("now_ts", self.now_ts)?;
+        // A transaction that is pushed above the last timestamp could never commit.
+        if self.push_above_ts >= Timestamp::MAX.0 {
+            let message = format!("push_above_ts {} is not a timestamp", self.push_above_ts);
+            return Err(v1::Error::invalid("push_above_ts", message));
+        }
+        check_key(&self.primary)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let CheckTransaction {
+            start_ts,
+            now_ts,
+            push_above_ts,
+            primary: _,
+            // While this is in the future, the transaction is left alone. That only makes the
+            // sender wait.
+            met_alive_until_ms: _,
+        } = self;
+        NamedTimestamps::handed_out([*start_ts, *now_ts, *push_above_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(1, true)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit(Named::Written(&self.primary));
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        match reply {
+            command_reply::Body::TransactionStatus(status)
+                if status.state() == State::RolledBack =>
+            {
+                let keys = std::slice::from_ref(&self.primary);
+                LockChange::Released { start_ts: self.start_ts, keys }
+            }
+            _ => LockChange::None,
+        }
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there.
 pub(crate) fn apply(

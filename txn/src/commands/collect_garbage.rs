@@ -3,15 +3,59 @@
 //! The sender finds out which spans are worth the command, with
 //! [`garbage_ahead`](crate::garbage_ahead): a log entry that drops nothing is a waste.
 
-use rangedb_proto::v1::{CollectGarbage, GarbageCollected, command_reply};
+use rangedb_proto::v1::{self, CollectGarbage, GarbageCollected, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::Stop;
 use super::bounds::Bounds;
+use crate::facts::{CommandFacts, Cost, NamedTimestamps, Visit};
 use crate::garbage::{GARBAGE_WALK_MAX, Garbage};
-use crate::limits::span_end;
+use crate::limits::{check_span, check_timestamp, span_end};
 use crate::memory::Memory;
 use crate::range_record::RangeRecord;
+
+impl CommandFacts for CollectGarbage {
+    fn name(&self) -> &'static str {
+        "collect_garbage"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_timestamp("floor_ts", self.floor_ts)?;
+        if self.collect_below_ts > self.floor_ts {
+            let CollectGarbage { floor_ts, collect_below_ts, .. } = self;
+            let message =
+                format!("collect_below_ts {collect_below_ts} is above floor_ts {floor_ts}");
+            return Err(v1::Error::invalid("collect_below_ts", message));
+        }
+        check_span("collect-garbage", &self.start_key, &self.end_key).map(|_| ())
+    }
+
+    fn start_ts(&self) -> u64 {
+        0
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let CollectGarbage { floor_ts, collect_below_ts, start_key: _, end_key: _ } = self;
+        NamedTimestamps::handed_out([*floor_ts, *collect_below_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        match self.collect_below_ts {
+            0 => Cost::new(1, true),
+            // One walk over each of three families.
+            _ => Cost::new(3 * GARBAGE_WALK_MAX, true),
+        }
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        // Which keys it names does not matter: nobody but nodes may send it.
+        let _ = visit;
+    }
+
+    fn is_of_nodes(&self) -> bool {
+        true
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there. Neither timestamp is ever
 /// lowered. The highest collect_below so far decides what is dropped.

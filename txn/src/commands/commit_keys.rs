@@ -3,14 +3,54 @@
 //! In the primary's range, this command is the decision; in the others, it carries the decision
 //! out.
 
-use rangedb_proto::v1::{CommitKeys, CommitTooLow, command_reply};
+use rangedb_proto::v1::{self, CommitKeys, CommitTooLow, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
 use super::{Stop, aborted, committed, undecided};
+use crate::check::{check_commit_ts, check_keys};
+use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
+
+impl CommandFacts for CommitKeys {
+    fn name(&self) -> &'static str {
+        "commit_keys"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        let CommitKeys { start_ts, commit_ts, keys } = self;
+        check_commit_ts(*start_ts, *commit_ts)?;
+        check_keys(*start_ts, keys)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let CommitKeys { start_ts, commit_ts, keys: _ } = self;
+        NamedTimestamps::of_commit(*start_ts, *commit_ts)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(self.keys.len(), true)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit_written(&self.keys, visit);
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        match reply {
+            command_reply::Body::Committed(_) => {
+                LockChange::Released { start_ts: self.start_ts, keys: &self.keys }
+            }
+            _ => LockChange::None,
+        }
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there.
 pub(crate) fn apply(

@@ -16,21 +16,72 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rangedb_proto::v1::{CommitOneRange, Committed, Operation, command_reply, operation};
+use rangedb_proto::v1::{self, CommitOneRange, Committed, Operation, command_reply, operation};
 use rangedb_storage::{ApplyContext, Batch, Direction, Reader};
 
 use super::bounds::Bounds;
 use super::changes::Changes;
 use super::identity::{self, Identity};
 use super::{Stop, conditions, operations::Execution, repeat};
+use crate::check::check_commit;
 use crate::check::written_key;
+use crate::facts::{
+    CommandFacts, Cost, NamedTimestamps, Visit, newest_read, only_deletes, visit_conditions,
+    visit_operations, visit_reads,
+};
 use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
 use crate::read::ReadAt;
 use crate::read_checks::{Finding, Looked, ReadChecks};
+use crate::spans::names_spans;
 use crate::walk_budget::WalkBudget;
+
+impl CommandFacts for CommitOneRange {
+    fn name(&self) -> &'static str {
+        "commit_one_range"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_commit(self)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let CommitOneRange {
+            start_ts,
+            reads,
+            // Conditions are compared with the stored state. They are not used as timestamps.
+            conditions: _,
+            operations: _,
+            return_previous: _,
+        } = self;
+        NamedTimestamps::handed_out([*start_ts, newest_read(reads)])
+    }
+
+    fn cost(&self) -> Cost {
+        let items = self.conditions.len() + self.operations.len() + self.reads.len();
+        // All spans of a command share one budget.
+        let walked = if names_spans(self) { COMMAND_WALK_MAX } else { 0 };
+        Cost::new(items + walked, only_deletes(&self.operations))
+    }
+
+    fn values_in_reply(&self) -> usize {
+        let previous = if self.return_previous { self.operations.len() } else { 0 };
+        // The value that a failed condition met.
+        previous.max(self.conditions.len().min(1))
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit_operations(&self.operations, visit);
+        visit_conditions(&self.conditions, visit);
+        visit_reads(&self.reads, visit);
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there.
 ///

@@ -1,13 +1,48 @@
 //! Heartbeat of a transaction: extends its life at its primary.
 
-use rangedb_proto::v1::{HeartbeatLock, command_reply};
+use rangedb_proto::v1::{self, HeartbeatLock, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::Stop;
 use super::bounds::Bounds;
 use super::check_transaction::{alive, committed, rolled_back};
 use super::fate::{Fate, Found};
+use crate::facts::{CommandFacts, Cost, Named, NamedTimestamps, Visit};
+use crate::limits::{check_key, check_timestamp};
 use crate::memory::Memory;
+
+impl CommandFacts for HeartbeatLock {
+    fn name(&self) -> &'static str {
+        "heartbeat_lock"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_timestamp("start_ts", self.start_ts)?;
+        check_key(&self.primary)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        // The node that proposes the command bounds `alive_until_ms`.
+        let HeartbeatLock { start_ts, primary: _, alive_until_ms: _ } = self;
+        NamedTimestamps::handed_out([*start_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(1, false)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit(Named::Written(&self.primary));
+    }
+
+    fn alive_until_ms(&mut self) -> Option<&mut u64> {
+        Some(&mut self.alive_until_ms)
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there. It never shortens a life, and
 /// decides nothing: a transaction without a record here has lost its locks, or never had them.

@@ -10,13 +10,18 @@
 //! (`check_secondaries.rs`).
 
 use bytes::Bytes;
-use rangedb_proto::v1::{Operation, Prewrite, Prewritten, command_reply, operation};
+use rangedb_proto::v1::{self, Operation, Prewrite, Prewritten, command_reply, operation};
 use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, RecordValue, keys};
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
 use super::{Stop, conditions, identity};
+use crate::check::check_prewrite;
 use crate::check::written_key;
+use crate::facts::{
+    CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, only_deletes, visit_conditions,
+    visit_operations, visit_written,
+};
 use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
 use crate::versions;
@@ -28,6 +33,68 @@ enum Place {
     Reserved(Lock),
     /// The transaction's own write: the command is a copy.
     Written(Lock),
+}
+
+impl CommandFacts for Prewrite {
+    fn name(&self) -> &'static str {
+        "prewrite"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_prewrite(self)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let Prewrite {
+            start_ts,
+            for_update_ts,
+            min_commit_ts,
+            primary: _,
+            conditions: _,
+            operations: _,
+            // The node that proposes the command bounds it.
+            alive_until_ms: _,
+            async_commit: _,
+            secondaries: _,
+        } = self;
+        // The transaction commits above what it read.
+        NamedTimestamps::handed_out([*start_ts, *for_update_ts, min_commit_ts.saturating_sub(1)])
+    }
+
+    fn cost(&self) -> Cost {
+        let items = self.conditions.len() + self.operations.len();
+        Cost::new(items, only_deletes(&self.operations))
+    }
+
+    fn values_in_reply(&self) -> usize {
+        // The value that a failed condition met.
+        self.conditions.len().min(1)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit(Named::Written(&self.primary));
+        visit_written(&self.secondaries, visit);
+        visit_operations(&self.operations, visit);
+        visit_conditions(&self.conditions, visit);
+    }
+
+    fn alive_until_ms(&mut self) -> Option<&mut u64> {
+        Some(&mut self.alive_until_ms)
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        match reply {
+            command_reply::Body::Prewritten(_) => {
+                let keys = self.operations.iter().filter_map(written_key).collect();
+                LockChange::Taken { start_ts: self.start_ts, keys }
+            }
+            _ => LockChange::None,
+        }
+    }
 }
 
 /// Evaluates the command against the batch and puts its writes there.

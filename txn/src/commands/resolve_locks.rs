@@ -1,13 +1,15 @@
 //! Resolution of a transaction's locks, by the decision at its primary.
 
 use bytes::Bytes;
-use rangedb_proto::v1::{ResolveLocks, Resolved, command_reply};
+use rangedb_proto::v1::{self, ResolveLocks, Resolved, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Direction, Record};
 
 use super::bounds::Bounds;
 use super::commit_keys::check_high_enough;
 use super::{Stop, undecided};
-use crate::limits::{COMMAND_ITEMS_MAX, COMMAND_WALK_MAX, span_end};
+use crate::check::{check_commit_ts, check_keys};
+use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
+use crate::limits::{COMMAND_ITEMS_MAX, COMMAND_WALK_MAX, check_key, check_span, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
@@ -24,6 +26,53 @@ struct Work {
     locked: Vec<(Bytes, Lock, Option<Record>)>,
     /// Key at which the next command goes on, if the span was too long.
     next: Option<Bytes>,
+}
+
+impl CommandFacts for ResolveLocks {
+    fn name(&self) -> &'static str {
+        "resolve_locks"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        let ResolveLocks { start_ts, commit_ts, keys, start_key, end_key, primary } = self;
+        if !primary.is_empty() {
+            check_key(primary)?;
+        }
+        if *commit_ts != 0 {
+            check_commit_ts(*start_ts, *commit_ts)?;
+        }
+        check_span("resolve-locks", start_key, end_key)?;
+        check_keys(*start_ts, keys)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let ResolveLocks { start_ts, commit_ts, keys: _, start_key: _, end_key: _, primary: _ } =
+            self;
+        NamedTimestamps::of_commit(*start_ts, *commit_ts)
+    }
+
+    fn cost(&self) -> Cost {
+        let records = if self.keys.is_empty() { RESOLVE_WALK_MAX } else { self.keys.len() };
+        Cost::new(records, true)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        // The span holds locks of one transaction, and whoever took those may name them.
+        visit_written(&self.keys, visit);
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        let start_ts = self.start_ts;
+        match (reply, &self.keys[..]) {
+            (command_reply::Body::Resolved(_), []) => LockChange::ReleasedInSpan { start_ts },
+            (command_reply::Body::Resolved(_), keys) => LockChange::Released { start_ts, keys },
+            _ => LockChange::None,
+        }
+    }
 }
 
 /// Evaluates the command against the batch and puts its writes there. Keys without a lock of the

@@ -1,13 +1,51 @@
 //! Rollback of a transaction: removes its locks, and makes sure that its late commands are refused.
 
-use rangedb_proto::v1::{Resolved, RollbackKeys, command_reply};
+use rangedb_proto::v1::{self, Resolved, RollbackKeys, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::bounds::Bounds;
 use super::fate::{Fate, Found};
 use super::{Stop, undecided};
+use crate::check::check_keys;
+use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
+
+impl CommandFacts for RollbackKeys {
+    fn name(&self) -> &'static str {
+        "rollback_keys"
+    }
+
+    fn check(&self) -> Result<(), v1::Error> {
+        check_keys(self.start_ts, &self.keys)
+    }
+
+    fn start_ts(&self) -> u64 {
+        self.start_ts
+    }
+
+    fn timestamps(&self) -> NamedTimestamps {
+        let RollbackKeys { start_ts, keys: _ } = self;
+        NamedTimestamps::handed_out([*start_ts])
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::new(self.keys.len(), true)
+    }
+
+    fn visit_named<'a>(&'a self, visit: Visit<'_, 'a>) {
+        visit_written(&self.keys, visit);
+    }
+
+    fn lock_change(&self, reply: &command_reply::Body) -> LockChange<'_> {
+        match reply {
+            command_reply::Body::Resolved(_) => {
+                LockChange::Released { start_ts: self.start_ts, keys: &self.keys }
+            }
+            _ => LockChange::None,
+        }
+    }
+}
 
 /// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
 /// keys knows that the transaction committed.

@@ -9,10 +9,10 @@ use rangedb_proto::v1::{request, response};
 use rangedb_raftstore::Event;
 
 use super::*;
-use crate::board::Board;
 use crate::control::{Surroundings, oracle::Oracle, state::State};
 use crate::handle::{EventSink, StoreHandle};
 use crate::node::WallClock;
+use crate::status_board::StatusBoard;
 
 const RETENTION: Duration = Duration::from_millis(100);
 const NOW: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ fn cut_off(garbage: Garbage) -> (Control, Arc<Isolated>) {
         cluster_id: 1,
         node_id: 1,
         stores: StoreHandle::new(vec![net.clone()]),
-        board: Arc::new(Board::new(1)),
+        board: Arc::new(StatusBoard::new(1)),
         net: net.clone(),
         clock: net.clone(),
         gateway: Client::with_net(net.clone(), config).unwrap(),

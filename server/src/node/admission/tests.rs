@@ -7,7 +7,11 @@ use bytes::Bytes;
 use futures::FutureExt;
 use prost::Message;
 use rangedb_proto::v1::error::Kind;
-use rangedb_proto::v1::{CommandReply, command_reply, request};
+use rangedb_proto::v1::{
+    AcquireLocks, CheckSecondaries, CheckTransaction, CollectGarbage, CommandReply, CommitKeys,
+    CommitOneRange, HeartbeatLock, Prewrite, ReadCheck, ResolveLocks, RollbackKeys, command,
+    command_reply, request,
+};
 use rangedb_raftstore::Event;
 
 use super::*;

@@ -8,7 +8,6 @@ use rangedb_raftstore::{Counters, RangeStatus, Room};
 use rangedb_storage::{RaftEngineLog, RocksState};
 
 use super::{sample::Sample, transactions};
-use crate::board::Board;
 use crate::node::Node;
 use crate::shell::disk_watch::DiskWatch;
 use crate::shell::heavy_reads::HeavyReadPool;
@@ -17,10 +16,11 @@ use crate::shell::logging;
 use crate::shell::mailbox::Mailbox;
 use crate::shell::memory::Budget;
 use crate::shell::transport::Counts;
+use crate::status_board::StatusBoard;
 
 pub(crate) struct Sources {
     pub node: Arc<Node>,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub mailboxes: Vec<Mailbox>,
     pub transport: Arc<Counts>,
     pub budget: Budget,

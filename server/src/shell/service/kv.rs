@@ -18,7 +18,7 @@ use rangedb_proto::{KEY_BYTES_MAX, Timestamp, VALUE_BYTES_MAX};
 use rangedb_txn::PREVIOUS_BYTES_MAX;
 use tonic::{Request, Response, Status};
 
-use super::Front;
+use super::ServiceState;
 use super::metered::with_memory;
 use super::origin::origin;
 use super::traced::{self, traced};
@@ -28,7 +28,7 @@ use crate::memory::Taken;
 const PAGE_BYTES: usize = 1 << 20;
 const PAGE_ROWS: usize = 1000;
 
-pub(super) struct KvService(pub Arc<Front>);
+pub(super) struct KvService(pub Arc<ServiceState>);
 
 /// Bytes that are taken for the largest row while the size of the row is unknown.
 const ROW_BYTES: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024;

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Front;
+use super::ServiceState;
 use super::metered::{Kept, Outgoing, RETRY_AFTER_MS, with_memory};
 use super::origin::{Origin, origin};
 use super::traced::{self, traced};
@@ -59,7 +59,7 @@ const MESSAGES_AHEAD: usize = 2;
 /// Maximum number of answers that wait to be gathered.
 const ANSWERS_AHEAD: usize = 1024;
 
-pub(super) struct NodeService(pub Arc<Front>);
+pub(super) struct NodeService(pub Arc<ServiceState>);
 
 /// An answer, and the memory that it takes.
 type Answer = (v1::Response, Option<Taken>);
@@ -119,7 +119,7 @@ struct Asked {
 
 /// Reads requests and starts a task for each. Returns only to abort the stream.
 async fn answer_all(
-    front: &Arc<Front>,
+    front: &Arc<ServiceState>,
     asked: Asked,
     answers: mpsc::Sender<Answer>,
     outbound: Outbound,

@@ -9,9 +9,9 @@ use rangedb_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Front;
+use super::ServiceState;
 
-pub(super) struct PeerService(pub Arc<Front>);
+pub(super) struct PeerService(pub Arc<ServiceState>);
 
 #[tonic::async_trait]
 impl Peer for PeerService {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::RangeReport;
-use rangedb_raftstore::{Counters, RangeStatus, Store};
+use rangedb_raftstore::{Counters, RangeStatus, Shard, Store};
 
 /// Status of one store, as the store itself reports it.
 #[derive(Clone, Default)]
@@ -17,13 +17,13 @@ pub struct StoreView {
 
 /// The newest status of each store. The thread that drives a store publishes it at least once a
 /// tick.
-pub struct Board {
+pub struct StatusBoard {
     views: Vec<Mutex<StoreView>>,
 }
 
-impl Board {
+impl StatusBoard {
     pub fn new(stores: usize) -> Self {
-        Board { views: (0..stores).map(|_| Mutex::default()).collect() }
+        StatusBoard { views: (0..stores).map(|_| Mutex::default()).collect() }
     }
 
     pub fn publish(&self, shard: usize, store: &Store) {
@@ -48,7 +48,7 @@ impl Board {
     }
 
     pub fn range(&self, range: RangeId) -> Option<RangeStatus> {
-        let shard = (range.0 % self.views.len() as u64) as usize;
+        let shard = Shard::of(range, self.views.len()).place();
         let view = self.views[shard].lock().expect("no panic holds it");
         view.ranges.iter().find(|status| status.descriptor.range_id == range.0).cloned()
     }

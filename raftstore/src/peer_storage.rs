@@ -1,4 +1,5 @@
-//! One range's raft log as raft-rs reads it: the log engine behind a cache of the newest entries.
+//! Storage of one replica as raft-rs reads it: the log engine behind a cache of the newest entries, the
+//! replica's descriptor and applied entry, and the snapshots that it sends.
 //!
 //! This type writes nothing: the peer collects [`LogChange`]s, and the log writer makes them
 //! durable later. Until the log writer reports that, entries exist in the cache alone.
@@ -18,7 +19,8 @@ use rangedb_proto::RangeId;
 use rangedb_proto::v1::{RangeDescriptor, RangeState, SnapshotMeta};
 use rangedb_storage::{LogChange, LogEngine, StateEngine, keys};
 
-use crate::entry_cache::{EntryCache, entry_bytes};
+use crate::entry_cache::EntryCache;
+use crate::log_size::LogSize;
 use crate::membership::conf_state;
 use crate::outgoing::{Outgoing, OutgoingView};
 use crate::peer::INDEX_MAX;
@@ -37,7 +39,7 @@ struct Pending {
     last_index: u64,
 }
 
-pub(crate) struct RaftLog {
+pub(crate) struct PeerStorage {
     range: RangeId,
     engine: Arc<dyn LogEngine>,
     state: Arc<dyn StateEngine>,
@@ -62,7 +64,7 @@ pub(crate) struct RaftLog {
     size: LogSize,
 }
 
-impl RaftLog {
+impl PeerStorage {
     /// Opens the log of a replica with this state. Returns also the changes that bring the stored
     /// log in line with the state.
     ///
@@ -77,7 +79,7 @@ impl RaftLog {
     ) -> Result<(Self, Vec<LogChange>), rangedb_storage::Error> {
         let applied = Position { index: from.applied_index, term: from.applied_term };
         let stored = engine.state(range.0)?.unwrap_or_default();
-        let mut log = RaftLog {
+        let mut log = PeerStorage {
             range,
             engine,
             state,
@@ -304,7 +306,7 @@ fn engine_error(error: rangedb_storage::Error) -> raft::Error {
     raft::Error::Io(std::io::Error::other(error))
 }
 
-impl raft::Storage for RaftLog {
+impl raft::Storage for PeerStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(RaftState::new(self.hard_state.clone(), conf_state(&self.descriptor)))
     }
@@ -385,54 +387,5 @@ impl raft::Storage for RaftLog {
         let mut snapshot = Snapshot { data: meta.encode_to_vec().into(), ..Default::default() };
         snapshot.set_metadata(metadata);
         Ok(snapshot)
-    }
-}
-
-/// Approximate bytes of log behind an index. Truncation goes by bytes, because entries may be of
-/// any size.
-#[derive(Default)]
-pub(crate) struct LogSize {
-    /// Bytes appended since the replica was opened.
-    total: u64,
-    /// Value of `total` when the last flush was requested.
-    flushed: u64,
-    /// (index, total up to and including it), one for each [`LogSize::STEP`] bytes.
-    marks: VecDeque<(u64, u64)>,
-}
-
-impl LogSize {
-    const STEP: u64 = 64 << 10;
-
-    fn append(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            while self.marks.back().is_some_and(|(index, _)| *index >= entry.index) {
-                self.marks.pop_back();
-            }
-            self.total += entry_bytes(entry) as u64;
-            let marked = self.marks.back().map_or(0, |(_, total)| *total);
-            if self.total - marked >= Self::STEP {
-                self.marks.push_back((entry.index, self.total));
-            }
-        }
-    }
-
-    fn truncate(&mut self, index: u64) {
-        while self.marks.front().is_some_and(|(marked, _)| *marked <= index) {
-            self.marks.pop_front();
-        }
-    }
-
-    pub fn since_flush(&self) -> u64 {
-        self.total - self.flushed
-    }
-
-    pub fn flush_asked(&mut self) {
-        self.flushed = self.total;
-    }
-
-    /// The newest index behind which at least `bytes` of log stand.
-    pub fn index_keeping(&self, bytes: u64) -> Option<u64> {
-        let mark = |(index, total): &(u64, u64)| (self.total - total >= bytes).then_some(*index);
-        self.marks.iter().rev().find_map(mark)
     }
 }
