@@ -2,9 +2,9 @@
 
 use crate::v1::request::Body;
 
-/// Effect of a request. A request whose answer was lost may have had it.
+/// Effect of a request on the cluster. A request whose answer was lost may have had it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub enum RequestEffect {
     /// None: it only reads.
     Read,
     /// A change that has the same effect once or twice, and the same answer.
@@ -14,16 +14,16 @@ pub enum Effect {
     Once,
 }
 
-impl Effect {
+impl RequestEffect {
     /// True unless it only reads.
     pub fn changes(self) -> bool {
-        self != Effect::Read
+        self != RequestEffect::Read
     }
 }
 
 impl Body {
     /// The effect of the request. A passed-on one has that of the request in it.
-    pub fn effect(&self) -> Effect {
+    pub fn effect(&self) -> RequestEffect {
         match self {
             Body::PointRead(_)
             | Body::Scan(_)
@@ -35,29 +35,29 @@ impl Body {
             | Body::ClusterStatus(_)
             | Body::MetaRead(_)
             | Body::ConfigGet(_)
-            | Body::PartitionList(_) => Effect::Read,
+            | Body::PartitionList(_) => RequestEffect::Read,
             // Commands of transactions are known by their start_ts, the others by who sends them.
             Body::Write(_)
             | Body::TransactionCommand(_)
             | Body::Join(_)
             | Body::Heartbeat(_)
-            | Body::LockWaits(_) => Effect::Idempotent,
+            | Body::LockWaits(_) => RequestEffect::Idempotent,
             // A second release of a hold would not find it.
-            Body::HoldFloor(hold) if hold.timestamp == 0 => Effect::Once,
-            Body::HoldFloor(_) => Effect::Idempotent,
-            Body::RemoveNode(change) => Effect::of_change(change.dry_run),
-            Body::ConfigSet(change) => Effect::of_change(change.dry_run),
-            Body::SkipEntry(change) => Effect::of_change(change.dry_run),
+            Body::HoldFloor(hold) if hold.timestamp == 0 => RequestEffect::Once,
+            Body::HoldFloor(_) => RequestEffect::Idempotent,
+            Body::RemoveNode(change) => RequestEffect::of_change(change.dry_run),
+            Body::ConfigSet(change) => RequestEffect::of_change(change.dry_run),
+            Body::SkipEntry(change) => RequestEffect::of_change(change.dry_run),
             Body::Forwarded(passed_on) | Body::ForUser(passed_on) => {
-                passed_on.body.as_ref().map_or(Effect::Read, Body::effect)
+                passed_on.body.as_ref().map_or(RequestEffect::Read, Body::effect)
             }
         }
     }
 }
 
-impl Effect {
+impl RequestEffect {
     fn of_change(dry_run: bool) -> Self {
-        if dry_run { Effect::Read } else { Effect::Once }
+        if dry_run { RequestEffect::Read } else { RequestEffect::Once }
     }
 }
 
@@ -69,10 +69,10 @@ mod tests {
     #[test]
     fn a_passed_on_request_has_the_effect_of_the_one_in_it() {
         let release = Body::HoldFloor(HoldFloor { timestamp: 0, ..Default::default() });
-        assert_eq!(release.effect(), Effect::Once);
+        assert_eq!(release.effect(), RequestEffect::Once);
         let passed_on = Request { body: Some(release), ..Default::default() };
-        assert_eq!(Body::ForUser(Box::new(passed_on)).effect(), Effect::Once);
-        assert_eq!(Body::Forwarded(Box::default()).effect(), Effect::Read);
+        assert_eq!(Body::ForUser(Box::new(passed_on)).effect(), RequestEffect::Once);
+        assert_eq!(Body::Forwarded(Box::default()).effect(), RequestEffect::Read);
     }
 
     #[test]

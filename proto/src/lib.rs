@@ -15,7 +15,7 @@ pub mod limits;
 mod range;
 mod timestamp;
 
-pub use effect::Effect;
+pub use effect::RequestEffect;
 pub use ids::{NodeId, RangeId, ReplicaId};
 pub use limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use range::{RangeDescriptorExt, prefix_end};

@@ -48,7 +48,7 @@ use state::State;
 
 pub use join::{describes_a_node, is_address};
 pub use takeover::take_over;
-pub use time::Seen;
+pub use time::SeenTimestamp;
 
 /// The control range.
 pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);

@@ -27,11 +27,11 @@ struct Inner {
     used: AtomicU64,
     /// Length of `waiting`.
     count: AtomicUsize,
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<VecDeque<Taker>>,
     refused: AtomicU64,
 }
 
-struct Waiting {
+struct Taker {
     bytes: u64,
     tell: oneshot::Sender<Part>,
 }
@@ -169,7 +169,7 @@ impl Share {
             if waiting.len() >= WAITING_MAX {
                 return None;
             }
-            waiting.push_back(Waiting { bytes, tell });
+            waiting.push_back(Taker { bytes, tell });
             self.0.count.store(waiting.len(), Ordering::SeqCst);
         }
         // Bytes may have been given back between the check and the entry into the queue.
@@ -195,7 +195,7 @@ impl Share {
             let first = if is_due { waiting.pop_front() } else { None };
             self.0.count.store(waiting.len(), Ordering::SeqCst);
             drop(waiting);
-            let Some(Waiting { bytes, tell }) = first else { return };
+            let Some(Taker { bytes, tell }) = first else { return };
             // A taker that gives up in this moment drops the `Part`, which gives the bytes back.
             let _ = tell.send(Part { share: self.clone(), bytes });
         }

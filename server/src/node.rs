@@ -36,7 +36,7 @@ use rangedb_client::{AddressKind, Client, Config};
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use rangedb_proto::{RangeId, Timestamp};
 
-use crate::control::{Control, Seen, Surroundings};
+use crate::control::{Control, SeenTimestamp, Surroundings};
 use crate::handle::StoreHandle;
 use crate::memory::Taken;
 use crate::status_board::StatusBoard;
@@ -120,7 +120,7 @@ pub struct Node {
     walk_pace: WalkPace,
     heavy_reads: Arc<dyn HeavyReads>,
     command_counts: CommandCounts,
-    told: quarantine::Told,
+    told: quarantine::LoggedQuarantines,
 }
 
 /// Total and available bytes of the disk, for reports.
@@ -182,7 +182,7 @@ impl Node {
             walk_pace: parts.walk_pace,
             heavy_reads: parts.heavy_reads,
             command_counts: CommandCounts::default(),
-            told: quarantine::Told::default(),
+            told: quarantine::LoggedQuarantines::default(),
         })
     }
 
@@ -356,7 +356,7 @@ impl Node {
         self.control()?.timestamps_ahead_ms()
     }
 
-    fn oracle_seen(&self) -> Option<Seen> {
+    fn oracle_seen(&self) -> Option<SeenTimestamp> {
         self.clock_news.lock().expect("no panic holds it").oracle
     }
 

@@ -1,4 +1,4 @@
-//! Bounds below which compaction may drop records, by span, and the moment from which each is in
+//! CollectBounds below which compaction may drop records, by span, and the moment from which each is in
 //! force.
 //!
 //! Compaction drops records where it meets them ([`crate::is_collectable`]), so that garbage
@@ -10,7 +10,7 @@
 //!   records below the floor. A crash takes the state back to entry 5 but does not bring dropped
 //!   records back, so replay would evaluate entries 6 to 9 over fewer records than the first time.
 //! - *A bound belongs to a span.* Replicas of one node are at different positions of their logs.
-//! - *Bounds are forgotten where a snapshot is installed*, because the snapshot's floor may be
+//! - *CollectBounds are forgotten where a snapshot is installed*, because the snapshot's floor may be
 //!   lower. A compaction takes the bounds after its files were chosen, so none applies an old bound
 //!   to new files.
 //!
@@ -25,25 +25,25 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::Span;
-use crate::bounds::Bounds;
+use crate::collect_bounds::CollectBounds;
 
-/// Bounds of the whole state, shared with all compactions.
+/// CollectBounds of the whole state, shared with all compactions.
 #[derive(Default)]
 pub(crate) struct Collector {
     stages: Mutex<Stages>,
 }
 
-/// Bounds in each stage on their way into force.
+/// CollectBounds in each stage on their way into force.
 #[derive(Default)]
 struct Stages {
-    /// Bounds set since the newest flush that carries bounds began.
-    waiting: Bounds,
-    /// Bounds that the flush in flight carries, if there is one.
-    carried: Option<Bounds>,
-    /// Bounds that compaction filters use. Shared without a copy, and replaced as a whole.
-    in_force: Arc<Bounds>,
+    /// CollectBounds set since the newest flush that carries bounds began.
+    waiting: CollectBounds,
+    /// CollectBounds that the flush in flight carries, if there is one.
+    carried: Option<CollectBounds>,
+    /// CollectBounds that compaction filters use. Shared without a copy, and replaced as a whole.
+    in_force: Arc<CollectBounds>,
     /// Highest bounds that were ever in force, including forgotten ones.
-    highest: Bounds,
+    highest: CollectBounds,
 }
 
 impl Collector {
@@ -110,8 +110,8 @@ impl Collector {
         self.stages().highest.highest(span)
     }
 
-    /// Bounds for a compaction that begins now.
-    pub fn in_force(&self) -> Arc<Bounds> {
+    /// CollectBounds for a compaction that begins now.
+    pub fn in_force(&self) -> Arc<CollectBounds> {
         Arc::clone(&self.stages().in_force)
     }
 }

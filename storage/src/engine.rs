@@ -211,7 +211,7 @@ pub trait Compaction {
     ///
     /// The bound is in force once a flush that begins after this call has finished. Only calls of
     /// [`StateEngine::flush`] count, not flushes that an engine begins by itself. No call lowers a
-    /// bound. Bounds are lost when the process ends, and forgotten in the span of an install. At
+    /// bound. CollectBounds are lost when the process ends, and forgotten in the span of an install. At
     /// first they are 0 everywhere.
     ///
     /// The caller guarantees, for each replica whose data is in the span:

@@ -21,8 +21,8 @@
 //! (`docs/storage-format.md`). The crates `txn` and `raftstore` decide what they mean.
 
 mod batch;
-mod bounds;
 mod collect;
+mod collect_bounds;
 mod collector;
 #[cfg(feature = "disk")]
 pub mod disk;

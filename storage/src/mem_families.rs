@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::bounds::Bounds;
+use crate::collect_bounds::CollectBounds;
 use crate::span::bounds;
 use crate::{
     ColumnFamily, Direction, Reader, Records, Result, Span, Write, WriteBatch, is_collectable,
@@ -51,7 +51,7 @@ impl Families {
     }
 
     /// Drops records in the span that no reader sees at the bounds. Returns their number.
-    pub(crate) fn collect(&mut self, cf: ColumnFamily, span: &Span, at: &Bounds) -> usize {
+    pub(crate) fn collect(&mut self, cf: ColumnFamily, span: &Span, at: &CollectBounds) -> usize {
         let Some(within) = bounds(&span.start, &span.end) else { return 0 };
         let records = self.maps[cf as usize].range::<[u8], _>(within);
         let gone = records.filter(|(key, value)| is_collectable(cf, value, at.at(key)));

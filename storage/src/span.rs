@@ -4,11 +4,11 @@ use std::ops::Bound;
 
 use crate::Span;
 
-pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+pub(crate) type KeyBounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Converts `[start, end)` to bounds of an ordered map; an empty `end` has no end. `None` if no key
 /// can be in it: the map panics on such bounds.
-pub(crate) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
+pub(crate) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<KeyBounds<'a>> {
     if end.is_empty() {
         return Some((Bound::Included(start), Bound::Unbounded));
     }

@@ -1,7 +1,6 @@
 //! Commands: their replies, and one file for each kind.
 
 mod acquire_locks;
-mod bounds;
 mod changes;
 mod check_secondaries;
 mod check_transaction;
@@ -14,6 +13,7 @@ mod heartbeat_lock;
 mod identity;
 mod operations;
 mod prewrite;
+mod range_check;
 mod repeat;
 pub(crate) mod resolve_locks;
 mod rollback_keys;

@@ -21,7 +21,7 @@ const IN_STEP_MS: i64 = 5_000;
 
 /// The last state of time that was logged, so that each state is logged once.
 #[derive(Default)]
-pub struct Said {
+pub struct LoggedTime {
     doubt: Option<Doubt>,
     ahead: bool,
 }

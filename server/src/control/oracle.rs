@@ -15,7 +15,7 @@ use std::time::Duration;
 use rangedb_proto::Timestamp;
 
 use super::clocks::{AGE_MAX, difference_ms};
-use super::time::{Doubt, Seen, Time};
+use super::time::{Doubt, SeenTimestamp, Time};
 
 /// Milliseconds by which a committed bound is ahead of the clock. Long enough that a commit every
 /// half window is no load. Short enough that a new oracle, which begins at the bound, is soon at
@@ -54,7 +54,7 @@ pub struct Oracle {
 impl Oracle {
     /// Continues from the committed bound of an earlier oracle. `seen` is the last timestamp that
     /// this node saw of it. Hands out nothing until [`Oracle::extend`].
-    pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
+    pub fn behind(bound: Timestamp, seen: Option<SeenTimestamp>) -> Self {
         Oracle { last: bound, bound, time: Time::behind(bound, seen), agreed: None }
     }
 

@@ -11,7 +11,7 @@ use rangedb_proto::v1::{
 };
 
 use super::balance;
-use super::clock_watch::Said;
+use super::clock_watch::LoggedTime;
 use super::clocks::Clocks;
 use super::directory::Directory;
 use super::garbage::Garbage;
@@ -22,7 +22,7 @@ use super::settings::{self, Setting};
 const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node's last heartbeat.
-pub struct Heard {
+pub struct LastHeartbeat {
     pub at: Duration,
     pub stats: NodeStats,
     /// Start key of the last range that a reply named in `elsewhere`.
@@ -32,14 +32,14 @@ pub struct Heard {
 #[derive(Default)]
 pub struct State {
     pub nodes: BTreeMap<u64, NodeDescriptor>,
-    pub heard: BTreeMap<u64, Heard>,
+    pub heard: BTreeMap<u64, LastHeartbeat>,
     pub directory: Directory,
     pub config: BTreeMap<String, ConfigValue>,
     pub garbage: Garbage,
     pub clocks: Clocks,
     /// Skipped entries, by range and index.
     pub skipped: BTreeMap<(u64, u64), SkippedEntry>,
-    pub said_of_time: Said,
+    pub said_of_time: LoggedTime,
     /// Time of this control plane's takeover. A node that has not reported since counts as silent
     /// from then on.
     pub since: Duration,
@@ -51,7 +51,7 @@ impl State {
     pub fn hear(&mut self, node_id: u64, at: Duration, stats: NodeStats) {
         let before = self.heard.remove(&node_id);
         let told_up_to = before.and_then(|heard| heard.told_up_to);
-        self.heard.insert(node_id, Heard { at, stats, told_up_to });
+        self.heard.insert(node_id, LastHeartbeat { at, stats, told_up_to });
     }
 
     /// Value in force: the stored one, or the default if no usable one is stored.

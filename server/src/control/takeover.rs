@@ -21,7 +21,7 @@ use rangedb_raftstore::Event;
 use super::commit::{absent, at_version, put};
 use super::garbage::Garbage;
 use super::state::State;
-use super::time::Seen;
+use super::time::SeenTimestamp;
 use super::timestamps::{commit_bound, stored_bound, timestamp};
 use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
 use crate::founding::founding_ranges;
@@ -32,7 +32,7 @@ use crate::founding::founding_ranges;
 pub async fn take_over(
     around: Surroundings,
     term: u64,
-    seen: Option<Seen>,
+    seen: Option<SeenTimestamp>,
 ) -> Result<Arc<Control>, v1::Error> {
     let (old_bound, version) = stored_bound(&around).await?;
     let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };

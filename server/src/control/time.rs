@@ -47,7 +47,7 @@ pub enum Doubt {
 /// The last timestamp of an earlier oracle that this node saw, and this node's monotonic clock
 /// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenTimestamp {
     pub timestamp: Timestamp,
     pub at: Duration,
 }
@@ -59,7 +59,7 @@ pub struct Time {
     /// The monotonic clock's reading at `now`. `None` before the first reading.
     at: Option<Duration>,
     /// The last timestamp seen of the earlier oracle.
-    seen: Option<Seen>,
+    seen: Option<SeenTimestamp>,
     /// Gain up to which the clock may still be believed without a majority.
     gain: Duration,
     /// True while nothing in this process shows how much time has passed since the earlier oracle.
@@ -70,7 +70,7 @@ pub struct Time {
 
 impl Time {
     /// Continues from an earlier oracle's bound, or from the later time that `seen` implies.
-    pub fn behind(bound: Timestamp, seen: Option<Seen>) -> Self {
+    pub fn behind(bound: Timestamp, seen: Option<SeenTimestamp>) -> Self {
         let now = Duration::from_millis(bound.millis());
         Time { now, at: None, seen, gain: LEAP_MAX, unsettled: seen.is_none(), doubt: None }
     }
@@ -121,7 +121,7 @@ impl Time {
     /// Returns the time since the last reading.
     fn pass(&mut self, monotonic: Duration) -> Duration {
         if self.at.is_none()
-            && let Some(Seen { timestamp, at }) = self.seen
+            && let Some(SeenTimestamp { timestamp, at }) = self.seen
         {
             let then = Duration::from_millis(timestamp.millis());
             self.now = self.now.max(then + monotonic.saturating_sub(at));
@@ -146,7 +146,7 @@ mod tests {
     /// A time in step with a clock that shows noon when the monotonic clock shows 0.
     fn in_step() -> Time {
         let timestamp = Timestamp::from_millis(NOON_MS);
-        let mut time = Time::behind(timestamp, Some(Seen { timestamp, at: ms(0) }));
+        let mut time = Time::behind(timestamp, Some(SeenTimestamp { timestamp, at: ms(0) }));
         assert_eq!(time.read(NOON_MS, ms(0), Some(ms(NOON_MS))), NOON_MS);
         time
     }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn while_the_clock_is_behind_time_goes_on_at_half_speed() {
         let timestamp = Timestamp::from_millis(1000);
-        let mut time = Time::behind(timestamp, Some(Seen { timestamp, at: ms(50_000) }));
+        let mut time = Time::behind(timestamp, Some(SeenTimestamp { timestamp, at: ms(50_000) }));
         let mut read = |clock_ms, monotonic| time.read(clock_ms, ms(monotonic), None);
         assert_eq!(read(900, 50_000), 1000);
         assert_eq!(read(1000, 50_100), 1050);
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn an_oracle_that_was_seen_goes_on_by_the_monotonic_clock() {
         let timestamp = Timestamp::from_millis(NOON_MS);
-        let seen = Some(Seen { timestamp, at: ms(10_000) });
+        let seen = Some(SeenTimestamp { timestamp, at: ms(10_000) });
         // The new oracle's own clock leapt before it took over.
         let mut time = Time::behind(Timestamp::from_millis(NOON_MS + 1_500), seen);
         assert_eq!(time.read(NOON_MS + DAY_MS, ms(12_000), None), NOON_MS + 2_000);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::{self, Either};
 use rangedb_client::net::CallError;
 use rangedb_proto::v1::{self, Request, error::Kind, request, response};
-use rangedb_proto::{Effect, RangeDescriptorExt};
+use rangedb_proto::{RangeDescriptorExt, RequestEffect};
 use rangedb_raftstore::Error as RangeError;
 
 use super::Node;
@@ -111,7 +111,7 @@ impl Node {
                 Err(CallError::NotSent(_)) => {}
                 Err(CallError::Lost(reason)) => {
                     // Asking again elsewhere could make the change twice.
-                    if body.effect() == Effect::Once {
+                    if body.effect() == RequestEffect::Once {
                         return Err(v1::Error::undetermined(reason));
                     }
                 }

@@ -11,7 +11,7 @@ use rangedb_proto::{RangeId, Timestamp};
 use rangedb_raftstore::Event;
 
 use super::Node;
-use crate::control::Seen;
+use crate::control::SeenTimestamp;
 
 /// Pause between two heartbeats. Every step of the scheduler takes at least one heartbeat, so
 /// growing a cluster takes a few times this.
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Time, as the last reply reported it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClockNews {
-    pub oracle: Option<Seen>,
+    pub oracle: Option<SeenTimestamp>,
     /// Lead of this node's clock over the majority's, in milliseconds.
     pub offset_ms: Option<i64>,
 }
@@ -66,7 +66,10 @@ impl Node {
     fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
         self.saw(reply.timestamp);
         *self.clock_news.lock().expect("no panic holds it") = ClockNews {
-            oracle: Some(Seen { timestamp: Timestamp(reply.timestamp), at: self.net.now() }),
+            oracle: Some(SeenTimestamp {
+                timestamp: Timestamp(reply.timestamp),
+                at: self.net.now(),
+            }),
             offset_ms: reply.clock_offset_ms,
         };
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);

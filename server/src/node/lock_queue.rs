@@ -46,7 +46,7 @@ pub(super) struct LockQueues(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    queues: BTreeMap<Bytes, BTreeMap<Place, Waiter>>,
+    queues: BTreeMap<Bytes, BTreeMap<QueuePosition, Waiter>>,
     waiters: usize,
     last_ticket: u64,
     /// Key and holder of recently released locks; `released_in_order` has them in order of release.
@@ -58,9 +58,9 @@ struct Inner {
     deadlocks: u64,
 }
 
-/// Place in a queue: the oldest transaction comes first, then the earliest request.
+/// QueuePosition in a queue: the oldest transaction comes first, then the earliest request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Place {
+struct QueuePosition {
     start_ts: u64,
     ticket: u64,
 }
@@ -74,10 +74,10 @@ struct Waiter {
 }
 
 /// A request's place in a queue. Dropping it removes the request from the queue.
-pub(super) struct Waiting<'a> {
+pub(super) struct QueuedRequest<'a> {
     queues: &'a LockQueues,
     key: Bytes,
-    place: Place,
+    place: QueuePosition,
 }
 
 /// Current number of waiters, and counts since the process began.
@@ -90,7 +90,12 @@ pub struct LockWaitCounts {
 
 impl LockQueues {
     /// Takes a place in the key's queue. `None` if too many requests wait already.
-    pub fn enter(&self, key: &Bytes, start_ts: u64, holder_start_ts: u64) -> Option<Waiting<'_>> {
+    pub fn enter(
+        &self,
+        key: &Bytes,
+        start_ts: u64,
+        holder_start_ts: u64,
+    ) -> Option<QueuedRequest<'_>> {
         let mut inner = self.lock();
         if inner.waiters >= WAITERS_MAX {
             return None;
@@ -98,10 +103,10 @@ impl LockQueues {
         inner.waiters += 1;
         inner.waits_begun += 1;
         inner.last_ticket += 1;
-        let place = Place { start_ts, ticket: inner.last_ticket };
+        let place = QueuePosition { start_ts, ticket: inner.last_ticket };
         let waiter = Waiter { holder_start_ts, told: None, wake: None };
         inner.queues.entry(key.clone()).or_default().insert(place, waiter);
-        Some(Waiting { queues: self, key: key.clone(), place })
+        Some(QueuedRequest { queues: self, key: key.clone(), place })
     }
 
     /// Records that the transaction has no lock on these keys any more, and wakes the next waiters.
@@ -117,7 +122,7 @@ impl LockQueues {
     /// removed its locks in a span without listing the keys.
     pub fn all_released(&self, start_ts: u64) {
         let mut inner = self.lock();
-        let waits_for_it = |queue: &BTreeMap<Place, Waiter>| {
+        let waits_for_it = |queue: &BTreeMap<QueuePosition, Waiter>| {
             queue.values().any(|waiter| waiter.holder_start_ts == start_ts)
         };
         let queues = inner.queues.iter().filter(|(_, queue)| waits_for_it(queue));
@@ -173,7 +178,7 @@ impl LockQueues {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(queue) = inner.queues.get_mut(&victim.key) else { return };
-        let of_victim = |(place, waiter): &(&Place, &mut Waiter)| {
+        let of_victim = |(place, waiter): &(&QueuePosition, &mut Waiter)| {
             place.start_ts == victim.waiter_start_ts
                 && waiter.holder_start_ts == victim.holder_start_ts
         };
@@ -218,7 +223,7 @@ impl Inner {
     }
 }
 
-impl Waiting<'_> {
+impl QueuedRequest<'_> {
     /// Registers the wait for a lock of this holder: from here on, its release wakes the request.
     /// The receiver resolves at once if the lock is known to be released.
     pub fn until_woken(&self, holder_start_ts: u64) -> oneshot::Receiver<Wake> {
@@ -247,7 +252,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         let mut inner = self.queues.lock();
         let inner = &mut *inner;

@@ -16,9 +16,9 @@ const TOLD_MAX: usize = 1000;
 
 /// Ranges and entries of quarantined replicas that were already logged.
 #[derive(Default)]
-pub(super) struct Told(Mutex<BTreeSet<(u64, u64)>>);
+pub(super) struct LoggedQuarantines(Mutex<BTreeSet<(u64, u64)>>);
 
-impl Told {
+impl LoggedQuarantines {
     /// Returns the replicas that were not logged yet, and forgets those that are no longer
     /// quarantined.
     fn news<'a>(&self, standing: &'a [QuarantinedReplica]) -> Vec<&'a QuarantinedReplica> {
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn each_is_told_once_and_again_after_it_was_gone() {
         let at = |range_id, index| QuarantinedReplica { range_id, index, ..Default::default() };
-        let told = Told::default();
+        let told = LoggedQuarantines::default();
         let (first, second) = (at(1, 5), at(2, 7));
         assert_eq!(told.news(std::slice::from_ref(&first)), [&first]);
         let both = [first.clone(), second.clone()];

@@ -27,7 +27,7 @@ use rangedb_proto::v1::{
 
 use rangedb_txn::{LockChange, facts};
 
-use super::lock_queue::{LockQueues, LockWaitCounts, Waiting, Wake};
+use super::lock_queue::{LockQueues, LockWaitCounts, QueuedRequest, Wake};
 use super::{Caller, Node};
 use crate::memory::Taken;
 
@@ -97,7 +97,7 @@ impl Node {
     /// Waits for the request's turn or for a deadlock. `None` if the time is up.
     async fn wait_for_turn(
         &self,
-        place: &Waiting<'_>,
+        place: &QueuedRequest<'_>,
         lock: &KeyLocked,
         until: Duration,
     ) -> Option<Wake> {

@@ -59,7 +59,7 @@ const RETRY_SLACK_BYTES: u64 = 8 << 20;
 pub(crate) struct DiskWatch {
     data_dir: PathBuf,
     reserve_bytes: Option<u64>,
-    seen: Mutex<Seen>,
+    seen: Mutex<DiskState>,
     /// Writes that found no room and wait for it.
     waiting: AtomicUsize,
     /// Notified when a write begins to wait.
@@ -67,7 +67,7 @@ pub(crate) struct DiskWatch {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Seen {
+pub(crate) struct DiskState {
     pub space: DiskSpace,
     /// Bytes that must be free for writes to be taken.
     pub needed_bytes: u64,
@@ -88,7 +88,7 @@ impl DiskWatch {
         }
     }
 
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> DiskState {
         *self.seen.lock().expect("no panic holds it")
     }
 
@@ -147,11 +147,11 @@ impl DiskWatch {
 
     /// Counts a write that found no room as waiting, until the returned guard is dropped. For a
     /// writer that has other work meanwhile, and so does not use [`DiskWatch::insist`].
-    pub fn wait(&self, what: &str, reason: &str) -> Waiting<'_> {
+    pub fn wait(&self, what: &str, reason: &str) -> WaitingWrite<'_> {
         tracing::error!("no room to {what}, which waits: {reason}");
         self.waiting.fetch_add(1, Ordering::AcqRel);
         self.look_now.notify_one();
-        Waiting(&self.waiting)
+        WaitingWrite(&self.waiting)
     }
 
     /// True if a retry of a write of `bytes` bytes may find room. Also true if the free space is
@@ -179,15 +179,15 @@ impl DiskWatch {
             available if available < needed_bytes => Room::Reserve,
             _ => Room::Enough,
         };
-        *seen = Seen { space, needed_bytes, needed_to_free_bytes, room };
+        *seen = DiskState { space, needed_bytes, needed_to_free_bytes, room };
         (room != before).then_some(room)
     }
 }
 
 /// Guard that counts a write as waiting until it is dropped.
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct WaitingWrite<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingWrite<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
         tracing::info!("what waited for room goes on");
@@ -200,7 +200,7 @@ fn default_reserve(total_bytes: u64) -> u64 {
 }
 
 /// Returns the time in which the room above the needed bytes may be used up.
-fn pause_after(seen: Seen) -> Duration {
+fn pause_after(seen: DiskState) -> Duration {
     let needed_bytes = match seen.room {
         Room::Enough => seen.needed_bytes,
         Room::Reserve => seen.needed_to_free_bytes,
@@ -221,9 +221,13 @@ pub(crate) fn space_of(path: &Path) -> std::io::Result<DiskSpace> {
     })
 }
 
-fn say(seen: Seen, data_dir: &Path) {
-    let Seen { space: DiskSpace { available_bytes, .. }, needed_bytes, needed_to_free_bytes, room } =
-        seen;
+fn say(seen: DiskState, data_dir: &Path) {
+    let DiskState {
+        space: DiskSpace { available_bytes, .. },
+        needed_bytes,
+        needed_to_free_bytes,
+        room,
+    } = seen;
     let dir = data_dir.display();
     match room {
         Room::None => tracing::error!(
@@ -292,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_less_room_is_left_the_sooner_comes_the_next_look() {
-        let seen = |available_bytes, room| Seen {
+        let seen = |available_bytes, room| DiskState {
             space: available(available_bytes),
             needed_bytes: 1 << 20,
             needed_to_free_bytes: 1 << 19,

@@ -30,7 +30,7 @@ const PURGE_SHORT_EVERY: Duration = Duration::from_secs(2);
 const STEP_MAX: Duration = Duration::from_secs(1);
 
 /// Requester of a flush, with its own name for the flush.
-enum Asked {
+enum Requester {
     Store { shard: usize, token: u64 },
     Applier { shard: usize, flush: u64 },
 }
@@ -42,20 +42,20 @@ pub(crate) struct Tellers {
 }
 
 impl Tellers {
-    fn tell(&self, asked: Asked) {
+    fn tell(&self, asked: Requester) {
         match asked {
-            Asked::Store { shard, token } => {
+            Requester::Store { shard, token } => {
                 // A store that is stopping does not need the event.
                 let _ = self.stores[shard].send(Event::Flushed { token });
             }
-            Asked::Applier { shard, flush } => self.appliers[shard].flushed(flush),
+            Requester::Applier { shard, flush } => self.appliers[shard].flushed(flush),
         }
     }
 }
 
 /// Handle to the thread. Cheap to clone. The thread ends once every clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Flusher(Sender<Asked>);
+pub(crate) struct Flusher(Sender<Requester>);
 
 impl Flusher {
     pub fn start(
@@ -77,23 +77,23 @@ impl Flusher {
     /// Requests a flush. The store receives [`Event::Flushed`] once all that it has written so far
     /// is durable.
     pub fn flush(&self, shard: usize, token: u64) {
-        self.ask(Asked::Store { shard, token });
+        self.ask(Requester::Store { shard, token });
     }
 
     /// Requests a flush. The shard's applier is notified once all that it has written so far is
     /// durable.
     pub fn flush_for_applier(&self, shard: usize, flush: u64) {
-        self.ask(Asked::Applier { shard, flush });
+        self.ask(Requester::Applier { shard, flush });
     }
 
-    fn ask(&self, asked: Asked) {
+    fn ask(&self, asked: Requester) {
         let sent = self.0.send(asked);
         assert!(sent.is_ok(), "the flusher ended before those that ask it");
     }
 }
 
 fn flush_all(
-    wanted: &Receiver<Asked>,
+    wanted: &Receiver<Requester>,
     state: &RocksState,
     log: &dyn LogEngine,
     board: &StatusBoard,

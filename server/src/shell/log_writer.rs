@@ -50,7 +50,7 @@ pub(crate) struct LogWriter {
 pub(crate) struct Backlog(Arc<Inner>);
 
 struct Inner {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedAppend>,
     /// Notified when batches were written.
     written: Condvar,
     /// Time after which a write counts as hanging and not as slow.
@@ -60,7 +60,7 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedAppend {
     bytes: u64,
     batches: usize,
     /// Time at which the oldest of the batches that are being written was handed over.
@@ -104,14 +104,14 @@ impl Backlog {
 
     /// Counts a batch in, once there is room. Blocks.
     fn add(&self, bytes: u64) {
-        let full = |w: &mut Waiting| w.batches >= WAITING_MAX || w.bytes >= WAITING_BYTES_MAX;
+        let full = |w: &mut QueuedAppend| w.batches >= WAITING_MAX || w.bytes >= WAITING_BYTES_MAX;
         let waiting = self.0.written.wait_while(self.waiting(), full);
         let mut waiting = waiting.expect("no panic holds it");
         waiting.bytes += bytes;
         waiting.batches += 1;
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, QueuedAppend> {
         self.0.waiting.lock().expect("no panic holds it")
     }
 }

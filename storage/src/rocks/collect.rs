@@ -12,7 +12,7 @@ use rocksdb::CompactionDecision;
 use rocksdb::compaction_filter::CompactionFilter;
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 
-use crate::bounds::Bounds;
+use crate::collect_bounds::CollectBounds;
 use crate::collector::Collector;
 use crate::{ColumnFamily, Span, is_collectable};
 
@@ -50,7 +50,7 @@ impl CompactionFilterFactory for FilterFactory {
 pub(super) struct Filter {
     cf: ColumnFamily,
     filters: Arc<Filters>,
-    bounds: Arc<Bounds>,
+    bounds: Arc<CollectBounds>,
     piece: Piece,
 }
 

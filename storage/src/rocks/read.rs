@@ -40,14 +40,15 @@ impl Engine {
         }
         let iterator = self.db.raw_iterator_cf_opt(self.family(cf), options);
         // With reversed bounds an iterator may show anything.
-        let place = if !end.is_empty() && start >= end { Place::Ended } else { Place::Begin };
+        let place =
+            if !end.is_empty() && start >= end { ScanPosition::Ended } else { ScanPosition::Begin };
         RocksRecords { iterator, direction, place }
     }
 }
 
 /// Position of a scan.
 #[derive(PartialEq, Eq)]
-enum Place {
+enum ScanPosition {
     Begin,
     OnRecord,
     Ended,
@@ -57,24 +58,24 @@ enum Place {
 pub(super) struct RocksRecords<'a> {
     iterator: DBRawIterator<'a>,
     direction: Direction,
-    place: Place,
+    place: ScanPosition,
 }
 
 impl Records for RocksRecords<'_> {
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         match (&self.place, self.direction) {
-            (Place::Ended, _) => return Ok(None),
-            (Place::Begin, Direction::Forward) => self.iterator.seek_to_first(),
-            (Place::Begin, Direction::Reverse) => self.iterator.seek_to_last(),
-            (Place::OnRecord, Direction::Forward) => self.iterator.next(),
-            (Place::OnRecord, Direction::Reverse) => self.iterator.prev(),
+            (ScanPosition::Ended, _) => return Ok(None),
+            (ScanPosition::Begin, Direction::Forward) => self.iterator.seek_to_first(),
+            (ScanPosition::Begin, Direction::Reverse) => self.iterator.seek_to_last(),
+            (ScanPosition::OnRecord, Direction::Forward) => self.iterator.next(),
+            (ScanPosition::OnRecord, Direction::Reverse) => self.iterator.prev(),
         }
         if !self.iterator.valid() {
-            self.place = Place::Ended;
+            self.place = ScanPosition::Ended;
             self.iterator.status().map_err(engine_error)?;
             return Ok(None);
         }
-        self.place = Place::OnRecord;
+        self.place = ScanPosition::OnRecord;
         Ok(self.iterator.item())
     }
 }

@@ -32,7 +32,7 @@ impl Moment {
 
 /// A moment that has come.
 #[derive(Clone, Copy, Debug)]
-pub struct Came {
+pub struct ReachedMoment {
     pub moment: Moment,
     pub slot: usize,
     /// Range that the moment belongs to, if any.
@@ -49,11 +49,11 @@ pub struct Snare {
     pub range: Option<u64>,
     /// Maximum delay between the moment and the fault.
     pub delay_max: Micros,
-    pub fault: Box<dyn Fn(Came) -> Fault + Send>,
+    pub fault: Box<dyn Fn(ReachedMoment) -> Fault + Send>,
 }
 
 impl Snare {
-    fn catches(&self, came: Came) -> bool {
+    fn catches(&self, came: ReachedMoment) -> bool {
         self.moment == came.moment
             && self.slot.is_none_or(|slot| slot == came.slot)
             && (self.range.is_none() || self.range == came.range)
@@ -61,14 +61,14 @@ impl Snare {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct PendingStrike {
     crashes: BTreeSet<Moment>,
     snares: Vec<Snare>,
 }
 
 /// Faults that wait for their moments, shared by all processes. Clones share the state.
 #[derive(Clone, Default)]
-pub struct Ambush(Arc<Mutex<Waiting>>);
+pub struct Ambush(Arc<Mutex<PendingStrike>>);
 
 impl Ambush {
     /// Makes the next process that comes to the moment crash.
@@ -84,7 +84,7 @@ impl Ambush {
     }
 
     pub fn lift(&self) {
-        *self.lock() = Waiting::default();
+        *self.lock() = PendingStrike::default();
     }
 
     /// True if anything waits for the moment.
@@ -95,7 +95,7 @@ impl Ambush {
     }
 
     /// Schedules the faults that wait for this moment.
-    pub fn comes(&self, came: Came, schedule: &Schedule) {
+    pub fn comes(&self, came: ReachedMoment, schedule: &Schedule) {
         let mut waiting = self.lock();
         if waiting.crashes.remove(&came.moment) {
             let most = DELAYS_MAX[schedule.random(|rng| rng.usize(0..DELAYS_MAX.len()))];
@@ -109,7 +109,7 @@ impl Ambush {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PendingStrike> {
         self.0.lock().expect("no panic holds it")
     }
 }
@@ -125,8 +125,8 @@ mod tests {
         Schedule::new(fastrand::Rng::with_seed(1), network, Trace::default())
     }
 
-    fn came(moment: Moment, slot: usize, range: u64) -> Came {
-        Came { moment, slot, range: Some(range), other: None }
+    fn came(moment: Moment, slot: usize, range: u64) -> ReachedMoment {
+        ReachedMoment { moment, slot, range: Some(range), other: None }
     }
 
     /// Takes all scheduled faults out of the queue.

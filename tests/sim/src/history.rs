@@ -6,7 +6,7 @@ pub use rangedb_workload::register::{Input, Operation, Output, Value};
 
 /// A version of a key as a client saw it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct SeenVersion {
     pub key: String,
     pub value: u64,
     pub mod_ts: u64,
@@ -48,7 +48,7 @@ pub struct Increments {
 #[derive(Default)]
 pub struct Records {
     pub operations: Vec<(String, Operation)>,
-    pub seen: Vec<Seen>,
+    pub seen: Vec<SeenVersion>,
     pub snapshot_reads: Vec<SnapshotRead>,
     pub acknowledged: Vec<Acknowledged>,
     /// Highest commit timestamp that was acknowledged.

@@ -8,7 +8,7 @@ use rangedb_proto::RangeId;
 use rangedb_proto::v1::RaftEnvelope;
 use rangedb_raftstore::{Effect, Event, ReadMode, Store};
 
-use crate::ambush::{Came, Moment};
+use crate::ambush::{Moment, ReachedMoment};
 use crate::check::raft_message;
 use crate::occurrence::Host;
 use crate::process::Site;
@@ -74,6 +74,6 @@ pub fn look_at_message(envelope: &RaftEnvelope, to: Option<usize>, site: &Site) 
 }
 
 fn comes(moment: Moment, range: u64, other: Option<usize>, site: &Site) {
-    let came = Came { moment, slot: site.slot, range: Some(range), other };
+    let came = ReachedMoment { moment, slot: site.slot, range: Some(range), other };
     site.ambush.comes(came, &site.schedule);
 }

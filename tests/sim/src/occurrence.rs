@@ -10,7 +10,7 @@ use rangedb_storage::FlushUnderWay;
 
 use crate::executor::{TaskId, Timer};
 use crate::net::{PendingCall, Responder};
-use crate::process::Asked;
+use crate::process::FlushRequester;
 use crate::snapshots::{Outbound, Part};
 use crate::trace::Trace;
 
@@ -179,7 +179,7 @@ pub enum Occurrence {
     HeavyRead(Box<dyn FnOnce() + Send>),
     Flushed {
         shard: usize,
-        asked: Asked,
+        asked: FlushRequester,
         flush: FlushUnderWay,
     },
     Raft {
@@ -239,8 +239,8 @@ impl Occurrence {
             Occurrence::Flushed { shard, asked, .. } => {
                 trace.word(0x800 + *shard as u64);
                 trace.word(match asked {
-                    Asked::Store { token } => *token,
-                    Asked::Applier { flush } => *flush << 1,
+                    FlushRequester::Store { token } => *token,
+                    FlushRequester::Applier { flush } => *flush << 1,
                 });
             }
             Occurrence::Raft { envelope, .. } => {

@@ -16,7 +16,7 @@ use rangedb_server::node::{Caller, Node, NodeParts, WalkPace};
 use rangedb_server::status_board::StatusBoard;
 use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
 
-use crate::ambush::{Ambush, Came, Moment};
+use crate::ambush::{Ambush, Moment, ReachedMoment};
 use crate::check::Watch;
 use crate::check::replicas_equal::hash_of_what_is_kept;
 use crate::clock::{Clock, TimeOfDay};
@@ -51,7 +51,7 @@ const COMPARE_EVERY: Micros = 250 * MILLISECOND;
 
 /// Requester of a flush, with its id of the flush.
 #[derive(Clone, Copy, Debug)]
-pub enum Asked {
+pub enum FlushRequester {
     Store { token: u64 },
     Applier { flush: u64 },
 }
@@ -372,7 +372,9 @@ impl Process {
                     self.appliers[shard].step(task);
                     self.schedule_apply(shard);
                 }
-                Effect::Flush { token } => self.begin_flush(shard, Asked::Store { token }, disk)?,
+                Effect::Flush { token } => {
+                    self.begin_flush(shard, FlushRequester::Store { token }, disk)?
+                }
                 Effect::SendSnapshot { envelope, index, reader, span } => {
                     let to = envelope.to.unwrap_or_default();
                     let Some(slot) = self.slot_of_node(to.node_id) else {
@@ -412,7 +414,7 @@ impl Process {
     fn begin_flush(
         &mut self,
         shard: usize,
-        asked: Asked,
+        asked: FlushRequester,
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
         self.comes(Moment::FlushBegins);
@@ -477,7 +479,7 @@ impl Process {
                 ApplyEffect::Reply { request, result } => self.handle.reply(request, result),
                 ApplyEffect::Event(event) => self.mailboxes[shard].put(event),
                 ApplyEffect::Flush { flush } => {
-                    self.begin_flush(shard, Asked::Applier { flush }, disk)?;
+                    self.begin_flush(shard, FlushRequester::Applier { flush }, disk)?;
                 }
             }
         }
@@ -491,7 +493,7 @@ impl Process {
     }
 
     fn comes(&self, moment: Moment) {
-        let came = Came { moment, slot: self.site.slot, range: None, other: None };
+        let came = ReachedMoment { moment, slot: self.site.slot, range: None, other: None };
         self.site.ambush.comes(came, &self.site.schedule);
     }
 
@@ -521,13 +523,13 @@ impl Process {
     /// Finishes a flush. Without room on the disk, tries again after a while.
     pub fn flushed(
         &mut self,
-        (shard, asked): (usize, Asked),
+        (shard, asked): (usize, FlushRequester),
         flush: FlushUnderWay,
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
         // An applier learns of its flush only after its current round.
-        let is_busy =
-            matches!(asked, Asked::Applier { .. }) && self.rounds[shard] == Round::UnderWay;
+        let is_busy = matches!(asked, FlushRequester::Applier { .. })
+            && self.rounds[shard] == Round::UnderWay;
         if disk.space == Space::None || is_busy {
             let later = if is_busy { MILLISECOND } else { WITHOUT_ROOM_FOR };
             let flushed = Occurrence::Flushed { shard, asked, flush };
@@ -536,8 +538,8 @@ impl Process {
         }
         disk.state.finish_flush(flush)?;
         match asked {
-            Asked::Store { token } => self.mailboxes[shard].put(Event::Flushed { token }),
-            Asked::Applier { flush } => {
+            FlushRequester::Store { token } => self.mailboxes[shard].put(Event::Flushed { token }),
+            FlushRequester::Applier { flush } => {
                 let effects = self.appliers[shard].on_flushed(flush);
                 self.perform_applied(shard, effects, disk)?;
                 self.schedule_apply(shard);

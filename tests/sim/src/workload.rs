@@ -14,7 +14,7 @@ use crate::attacker::Attacker;
 use crate::check::Watch;
 use crate::executor::Sleep;
 use crate::gateway::Gateways;
-use crate::history::{Acknowledged, History, Input, Operation, Output, Seen, Value};
+use crate::history::{Acknowledged, History, Input, Operation, Output, SeenVersion, Value};
 use crate::occurrence::Host;
 use crate::plan::Load;
 use crate::schedule::{Micros, Schedule};
@@ -416,7 +416,7 @@ impl Worker {
         };
         let key = String::from_utf8_lossy(&kv.key).into_owned();
         let (mod_ts, create_ts) = (kv.mod_ts.0, kv.create_ts.0);
-        let seen = Seen { key, value, mod_ts, create_ts, version: kv.version };
+        let seen = SeenVersion { key, value, mod_ts, create_ts, version: kv.version };
         self.common.history.records().seen.push(seen);
         value
     }

@@ -9,8 +9,8 @@ use rangedb_proto::v1::{self, AcquireLocks, KeyValue, LocksAcquired, command_rep
 use rangedb_storage::{ApplyContext, Batch, Reader, Record};
 
 use super::Stop;
-use super::bounds::Bounds;
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use crate::check::check_keys;
 use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, visit_written};
 use crate::limits::{PREVIOUS_BYTES_MAX, check_key, check_timestamp};
@@ -74,7 +74,7 @@ pub(crate) fn apply(
     acquire: &AcquireLocks,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_keys(&acquire.keys)?;
+    RangeCheck::of(context).check_keys(&acquire.keys)?;
     let mut own_locks = Vec::new();
     let mut current = Vec::new();
     let mut value_bytes = 0;

@@ -17,9 +17,9 @@ use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{self, CheckSecondaries, TransactionStatus, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
-use super::bounds::Bounds;
 use super::check_transaction::{committed, rolled_back, status};
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use super::{Stop, undecided};
 use crate::check::check_keys;
 use crate::facts::{CommandFacts, Cost, NamedTimestamps, Visit, visit_written};
@@ -61,7 +61,7 @@ pub(crate) fn apply(
     check: &CheckSecondaries,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_keys(&check.keys)?;
+    RangeCheck::of(context).check_keys(&check.keys)?;
     let mut min_commit_ts = 0;
     let mut is_rolled_back = false;
     let mut missing = Vec::new();

@@ -24,8 +24,8 @@ use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{self, CheckTransaction, TransactionStatus, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
-use super::bounds::Bounds;
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use super::{Stop, undecided};
 use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit};
 use crate::limits::{check_key, check_timestamp};
@@ -95,7 +95,7 @@ pub(crate) fn apply(
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
     let key = &check.primary[..];
-    Bounds::of(context).check_key(key)?;
+    RangeCheck::of(context).check_key(key)?;
     Ok(match Found::at(batch, memory, key, check.start_ts)?.fate {
         Fate::Locked(lock) if lock.primary != key => {
             let alive_until_ms = lock.alive_until_ms.max(check.met_alive_until_ms);

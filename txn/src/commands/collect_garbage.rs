@@ -7,7 +7,7 @@ use rangedb_proto::v1::{self, CollectGarbage, GarbageCollected, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::Stop;
-use super::bounds::Bounds;
+use super::range_check::RangeCheck;
 use crate::facts::{CommandFacts, Cost, NamedTimestamps, Visit};
 use crate::garbage::{GARBAGE_WALK_MAX, Garbage};
 use crate::limits::{check_span, check_timestamp, span_end};
@@ -70,7 +70,7 @@ pub(crate) fn apply(
         start => start,
     };
     let end = span_end(&collect.end_key, context.end_key);
-    Bounds::of(context).check_part("collect-garbage", start, end)?;
+    RangeCheck::of(context).check_part("collect-garbage", start, end)?;
     let range = RangeRecord {
         floor_ts: memory.range.floor_ts.max(collect.floor_ts),
         collected_below_ts: memory.range.collected_below_ts.max(collect.collect_below_ts),

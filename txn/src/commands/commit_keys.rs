@@ -6,8 +6,8 @@
 use rangedb_proto::v1::{self, CommitKeys, CommitTooLow, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
-use super::bounds::Bounds;
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use super::{Stop, aborted, committed, undecided};
 use crate::check::{check_commit_ts, check_keys};
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
@@ -59,7 +59,7 @@ pub(crate) fn apply(
     commit: &CommitKeys,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_keys(&commit.keys)?;
+    RangeCheck::of(context).check_keys(&commit.keys)?;
     let mut locked = Vec::new();
     for key in &commit.keys {
         let found = Found::at(batch, memory, key, commit.start_ts)?;

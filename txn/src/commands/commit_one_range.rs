@@ -19,9 +19,9 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, CommitOneRange, Committed, Operation, command_reply, operation};
 use rangedb_storage::{ApplyContext, Batch, Direction, Reader};
 
-use super::bounds::Bounds;
 use super::changes::Changes;
 use super::identity::{self, Identity};
+use super::range_check::RangeCheck;
 use super::{Stop, conditions, operations::Execution, repeat};
 use crate::check::check_commit;
 use crate::check::written_key;
@@ -94,7 +94,7 @@ pub(crate) fn apply(
     commit: &CommitOneRange,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    let bounds = Bounds::of(context);
+    let bounds = RangeCheck::of(context);
     bounds.check_items(&commit.conditions, &commit.operations)?;
     bounds.check_reads(&commit.reads)?;
     let collect_below = memory.range.collected_below_ts;

@@ -4,9 +4,9 @@ use rangedb_proto::v1::{self, HeartbeatLock, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
 use super::Stop;
-use super::bounds::Bounds;
 use super::check_transaction::{alive, committed, rolled_back};
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use crate::facts::{CommandFacts, Cost, Named, NamedTimestamps, Visit};
 use crate::limits::{check_key, check_timestamp};
 use crate::memory::Memory;
@@ -53,7 +53,7 @@ pub(crate) fn apply(
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
     let key = &heartbeat.primary[..];
-    Bounds::of(context).check_key(key)?;
+    RangeCheck::of(context).check_key(key)?;
     Ok(match Found::at(batch, memory, key, heartbeat.start_ts)?.fate {
         // Only the primary's lock has a life of its own.
         Fate::Locked(lock) if lock.primary != key => return Err(Stop::locked(key, &lock)),

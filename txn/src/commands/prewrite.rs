@@ -13,8 +13,8 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, Operation, Prewrite, Prewritten, command_reply, operation};
 use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, RecordValue, keys};
 
-use super::bounds::Bounds;
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use super::{Stop, conditions, identity};
 use crate::check::check_prewrite;
 use crate::check::written_key;
@@ -27,7 +27,7 @@ use crate::memory::Memory;
 use crate::versions;
 
 /// State of a key that the transaction may write.
-enum Place {
+enum KeyState {
     Free,
     /// The transaction's own pessimistic lock, which the write replaces.
     Reserved(Lock),
@@ -108,7 +108,7 @@ pub(crate) fn apply(
     prewrite: &Prewrite,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_items(&prewrite.conditions, &prewrite.operations)?;
+    RangeCheck::of(context).check_items(&prewrite.conditions, &prewrite.operations)?;
     let mut places = Vec::new();
     for operation in &prewrite.operations {
         places.push(place(memory, prewrite, operation, batch)?);
@@ -123,7 +123,7 @@ pub(crate) fn apply(
     let mut min_commit_ts =
         memory.next_ts(context, prewrite.min_commit_ts.max(prewrite.start_ts + 1))?;
     for place in &places {
-        if let Place::Reserved(lock) | Place::Written(lock) = place {
+        if let KeyState::Reserved(lock) | KeyState::Written(lock) = place {
             min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
         }
     }
@@ -150,10 +150,10 @@ fn async_commit(prewrite: &Prewrite, key: &[u8]) -> Option<Vec<Bytes>> {
 }
 
 /// Returns the lowest commit timestamp, if every write stands there already.
-fn promised_to_all(places: &[Place]) -> Option<u64> {
-    let promised = |place: &Place| match place {
-        Place::Written(lock) => Some(lock.min_commit_ts),
-        Place::Free | Place::Reserved(_) => None,
+fn promised_to_all(places: &[KeyState]) -> Option<u64> {
+    let promised = |place: &KeyState| match place {
+        KeyState::Written(lock) => Some(lock.min_commit_ts),
+        KeyState::Free | KeyState::Reserved(_) => None,
     };
     places.iter().map(promised).collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
@@ -163,7 +163,7 @@ fn place(
     prewrite: &Prewrite,
     operation: &Operation,
     reader: &dyn Reader,
-) -> Result<Place, Stop> {
+) -> Result<KeyState, Stop> {
     let key = &key_of(operation)[..];
     let found = Found::at(reader, memory, key, prewrite.start_ts)?;
     match found.fate {
@@ -174,7 +174,7 @@ fn place(
             return Err(Stop::invalid(reason));
         }
         // No other transaction could write there since the lock was taken.
-        Fate::Locked(lock) if lock.is_pessimistic() => return Ok(Place::Reserved(lock)),
+        Fate::Locked(lock) if lock.is_pessimistic() => return Ok(KeyState::Reserved(lock)),
         Fate::Locked(lock) if lock.async_commit != async_commit(prewrite, key) => {
             // The transaction may already be committed by the rules of the stored lock.
             let key = key.escape_ascii();
@@ -183,7 +183,7 @@ fn place(
         }
         Fate::Locked(lock) => {
             check_copy(reader, operation, &lock)?;
-            return Ok(Place::Written(lock));
+            return Ok(KeyState::Written(lock));
         }
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
@@ -196,7 +196,7 @@ fn place(
         Some(current) if current.mod_ts > prewrite.start_ts.max(prewrite.for_update_ts) => {
             Err(Stop::conflict(versions::conflict(key, &current)))
         }
-        _ => Ok(Place::Free),
+        _ => Ok(KeyState::Free),
     }
 }
 
@@ -224,11 +224,11 @@ fn write(
     memory: &mut Memory,
     prewrite: &Prewrite,
     operation: &Operation,
-    place: &Place,
+    place: &KeyState,
     min_commit_ts: u64,
     batch: &mut Batch<'_>,
 ) {
-    if let Place::Written(_) = place {
+    if let KeyState::Written(_) = place {
         return;
     }
     let key = key_of(operation);
@@ -252,7 +252,7 @@ fn write(
         async_commit: async_commit(prewrite, key),
         kind: LockKind::Write { value, lease_id },
     };
-    if let Place::Reserved(reserved) = place {
+    if let KeyState::Reserved(reserved) = place {
         lock.alive_until_ms = lock.alive_until_ms.max(reserved.alive_until_ms);
         lock.for_update_ts = lock.for_update_ts.max(reserved.for_update_ts);
         memory.locks.replace(batch, key, &lock);

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use rangedb_proto::v1::{self, ResolveLocks, Resolved, command_reply};
 use rangedb_storage::{ApplyContext, Batch, Direction, Record};
 
-use super::bounds::Bounds;
 use super::commit_keys::check_high_enough;
+use super::range_check::RangeCheck;
 use super::{Stop, undecided};
 use crate::check::{check_commit_ts, check_keys};
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
@@ -119,7 +119,7 @@ fn at_keys(
     resolve: &ResolveLocks,
     batch: &Batch<'_>,
 ) -> Result<Work, Stop> {
-    Bounds::of(context).check_keys(&resolve.keys)?;
+    RangeCheck::of(context).check_keys(&resolve.keys)?;
     let mut work = Work::default();
     for key in &resolve.keys {
         if let Some(lock) = memory.locks.get(batch, key)?
@@ -142,7 +142,7 @@ fn in_span(
         start => start,
     };
     let end = span_end(&resolve.end_key, context.end_key);
-    Bounds::of(context).check_part("resolve-locks", start, end)?;
+    RangeCheck::of(context).check_part("resolve-locks", start, end)?;
     let mut work = Work::default();
     if memory.locks.is_empty() {
         return Ok(work);

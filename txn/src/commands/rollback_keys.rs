@@ -3,8 +3,8 @@
 use rangedb_proto::v1::{self, Resolved, RollbackKeys, command_reply};
 use rangedb_storage::{ApplyContext, Batch};
 
-use super::bounds::Bounds;
 use super::fate::{Fate, Found};
+use super::range_check::RangeCheck;
 use super::{Stop, undecided};
 use crate::check::check_keys;
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
@@ -55,7 +55,7 @@ pub(crate) fn apply(
     rollback: &RollbackKeys,
     batch: &mut Batch<'_>,
 ) -> Result<command_reply::Body, Stop> {
-    Bounds::of(context).check_keys(&rollback.keys)?;
+    RangeCheck::of(context).check_keys(&rollback.keys)?;
     let start_ts = rollback.start_ts;
     let mut open = Vec::new();
     for key in &rollback.keys {

@@ -33,7 +33,7 @@ pub(super) struct Lines(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<LineQueue>,
     /// Notified when a line was added, written or given up.
     changed: Condvar,
     /// Number of lines that nobody will read.
@@ -41,7 +41,7 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct LineQueue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Number of lines ever taken in, and of those that are written or given up.
@@ -126,7 +126,7 @@ impl Lines {
     }
 
     /// Locks the queue. A thread that panicked while it held the lock left the queue intact.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, LineQueue> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

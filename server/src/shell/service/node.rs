@@ -88,7 +88,7 @@ impl NodeRpc for NodeService {
         let front = self.0.clone();
         // Clients' work runs here, wherever it came in: the peers' runtime is for Raft.
         self.0.runtime.spawn(async move {
-            let asked = Asked { origin, kept, batches: request.into_inner() };
+            let asked = IncomingStream { origin, kept, batches: request.into_inner() };
             // The first of the two that ends also ends the stream, and drops its requests in
             // flight.
             let reading = pin!(answer_all(&front, asked, answers, outbound.clone()));
@@ -111,7 +111,7 @@ impl NodeRpc for NodeService {
 }
 
 /// Requests of a stream, and their origin.
-struct Asked {
+struct IncomingStream {
     origin: Origin,
     kept: Kept,
     batches: Streaming<Requests>,
@@ -120,11 +120,11 @@ struct Asked {
 /// Reads requests and starts a task for each. Returns only to abort the stream.
 async fn answer_all(
     front: &Arc<ServiceState>,
-    asked: Asked,
+    asked: IncomingStream,
     answers: mpsc::Sender<Answer>,
     outbound: Outbound,
 ) {
-    let Asked { origin, kept, mut batches } = asked;
+    let IncomingStream { origin, kept, mut batches } = asked;
     let requests_free = Arc::new(Semaphore::new(front.stream_requests));
     let mut under_way = JoinSet::new();
     let stopped = front.stopped();

@@ -29,12 +29,12 @@ const BATCH_MESSAGES_MAX: usize = 1024;
 /// Messages that wait for one node.
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedMessage>,
     filled: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedMessage {
     small: VecDeque<(RaftEnvelope, usize)>,
     bulk: VecDeque<(RaftEnvelope, usize)>,
     bytes: usize,
@@ -87,7 +87,7 @@ impl Queue {
     }
 }
 
-impl Waiting {
+impl QueuedMessage {
     fn len(&self) -> usize {
         self.small.len() + self.bulk.len()
     }

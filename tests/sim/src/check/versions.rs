@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::Verdict;
-use crate::history::{Acknowledged, Seen};
+use crate::history::{Acknowledged, SeenVersion};
 
-pub fn check(seen: &[Seen], acknowledged: &[Acknowledged]) -> Verdict {
-    let mut versions: BTreeMap<(&str, u64), &Seen> = BTreeMap::new();
+pub fn check(seen: &[SeenVersion], acknowledged: &[Acknowledged]) -> Verdict {
+    let mut versions: BTreeMap<(&str, u64), &SeenVersion> = BTreeMap::new();
     let mut written: BTreeMap<(&str, u64), u64> = BTreeMap::new();
     for one in seen {
         let at = *written.entry((&one.key, one.value)).or_insert(one.mod_ts);
@@ -44,8 +44,8 @@ pub fn check(seen: &[Seen], acknowledged: &[Acknowledged]) -> Verdict {
 mod tests {
     use super::*;
 
-    fn seen(value: u64, mod_ts: u64, version: u64, create_ts: u64) -> Seen {
-        Seen { key: "k".into(), value, mod_ts, create_ts, version }
+    fn seen(value: u64, mod_ts: u64, version: u64, create_ts: u64) -> SeenVersion {
+        SeenVersion { key: "k".into(), value, mod_ts, create_ts, version }
     }
 
     fn acknowledged(value: u64, commit_ts: u64) -> Acknowledged {

@@ -12,11 +12,11 @@ use crate::Span;
 ///
 /// Invariant: neighbouring pieces differ, so there are at most two for each span ever changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Bounds {
+pub(crate) struct CollectBounds {
     pieces: BTreeMap<Bytes, u64>,
 }
 
-impl Bounds {
+impl CollectBounds {
     pub fn at(&self, key: &[u8]) -> u64 {
         self.piece_around(key).1
     }
@@ -50,7 +50,7 @@ impl Bounds {
     }
 
     /// Raises every key's bound that is lower than the other's.
-    pub fn raise_to(&mut self, other: &Bounds) {
+    pub fn raise_to(&mut self, other: &CollectBounds) {
         for (piece, bound) in other.pieces() {
             self.raise(&piece, bound);
         }
@@ -120,7 +120,7 @@ mod tests {
         let keys: Vec<Bytes> = (b'a'..=b'p').map(|byte| Bytes::from(vec![byte])).collect();
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..500 {
-            let (mut bounds, mut expected) = (Bounds::default(), vec![0; keys.len()]);
+            let (mut bounds, mut expected) = (CollectBounds::default(), vec![0; keys.len()]);
             for _ in 0..rng.usize(1..12) {
                 let (from, to) = (rng.usize(0..keys.len()), rng.usize(0..=keys.len()));
                 let end = keys.get(to).cloned().unwrap_or_default();
@@ -151,7 +151,7 @@ mod tests {
             }
             let pieces: Vec<_> = bounds.pieces().map(|(_, bound)| bound).collect();
             assert!(pieces.windows(2).all(|pair| pair[0] != pair[1]), "{bounds:?}");
-            let mut merged = Bounds::default();
+            let mut merged = CollectBounds::default();
             merged.raise(&span("c", "f"), 3);
             merged.raise_to(&bounds);
             for (key, expected) in keys.iter().zip(expected) {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_bound_for_everything_holds_from_the_first_key_on() {
-        let mut bounds = Bounds::default();
+        let mut bounds = CollectBounds::default();
         bounds.raise(&Span::everything(), 7);
         bounds.raise(&span("b", "c"), 5);
         assert_eq!((bounds.at(b""), bounds.at(b"bb"), bounds.at(b"\xff\xff")), (7, 7, 7));

@@ -9,11 +9,11 @@ use super::Stop;
 use crate::limits::{first_key, span_end};
 
 /// The range's bounds at the command's log entry.
-pub(crate) struct Bounds(RangeDescriptor);
+pub(crate) struct RangeCheck(RangeDescriptor);
 
-impl Bounds {
+impl RangeCheck {
     pub(crate) fn of(context: &ApplyContext<'_>) -> Self {
-        Bounds(RangeDescriptor {
+        RangeCheck(RangeDescriptor {
             start_key: context.start_key.to_vec().into(),
             end_key: context.end_key.to_vec().into(),
             ..Default::default()
@@ -62,7 +62,7 @@ impl Bounds {
         })
     }
 
-    /// Does the same as [`Bounds::check_span`], but accepts spans from the range's start: the start
+    /// Does the same as [`RangeCheck::check_span`], but accepts spans from the range's start: the start
     /// of the first range is no key.
     pub(crate) fn check_part(&self, what: &str, start: &[u8], end: &[u8]) -> Result<(), Stop> {
         match self.0.start_key == start && self.0.covers(start, end) {
