@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Failure;
-use crate::load::{Attempt, Seen, Target, Way};
+use crate::load::{Attempt, CounterValue, Target, Way};
 
 #[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 mod pb {
@@ -61,7 +61,7 @@ impl Target for Etcd {
         way != Way::Locked
     }
 
-    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>> {
+    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<CounterValue, Failure>> {
         Box::pin(async move {
             let range = pb::RangeRequest { key: key.to_vec() };
             let found = self.connection(worker).range(range).await?.into_inner();
@@ -73,7 +73,7 @@ impl Target for Etcd {
         &self,
         worker: usize,
         key: Bytes,
-        last: Seen,
+        last: CounterValue,
         way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>> {
         Box::pin(async move {
@@ -100,7 +100,7 @@ impl Target for Etcd {
             let answer = self.connection(worker).txn(txn).await?.into_inner();
             if answer.succeeded {
                 let revision = answer.header.ok_or("a transaction without a revision")?.revision;
-                return Ok(Attempt::Added(Seen { value, mark: revision.try_into()? }));
+                return Ok(Attempt::Added(CounterValue { value, mark: revision.try_into()? }));
             }
             let found = answer.responses.into_iter().next().and_then(|response| response.response);
             let Some(pb::response_op::Response::ResponseRange(found)) = found else {
@@ -135,8 +135,8 @@ fn operation(request: pb::request_op::Request) -> pb::RequestOp {
     pb::RequestOp { request: Some(request) }
 }
 
-fn seen(found: &pb::RangeResponse) -> Result<Seen, Failure> {
-    let Some(row) = found.kvs.first() else { return Ok(Seen::default()) };
+fn seen(found: &pb::RangeResponse) -> Result<CounterValue, Failure> {
+    let Some(row) = found.kvs.first() else { return Ok(CounterValue::default()) };
     let value = std::str::from_utf8(&row.value)?.parse()?;
-    Ok(Seen { value, mark: row.mod_revision.try_into()? })
+    Ok(CounterValue { value, mark: row.mod_revision.try_into()? })
 }

@@ -58,13 +58,13 @@ pub trait Target: Send + Sync {
     /// True if counters can be incremented that way.
     fn can_increment(&self, way: Way) -> bool;
     /// Reads the counter; its value is 0 if it was never incremented.
-    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>>;
+    fn counter(&self, worker: usize, key: Bytes) -> BoxFuture<'_, Result<CounterValue, Failure>>;
     /// Adds 1, in one attempt of [`Way::Condition`] or [`Way::Swap`].
     fn add_if(
         &self,
         worker: usize,
         key: Bytes,
-        seen: Seen,
+        seen: CounterValue,
         way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>>;
     /// Adds 1 in a transaction. False if it gave up after conflicts; nothing was added then.
@@ -78,7 +78,7 @@ pub trait Target: Send + Sync {
 
 /// Value of a counter, with a mark that distinguishes it from every other value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
+pub struct CounterValue {
     pub value: u64,
     /// 0 if the key is absent. Otherwise the database defines its meaning.
     pub mark: u64,
@@ -86,8 +86,8 @@ pub struct Seen {
 
 /// Outcome of one attempt, with the current value of the counter.
 pub enum Attempt {
-    Added(Seen),
-    Lost(Seen),
+    Added(CounterValue),
+    Lost(CounterValue),
 }
 
 /// Figures of one measurement.

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use rangedb_client::{Client, Config, Error, KeyValue, PutOptions, Test};
 
 use crate::Failure;
-use crate::load::{Attempt, Seen, Target, Way};
+use crate::load::{Attempt, CounterValue, Target, Way};
 
 pub struct RangeDb(pub Client);
 
@@ -34,7 +34,7 @@ impl Target for RangeDb {
         true
     }
 
-    fn counter(&self, _worker: usize, key: Bytes) -> BoxFuture<'_, Result<Seen, Failure>> {
+    fn counter(&self, _worker: usize, key: Bytes) -> BoxFuture<'_, Result<CounterValue, Failure>> {
         Box::pin(async move { seen(self.0.get(key).await?.as_ref()) })
     }
 
@@ -42,7 +42,7 @@ impl Target for RangeDb {
         &self,
         _worker: usize,
         key: Bytes,
-        last: Seen,
+        last: CounterValue,
         way: Way,
     ) -> BoxFuture<'_, Result<Attempt, Failure>> {
         Box::pin(async move {
@@ -54,7 +54,7 @@ impl Target for RangeDb {
             let options = PutOptions { conditions, ..PutOptions::default() };
             let value = last.value + 1;
             match self.0.put_with(key, value.to_string(), options).await {
-                Ok(_) => Ok(Attempt::Added(Seen { value, mark: last.mark + 1 })),
+                Ok(_) => Ok(Attempt::Added(CounterValue { value, mark: last.mark + 1 })),
                 Err(Error::Conflict { actual, .. }) => Ok(Attempt::Lost(seen(actual.as_deref())?)),
                 Err(error) => Err(error.into()),
             }
@@ -91,9 +91,9 @@ impl Target for RangeDb {
     }
 }
 
-fn seen(row: Option<&KeyValue>) -> Result<Seen, Failure> {
-    let Some(row) = row else { return Ok(Seen::default()) };
-    Ok(Seen { value: number(row)?, mark: row.version })
+fn seen(row: Option<&KeyValue>) -> Result<CounterValue, Failure> {
+    let Some(row) = row else { return Ok(CounterValue::default()) };
+    Ok(CounterValue { value: number(row)?, mark: row.version })
 }
 
 fn number(row: &KeyValue) -> Result<u64, Error> {

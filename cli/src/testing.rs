@@ -206,48 +206,48 @@ impl Net for Cluster {
 
 impl State {
     fn answer(&mut self, request: request::Body) -> Result<response::Body, Refusal> {
-        use request::Body as Ask;
+        use request::Body as Request;
         use response::Body as Answer;
-        if let (Some(error), Ask::PointRead(_) | Ask::Scan(_) | Ask::Write(_)) =
+        if let (Some(error), Request::PointRead(_) | Request::Scan(_) | Request::Write(_)) =
             (&self.error, &request)
         {
             return Err(error.clone().into());
         }
         Ok(match request {
-            Ask::Locate(_) => Answer::Locate(locate()),
-            Ask::Timestamps(v1::Timestamps { count }) => {
+            Request::Locate(_) => Answer::Locate(locate()),
+            Request::Timestamps(v1::Timestamps { count }) => {
                 let last = self.rows.hand_out(count);
                 Answer::Timestamps(v1::TimestampsReply { last, count })
             }
-            Ask::PointRead(read) => {
+            Request::PointRead(read) => {
                 let kv = self.rows.at(&read.key, read.read_ts);
                 Answer::PointRead(v1::PointReadReply { kv })
             }
-            Ask::Scan(scan) => Answer::Scan(self.rows.scan(&scan)),
-            Ask::Write(write) => {
+            Request::Scan(scan) => Answer::Scan(self.rows.scan(&scan)),
+            Request::Write(write) => {
                 let committed = Some(self.rows.commit(write.commit.unwrap())?);
                 Answer::Write(v1::WriteReply { committed })
             }
-            Ask::ClusterStatus(_) => Answer::ClusterStatus(status(self.cluster_id)),
-            Ask::RemoveNode(remove) => Answer::RemoveNode(self.remove_node(remove)?),
-            Ask::SkipEntry(skip) => Answer::SkipEntry(self.skip_entry(skip)?),
-            Ask::MetaRead(read) => Answer::MetaRead(meta_read(&read)),
-            Ask::ConfigGet(get) => {
+            Request::ClusterStatus(_) => Answer::ClusterStatus(status(self.cluster_id)),
+            Request::RemoveNode(remove) => Answer::RemoveNode(self.remove_node(remove)?),
+            Request::SkipEntry(skip) => Answer::SkipEntry(self.skip_entry(skip)?),
+            Request::MetaRead(read) => Answer::MetaRead(meta_read(&read)),
+            Request::ConfigGet(get) => {
                 let known = matches!(get.name.as_str(), "" | "replication_factor");
                 let entries = if known { vec![self.setting(get.history)] } else { Vec::new() };
                 Answer::ConfigGet(v1::ConfigGetReply { entries })
             }
-            Ask::ConfigSet(set) => Answer::ConfigSet(self.config_set(set)?),
-            Ask::ListLocks(list) => Answer::ListLocks(locks(&list)),
-            Ask::GarbageStatus(_) => Answer::GarbageStatus(garbage(&self.holds)),
-            Ask::HoldFloor(hold) => {
+            Request::ConfigSet(set) => Answer::ConfigSet(self.config_set(set)?),
+            Request::ListLocks(list) => Answer::ListLocks(locks(&list)),
+            Request::GarbageStatus(_) => Answer::GarbageStatus(garbage(&self.holds)),
+            Request::HoldFloor(hold) => {
                 self.holds.retain(|held| held.name != hold.name);
                 if hold.timestamp > 0 {
                     self.holds.push(hold);
                 }
                 Answer::HoldFloor(v1::HoldFloorReply { floor_ts: 1 })
             }
-            Ask::PartitionList(_) => {
+            Request::PartitionList(_) => {
                 let partitions = partitions();
                 Answer::PartitionList(v1::PartitionListReply { partitions, more: false })
             }

@@ -91,10 +91,10 @@ pub(crate) struct Peer {
     ticks: u64,
     /// Last message heard from each replica, by replica id. Before its first snapshot, a replica
     /// knows other replicas only from this map.
-    heard: BTreeMap<u64, Heard>,
+    heard: BTreeMap<u64, LastMessage>,
 }
 
-struct Heard {
+struct LastMessage {
     replica: Replica,
     tick: u64,
     said: SenderState,

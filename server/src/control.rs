@@ -108,31 +108,31 @@ impl Control {
     }
 
     async fn answer(&self, body: request::Body) -> Result<response::Body, v1::Error> {
-        use request::Body as Ask;
-        use response::Body as Tell;
+        use request::Body as Request;
+        use response::Body as Response;
         Ok(match body {
-            Ask::Timestamps(ask) => Tell::Timestamps(self.timestamps(ask.count).await?),
-            Ask::Locate(ask) => Tell::Locate(self.locate(&ask)),
-            Ask::Join(ask) => Tell::Join(self.join(ask).await?),
-            Ask::Heartbeat(ask) => Tell::Heartbeat(self.heartbeat(ask).await?),
-            Ask::ClusterStatus(_) => Tell::ClusterStatus(self.cluster_status()),
-            Ask::RemoveNode(ask) => Tell::RemoveNode(self.remove_node(ask).await?),
-            Ask::SkipEntry(ask) => Tell::SkipEntry(self.skip_entry(ask).await?),
-            Ask::MetaRead(ask) => Tell::MetaRead(self.meta_read(ask).await?),
-            Ask::ConfigGet(ask) => Tell::ConfigGet(self.config_get(ask).await?),
-            Ask::ConfigSet(ask) => Tell::ConfigSet(self.config_set(ask).await?),
-            Ask::HoldFloor(ask) => Tell::HoldFloor(self.hold_floor(ask).await?),
-            Ask::GarbageStatus(_) => Tell::GarbageStatus(self.garbage_status().await?),
-            Ask::LockWaits(ask) => Tell::LockWaits(self.lock_waits(ask)),
-            Ask::PartitionList(ask) => Tell::PartitionList(self.partition_list(&ask)),
-            Ask::PointRead(_)
-            | Ask::Scan(_)
-            | Ask::Write(_)
-            | Ask::TransactionCommand(_)
-            | Ask::Validate(_)
-            | Ask::ListLocks(_)
-            | Ask::Forwarded(_)
-            | Ask::ForUser(_) => {
+            Request::Timestamps(ask) => Response::Timestamps(self.timestamps(ask.count).await?),
+            Request::Locate(ask) => Response::Locate(self.locate(&ask)),
+            Request::Join(ask) => Response::Join(self.join(ask).await?),
+            Request::Heartbeat(ask) => Response::Heartbeat(self.heartbeat(ask).await?),
+            Request::ClusterStatus(_) => Response::ClusterStatus(self.cluster_status()),
+            Request::RemoveNode(ask) => Response::RemoveNode(self.remove_node(ask).await?),
+            Request::SkipEntry(ask) => Response::SkipEntry(self.skip_entry(ask).await?),
+            Request::MetaRead(ask) => Response::MetaRead(self.meta_read(ask).await?),
+            Request::ConfigGet(ask) => Response::ConfigGet(self.config_get(ask).await?),
+            Request::ConfigSet(ask) => Response::ConfigSet(self.config_set(ask).await?),
+            Request::HoldFloor(ask) => Response::HoldFloor(self.hold_floor(ask).await?),
+            Request::GarbageStatus(_) => Response::GarbageStatus(self.garbage_status().await?),
+            Request::LockWaits(ask) => Response::LockWaits(self.lock_waits(ask)),
+            Request::PartitionList(ask) => Response::PartitionList(self.partition_list(&ask)),
+            Request::PointRead(_)
+            | Request::Scan(_)
+            | Request::Write(_)
+            | Request::TransactionCommand(_)
+            | Request::Validate(_)
+            | Request::ListLocks(_)
+            | Request::Forwarded(_)
+            | Request::ForUser(_) => {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }
         })

@@ -232,11 +232,11 @@ impl Node {
         timeout: Duration,
         room: &mut Option<Taken>,
     ) -> Result<response::Body, v1::Error> {
-        use request::Body as Ask;
-        use response::Body as Tell;
+        use request::Body as Request;
+        use response::Body as Response;
         caller.check(&body)?;
         let (caller, body) = match body {
-            Ask::ForUser(ask) => {
+            Request::ForUser(ask) => {
                 let caller = caller.for_user();
                 let body = ask.body.ok_or_else(|| v1::Error::invalid("body", "it is missing"))?;
                 caller.check(&body)?;
@@ -245,16 +245,20 @@ impl Node {
             body => (caller, body),
         };
         Ok(match body {
-            Ask::PointRead(ask) => Tell::PointRead(self.point_read(&caller, ask, room).await?),
-            Ask::Scan(ask) => Tell::Scan(self.scan(&caller, ask, room).await?),
-            Ask::Write(ask) => Tell::Write(self.write(&caller, ask, timeout, room).await?),
-            Ask::TransactionCommand(ask) => {
-                let reply = self.transaction_command(&caller, ask, timeout, room).await?;
-                Tell::TransactionCommand(reply)
+            Request::PointRead(ask) => {
+                Response::PointRead(self.point_read(&caller, ask, room).await?)
             }
-            Ask::Validate(ask) => Tell::Validate(self.validate(&caller, ask).await?),
-            Ask::ListLocks(ask) => Tell::ListLocks(self.list_locks(&caller, ask, room).await?),
-            Ask::Forwarded(ask) => self.handle_forwarded(*ask).await?,
+            Request::Scan(ask) => Response::Scan(self.scan(&caller, ask, room).await?),
+            Request::Write(ask) => Response::Write(self.write(&caller, ask, timeout, room).await?),
+            Request::TransactionCommand(ask) => {
+                let reply = self.transaction_command(&caller, ask, timeout, room).await?;
+                Response::TransactionCommand(reply)
+            }
+            Request::Validate(ask) => Response::Validate(self.validate(&caller, ask).await?),
+            Request::ListLocks(ask) => {
+                Response::ListLocks(self.list_locks(&caller, ask, room).await?)
+            }
+            Request::Forwarded(ask) => self.handle_forwarded(*ask).await?,
             other => self.to_control(other, timeout).await?,
         })
     }

@@ -7,7 +7,7 @@ mod support;
 
 use bytes::Bytes;
 use draw::Draw;
-use rangedb_proto::v1::command::Body as Ask;
+use rangedb_proto::v1::command::Body as CommandBody;
 use rangedb_proto::v1::command_reply::Body as Answer;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{CollectGarbage, CommitOneRange, Put, RollbackKeys};
@@ -23,8 +23,8 @@ fn replicas_that_compaction_thinned_out_answer_and_write_the_same() {
         let mut replicas = [Replica::new(b"b", b"y"), Replica::new(b"b", b"y")];
         for _ in 0..400 {
             let ask = match draw.rng.u32(0..12) {
-                0 => Ask::CollectGarbage(draw.collect()),
-                _ => Ask::CommitOneRange(draw.command()),
+                0 => CommandBody::CollectGarbage(draw.collect()),
+                _ => CommandBody::CommitOneRange(draw.command()),
             };
             let fence = draw.rng.u64(0..=draw.now());
             let mut replies =
@@ -70,7 +70,8 @@ fn collect_all(replica: &mut Replica, below: u64) -> (usize, u64) {
                 start_key,
                 end_key: end_key.clone(),
             };
-            let reply = replica.apply(&[Entry::of(Ask::CollectGarbage(collect), 0)]).remove(0);
+            let reply =
+                replica.apply(&[Entry::of(CommandBody::CollectGarbage(collect), 0)]).remove(0);
             let Some(Answer::GarbageCollected(collected)) = reply.body else { panic!("{reply:?}") };
             assert!(collected.dropped > 0, "a command that drops nothing");
             commands += 1;
@@ -137,7 +138,7 @@ fn records_of_rolled_back_transactions_at_one_key_are_collected_piece_by_piece()
     let count = GARBAGE_WALK_MAX as u64 + 100;
     for start_ts in 1..=count {
         let rollback = RollbackKeys { start_ts, keys: vec![key(7)] };
-        replica.apply(&[Entry::of(Ask::RollbackKeys(rollback), 0)]);
+        replica.apply(&[Entry::of(CommandBody::RollbackKeys(rollback), 0)]);
     }
     assert_eq!(collect_all(&mut replica, count - 9).1, count - 10);
     // The range record, and the outcome records that can still be asked for.

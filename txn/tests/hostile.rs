@@ -11,7 +11,7 @@ mod support;
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::command::Body;
-use rangedb_proto::v1::command_reply::Body as Told;
+use rangedb_proto::v1::command_reply::Body as Reply;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{
     AcquireLocks, CheckSecondaries, CheckTransaction, CollectGarbage, CommitKeys, CommitOneRange,
@@ -240,9 +240,13 @@ fn whatever_clients_say_values_stay_whole_and_replicas_the_same() {
             replies.iter_mut().for_each(forget_dropped);
             assert_eq!(replies[0], replies[1], "seed {seed}: {command:?}");
             match replies[0].body.as_ref().unwrap() {
-                Told::Damaged(damaged) => panic!("seed {seed}: {damaged:?} after {command:?}"),
-                Told::Invalid(reason) => refused += usize::from(reason.contains("another command")),
-                Told::Committed(_) => committed += 1,
+                Reply::Damaged(damaged) => {
+                    panic!("seed {seed}: {damaged:?} after {command:?}")
+                }
+                Reply::Invalid(reason) => {
+                    refused += usize::from(reason.contains("another command"))
+                }
+                Reply::Committed(_) => committed += 1,
                 _ => {}
             }
             check_values(&replicas[0], seed);

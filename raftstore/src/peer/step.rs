@@ -4,7 +4,7 @@ use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 use rangedb_proto::v1::Replica;
 
-use super::{Heard, Peer, SenderState};
+use super::{LastMessage, Peer, SenderState};
 use crate::pass::Pass;
 
 /// raft-rs's mark on the votes of an election that the leader itself asked for.
@@ -102,7 +102,7 @@ impl Peer {
     }
 
     pub(super) fn hear(&mut self, from: Replica, said: SenderState) {
-        let heard = Heard { replica: from, tick: self.ticks, said };
+        let heard = LastMessage { replica: from, tick: self.ticks, said };
         self.heard.insert(from.replica_id, heard);
         if self.heard.len() > HEARD_MAX {
             let silent = self.heard.iter().min_by_key(|(_, heard)| heard.tick).map(|(id, _)| *id);

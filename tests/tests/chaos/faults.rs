@@ -10,7 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::link::State;
-use super::network::Place;
+use super::network::NetworkPlace;
 use super::world::World;
 
 /// Duration of an episode: from less than an election to a few of them (about two seconds each).
@@ -88,10 +88,10 @@ impl Kind {
 /// A drawn fault with its nodes or links.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
-    Kill(Vec<Place>),
-    Freeze(Place),
+    Kill(Vec<NetworkPlace>),
+    Freeze(NetworkPlace),
     RollingRestart,
-    Links(Vec<(Place, Place)>, State),
+    Links(Vec<(NetworkPlace, NetworkPlace)>, State),
 }
 
 impl fmt::Display for Fault {
@@ -150,7 +150,7 @@ impl Fault {
         let clients = nodes;
         let one = rng.usize(0..nodes);
         let others = || (0..nodes).filter(move |node| *node != one);
-        let mut shuffled: Vec<Place> = (0..nodes).collect();
+        let mut shuffled: Vec<NetworkPlace> = (0..nodes).collect();
         rng.shuffle(&mut shuffled);
         let stalled = |links| Fault::Links(links, State::Stalled);
         match kind {
@@ -223,14 +223,15 @@ impl Fault {
     }
 }
 
-fn both_ways(a: Place, b: Place) -> [(Place, Place); 2] {
+fn both_ways(a: NetworkPlace, b: NetworkPlace) -> [(NetworkPlace, NetworkPlace); 2] {
     [(a, b), (b, a)]
 }
 
 /// Draws at least one directed link, at most half of them.
-fn some_links(rng: &mut Rng, places: usize) -> Vec<(Place, Place)> {
+fn some_links(rng: &mut Rng, places: usize) -> Vec<(NetworkPlace, NetworkPlace)> {
     let pairs = (0..places).flat_map(|from| (0..places).map(move |to| (from, to)));
-    let mut links: Vec<(Place, Place)> = pairs.filter(|(from, to)| from != to).collect();
+    let mut links: Vec<(NetworkPlace, NetworkPlace)> =
+        pairs.filter(|(from, to)| from != to).collect();
     rng.shuffle(&mut links);
     links.truncate(rng.usize(1..=links.len() / 2));
     links

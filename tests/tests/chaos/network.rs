@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use super::link::{self, Link, State};
 use super::source::Sources;
 
-/// Place in the network: nodes from 0 on, and behind them the clients.
-pub type Place = usize;
+/// NetworkPlace in the network: nodes from 0 on, and behind them the clients.
+pub type NetworkPlace = usize;
 
 /// Length of a proxy's queue of new connections: more than all nodes and clients open at once.
 const BACKLOG: i32 = 1024;
@@ -37,11 +37,11 @@ impl Network {
         Network { nodes, links, sources, proxies: JoinSet::new() }
     }
 
-    pub fn clients(&self) -> Place {
+    pub fn clients(&self) -> NetworkPlace {
         self.nodes
     }
 
-    pub fn set(&self, (from, to): (Place, Place), state: State) {
+    pub fn set(&self, (from, to): (NetworkPlace, NetworkPlace), state: State) {
         self.links[self.number(from, to)].send_replace(state);
     }
 
@@ -52,7 +52,7 @@ impl Network {
     }
 
     /// Takes connections for a node at `advertised` and carries them to `actual`.
-    pub fn serve(&mut self, node: Place, advertised: SocketAddr, actual: SocketAddr) {
+    pub fn serve(&mut self, node: NetworkPlace, advertised: SocketAddr, actual: SocketAddr) {
         let listener = listen(advertised);
         let (links, sources, nodes) = (self.links.clone(), self.sources.clone(), self.nodes);
         self.proxies.spawn(async move {
@@ -63,7 +63,7 @@ impl Network {
                     Ok((opener, from)) = listener.accept() => {
                         // Closed if the opener is gone.
                         let Some(source) = sources.of(from, advertised) else { continue };
-                        let link = |from: Place, to: Place| links[from * (nodes + 1) + to].subscribe();
+                        let link = |from: NetworkPlace, to: NetworkPlace| links[from * (nodes + 1) + to].subscribe();
                         let (there, back) = (link(source, node), link(node, source));
                         connections.spawn(connect(opener, actual, there, back));
                     }
@@ -72,7 +72,7 @@ impl Network {
         });
     }
 
-    fn number(&self, from: Place, to: Place) -> usize {
+    fn number(&self, from: NetworkPlace, to: NetworkPlace) -> usize {
         from * (self.nodes + 1) + to
     }
 }

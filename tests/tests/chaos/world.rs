@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::link::State;
-use super::network::{Network, Place};
+use super::network::{Network, NetworkPlace};
 use crate::support::cluster::{Cluster, SMALL_LOG};
 use crate::support::ports::free_address;
 use crate::support::wait::{check, until};
@@ -26,8 +26,8 @@ const SPLIT_KEYS: &str = "/bank/account/000004,/c,bank/account/000005,c";
 pub struct World {
     pub cluster: Cluster,
     pub network: Network,
-    down: BTreeSet<Place>,
-    frozen: BTreeSet<Place>,
+    down: BTreeSet<NetworkPlace>,
+    frozen: BTreeSet<NetworkPlace>,
 }
 
 impl World {
@@ -71,13 +71,13 @@ impl World {
         self.cluster.nodes.len()
     }
 
-    pub fn endpoints(&self, first: Place) -> String {
+    pub fn endpoints(&self, first: NetworkPlace) -> String {
         let clients = self.cluster.nodes.iter().map(|node| node.client.as_str());
         let clients: Vec<&str> = clients.cycle().skip(first).take(self.nodes()).collect();
         clients.join(",")
     }
 
-    pub fn kill(&mut self, node: Place) {
+    pub fn kill(&mut self, node: NetworkPlace) {
         if self.down.insert(node) {
             self.frozen.remove(&node);
             self.network.sources.set(node, None);
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Stops a node gracefully, unless it is frozen or down.
-    pub async fn stop(&mut self, node: Place) {
+    pub async fn stop(&mut self, node: NetworkPlace) {
         if !self.frozen.contains(&node) && self.down.insert(node) {
             let status = self.cluster.nodes[node].stop().await;
             self.network.sources.set(node, None);
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    pub fn start_node(&mut self, node: Place) {
+    pub fn start_node(&mut self, node: NetworkPlace) {
         if self.down.remove(&node) {
             self.cluster.nodes[node].start();
             let process = self.cluster.nodes[node].process().id();
@@ -102,19 +102,19 @@ impl World {
         }
     }
 
-    pub async fn freeze(&mut self, node: Place) {
+    pub async fn freeze(&mut self, node: NetworkPlace) {
         if !self.down.contains(&node) && self.frozen.insert(node) {
             self.cluster.nodes[node].process().freeze().await;
         }
     }
 
-    pub fn thaw(&mut self, node: Place) {
+    pub fn thaw(&mut self, node: NetworkPlace) {
         if self.frozen.remove(&node) {
             self.cluster.nodes[node].process().thaw();
         }
     }
 
-    pub fn set(&self, links: &[(Place, Place)], state: State) {
+    pub fn set(&self, links: &[(NetworkPlace, NetworkPlace)], state: State) {
         links.iter().for_each(|link| self.network.set(*link, state));
     }
 
@@ -130,8 +130,8 @@ impl World {
     }
 
     /// Returns a node that has ended and was not killed.
-    pub fn ended_by_itself(&mut self) -> Option<Place> {
-        let running = |node: &Place| !self.down.contains(node);
+    pub fn ended_by_itself(&mut self) -> Option<NetworkPlace> {
+        let running = |node: &NetworkPlace| !self.down.contains(node);
         (0..self.nodes()).filter(running).find(|node| !self.cluster.nodes[*node].is_running())
     }
 

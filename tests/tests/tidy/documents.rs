@@ -1,5 +1,5 @@
-//! Links of documents: the targets of Markdown links and the documents that code names exist, and
-//! the index of decisions lists them all.
+//! Links of documents: the targets of Markdown links, the documents that code names and the source
+//! files that documents name exist, and the index of decisions lists them all.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -52,6 +52,16 @@ fn named_documents(text: &str) -> Vec<&str> {
         .map(|path| path.trim_end_matches('.'))
         .filter(|path| path.ends_with(".md"))
         .collect()
+}
+
+/// Returns Rust files that a document names in backticks, such as `node/writes.rs`.
+fn named_sources(text: &str) -> Vec<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_path = |name: &&str| {
+        name.ends_with(".rs")
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c))
+    };
+    quoted.filter(is_path).collect()
 }
 
 /// Lists decisions that the index does not list, and decisions that are not numbered 1, 2, 3 and so
@@ -109,6 +119,25 @@ fn every_document_that_code_names_exists() {
     assert_none(problems);
 }
 
+/// A document names a file by its path from the root or by the end of it.
+#[test]
+fn every_source_file_that_a_document_names_exists() {
+    let sources = tree::files(|path| path.ends_with(".rs"));
+    let exists = |name: &str| {
+        let ending = format!("/{name}");
+        sources.iter().any(|file| file.path == name || file.path.ends_with(&ending))
+    };
+    let mut problems = Vec::new();
+    // A decision speaks of the code of its day.
+    let documents = tree::files(|path| path.ends_with(".md") && !path.starts_with(DECISIONS));
+    for document in documents {
+        let missing = named_sources(&document.text).into_iter().filter(|name| !exists(name));
+        let problem = |name| format!("{} names {name}, which is not there", document.path);
+        problems.extend(missing.map(problem));
+    }
+    assert_none(problems);
+}
+
 #[test]
 fn every_decision_is_in_the_index() {
     let files = tree::files(|path| path.starts_with(DECISIONS));
@@ -129,6 +158,12 @@ fn links_are_found_without_anchors_addresses_and_code() {
 fn documents_that_code_names_are_found() {
     let text = "// See docs/adr/0002-x.md, and (docs/y.md). Not docs/ or docs/z.txt.";
     assert_eq!(named_documents(text), ["docs/adr/0002-x.md", "docs/y.md"]);
+}
+
+#[test]
+fn sources_that_documents_name_are_found() {
+    let text = "See `node/writes.rs`, `x.rs` and a.rs. Not `*.rs` or `f(x).rs`.";
+    assert_eq!(named_sources(text), ["node/writes.rs", "x.rs"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! House rules that no compiler checks, as tests: the dependencies of crates, the places of files,
-//! the form of source files, and the targets of documents. All tests only read.
+//! the form and language of source files, and the targets of documents. All tests only read.
 //!
 //! Each rule is a pure function from text to problems. One test shows that the rule catches a
 //! breach, another that the workspace has none. Exceptions stand in a list beside their rule, each
@@ -8,6 +8,7 @@
 mod deterministic;
 mod documents;
 mod graph;
+mod language;
 mod layout;
 mod one_build;
 mod planted;

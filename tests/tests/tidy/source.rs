@@ -1,4 +1,4 @@
-//! Form of every Rust file: a head that names its subject, a bounded length, no unfinished work, no
+//! Form of every Rust file: a head, a bounded length, no unfinished work, no
 //! output except the command line's, and tests that wait for conditions, never for time.
 
 use crate::assert_none;
@@ -19,11 +19,6 @@ const UNFINISHED_MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), c
 
 const PRINTS: &[&str] = &[concat!("print", "ln!("), concat!("print", "!(")];
 const SLEEPS: &[&str] = &[concat!("thread::", "sleep"), concat!("time::", "sleep(")];
-
-/// Words that begin an indirect question. The head of a file names its subject instead: "Routing
-/// cache", never the question which range holds a key.
-const QUESTIONS: &[&str] =
-    &["What", "Whether", "Who", "Whom", "Whose", "How", "Which", "Where", "When", "Why"];
 
 /// Maximum characters of a comment line, which rustfmt leaves alone: as much as it gives to code,
 /// and a word's end. Tables may be wider.
@@ -49,10 +44,6 @@ fn problems(file: &File) -> Vec<String> {
     let mut problems = Vec::new();
     if !file.text.starts_with("//!") && !file.path.starts_with(EXAMPLES) {
         problems.push(format!("{} does not begin with a `//!` head", file.path));
-    }
-    let first = file.text.strip_prefix("//! ").and_then(|head| head.split(' ').next());
-    if let Some(word) = first.filter(|word| QUESTIONS.contains(word)) {
-        problems.push(format!("{} begins with a question ({word}): name its subject", file.path));
     }
     let count = file.text.lines().count();
     if count > LINES_MAX {
@@ -123,14 +114,10 @@ fn every_permission_to_sleep_is_used() {
 }
 
 #[test]
-fn a_file_without_a_good_head_or_without_an_end_is_caught() {
+fn a_file_without_a_head_or_without_an_end_is_caught() {
     assert_eq!(
         problems(&File::new("txn/src/a.rs", "use std::fmt;\n")),
         ["txn/src/a.rs does not begin with a `//!` head"]
-    );
-    assert_eq!(
-        problems(&File::new("txn/src/a.rs", "//! What a file is about.\n")),
-        ["txn/src/a.rs begins with a question (What): name its subject"]
     );
     let long = format!("//! Head.\n{}", "\n".repeat(LINES_MAX));
     assert_eq!(

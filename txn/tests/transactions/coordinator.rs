@@ -1,7 +1,7 @@
 //! Coordinator that takes one step at a time, and gives up easily.
 
 use bytes::Bytes;
-use rangedb_proto::v1::command::Body as Ask;
+use rangedb_proto::v1::command::Body as CommandBody;
 use rangedb_proto::v1::command_reply::Body as Answer;
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{
@@ -22,7 +22,7 @@ pub struct Record {
     /// No other transaction may commit a version of a written key between this timestamp and the
     /// transaction's own commit.
     pub conflicts_from: u64,
-    pub told: Told,
+    pub told: ReportedOutcome,
 }
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Read {
 
 /// Outcome that the client was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum ReportedOutcome {
     Committed(u64),
     Aborted,
     Undetermined,
@@ -97,7 +97,7 @@ impl Coordinator {
             }
             Kind::OneRange | Kind::TwoPhase => Stage::Read { done: 0 },
         };
-        let told = Told::Aborted;
+        let told = ReportedOutcome::Aborted;
         let record = Record { start_ts, plan, reads: Vec::new(), conflicts_from: start_ts, told };
         Coordinator { record, passed: Vec::new(), stage }
     }
@@ -137,7 +137,7 @@ impl Coordinator {
             alive_until_ms: cluster.alive_until_ms(),
         };
         self.record.conflicts_from = self.record.conflicts_from.max(for_update_ts);
-        match cluster.send(range, Ask::AcquireLocks(ask)) {
+        match cluster.send(range, CommandBody::AcquireLocks(ask)) {
             Some(Answer::LocksAcquired(acquired)) => {
                 for kv in acquired.current {
                     let value = (kv.version > 0).then_some((kv.key.clone(), kv.value));
@@ -207,10 +207,10 @@ impl Coordinator {
             },
         };
         // Whatever the answers say, a copy in flight may succeed where the others failed.
-        self.record.told = Told::Undetermined;
-        match cluster.send(range, Ask::CommitOneRange(commit)) {
+        self.record.told = ReportedOutcome::Undetermined;
+        match cluster.send(range, CommandBody::CommitOneRange(commit)) {
             Some(Answer::Committed(committed)) => {
-                self.record.told = Told::Committed(committed.commit_ts);
+                self.record.told = ReportedOutcome::Committed(committed.commit_ts);
                 Stage::Done
             }
             Some(Answer::Locked(locked)) => {
@@ -229,7 +229,7 @@ impl Coordinator {
             if self.record.plan.asynchronous {
                 // A transaction that begins after the client was told must see this one.
                 cluster.timestamp_from(least);
-                self.record.told = Told::Committed(least);
+                self.record.told = ReportedOutcome::Committed(least);
                 return Stage::CommitPrimary { commit_ts: least };
             }
             return self.committing(cluster.timestamp_from(least));
@@ -252,10 +252,10 @@ impl Coordinator {
         };
         if asynchronous {
             // From here on, any client that finds its locks may commit it.
-            self.record.told = Told::Undetermined;
+            self.record.told = ReportedOutcome::Undetermined;
         }
         let again = Stage::Prewrite { todo: todo.clone(), min_commit_ts: least };
-        match cluster.send(range, Ask::Prewrite(ask)) {
+        match cluster.send(range, CommandBody::Prewrite(ask)) {
             Some(Answer::Prewritten(prewritten)) => {
                 assert_eq!(prewritten.async_commit, asynchronous);
                 todo.remove(place);
@@ -307,14 +307,15 @@ impl Coordinator {
         if cluster.rng.u32(0..4) == 0 {
             let alive_until_ms = cluster.alive_until_ms();
             let heartbeat = HeartbeatLock { primary, start_ts, alive_until_ms };
-            cluster.send(range, Ask::HeartbeatLock(heartbeat));
+            cluster.send(range, CommandBody::HeartbeatLock(heartbeat));
         }
         // From here on it may be committed. An asynchronous commit already is.
         if !self.record.plan.asynchronous {
-            self.record.told = Told::Undetermined;
+            self.record.told = ReportedOutcome::Undetermined;
         }
         let keys = self.record.plan.keys(range);
-        match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
+        match cluster.send(range, CommandBody::CommitKeys(CommitKeys { start_ts, commit_ts, keys }))
+        {
             Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
             Some(Answer::CommitTooLow(_) | Answer::Aborted(_)) if self.record.plan.asynchronous => {
                 panic!("{start_ts} was committed at {commit_ts} by its locks")
@@ -336,7 +337,7 @@ impl Coordinator {
         let (start_ts, now_ts) = (self.record.start_ts, cluster.timestamp());
         let check =
             CheckTransaction { primary, start_ts, now_ts, push_above_ts: 0, met_alive_until_ms: 0 };
-        match cluster.send(range, Ask::CheckTransaction(check)) {
+        match cluster.send(range, CommandBody::CheckTransaction(check)) {
             Some(Answer::TransactionStatus(status)) => match status.state() {
                 State::Alive => Stage::CommitPrimary { commit_ts },
                 State::Committed => self.decided(status.commit_ts),
@@ -349,10 +350,10 @@ impl Coordinator {
     }
 
     fn decided(&mut self, commit_ts: u64) -> Stage {
-        if let Told::Committed(told) = self.record.told {
+        if let ReportedOutcome::Committed(told) = self.record.told {
             assert_eq!(told, commit_ts, "of {}", self.record.start_ts);
         }
-        self.record.told = Told::Committed(commit_ts);
+        self.record.told = ReportedOutcome::Committed(commit_ts);
         Stage::CommitSecondaries { commit_ts }
     }
 
@@ -360,7 +361,9 @@ impl Coordinator {
         let start_ts = self.record.start_ts;
         for range in self.record.plan.ranges().into_iter().skip(1) {
             let keys = self.record.plan.keys(range);
-            match cluster.send(range, Ask::CommitKeys(CommitKeys { start_ts, commit_ts, keys })) {
+            match cluster
+                .send(range, CommandBody::CommitKeys(CommitKeys { start_ts, commit_ts, keys }))
+            {
                 // Too old: a resolver committed the lock, and the version was superseded and
                 // collected.
                 None | Some(Answer::TooOld(_)) => {}
@@ -372,10 +375,10 @@ impl Coordinator {
     }
 
     fn rolling_back(&mut self) -> Stage {
-        if self.record.plan.asynchronous && self.record.told == Told::Undetermined {
+        if self.record.plan.asynchronous && self.record.told == ReportedOutcome::Undetermined {
             return Stage::GiveUp;
         }
-        self.record.told = Told::Aborted;
+        self.record.told = ReportedOutcome::Aborted;
         Stage::RollBack { todo: self.record.plan.ranges() }
     }
 
@@ -384,9 +387,9 @@ impl Coordinator {
     fn give_up(&mut self, cluster: &mut Cluster) -> Stage {
         let Record { start_ts, plan, .. } = &self.record;
         let rollback = RollbackKeys { start_ts: *start_ts, keys: vec![plan.primary.clone()] };
-        match cluster.send(range_of(&plan.primary), Ask::RollbackKeys(rollback)) {
+        match cluster.send(range_of(&plan.primary), CommandBody::RollbackKeys(rollback)) {
             Some(Answer::Resolved(_)) => {
-                self.record.told = Told::Aborted;
+                self.record.told = ReportedOutcome::Aborted;
                 Stage::RollBack { todo: self.record.plan.ranges() }
             }
             Some(Answer::Committed(committed)) => self.decided(committed.commit_ts),
@@ -399,7 +402,7 @@ impl Coordinator {
     fn roll_back(&mut self, cluster: &mut Cluster, mut todo: Vec<usize>) -> Stage {
         let Some(range) = todo.pop() else { return Stage::Done };
         let (start_ts, keys) = (self.record.start_ts, self.record.plan.keys(range));
-        match cluster.send(range, Ask::RollbackKeys(RollbackKeys { start_ts, keys })) {
+        match cluster.send(range, CommandBody::RollbackKeys(RollbackKeys { start_ts, keys })) {
             None | Some(Answer::Resolved(_) | Answer::TooOld(_)) => Stage::RollBack { todo },
             other => panic!("{start_ts} was given up, not {other:?}"),
         }

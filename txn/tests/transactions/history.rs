@@ -9,7 +9,7 @@ use rangedb_storage::{ColumnFamily, HistoryRecord, Reader, Record as Stored, Rec
 use rangedb_txn::locks;
 
 use super::cluster::Cluster;
-use super::coordinator::{Read, Record, Told};
+use super::coordinator::{Read, Record, ReportedOutcome};
 use super::plan::Kind;
 use super::support::logged::Logged;
 
@@ -127,14 +127,14 @@ impl History {
                 self.check_no_lost_update(record, commit_ts);
             }
             match (commit_ts, record.plan.kind, record.told) {
-                (Some(_), _, Told::Undetermined) if record.plan.asynchronous => {
+                (Some(_), _, ReportedOutcome::Undetermined) if record.plan.asynchronous => {
                     counts.count("asynchronous, by others");
                 }
                 (Some(_), ..) if record.plan.asynchronous => counts.count("asynchronous"),
-                (None, _, Told::Undetermined) if record.plan.asynchronous => {
+                (None, _, ReportedOutcome::Undetermined) if record.plan.asynchronous => {
                     counts.count("asynchronous, rolled back by others");
                 }
-                (Some(_), _, Told::Undetermined) => counts.count("undetermined, done"),
+                (Some(_), _, ReportedOutcome::Undetermined) => counts.count("undetermined, done"),
                 (Some(_), Kind::OneRange, _) => counts.count("one range"),
                 (Some(_), Kind::TwoPhase, _) => counts.count("two phases"),
                 (Some(_), Kind::Pessimistic, _) => counts.count("pessimistic"),
@@ -163,9 +163,13 @@ impl History {
         let at_once = committed.iter().all(|ts| Some(*ts) == commit_ts);
         assert!(whole && at_once, "seed {}: {committed:?} of {record:?}", self.seed);
         match told {
-            Told::Committed(told) => assert_eq!(commit_ts, Some(*told), "seed {}", self.seed),
-            Told::Aborted => assert_eq!(commit_ts, None, "seed {}: {record:?}", self.seed),
-            Told::Undetermined => {}
+            ReportedOutcome::Committed(told) => {
+                assert_eq!(commit_ts, Some(*told), "seed {}", self.seed)
+            }
+            ReportedOutcome::Aborted => {
+                assert_eq!(commit_ts, None, "seed {}: {record:?}", self.seed)
+            }
+            ReportedOutcome::Undetermined => {}
         }
         commit_ts
     }

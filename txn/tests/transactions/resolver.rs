@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rangedb_proto::v1::command::Body as Ask;
+use rangedb_proto::v1::command::Body as CommandBody;
 use rangedb_proto::v1::command_reply::Body as Answer;
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{CheckSecondaries, ResolveLocks, TransactionStatus};
@@ -40,7 +40,7 @@ impl Resolver {
         };
         let (range, start_ts) = (*range, self.start_ts);
         let check = CheckSecondaries { start_ts, keys: keys.clone() };
-        match cluster.send(range, Ask::CheckSecondaries(check)) {
+        match cluster.send(range, CommandBody::CheckSecondaries(check)) {
             None => return Some(self),
             // The transaction ended long ago.
             Some(Answer::TooOld(_)) => return None,
@@ -68,7 +68,7 @@ impl Resolver {
         let keys = vec![self.primary.clone()];
         let resolve =
             ResolveLocks { start_ts: self.start_ts, commit_ts, keys, ..Default::default() };
-        match cluster.send(range_of(&self.primary), Ask::ResolveLocks(resolve)) {
+        match cluster.send(range_of(&self.primary), CommandBody::ResolveLocks(resolve)) {
             None | Some(Answer::Resolved(_)) => {}
             other => panic!("{other:?}"),
         }

@@ -18,7 +18,7 @@ use crate::table;
 /// Look at what is usually nobody's business
 #[derive(Debug, Subcommand)]
 pub enum Debug {
-    Locks(Locks),
+    Locks(LocksCommand),
 }
 
 /// List the locks on keys that start with a prefix
@@ -26,7 +26,7 @@ pub enum Debug {
 /// A lock that has expired belongs to a client that is gone; whoever meets it clears it. The
 /// primary is the key whose lock decides what becomes of the transaction.
 #[derive(Debug, Args)]
-pub struct Locks {
+pub struct LocksCommand {
     /// Such as /user/; without one, every key
     #[arg(value_parser = args::bytes(), default_value = "")]
     prefix: Bytes,
@@ -42,7 +42,7 @@ impl Debug {
 
 const HEAD: [&str; 7] = ["KEY", "KIND", "TRANSACTION", "AGE", "ALIVE", "PRIMARY", "COMMIT"];
 
-impl Locks {
+impl LocksCommand {
     async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
         let now = session.client.timestamp().await?;
         let locks = session.client.admin().locks(&self.prefix);

@@ -190,7 +190,7 @@ async fn a_full_disk_takes_no_snapshot_in_but_those_of_system_ranges() {
 
 /// Events of a snapshot whose receiving future is dropped.
 #[derive(PartialEq, Debug)]
-enum Seen {
+enum ReceivedPart {
     Finishing,
     Sent,
     Discarded,
@@ -199,13 +199,13 @@ enum Seen {
 /// State engine that waits for a signal before it finishes a staged snapshot.
 struct HeldState {
     state: MemState,
-    seen: UnboundedSender<Seen>,
+    seen: UnboundedSender<ReceivedPart>,
     go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
 
 struct HeldStaging {
     staging: Box<dyn Staging>,
-    seen: UnboundedSender<Seen>,
+    seen: UnboundedSender<ReceivedPart>,
     go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
 
@@ -215,7 +215,7 @@ impl Staging for HeldStaging {
     }
 
     fn finish(self: Box<Self>) -> StorageResult<StagedSnapshot> {
-        self.seen.send(Seen::Finishing).unwrap();
+        self.seen.send(ReceivedPart::Finishing).unwrap();
         self.go_on.lock().unwrap().recv().unwrap();
         self.staging.finish()
     }
@@ -260,7 +260,7 @@ impl StateEngine for HeldState {
     }
 
     fn discard(&self, staged: StagedSnapshot) -> StorageResult<()> {
-        self.seen.send(Seen::Discarded).unwrap();
+        self.seen.send(ReceivedPart::Discarded).unwrap();
         self.state.discard(staged)
     }
 
@@ -270,36 +270,36 @@ impl StateEngine for HeldState {
 }
 
 /// Store that takes the events it is sent, or has no place for them.
-struct Told {
-    seen: UnboundedSender<Seen>,
+struct ReportedSnapshot {
+    seen: UnboundedSender<ReceivedPart>,
     has_place: bool,
 }
 
-impl EventSink for Told {
+impl EventSink for ReportedSnapshot {
     fn send(&self, event: Event) -> Result<(), Event> {
         if !self.has_place {
             return Err(event);
         }
-        self.seen.send(Seen::Sent).unwrap();
+        self.seen.send(ReceivedPart::Sent).unwrap();
         Ok(())
     }
 }
 
 #[tokio::test]
 async fn a_snapshot_that_is_dropped_while_it_is_finished_is_handed_on_or_discarded() {
-    for (has_place, outcome) in [(true, Seen::Sent), (false, Seen::Discarded)] {
+    for (has_place, outcome) in [(true, ReceivedPart::Sent), (false, ReceivedPart::Discarded)] {
         let (seen, mut to_see) = mpsc::unbounded_channel();
         let (go_on, held) = std::sync::mpsc::channel();
         let go_on_when_told = Arc::new(Mutex::new(held));
         let state =
             HeldState { state: MemState::default(), seen: seen.clone(), go_on: go_on_when_told };
-        let stores = StoreHandle::new(vec![Arc::new(Told { seen, has_place })]);
+        let stores = StoreHandle::new(vec![Arc::new(ReportedSnapshot { seen, has_place })]);
         let disk = DiskWatch::new(&std::env::temp_dir(), None).into();
         let receiver = SnapshotReceiver::new(ME, stores, Arc::new(state), disk, 1);
         let bodies = chunks(7).into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) }));
         tokio::select! {
             receipt = receiver.receive(stream::iter(bodies)) => panic!("not held: {receipt:?}"),
-            finishing = to_see.recv() => assert_eq!(finishing, Some(Seen::Finishing)),
+            finishing = to_see.recv() => assert_eq!(finishing, Some(ReceivedPart::Finishing)),
         }
         // Without the receiver, only the blocking task can still report an event.
         drop(receiver);

@@ -16,7 +16,7 @@ use super::Verdict;
 use crate::occurrence::Host;
 
 /// Index of the entry and place in it.
-type Place = (u64, usize);
+type CommandPosition = (u64, usize);
 
 /// A read as its process identifies it.
 type Read = (Host, RequestId);
@@ -28,7 +28,7 @@ pub struct Fences {
     /// Highest timestamp at which each range was read.
     read_at: BTreeMap<RangeId, u64>,
     /// Last command of each range that some replica has applied.
-    applied: BTreeMap<RangeId, Place>,
+    applied: BTreeMap<RangeId, CommandPosition>,
 }
 
 impl Fences {
@@ -47,7 +47,13 @@ impl Fences {
 
     /// Checks a command that some replica has applied. Only its first application shows when it was
     /// committed.
-    pub fn applied(&mut self, range: RangeId, at: Place, command: &[u8], reply: &[u8]) -> Verdict {
+    pub fn applied(
+        &mut self,
+        range: RangeId,
+        at: CommandPosition,
+        command: &[u8],
+        reply: &[u8],
+    ) -> Verdict {
         let newest = self.applied.entry(range).or_default();
         if at <= *newest {
             return Ok(());

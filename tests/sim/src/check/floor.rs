@@ -12,7 +12,7 @@ use super::Verdict;
 use crate::schedule::Micros;
 
 /// A range, the index of an entry and a place in it.
-type Place = (RangeId, (u64, usize));
+type CommandPosition = (RangeId, (u64, usize));
 
 /// A hold as a client requested it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +33,7 @@ pub struct Floor {
     dropped: u64,
     compacted: u64,
     /// Commands whose dropped records were counted.
-    counted: BTreeSet<Place>,
+    counted: BTreeSet<CommandPosition>,
     holds: BTreeMap<String, Held>,
     /// Stamp of the last request under each name.
     asked: BTreeMap<String, u64>,
@@ -61,7 +61,13 @@ impl Floor {
     }
 
     /// Checks a command that some replica has applied, maybe not for the first time.
-    pub fn applied(&mut self, place: Place, now: Micros, command: &[u8], reply: &[u8]) -> Verdict {
+    pub fn applied(
+        &mut self,
+        place: CommandPosition,
+        now: Micros,
+        command: &[u8],
+        reply: &[u8],
+    ) -> Verdict {
         let command = Command::decode(command).ok().and_then(|command| command.body);
         let reply = CommandReply::decode(reply).ok().and_then(|reply| reply.body);
         let (

@@ -14,35 +14,41 @@ use super::Verdict;
 use crate::attacker::HOSTILE_PREFIX;
 
 /// Index of the entry and place in it.
-type Place = (u64, usize);
+type CommandPosition = (u64, usize);
 
 #[derive(Default)]
 pub struct GivenUp {
     /// First command that was answered with a rollback, by range, key and start timestamp.
-    rolled_back: BTreeMap<(RangeId, Bytes, u64), Place>,
+    rolled_back: BTreeMap<(RangeId, Bytes, u64), CommandPosition>,
 }
 
 impl GivenUp {
     /// Checks a command that some replica has applied, maybe not for the first time.
-    pub fn applied(&mut self, range: RangeId, at: Place, command: &[u8], reply: &[u8]) -> Verdict {
+    pub fn applied(
+        &mut self,
+        range: RangeId,
+        at: CommandPosition,
+        command: &[u8],
+        reply: &[u8],
+    ) -> Verdict {
         let command = Command::decode(command).ok().and_then(|command| command.body);
         let reply = CommandReply::decode(reply).ok().and_then(|reply| reply.body);
         let (Some(command), Some(reply)) = (command, reply) else { return Ok(()) };
-        use command::Body as Asked;
-        use command_reply::Body as Told;
+        use command::Body as Sent;
+        use command_reply::Body as Reply;
         match (command, reply) {
-            (Asked::RollbackKeys(rollback), Told::Resolved(_)) => {
+            (Sent::RollbackKeys(rollback), Reply::Resolved(_)) => {
                 self.given_up(range, at, rollback.keys, rollback.start_ts);
             }
-            (Asked::CheckTransaction(check), Told::TransactionStatus(status))
+            (Sent::CheckTransaction(check), Reply::TransactionStatus(status))
                 if status.state() == State::RolledBack =>
             {
                 self.given_up(range, at, vec![check.primary], check.start_ts);
             }
-            (Asked::AcquireLocks(acquire), Told::LocksAcquired(_)) => {
+            (Sent::AcquireLocks(acquire), Reply::LocksAcquired(_)) => {
                 return self.locked(range, at, acquire.keys, acquire.start_ts);
             }
-            (Asked::Prewrite(prewrite), Told::Prewritten(_)) => {
+            (Sent::Prewrite(prewrite), Reply::Prewritten(_)) => {
                 let key = |operation: v1::Operation| match operation.body? {
                     operation::Body::Put(put) => Some(put.key),
                     operation::Body::Delete(delete) => Some(delete.key),
@@ -56,7 +62,7 @@ impl GivenUp {
         Ok(())
     }
 
-    fn given_up(&mut self, range: RangeId, at: Place, keys: Vec<Bytes>, start_ts: u64) {
+    fn given_up(&mut self, range: RangeId, at: CommandPosition, keys: Vec<Bytes>, start_ts: u64) {
         // A hostile client's locks name primaries that are none. Such a lock is told to go without a
         // rollback record, because no primary decides.
         for key in keys.into_iter().filter(|key| !key.starts_with(HOSTILE_PREFIX.as_bytes())) {
@@ -65,7 +71,13 @@ impl GivenUp {
         }
     }
 
-    fn locked(&self, range: RangeId, at: Place, keys: Vec<Bytes>, start_ts: u64) -> Verdict {
+    fn locked(
+        &self,
+        range: RangeId,
+        at: CommandPosition,
+        keys: Vec<Bytes>,
+        start_ts: u64,
+    ) -> Verdict {
         for key in keys {
             let place = (range, key, start_ts);
             let Some(before) = self.rolled_back.get(&place).filter(|before| **before < at) else {

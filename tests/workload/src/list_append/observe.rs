@@ -19,7 +19,7 @@ pub type KeyId = usize;
 
 /// Read of a key by a committed transaction, before the transaction's own appends.
 #[derive(Debug)]
-pub struct Seen {
+pub struct ObservedList {
     pub reader: usize,
     /// Length of the list that it saw; always a prefix of the key's order.
     pub length: usize,
@@ -31,7 +31,7 @@ pub struct Versions {
     /// The longest known list: version n is its first n elements.
     pub order: Vec<Element>,
     /// Reads of committed transactions, as far as they agree with the order.
-    pub seen: Vec<Seen>,
+    pub seen: Vec<ObservedList>,
     /// Appends of committed transactions that are in no list. If they are anywhere, they are behind
     /// all others.
     pub unseen: Vec<Element>,
@@ -248,7 +248,8 @@ impl<'a> Observations<'a> {
             anomalies.push(Anomaly { class: Class::IncompatibleOrder, text });
         }
         let agreeing = lists.read.iter().filter(|list| agrees(list));
-        let seen = agreeing.map(|list| Seen { reader: list.owner, length: list.elements.len() });
+        let seen =
+            agreeing.map(|list| ObservedList { reader: list.owner, length: list.elements.len() });
         let mut versions =
             Versions { seen: seen.collect(), order: order.clone(), ..self.without_order(id) };
         let mut ordered = versions.order.clone();
