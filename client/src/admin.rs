@@ -1,7 +1,7 @@
 //! Requests about the cluster itself. Any node accepts them and forwards them to the control plane.
-//! The client asks the control plane directly if it knows its node.
+//! The client sends them to the control plane directly if it knows its node.
 //!
-//! Answers are the wire's own messages: they are lists of figures for people and tools, and a
+//! Replies are the wire's own messages: they are lists of figures for people and tools, and a
 //! second set of types would only have to be kept equal.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rangedb_proto::v1::{self, request, response};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::sender::unexpected_answer;
+use crate::routing::sender::unexpected_response;
 
 /// Entries in one page of a listing.
 const PAGE_ENTRIES: u64 = 500;
@@ -22,12 +22,12 @@ pub struct Admin<'a> {
     pub(crate) client: &'a Client,
 }
 
-/// Sends a request to the cluster and takes the answer out of its envelope.
-macro_rules! ask {
+/// Sends a request to the cluster and takes the reply out of its envelope.
+macro_rules! request {
     ($admin:expr, $kind:ident($request:expr)) => {
         match $admin.send(request::Body::$kind($request)).await? {
             response::Body::$kind(reply) => Ok(reply),
-            _ => Err(unexpected_answer("the cluster")),
+            _ => Err(unexpected_response("the cluster")),
         }
     };
 }
@@ -38,7 +38,7 @@ impl<'a> Admin<'a> {
     }
 
     pub async fn cluster_status(&self) -> Result<v1::ClusterStatus> {
-        ask!(self, ClusterStatus(v1::ClusterStatusRequest {}))
+        request!(self, ClusterStatus(v1::ClusterStatusRequest {}))
     }
 
     /// Every node that is or was part of the cluster.
@@ -50,7 +50,7 @@ impl<'a> Admin<'a> {
     /// address or client address. With `dry_run`, only returns the affected ranges.
     pub async fn remove_node(&self, node: &str, dry_run: bool) -> Result<v1::RemoveNodeReply> {
         let request = v1::RemoveNode { node: node.to_owned(), dry_run };
-        ask!(self, RemoveNode(request))
+        request!(self, RemoveNode(request))
     }
 
     /// Removes the effect of an entry that no replica of the range can apply: all replicas go on
@@ -67,14 +67,14 @@ impl<'a> Admin<'a> {
         dry_run: bool,
     ) -> Result<v1::SkipEntryReply> {
         let request = v1::SkipEntry { range_id, index, dry_run };
-        ask!(self, SkipEntry(request))
+        request!(self, SkipEntry(request))
     }
 
     /// The value of one key under `_/`, as JSON.
     pub async fn meta_get(&self, key: &[u8]) -> Result<Option<v1::MetaEntry>> {
         let prefix = key.to_vec().into();
         let request = v1::MetaRead { prefix, exact: true, limit: 1, after: Default::default() };
-        let reply: v1::MetaReadReply = ask!(self, MetaRead(request))?;
+        let reply: v1::MetaReadReply = request!(self, MetaRead(request))?;
         Ok(reply.entries.into_iter().next())
     }
 
@@ -87,7 +87,7 @@ impl<'a> Admin<'a> {
     ) -> Result<v1::MetaReadReply> {
         let (prefix, after) = (prefix.to_vec().into(), after.to_vec().into());
         let request = v1::MetaRead { prefix, exact: false, limit, after };
-        ask!(self, MetaRead(request))
+        request!(self, MetaRead(request))
     }
 
     /// All keys that start with `prefix`, page by page.
@@ -128,8 +128,8 @@ impl<'a> Admin<'a> {
     ) -> Result<v1::ConfigEntry> {
         let (name, value) = (name.to_owned(), value.to_owned());
         let request = v1::ConfigSet { name, value, dry_run };
-        let reply: v1::ConfigSetReply = ask!(self, ConfigSet(request))?;
-        reply.entry.ok_or_else(|| unexpected_answer("the cluster"))
+        let reply: v1::ConfigSetReply = request!(self, ConfigSet(request))?;
+        reply.entry.ok_or_else(|| unexpected_response("the cluster"))
     }
 
     /// Holds the GC floor under a name, so that the state at a timestamp stays readable until the
@@ -152,26 +152,26 @@ impl<'a> Admin<'a> {
         let millis = |ttl: Duration| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
         let (name, timestamp, ttl_ms) = (name.to_owned(), timestamp.0, ttl.map_or(0, millis));
         let request = v1::HoldFloor { name, timestamp, ttl_ms };
-        let reply: v1::HoldFloorReply = ask!(self, HoldFloor(request))?;
+        let reply: v1::HoldFloorReply = request!(self, HoldFloor(request))?;
         Ok(Timestamp(reply.floor_ts))
     }
 
     /// Releases a hold. [`crate::Error::NotFound`] if there is none of that name.
     pub async fn release_floor(&self, name: &str) -> Result<()> {
         let request = v1::HoldFloor { name: name.to_owned(), timestamp: 0, ttl_ms: 0 };
-        let _: v1::HoldFloorReply = ask!(self, HoldFloor(request))?;
+        let _: v1::HoldFloorReply = request!(self, HoldFloor(request))?;
         Ok(())
     }
 
     /// Returns the GC floor, from which on reads are possible, and the holds that keep it there.
     pub async fn garbage_status(&self) -> Result<v1::GarbageStatus> {
-        ask!(self, GarbageStatus(v1::GarbageStatusRequest {}))
+        request!(self, GarbageStatus(v1::GarbageStatusRequest {}))
     }
 
     /// One page of ranges in key order, behind the range that starts at `after`.
     pub async fn partition_page(&self, after: &[u8], limit: u64) -> Result<v1::PartitionListReply> {
         let request = v1::PartitionList { after: after.to_vec().into(), limit };
-        ask!(self, PartitionList(request))
+        request!(self, PartitionList(request))
     }
 
     /// All ranges in key order, page by page.
@@ -193,18 +193,18 @@ impl<'a> Admin<'a> {
     /// repeated request from a second node, so the request may be repeated.
     #[doc(hidden)]
     pub async fn join(&self, node: v1::NodeDescriptor) -> Result<v1::JoinClusterReply> {
-        ask!(self, Join(v1::JoinCluster { node: Some(node) }))
+        request!(self, Join(v1::JoinCluster { node: Some(node) }))
     }
 
     /// Heartbeat of a node to the control plane. It only reports, so it may be repeated.
     #[doc(hidden)]
     pub async fn heartbeat(&self, heartbeat: v1::Heartbeat) -> Result<v1::HeartbeatReply> {
-        ask!(self, Heartbeat(heartbeat))
+        request!(self, Heartbeat(heartbeat))
     }
 
     async fn config_read(&self, name: &str, history: bool) -> Result<Vec<v1::ConfigEntry>> {
         let request = v1::ConfigGet { name: name.to_owned(), history };
-        let reply: v1::ConfigGetReply = ask!(self, ConfigGet(request))?;
+        let reply: v1::ConfigGetReply = request!(self, ConfigGet(request))?;
         Ok(reply.entries)
     }
 

@@ -155,7 +155,7 @@ pub struct DeleteOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub commit_ts: Timestamp,
-    /// The replaced row, if it was asked for and existed.
+    /// The replaced row, if it was requested and existed.
     pub previous: Option<KeyValue>,
 }
 
@@ -165,7 +165,7 @@ pub struct Deleted {
     pub commit_ts: Timestamp,
     /// True if the key had a value.
     pub existed: bool,
-    /// The deleted row, if it was asked for and existed.
+    /// The deleted row, if it was requested and existed.
     pub previous: Option<KeyValue>,
 }
 
@@ -181,7 +181,7 @@ pub struct Committed {
 pub struct OperationResult {
     /// Keys that had a value and now have none.
     pub deleted: u64,
-    /// The row that a put or delete replaced, if it was asked for and existed.
+    /// The row that a put or delete replaced, if it was requested and existed.
     pub previous: Option<KeyValue>,
 }
 

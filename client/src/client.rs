@@ -23,17 +23,17 @@ use crate::grpc::GrpcNet;
 use crate::holds::Holds;
 use crate::key_value::KeyValue;
 use crate::keys::{Span, View};
+use crate::locks::resolve::{Extent, Resolver};
+use crate::locks::turns::Turns;
 use crate::metrics::{Metrics, Path};
 use crate::net::SharedNet;
 use crate::one_range;
 use crate::range::{RangeOptions, RangeStream};
-use crate::resolve::{Extent, Resolver};
-use crate::router::Place;
-use crate::sender::{Sender, unexpected_answer};
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::{Sender, unexpected_response};
 use crate::timestamps::Timestamps;
 use crate::trace::traced;
 use crate::transaction::over_ranges;
-use crate::turns::Turns;
 
 /// Reads of [`Client::get_many`] in flight at once: enough to fill the batches of a few nodes, few
 /// enough that one caller cannot fill a node's queue.
@@ -248,12 +248,13 @@ impl Client {
         let (command, hull) = batch.into_command(self.view)?;
         let net = &*self.sender.net;
         let commit = one_range::commit_in_turn(self, command.clone(), &hull, deadline);
-        let outcome = traced(net, "write", commit).await;
-        if let Ok(None) = outcome {
-            return over_ranges::commit_batch(self, &command, deadline).await;
-        }
-        self.sender.metrics.ended(&outcome, Path::OneRange);
-        Ok(outcome?.expect("looked at just now").into())
+        let committed = match traced(net, "write", commit).await {
+            Ok(Some(committed)) => Ok(Committed::from(committed)),
+            Ok(None) => return over_ranges::commit_batch(self, &command, deadline).await,
+            Err(error) => Err(error),
+        };
+        self.sender.metrics.ended(&committed, Path::OneRange);
+        committed
     }
 
     /// Commits a batch of one operation.
@@ -267,18 +268,18 @@ impl Client {
     pub(crate) async fn read(&self, key: Bytes, read_ts: u64) -> Result<Option<KeyValue>> {
         self.view.check_key(&key)?;
         let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
-            Ok(request::Body::PointRead(v1::PointRead {
+            request::Body::PointRead(v1::PointRead {
                 range: Some(header(descriptor)),
                 key: key.clone(),
                 read_ts,
                 pass_locks_of: passed.to_vec(),
-            }))
+            })
         };
-        let (place, deadline) = (Place::Key(&key), self.deadline());
-        let answer = self.resolver.read(place, Extent::Key, read_ts, deadline, &build);
-        match traced(&*self.sender.net, "get", answer).await? {
+        let (target, deadline) = (RouteTarget::Key(&key), self.deadline());
+        let read = self.resolver.read(target, Extent::Key, read_ts, deadline, &build);
+        match traced(&*self.sender.net, "get", read).await? {
             (_, response::Body::PointRead(reply)) => Ok(reply.kv.map(KeyValue::from)),
-            _ => Err(unexpected_answer("the range's leader")),
+            _ => Err(unexpected_response("the range's leader")),
         }
     }
 

@@ -46,7 +46,7 @@ impl AddressKind {
 /// transactions.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Nodes to ask first, as `host:port`. One that answers is enough; it names the others.
+    /// Nodes to try first, as `host:port`. One that answers is enough; it names the others.
     pub endpoints: Vec<String>,
     /// Time for a request with all its retries, unless [`crate::Client::with_timeout`] is used.
     pub timeout: Duration,

@@ -109,20 +109,20 @@ impl DeletedRange {
 
     /// Adds the progress so far to the error of a step. Repeating the request continues from there.
     fn so_far(&self, error: Error, next: &Bytes) -> Error {
-        let told = |message: String| {
+        let with_progress = |message: String| {
             let (deleted, next) = (self.deleted, next.escape_ascii());
             format!("{deleted} keys are deleted, all in front of \"{next}\"; then: {message}")
         };
         match error {
             _ if self.commits == 0 => error,
-            Error::Unavailable(message) => Error::Unavailable(told(message)),
-            Error::Undetermined(message) => Error::Undetermined(told(message)),
-            Error::DiskFull(message) => Error::DiskFull(told(message)),
+            Error::Unavailable(message) => Error::Unavailable(with_progress(message)),
+            Error::Undetermined(message) => Error::Undetermined(with_progress(message)),
+            Error::DiskFull(message) => Error::DiskFull(with_progress(message)),
             Error::TooBusy { message, retry_after } => {
-                Error::TooBusy { message: told(message), retry_after }
+                Error::TooBusy { message: with_progress(message), retry_after }
             }
             Error::Corruption { message, file } => {
-                Error::Corruption { message: told(message), file }
+                Error::Corruption { message: with_progress(message), file }
             }
             error => error,
         }

@@ -45,7 +45,7 @@ pub enum Error {
         key: Bytes,
         /// Start timestamp of the transaction that holds the lock.
         start_ts: u64,
-        /// The primary, whose lock decides the holder's fate.
+        /// The primary, whose lock decides the outcome of the holder.
         primary: Bytes,
         /// Expiry of the lock without a heartbeat, in milliseconds of the oracle's time.
         alive_until_ms: u64,
@@ -70,7 +70,7 @@ pub enum Error {
     #[error("too busy: {message}")]
     TooBusy {
         message: String,
-        /// Wait that the overloaded node asked for.
+        /// Wait that the overloaded node requested.
         retry_after: Duration,
     },
     /// The outcome is not known: a write may have happened, or may happen still. Read before

@@ -14,7 +14,7 @@ use rangedb_proto::v1::{self, request};
 use rangedb_proto::limits::HOLD_TTL;
 
 use crate::error::{Error, Result};
-use crate::sender::Sender;
+use crate::routing::sender::Sender;
 
 /// Age from which a transaction or scan is no longer short. Also the interval at which the task
 /// checks.
@@ -45,12 +45,13 @@ struct Reader {
 /// Holds the floor at or below a timestamp until it is dropped.
 pub(crate) struct Hold {
     holds: Arc<Holds>,
-    place: u64,
+    /// Key among the open readers.
+    reader: u64,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.holds.state.lock().unwrap().open.remove(&self.place);
+        self.holds.state.lock().unwrap().open.remove(&self.reader);
     }
 }
 
@@ -62,15 +63,16 @@ impl Holds {
     pub fn hold(self: &Arc<Self>, timestamp: u64) -> Hold {
         let since = self.sender.net.now();
         let mut state = self.state.lock().unwrap();
-        let place = state.next;
+        let reader = state.next;
         state.next += 1;
-        state.open.insert(place, Reader { timestamp, since });
+        state.open.insert(reader, Reader { timestamp, since });
         if !state.served {
             state.served = true;
-            let serving = Serving { holds: self.clone(), name: None, told: None, finished: false };
+            let serving =
+                Serving { holds: self.clone(), name: None, reported: None, finished: false };
             self.sender.net.spawn(Box::pin(serving.run()));
         }
-        Hold { holds: self.clone(), place }
+        Hold { holds: self.clone(), reader }
     }
 
     /// Oldest timestamp among those that have been read at for long.
@@ -87,8 +89,8 @@ struct Serving {
     holds: Arc<Holds>,
     name: Option<Name>,
     /// The timestamp that is held, and the time at which it was reported.
-    told: Option<(u64, Duration)>,
-    /// True once the task has said that nobody serves: from then on another one may.
+    reported: Option<(u64, Duration)>,
+    /// True once the task has noted its end: from then on another task may start.
     finished: bool,
 }
 
@@ -110,7 +112,7 @@ impl Serving {
         let net = self.holds.sender.net.clone();
         loop {
             net.sleep(LONG).await;
-            match (self.holds.oldest(), self.told) {
+            match (self.holds.oldest(), self.reported) {
                 (None, None) => {
                     let mut state = self.holds.state.lock().unwrap();
                     if state.open.is_empty() {
@@ -120,18 +122,18 @@ impl Serving {
                         return;
                     }
                 }
-                (None, Some(_)) => self.tell(0).await,
+                (None, Some(_)) => self.report(0).await,
                 // Not older than what is held: the report can wait until the hold is due for
                 // renewal.
-                (Some(oldest), Some((told, at)))
-                    if oldest >= told && net.now().saturating_sub(at) < RENEW_EVERY => {}
-                (Some(oldest), _) => self.tell(oldest).await,
+                (Some(oldest), Some((held, at)))
+                    if oldest >= held && net.now().saturating_sub(at) < RENEW_EVERY => {}
+                (Some(oldest), _) => self.report(oldest).await,
             }
         }
     }
 
     /// Reports the timestamp to hold; 0: nothing is held any more.
-    async fn tell(&mut self, timestamp: u64) {
+    async fn report(&mut self, timestamp: u64) {
         let now = self.holds.sender.net.now();
         let outlived = self.name.take_if(|name| timestamp < name.highest);
         if timestamp > 0 {
@@ -139,28 +141,28 @@ impl Serving {
             let name = self.name.get_or_insert_with(|| Name::made_up(net.random_below(u64::MAX)));
             name.highest = timestamp;
             let text = name.text.clone();
-            let told = self.ask(text, timestamp).await;
-            self.told = told.is_ok().then_some((timestamp, now));
-            self.note(told);
+            let result = self.send(text, timestamp).await;
+            self.reported = result.is_ok().then_some((timestamp, now));
+            self.on_result(result);
         }
         if let Some(name) = outlived {
-            let told = self.ask(name.text, 0).await;
-            self.note(told);
+            let result = self.send(name.text, 0).await;
+            self.on_result(result);
         }
         if timestamp == 0 {
-            self.told = None;
+            self.reported = None;
         }
     }
 
-    async fn ask(&self, name: String, timestamp: u64) -> Result<()> {
+    async fn send(&self, name: String, timestamp: u64) -> Result<()> {
         let sender = &self.holds.sender;
         let ttl_ms = HOLD_TTL.as_millis() as u32;
         let body = request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms });
         sender.to_cluster(sender.net.now() + RENEW_EVERY, &body).await.map(drop)
     }
 
-    fn note(&self, told: Result<()>) {
-        match told {
+    fn on_result(&self, result: Result<()>) {
+        match result {
             Ok(()) => {}
             Err(Error::TooOld { floor_ts, .. }) => {
                 // Too late for these readers, which find out when they read. The others still

@@ -7,7 +7,7 @@ use rangedb_proto::{Timestamp, v1};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     pub key: Bytes,
-    /// Empty in a scan that asked for keys only.
+    /// Empty in a scan of keys only.
     pub value: Bytes,
     /// 1 when the key was created, one more for each write, starts again after a delete.
     pub version: u64,

@@ -7,10 +7,11 @@
 //! # Request routing
 //!
 //! The key space is cut into ranges; one node at a time leads each of them. [`Client`] caches the
-//! range of a key and the range's leader (`router.rs`), and sends a request straight to that
-//! leader. From the response it learns that the leader moved or the range split (`sender.rs`). It
-//! asks any node for routes that it does not know. All retries are made in that one place, until
-//! the request's timeout and only while they are harmless (`retry.rs`).
+//! range of a key and the range's leader (`routing/router.rs`), and sends a request straight to
+//! that leader. From the response it learns that the leader moved or the range split
+//! (`routing/sender.rs`). It requests routes that it does not know from any node. All retries are
+//! made in that one place, until the request's timeout and only while they are harmless
+//! (`routing/retry.rs`).
 //!
 //! Reads of the newest value need no timestamp. A commit takes one from the cluster's timestamp
 //! oracle; all requests that wait share a call (`timestamps.rs`). The timestamp makes a command
@@ -18,9 +19,9 @@
 //! time, the error is [`Error::Undetermined`]; it never says that the write failed.
 //!
 //! Of concurrent conditional writes of one key through one client, one is sent, and its result
-//! answers the others. Transactions that want the same key run one after the other (`turns.rs`). So
-//! writers that contend for a key make about as many writes a second as there are round trips, and
-//! all of them get the same share.
+//! answers the others. Transactions that want the same key run one after the other
+//! (`locks/turns.rs`). So writers that contend for a key make about as many writes a second as
+//! there are round trips, and all of them get the same share.
 //!
 //! # Transactions
 //!
@@ -33,7 +34,7 @@
 //! lie in one range take one round. So does a transaction whose reads and writes lie in one range.
 //! Over several ranges the client coordinates a two-phase commit itself (`transaction.rs`). No node
 //! keeps a transaction open: a client that dies leaves only locks, and the next request that meets
-//! one clears it (`resolve.rs`).
+//! one clears it (`locks/resolve.rs`).
 //!
 //! Errors and the caller's next step ([`Client::transaction`] begins again by itself):
 //!
@@ -69,36 +70,27 @@
 
 mod admin;
 mod background;
-mod backoff;
 mod batch;
 mod client;
 mod command;
 mod condition;
 mod config;
 mod delete_range;
-mod endpoints;
 mod error;
 pub mod grpc;
 mod holds;
 mod key_value;
 mod keys;
-mod lock_wait;
 mod locks;
 mod metrics;
 pub mod net;
 mod one_range;
-mod patience;
 mod range;
-mod resolve;
-mod retry;
-mod router;
-mod sender;
-mod settle;
+mod routing;
 pub mod status;
 mod timestamps;
 pub mod trace;
 mod transaction;
-mod turns;
 
 pub use admin::Admin;
 pub use batch::{Batch, Committed, DeleteOptions, Deleted, OperationResult, PutOptions, Written};

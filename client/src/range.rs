@@ -20,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::holds::Hold;
 use crate::key_value::KeyValue;
 use crate::keys::Span;
+use crate::locks::resolve::Extent;
 use crate::net::BoxFuture;
-use crate::resolve::Extent;
-use crate::router::Place;
-use crate::sender::unexpected_answer;
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::unexpected_response;
 
 /// Bytes after which a page ends: some milliseconds of network time, so that a scan does not delay
 /// other requests on its connection.
@@ -197,7 +197,7 @@ pub(crate) async fn fetch(
 ) -> Result<Page> {
     let build = |descriptor: &RangeDescriptor, read_ts: u64, passed: &[u64]| {
         let part = part_in(descriptor, &span);
-        Ok(request::Body::Scan(v1::Scan {
+        request::Body::Scan(v1::Scan {
             range: Some(header(descriptor)),
             start_key: part.start,
             end_key: part.end,
@@ -207,19 +207,20 @@ pub(crate) async fn fetch(
             keys_only: options.keys_only,
             read_ts,
             pass_locks_of: passed.to_vec(),
-        }))
+        })
     };
-    let place = if options.reverse { Place::Below(&span.end) } else { Place::Key(&span.start) };
+    let target =
+        if options.reverse { RouteTarget::Below(&span.end) } else { RouteTarget::Key(&span.start) };
     let deadline = client.deadline();
     let read_ts = options.read_ts;
-    let answer = client.resolver.read(place, Extent::Page, read_ts, deadline, &build).await?;
-    let (descriptor, response::Body::Scan(reply)) = answer else {
-        return Err(unexpected_answer("the range's leader"));
+    let response = client.resolver.read(target, Extent::Page, read_ts, deadline, &build).await?;
+    let (descriptor, response::Body::Scan(reply)) = response else {
+        return Err(unexpected_response("the range's leader"));
     };
     let part = part_in(&descriptor, &span);
     let inside = |row: &v1::KeyValue| part.holds(&row.key);
     if !reply.kvs.iter().all(inside) || reply.kvs.len() as u64 > limit {
-        return Err(unexpected_answer("the range's leader"));
+        return Err(unexpected_response("the range's leader"));
     }
     let rest = rest_of(&span, &part, &reply, options.reverse)?;
     Ok(Page { rows: reply.kvs, rest })
@@ -229,7 +230,7 @@ fn part_in(descriptor: &RangeDescriptor, span: &Span) -> Span {
     span.and(&Span::new(descriptor.start_key.clone(), descriptor.end_key.clone()))
 }
 
-/// Rest of `span` after a page that asked for `part`, the portion of `span` in one range.
+/// Rest of `span` after a page of `part`, the portion of `span` in one range.
 fn rest_of(span: &Span, part: &Span, reply: &v1::ScanReply, reverse: bool) -> Result<Option<Span>> {
     let edge = match (reply.more, reply.kvs.last()) {
         (false, _) if reverse => part.start.clone(),

@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, request, response};
-
-use rangedb_proto::CONTROL_PREFIX;
+use rangedb_proto::{CONTROL_PREFIX, Timestamp};
 
 use crate::error::{Error, Result};
-use crate::router::Place;
-use crate::sender::{Sender, unexpected_answer};
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::{Sender, unexpected_response};
 
 /// Timestamps in one call. A 60th of what the oracle has in a millisecond, so that one client
 /// cannot exhaust it.
@@ -36,8 +34,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// forward the calls, which is slower but works.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
-type Answer = Result<Timestamp>;
-
 #[derive(Clone)]
 pub(crate) struct Timestamps {
     shared: Arc<Shared>,
@@ -50,7 +46,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<oneshot::Sender<Answer>>,
+    waiting: VecDeque<oneshot::Sender<Result<Timestamp>>>,
     /// True while a task serves `waiting`, until that is empty.
     served: bool,
     /// The highest timestamp received.
@@ -64,19 +60,19 @@ impl Timestamps {
     }
 
     /// Returns a timestamp above all that were handed out to anybody before this call.
-    pub async fn next(&self, deadline: Duration) -> Answer {
+    pub async fn next(&self, deadline: Duration) -> Result<Timestamp> {
         let net = &self.shared.sender.net;
-        let answer = self.enqueue()?;
+        let timestamp = self.enqueue()?;
         let left = deadline.saturating_sub(net.now());
-        match select(answer, net.sleep(left)).await {
-            Either::Left((Ok(answer), _)) => answer,
+        match select(timestamp, net.sleep(left)).await {
+            Either::Left((Ok(timestamp), _)) => timestamp,
             Either::Left((Err(_), _)) => Err(Error::Unavailable("the client is stopping".into())),
             Either::Right(_) => Err(Error::Unavailable("no timestamp in time".into())),
         }
     }
 
-    fn enqueue(&self) -> Result<oneshot::Receiver<Answer>> {
-        let (give, answer) = oneshot::channel();
+    fn enqueue(&self) -> Result<oneshot::Receiver<Result<Timestamp>>> {
+        let (waiting, timestamp) = oneshot::channel();
         let mut state = self.shared.state.lock().unwrap();
         // Requests that were given up must not take the places of live ones.
         if state.waiting.len() >= WAITING_MAX {
@@ -86,13 +82,13 @@ impl Timestamps {
             let message = format!("{WAITING_MAX} requests wait for a timestamp");
             return Err(Error::TooBusy { message, retry_after: Duration::from_millis(10) });
         }
-        state.waiting.push_back(give);
+        state.waiting.push_back(waiting);
         if !state.served {
             state.served = true;
             let serving = Serving { shared: self.shared.clone(), finished: false };
             self.shared.sender.net.spawn(Box::pin(serving.run()));
         }
-        Ok(answer)
+        Ok(timestamp)
     }
 }
 
@@ -107,16 +103,16 @@ impl Serving {
     async fn run(mut self) {
         while let Some(batch) = self.take_batch() {
             let first = self.shared.fetch(batch.len()).await;
-            for (place, waiting) in batch.into_iter().enumerate() {
-                let answer = first.clone().map(|first| Timestamp(first + place as u64));
+            for (offset, waiting) in batch.into_iter().enumerate() {
+                let timestamp = first.clone().map(|first| Timestamp(first + offset as u64));
                 // A request that no longer waits leaves a gap, which does no harm.
-                let _ = waiting.send(answer);
+                let _ = waiting.send(timestamp);
             }
             self.shared.look_up_oracle();
         }
     }
 
-    fn take_batch(&mut self) -> Option<Vec<oneshot::Sender<Answer>>> {
+    fn take_batch(&mut self) -> Option<Vec<oneshot::Sender<Result<Timestamp>>>> {
         let mut state = self.shared.state.lock().unwrap();
         state.waiting.retain(|waiting| !waiting.is_canceled());
         let count = state.waiting.len().min(BATCH_MAX);
@@ -147,9 +143,9 @@ impl Shared {
         let wanted = v1::Timestamps { count: count as u32 };
         let body = request::Body::Timestamps(wanted);
         let deadline = self.sender.net.now() + CALL_TIMEOUT;
-        let answer = self.sender.to_cluster(deadline, &body).await?;
-        let response::Body::Timestamps(reply) = answer else {
-            return Err(unexpected_answer("the oracle"));
+        let response = self.sender.to_cluster(deadline, &body).await?;
+        let response::Body::Timestamps(reply) = response else {
+            return Err(unexpected_response("the oracle"));
         };
         let mut state = self.state.lock().unwrap();
         let first = (reply.last + 1).checked_sub(count as u64);
@@ -175,7 +171,7 @@ impl Shared {
         drop(state);
         let shared = self.clone();
         self.sender.net.spawn(Box::pin(async move {
-            if !shared.sender.look_up(Place::Key(CONTROL_PREFIX), LOOK_UP_EVERY).await {
+            if !shared.sender.look_up(RouteTarget::Key(CONTROL_PREFIX), LOOK_UP_EVERY).await {
                 tracing::debug!("the oracle's node is not known yet");
             }
         }));

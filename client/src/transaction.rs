@@ -64,7 +64,7 @@ use crate::keys::{Span, check_value};
 use crate::range::RangeOptions;
 use buffer::{Buffer, Write};
 use heartbeat::OracleClock;
-use locking::Locks;
+use locking::PessimisticLocks;
 use phases::{Phase, Phases};
 use read_set::ReadSet;
 use snapshot::Snapshot;
@@ -137,7 +137,7 @@ struct State {
     failed: Option<Error>,
     buffer: Buffer,
     reads: ReadSet,
-    locks: Locks,
+    locks: PessimisticLocks,
     /// Conditions of a batch: checked in the ranges of their keys, when the transaction commits.
     conditions: Vec<v1::Condition>,
 }
@@ -145,7 +145,7 @@ struct State {
 impl Client {
     /// Begins a transaction. Takes a timestamp, unless the options name one, and nothing else.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction> {
-        let asked_at = self.sender.net.now();
+        let requested_at = self.sender.net.now();
         let start_ts = match options.at {
             Some(Timestamp::ZERO) => {
                 return Err(Error::invalid("at", "0 is before every commit"));
@@ -158,7 +158,7 @@ impl Client {
             }
         };
         let clock = OracleClock::new(start_ts, &*self.sender.net);
-        let snapshot = Snapshot::new(&self.holds, start_ts, asked_at);
+        let snapshot = Snapshot::new(&self.holds, start_ts, requested_at);
         let inner = Inner::new(self, options, snapshot, clock, State::default());
         Ok(Transaction { inner: Arc::new(inner), managed: false })
     }

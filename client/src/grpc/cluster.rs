@@ -5,7 +5,7 @@
 //!
 //! A node marks the status of each stream that it refuses unread, for whatever reason. Without the
 //! mark a caller could not tell such a refusal from the end of a stream whose requests were read.
-//! Then it would have to treat their outcome as unknown; with the mark it asks the next node.
+//! Then it would have to treat their outcome as unknown; with the mark it tries the next node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,7 +2,7 @@
 //! answers, and reconnects when the connection breaks.
 //!
 //! While a node cannot be reached, requests to it fail at once instead of waiting for the next
-//! attempt to connect: their senders have other nodes to ask.
+//! attempt to connect: their senders can try other nodes.
 
 use std::collections::BTreeMap;
 use std::future::pending;

@@ -18,8 +18,8 @@ use rangedb_proto::limits::COMMAND_ITEMS_MAX;
 
 use crate::error::Result;
 use crate::net::BoxFuture;
-use crate::router::Place;
-use crate::sender::Sender;
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::Sender;
 
 /// Bytes of one chunk: large enough that its round trip no longer dominates its cost, small enough
 /// that a large transaction does not block the log that it shares with others. A single larger item
@@ -110,7 +110,7 @@ async fn group<T: Item>(sender: &Sender, items: Vec<T>, deadline: Duration) -> R
         let fits = known.is_some() && item.bytes() <= room && chunk.len() < COMMAND_ITEMS_MAX;
         let holder = match known {
             Some(range) => range.clone(),
-            None => sender.locate(Place::Key(item.key()), deadline).await?,
+            None => sender.locate(RouteTarget::Key(item.key()), deadline).await?,
         };
         if !fits {
             chunks.push(std::mem::take(&mut chunk));

@@ -10,7 +10,7 @@ use rangedb_proto::{COMMAND_BYTES_MAX, Timestamp};
 use super::Isolation;
 use super::buffer::Mutation;
 use super::chunks::Item;
-use super::locking::Locks;
+use super::locking::PessimisticLocks;
 use super::phases::Phase;
 use super::prewrite::Part;
 use super::read_set::Check;
@@ -121,7 +121,7 @@ impl Inner {
         writes: Vec<Mutation>,
         conditions: Vec<v1::Condition>,
         mut checks: Vec<Check>,
-        locks: Locks,
+        locks: PessimisticLocks,
     ) -> TwoPhase {
         let is_written = |key: &Bytes| writes.binary_search_by(|w| w.key.cmp(key)).is_ok();
         let mut locked_only = Vec::new();
@@ -172,7 +172,7 @@ impl Inner {
     /// the heartbeats of the primary go on until the caller is done.
     pub(super) fn end(&self) -> Result<State> {
         let mut state = self.open()?;
-        let locks = state.locks.still_to_be_kept();
+        let locks = state.locks.for_heartbeats();
         let left = State { ended: true, locks, ..State::default() };
         Ok(std::mem::replace(&mut *state, left))
     }

@@ -2,7 +2,7 @@
 //! clients roll a transaction back after [`LOCK_TTL`] without a heartbeat.
 //!
 //! The oracle's time decides when a lock expires. The client only estimates that time, for the
-//! expiry that it asks for. With a wrong estimate the transaction is rolled back too early or
+//! expiry that it requests. With a wrong estimate the transaction is rolled back too early or
 //! waited for too long, and nothing worse.
 
 use std::convert::Infallible;
@@ -16,8 +16,8 @@ use rangedb_proto::limits::LOCK_TTL;
 
 use crate::command as commands;
 use crate::net::Net;
-use crate::retry::{Retry, RetrySafety};
-use crate::sender::Sender;
+use crate::routing::retry::{Retry, RetrySafety};
+use crate::routing::sender::Sender;
 
 /// Interval of heartbeats, of which two may get lost.
 pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(LOCK_TTL.as_millis() as u64 / 3);

@@ -9,7 +9,7 @@
 //! A transaction locks one key after the other, so that its primary is settled before a second lock
 //! names it. The transaction ends if it stays unknown whether the first lock stands, because
 //! answers were lost or the caller gave up waiting. A request waits for another transaction's lock
-//! in a queue on the node where the lock stands (`../lock_wait.rs`). If the wait closes a cycle of
+//! in a queue on the node where the lock stands (`../locks/wait.rs`). If the wait closes a cycle of
 //! transactions that wait for each other, this transaction is rolled back at once: nothing but its
 //! end lets the others go on.
 
@@ -27,14 +27,14 @@ use super::{Inner, Isolation};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
-use crate::lock_wait::{HOLD_MAX, Waiting};
+use crate::locks::wait::{HOLD_MAX, LockWaiter};
 use crate::net::SharedNet;
-use crate::retry::{Retry, RetrySafety};
+use crate::routing::retry::{Retry, RetrySafety};
 use crate::trace::traced;
 
 /// Locks that a transaction has taken before its commit.
 #[derive(Debug, Default)]
-pub(crate) struct Locks {
+pub(crate) struct PessimisticLocks {
     /// None: no lock was confirmed yet, and none is being requested.
     pub primary: Option<Bytes>,
     /// Locked keys, each with the timestamp up to which none of its versions is a conflict. 0: the
@@ -44,7 +44,7 @@ pub(crate) struct Locks {
     beating: bool,
 }
 
-impl Locks {
+impl PessimisticLocks {
     /// Rollback of all locks; none if nothing was ever locked.
     pub fn rollback(&self, inner: &Inner) -> Option<Rollback> {
         let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
@@ -52,15 +52,16 @@ impl Locks {
         Some(Rollback { client: inner.client.clone(), start_ts: inner.start_ts(), primary, keys })
     }
 
-    /// Locks of a transaction that was suspended.
-    pub fn taken_up(primary: Option<Bytes>, keys: BTreeMap<Bytes, u64>) -> Locks {
+    /// Locks of a transaction that is resumed.
+    pub fn resumed(primary: Option<Bytes>, keys: BTreeMap<Bytes, u64>) -> Self {
         let beating = primary.is_some();
-        Locks { primary, keys, beating }
+        PessimisticLocks { primary, keys, beating }
     }
 
     /// The part of the locks that the heartbeats need while the transaction ends.
-    pub fn still_to_be_kept(&self) -> Locks {
-        Locks { primary: self.primary.clone(), beating: self.beating, keys: BTreeMap::new() }
+    pub fn for_heartbeats(&self) -> Self {
+        let (primary, beating) = (self.primary.clone(), self.beating);
+        PessimisticLocks { primary, keys: BTreeMap::new(), beating }
     }
 }
 
@@ -102,7 +103,7 @@ impl Inner {
             self.fail(error.clone()).await;
             return Err(error);
         }
-        if let (Err(error), true, true) = (&acquired, is_first, retry.has_lost_answers()) {
+        if let (Err(error), true, true) = (&acquired, is_first, retry.has_lost_responses()) {
             // The key may be locked. A decision at this lock would say nothing about locks under
             // another primary, so there must be none: a client that meets this lock first could
             // take its rollback for that of the whole transaction.
@@ -144,7 +145,7 @@ impl Inner {
     async fn fail(&self, error: Error) {
         let abandoned = self.fail_at_once(error);
         if let Some(abandoned) = abandoned {
-            // The result is of no interest: the transaction was never asked to commit.
+            // The result is of no interest: nobody has called `commit`.
             let _ = abandoned.clean_up().await;
         }
     }
@@ -154,14 +155,14 @@ impl Inner {
         let state = self.end().ok()?;
         let mut left = self.state.lock().unwrap();
         left.failed = Some(error);
-        left.locks = Locks::default();
+        left.locks = PessimisticLocks::default();
         drop(left);
         state.locks.rollback(self).map(Abandoned::new)
     }
 
     /// Starts heartbeats for the locks of a resumed transaction, the first one at once: nobody
     /// knows how long the transaction was suspended.
-    pub(super) fn keep_taken_up_locks(self: &Arc<Self>) {
+    pub(super) fn keep_resumed_locks(self: &Arc<Self>) {
         if self.state.lock().unwrap().locks.beating {
             let net = &self.client.sender.net;
             net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone(), Duration::ZERO)));
@@ -178,7 +179,7 @@ impl Inner {
     ) -> Result<(Option<KeyValue>, u64)> {
         let net = &*self.client.sender.net;
         let deadline = retry.deadline();
-        let mut waiting = Waiting::new(&self.client.sender, self.clock);
+        let mut waiter = LockWaiter::new(&self.client.sender, self.clock);
         loop {
             retry.check_time()?;
             let for_update_ts = match unchanged_since {
@@ -203,7 +204,7 @@ impl Inner {
             // A request that is held back ends with a fresh for_update_ts, which would hide a
             // version newer than `unchanged_since`.
             let most = if unchanged_since.is_some() { Duration::ZERO } else { HOLD_MAX };
-            let until = waiting.hold_until(most, retry);
+            let until = waiter.hold_until(most, retry);
             let sender = &self.client.sender;
             match commands::send_held(sender, key, until, &build, retry).await? {
                 Reply::From(_, command_reply::Body::LocksAcquired(acquired)) => {
@@ -213,10 +214,10 @@ impl Inner {
                     return Ok((current, for_update_ts));
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
-                    waiting.meet(&lock);
+                    waiter.meet(&lock);
                     match self.client.resolver.clear(&lock, &[], deadline).await? {
                         true => retry.unblocked(),
-                        false => waiting.blocked(lock, retry).await,
+                        false => waiter.blocked(lock, retry).await,
                     }
                 }
                 Reply::From(_, command_reply::Body::WriteConflict(conflict))
@@ -225,8 +226,8 @@ impl Inner {
                     return Err(conflict.into());
                 }
                 // A version was committed after the timestamp was taken, perhaps by the transaction
-                // that was waited for. Ask again at once with a fresh timestamp, before the next in
-                // the queue commits too.
+                // that was waited for. Send again at once with a fresh timestamp, before the next
+                // in the queue commits too.
                 Reply::From(_, command_reply::Body::WriteConflict(conflict)) => {
                     retry.held(conflict.into());
                 }

@@ -8,13 +8,13 @@ use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{self, operation};
 
 use super::{Transaction, TransactionOptions};
-use crate::backoff::Backoff;
 use crate::batch::{Committed, OperationResult};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::key_value::KeyValue;
 use crate::keys::Span;
 use crate::range::RangeOptions;
+use crate::routing::backoff::Backoff;
 
 /// Keys that one delete of a span in a transaction may delete. Each is read, kept in memory and
 /// locked. [`Client::delete_range`] deletes more, in steps.
@@ -65,7 +65,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Reads the rows that the batch deletes and, if they are asked for, those that its puts
+    /// Reads the rows that the batch deletes and, if they are requested, those that its puts
     /// replace.
     async fn read(transaction: &Transaction, command: &v1::CommitOneRange) -> Result<Rows> {
         let needed = |operation: &v1::Operation| match &operation.body {

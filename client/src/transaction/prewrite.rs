@@ -9,8 +9,8 @@ use super::chunks::{Item, Sent, send_all};
 use super::two_phase::{TwoPhase, WAIT_FOR_OLDER_MAX};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::lock_wait::{HOLD_MAX, Waiting};
-use crate::retry::{Retry, RetrySafety};
+use crate::locks::wait::{HOLD_MAX, LockWaiter};
+use crate::routing::retry::{Retry, RetrySafety};
 
 /// Part of a prewrite for one key.
 #[derive(Clone, Debug)]
@@ -114,13 +114,13 @@ impl TwoPhase {
         let effect =
             if self.wants_async { RetrySafety::Recognised } else { RetrySafety::Repeatable };
         let mut retry = Retry::new(&*sender.net, effect, self.deadline);
-        let mut waiting = Waiting::new(sender, self.clock);
+        let mut waiter = LockWaiter::new(sender, self.clock);
         loop {
-            let most = match waiting.holder_is_younger_than(self.start_ts) {
+            let most = match waiter.holder_is_younger_than(self.start_ts) {
                 true => HOLD_MAX,
                 false => WAIT_FOR_OLDER_MAX,
             };
-            let until = waiting.hold_until(most, &mut retry);
+            let until = waiter.hold_until(most, &mut retry);
             let sent = commands::send_held(sender, chunk[0].key(), until, &build, &mut retry);
             match sent.await? {
                 Reply::Regroup => return Ok(Sent::Regroup(chunk)),
@@ -136,7 +136,7 @@ impl TwoPhase {
                 }
                 Reply::From(_, command_reply::Body::Locked(lock)) => {
                     let keys: Vec<Bytes> = chunk.iter().map(|part| part.key().clone()).collect();
-                    self.give_way(lock, &keys, &mut waiting, &mut retry).await?;
+                    self.give_way(lock, &keys, &mut waiter, &mut retry).await?;
                 }
                 Reply::From(_, command_reply::Body::ConditionFailed(failed)) => {
                     return Err(condition_failed(&chunk, failed));

@@ -1,16 +1,16 @@
 //! [`Client::transaction`]: a transaction that begins again after a conflict.
 //!
 //! After a write conflict at a key, the transaction takes its turn there before it begins again
-//! (`turn.rs`). It pauses first if it had asked for a turn and lost all the same, to writers of
+//! (`turn.rs`). It pauses first if it had requested a turn and lost all the same, to writers of
 //! other clients or at another key. It also pauses after every other conflict.
 
 use std::future::Future;
 
 use super::{Transaction, TransactionOptions};
-use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::turns::step_back;
+use crate::locks::turns::step_back;
+use crate::routing::backoff::Backoff;
 
 /// Attempts of a transaction at most. With pauses that grow to half a second, that is about a
 /// quarter of a minute of lost attempts, without the waits for its turn. More attempts would hide
@@ -59,7 +59,7 @@ impl Client {
             let inner = transaction.inner.clone();
             inner.turn.hold(turn.take());
             let outcome = attempt(transaction, &run).await;
-            let (held, had_turn) = (inner.turn.take(), inner.turn.was_asked_for());
+            let (held, had_turn) = (inner.turn.take(), inner.turn.was_requested());
             drop(inner);
             match outcome {
                 Err(error) if error.is_transaction_conflict() && attempts_left > 0 => {

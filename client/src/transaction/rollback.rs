@@ -16,7 +16,7 @@ use super::chunks::{Sent, send_all, time_for};
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Retry, RetrySafety};
+use crate::routing::retry::{Retry, RetrySafety};
 
 /// Time for each chunk of a rollback. If a chunk does not get through, the locks behind it expire.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,7 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// cluster. A longer rollback goes on in the background.
 const CLEAN_UP_WAIT: Duration = Duration::from_millis(500);
 
+/// A rollback of one transaction in all of its ranges.
 #[derive(Clone)]
 pub(crate) struct Rollback {
     pub client: Client,
@@ -35,8 +36,8 @@ pub(crate) struct Rollback {
 }
 
 impl Rollback {
-    pub async fn run(&self) -> Result<Undone> {
-        if let committed @ Undone::No { .. } = self.roll_back_primary().await? {
+    pub async fn run(&self) -> Result<RollbackOutcome> {
+        if let committed @ RollbackOutcome::Committed { .. } = self.roll_back_primary().await? {
             return Ok(committed);
         }
         let keys = self.keys.iter().filter(|key| **key != self.primary).cloned();
@@ -44,21 +45,21 @@ impl Rollback {
         let deadline = self.client.sender.net.now() + time_for(keys.len(), ROLLBACK_TIMEOUT);
         let send = |chunk| self.roll_back(chunk);
         send_all(&self.client.sender, keys, deadline, send).await?;
-        Ok(Undone::Yes)
+        Ok(RollbackOutcome::RolledBack)
     }
 
     /// Rolls the primary back. Afterwards the transaction is rolled back for good, or was committed
     /// before.
-    pub async fn roll_back_primary(&self) -> Result<Undone> {
+    pub async fn roll_back_primary(&self) -> Result<RollbackOutcome> {
         match self.roll_back(vec![self.primary.clone()]).await? {
-            Sent::Done(undone) => Ok(undone),
+            Sent::Done(outcome) => Ok(outcome),
             Sent::Regroup(_) => {
                 Err(Error::protocol("a range does not hold the key it was found by"))
             }
         }
     }
 
-    async fn roll_back(&self, chunk: Vec<Bytes>) -> Result<Sent<Bytes, Undone>> {
+    async fn roll_back(&self, chunk: Vec<Bytes>) -> Result<Sent<Bytes, RollbackOutcome>> {
         let build = |range: &RangeDescriptor| {
             let fits = chunk.iter().all(|key| range.contains(key));
             let (start_ts, keys) = (self.start_ts, chunk.clone());
@@ -69,9 +70,11 @@ impl Rollback {
         let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, deadline);
         match commands::send(sender, &chunk[0], &build, &mut retry).await? {
             Reply::Regroup => Ok(Sent::Regroup(chunk)),
-            Reply::From(_, command_reply::Body::Resolved(_)) => Ok(Sent::Done(Undone::Yes)),
+            Reply::From(_, command_reply::Body::Resolved(_)) => {
+                Ok(Sent::Done(RollbackOutcome::RolledBack))
+            }
             Reply::From(_, command_reply::Body::Committed(committed)) => {
-                Ok(Sent::Done(Undone::No { commit_ts: committed.commit_ts }))
+                Ok(Sent::Done(RollbackOutcome::Committed { commit_ts: committed.commit_ts }))
             }
             Reply::From(..) => Err(unexpected_reply(&retry)),
         }
@@ -87,10 +90,11 @@ impl Rollback {
     }
 }
 
-pub(crate) enum Undone {
-    Yes,
-    /// The transaction is committed.
-    No {
+/// Outcome of a rollback.
+pub(crate) enum RollbackOutcome {
+    RolledBack,
+    /// The transaction was committed before.
+    Committed {
         commit_ts: u64,
     },
 }
@@ -117,9 +121,9 @@ impl Abandoned {
         let net = rollback.client.sender.net.clone();
         let run = pin!(rollback.run());
         match select(run, net.sleep(CLEAN_UP_WAIT)).await {
-            Either::Left((Ok(undone), _)) => {
+            Either::Left((Ok(outcome), _)) => {
                 self.forget();
-                if let Undone::No { commit_ts } = undone {
+                if let RollbackOutcome::Committed { commit_ts } = outcome {
                     return Some(commit_ts);
                 }
             }

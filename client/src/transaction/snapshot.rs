@@ -17,17 +17,17 @@ struct Taken {
     start_ts: u64,
     /// Time at which the timestamp was requested. Commits after that time may be missing in the
     /// snapshot.
-    asked_at: Duration,
+    requested_at: Duration,
     is_settled: bool,
     /// Keeps the versions at the timestamp from garbage collection.
     _hold: Hold,
 }
 
 impl Snapshot {
-    pub fn new(holds: &Arc<Holds>, start_ts: Timestamp, asked_at: Duration) -> Self {
+    pub fn new(holds: &Arc<Holds>, start_ts: Timestamp, requested_at: Duration) -> Self {
         let start_ts = start_ts.0;
         let _hold = holds.hold(start_ts);
-        Snapshot(Mutex::new(Taken { start_ts, asked_at, is_settled: false, _hold }))
+        Snapshot(Mutex::new(Taken { start_ts, requested_at, is_settled: false, _hold }))
     }
 
     /// Returns the timestamp and settles it.
@@ -41,8 +41,8 @@ impl Snapshot {
         self.0.lock().unwrap().is_settled
     }
 
-    pub fn asked_at(&self) -> Duration {
-        self.0.lock().unwrap().asked_at
+    pub fn requested_at(&self) -> Duration {
+        self.0.lock().unwrap().requested_at
     }
 
     /// Replaces the timestamp by a newer one, unless it is settled. True if it was replaced.

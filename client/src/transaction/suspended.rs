@@ -24,7 +24,7 @@ use rangedb_proto::{KEY_BYTES_MAX, Timestamp};
 
 use super::buffer::{Buffer, TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, Write};
 use super::heartbeat::{OracleClock, beat};
-use super::locking::Locks;
+use super::locking::PessimisticLocks;
 use super::read_set::{ReadSet, TRANSACTION_READ_BYTES_MAX};
 use super::snapshot::Snapshot;
 use super::{Inner, Isolation, State, Transaction, TransactionOptions};
@@ -59,7 +59,7 @@ pub struct SuspendedTransaction {
     buffer: Buffer,
     reads: ReadSet,
     primary: Option<Bytes>,
-    /// As [`Locks::keys`].
+    /// As [`PessimisticLocks::keys`].
     locked: BTreeMap<Bytes, u64>,
 }
 
@@ -77,7 +77,7 @@ impl Transaction {
         let State { mut buffer, reads, locks, .. } = inner.end()?;
         buffer.forget_savepoints();
         inner.turn.end();
-        let Locks { primary, keys: locked, .. } = locks;
+        let PessimisticLocks { primary, keys: locked, .. } = locks;
         if let Some(primary) = &primary {
             beat(&inner.client.sender, primary, inner.start_ts(), inner.clock).await;
         }
@@ -111,13 +111,13 @@ impl Client {
         // Expiry of locks is counted from a timestamp of now; only writers have locks.
         let now = if is_read_only { Timestamp(start_ts) } else { self.timestamp().await? };
         let clock = OracleClock::new(now, &*self.sender.net);
-        let locks = Locks::taken_up(primary, locked);
+        let locks = PessimisticLocks::resumed(primary, locked);
         let state = State { buffer, reads, locks, ..State::default() };
         let snapshot = Snapshot::new(&self.holds, Timestamp(start_ts), self.sender.net.now());
         let inner = Arc::new(Inner::new(self, options, snapshot, clock, state));
         // The transaction may have read at its timestamp before, so settle it.
         inner.start_ts();
-        inner.keep_taken_up_locks();
+        inner.keep_resumed_locks();
         Ok(Transaction { inner, managed: false })
     }
 }
@@ -162,7 +162,7 @@ impl SuspendedTransaction {
         self.buffer.keys()
     }
 
-    /// Keys that the transaction has locked, or has asked to lock.
+    /// Keys that the transaction has locked, or has tried to lock.
     pub fn locked(&self) -> impl Iterator<Item = &Bytes> {
         self.locked.keys()
     }

@@ -2,7 +2,7 @@
 //!
 //! Of all transactions that read the same version of a key and write it, one commits. So a
 //! transaction that is about to read such a key waits until those before it have ended. It then
-//! takes its snapshot, and holds the turn until it has ended itself (`../turns.rs`).
+//! takes its snapshot, and holds the turn until it has ended itself (`../locks/turns.rs`).
 //!
 //! A transaction that has already read something cannot wait, because its snapshot stays. It goes
 //! on, and if it loses at the key, [`Client::transaction`] takes the turn before it begins again.
@@ -20,7 +20,7 @@ use super::snapshot::Snapshot;
 use super::{Inner, TransactionOptions};
 use crate::client::Client;
 use crate::error::Error;
-use crate::turns::{Entered, Taker, Turn};
+use crate::locks::turns::{Entered, Taker, Turn};
 
 /// Longest wait for a turn: a thousand transactions that take some milliseconds each. Beyond that,
 /// waiters go on without a turn, which costs the range but stops nobody.
@@ -31,24 +31,25 @@ pub(super) struct TransactionTurn(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// True once the transaction has asked: with two turns, transactions could wait for each other.
-    asked: bool,
+    /// True once the transaction has requested a turn. With two turns, transactions could wait for
+    /// each other.
+    requested: bool,
     held: Option<Turn>,
 }
 
 impl TransactionTurn {
-    /// Notes that the transaction asks for a turn. True if it had not asked before.
-    fn ask(&self) -> bool {
-        !std::mem::replace(&mut self.0.lock().unwrap().asked, true)
+    /// Notes that the transaction requests a turn. True for the first request.
+    fn request(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().unwrap().requested, true)
     }
 
-    pub fn was_asked_for(&self) -> bool {
-        self.0.lock().unwrap().asked
+    pub fn was_requested(&self) -> bool {
+        self.0.lock().unwrap().requested
     }
 
     pub fn hold(&self, turn: Option<Turn>) {
         let mut state = self.0.lock().unwrap();
-        state.asked |= turn.is_some();
+        state.requested |= turn.is_some();
         state.held = turn;
     }
 
@@ -70,7 +71,7 @@ impl Inner {
         if self.is_read_only() || !turns.is_hot(key) {
             return;
         }
-        if self.snapshot.is_settled() || !self.turn.ask() {
+        if self.snapshot.is_settled() || !self.turn.request() {
             return;
         }
         let net = &*self.client.sender.net;
@@ -79,7 +80,7 @@ impl Inner {
             self.renew_snapshot().await;
             return;
         };
-        let is_old = waited || turns.has_changed_since(key, self.snapshot.asked_at());
+        let is_old = waited || turns.has_changed_since(key, self.snapshot.requested_at());
         if !is_old || self.renew_snapshot().await {
             self.turn.hold(Some(turn));
         }
@@ -88,9 +89,9 @@ impl Inner {
     /// Replaces the snapshot by one of now. True if that was possible.
     async fn renew_snapshot(&self) -> bool {
         let Client { sender, timestamps, holds, .. } = &self.client;
-        let asked_at = sender.net.now();
+        let requested_at = sender.net.now();
         match timestamps.next(self.client.deadline()).await {
-            Ok(start_ts) => self.snapshot.renew(Snapshot::new(holds, start_ts, asked_at)),
+            Ok(start_ts) => self.snapshot.renew(Snapshot::new(holds, start_ts, requested_at)),
             // The old snapshot does as well.
             Err(_) => false,
         }
@@ -98,7 +99,7 @@ impl Inner {
 }
 
 impl Client {
-    /// Returns the turn at a key, and whether it was waited for; none if it did not come in time.
+    /// Returns the turn at a key, and true if others had it first; none if it did not come in time.
     /// Waits for half of the timeout at most, which leaves time for the transaction.
     pub(super) async fn turn_of(&self, key: &Bytes, timeout: Duration) -> Option<(Turn, bool)> {
         let until = self.sender.net.now() + TURN_WAIT_MAX.min(timeout / 2);

@@ -12,16 +12,16 @@
 //! *Asynchronous commit*: where no read has to be validated, and the keys are few, the locks decide
 //! by themselves. The transaction is committed once all of them stand, and is answered after one
 //! round of the log. Its commit timestamp is the largest of the timestamps that the ranges allow,
-//! and of one that is taken before the ranges are asked. The primary lock names all others, so that
-//! a client that finds it can decide (`../resolve/secondaries.rs`). A range that does not take part
-//! says so, and the commit goes on as above.
+//! and of one that is taken before the first request. The primary lock names all others, so that a
+//! client that finds it can decide (`../locks/resolve/secondaries.rs`). A range that does not take
+//! part says so, and the commit goes on as above.
 //!
 //! Invariants:
 //!
 //! * The commit timestamp is taken when every lock is held. A reader at a later timestamp therefore
 //!   meets the locks; a reader at an earlier one need not.
 //! * Once the primary's commit was sent, no other lock is rolled back before the primary's rollback
-//!   is confirmed. After a lost answer the same command is sent again, until the outcome is known
+//!   is confirmed. After a lost response the same command is sent again, until the outcome is known
 //!   or the time is up; then the outcome is `Undetermined`.
 //! * An asynchronous commit is answered as committed when every range has confirmed its locks. It
 //!   is answered as failed when one refused for certain, or its primary is rolled back. In both
@@ -44,12 +44,12 @@ use super::heartbeat::{OracleClock, keep_alive};
 use super::phases::{Phase, Phases};
 use super::prewrite::{Part, Prewrote};
 use super::read_set::Check;
-use super::rollback::{Abandoned, Rollback, Undone};
+use super::rollback::{Abandoned, Rollback, RollbackOutcome};
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::lock_wait::Waiting;
-use crate::retry::{Retry, RetrySafety};
+use crate::locks::wait::LockWaiter;
+use crate::routing::retry::{Retry, RetrySafety};
 
 /// Time for which a transaction that holds locks waits for a lock of an older transaction. The
 /// older one waits for the younger until its own deadline. So of two that wait for each other, one
@@ -60,9 +60,9 @@ pub(super) const WAIT_FOR_OLDER_MAX: Duration = Duration::from_millis(100);
 /// busy range counts up from its last commit and may be ahead by a few.
 const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
-/// Extra time beyond the deadline to ask the primary for the outcome of a commit whose answers were
-/// lost.
-const SETTLE_WAIT: Duration = Duration::from_secs(1);
+/// Extra time beyond the deadline to get the outcome of a commit from its primary, after responses
+/// were lost.
+const PRIMARY_WAIT: Duration = Duration::from_secs(1);
 
 /// Time for each chunk of locks that are left after the decision. If a chunk does not get through,
 /// the rest are left too: the next client that meets one of them finishes it.
@@ -97,15 +97,15 @@ impl TwoPhase {
     ///
     /// # Errors
     ///
-    /// `Undetermined` if the primary's fate did not become known in time. After any other error the
-    /// transaction is not committed and never will be.
+    /// `Undetermined` if the outcome at the primary did not become known in time. After any other
+    /// error the transaction is not committed and never will be.
     pub async fn commit(mut self) -> Result<(Timestamp, bool)> {
         let mut abandoned = Abandoned::new(self.rollback());
         if self.wants_async {
-            // The ranges alone could allow a timestamp from before the commit was asked for. A
-            // reader as of a later timestamp would then see the past change.
-            let asked_at = self.commit_timestamp(0).await?;
-            self.min_commit_ts = self.min_commit_ts.max(asked_at);
+            // The ranges alone could allow a timestamp from before the call of `commit`. A reader
+            // as of a later timestamp would then see the past change.
+            let called_at = self.commit_timestamp(0).await?;
+            self.min_commit_ts = self.min_commit_ts.max(called_at);
         }
         let outcome = {
             let decide = pin!(self.decide());
@@ -148,7 +148,9 @@ impl TwoPhase {
             | Ok(Prewrote::Committed { commit_ts }) => {
                 return Ok(Decided { commit_ts, committed: 0, was_async: true });
             }
-            Err(Error::Undetermined(lost)) if self.wants_async => return self.settle(lost).await,
+            Err(Error::Undetermined(lost)) if self.wants_async => {
+                return self.decide_at_primary(lost).await;
+            }
             Err(error) => return Err(error),
         };
         let mut may_push = true;
@@ -173,18 +175,18 @@ impl TwoPhase {
         }
     }
 
-    /// Decides an asynchronous commit after an answer of its first phase was lost. All of its locks
-    /// may stand, and another client that finds them would commit it. The primary has the last
-    /// word: if it is rolled back, the transaction never commits; if it answers that it is
+    /// Decides an asynchronous commit after a response of its first phase was lost. All of its
+    /// locks may stand, and another client that finds them would commit it. The primary has the
+    /// last word: if it is rolled back, the transaction never commits; if it answers that it is
     /// committed, it is.
-    async fn settle(&self, lost: String) -> Result<Decided> {
+    async fn decide_at_primary(&self, lost: String) -> Result<Decided> {
         let rollback = self.rollback();
         let at_primary = pin!(rollback.roll_back_primary());
-        match select(at_primary, self.client.sender.net.sleep(SETTLE_WAIT)).await {
-            Either::Left((Ok(Undone::Yes), _)) => {
+        match select(at_primary, self.client.sender.net.sleep(PRIMARY_WAIT)).await {
+            Either::Left((Ok(RollbackOutcome::RolledBack), _)) => {
                 Err(Error::Unavailable(format!("rolled back in the end: {lost}")))
             }
-            Either::Left((Ok(Undone::No { commit_ts }), _)) => {
+            Either::Left((Ok(RollbackOutcome::Committed { commit_ts }), _)) => {
                 Ok(Decided { commit_ts, committed: 0, was_async: true })
             }
             Either::Left((Err(_), _)) | Either::Right(_) => {
@@ -211,20 +213,20 @@ impl TwoPhase {
         &self,
         lock: v1::KeyLocked,
         keys: &[Bytes],
-        waiting: &mut Waiting<'_>,
+        waiter: &mut LockWaiter<'_>,
         retry: &mut Retry<'_>,
     ) -> Result<()> {
-        waiting.meet(&lock);
+        waiter.meet(&lock);
         let cleared = self.client.resolver.clear(&lock, keys, self.deadline).await;
         if cleared.map_err(|error| retry.end(error))? {
             retry.unblocked();
             return Ok(());
         }
         let is_older = lock.start_ts < self.start_ts;
-        if is_older && waiting.waited() > WAIT_FOR_OLDER_MAX {
+        if is_older && waiter.waited() > WAIT_FOR_OLDER_MAX {
             return Err(retry.end(lock.into()));
         }
-        waiting.blocked(lock, retry).await;
+        waiter.blocked(lock, retry).await;
         Ok(())
     }
 

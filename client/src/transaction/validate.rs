@@ -11,17 +11,17 @@
 //! with millions of keys, or of remains of deleted keys, is confirmed request by request. All
 //! requests read at the commit timestamp, so a confirmed part stays confirmed.
 
-use rangedb_proto::v1::{self, RangeDescriptor, RangeHeader, request, response};
+use rangedb_proto::v1::{self, RangeDescriptor, request, response};
 
 use super::chunks::{Item, Sent, send_all};
 use super::read_set::Check;
 use super::two_phase::TwoPhase;
 use crate::client::header;
 use crate::error::{Error, Result};
-use crate::lock_wait::Waiting;
-use crate::retry::{Retry, RetrySafety};
-use crate::router::Place;
-use crate::sender::{Reached, unexpected_answer};
+use crate::locks::wait::LockWaiter;
+use crate::routing::retry::{Retry, RetrySafety};
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::{Reached, unexpected_response};
 
 impl TwoPhase {
     pub(super) async fn validate(&self, commit_ts: u64, may_push: bool) -> Result<()> {
@@ -42,25 +42,10 @@ impl TwoPhase {
         let sender = &*self.client.sender;
         let mut passed = Vec::new();
         let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, self.deadline);
-        let mut waiting = Waiting::new(sender, self.clock);
+        let mut waiter = LockWaiter::new(sender, self.clock);
         loop {
-            let reads: Vec<v1::ReadCheck> = chunk.iter().map(Check::to_wire).collect();
-            let of_range = |range: Option<RangeHeader>, pass_locks_of: &[u64]| v1::Validate {
-                range,
-                start_ts: self.start_ts,
-                commit_ts,
-                reads: reads.clone(),
-                pass_locks_of: pass_locks_of.to_vec(),
-            };
-            let fits = |range: &RangeDescriptor| chunk.iter().all(|check| check.is_in(range));
-            let first = chunk[0].key().clone();
-            let place = Place::Key(&first);
-            let build = |range: &RangeDescriptor| match fits(range) {
-                true => Ok(request::Body::Validate(of_range(Some(header(range)), &passed))),
-                false => Err(Error::Unavailable("the range split on the way".to_owned())),
-            };
-            match sender.to_range(place, &build, &mut retry).await {
-                Ok((_, Reached::Answer(response::Body::Validate(reply)))) => {
+            match self.send_checks(&chunk, commit_ts, &passed, &mut retry).await {
+                Ok(Some(Reached::Response(response::Body::Validate(reply)))) => {
                     match reply.conflict {
                         Some(conflict) => return Err(conflict.into()),
                         None if !reply.more => return Ok(Sent::Done(())),
@@ -68,7 +53,7 @@ impl TwoPhase {
                     }
                     retry.unblocked();
                 }
-                Ok((_, Reached::Locked(lock))) => {
+                Ok(Some(Reached::Locked(lock))) => {
                     let resolver = &self.client.resolver;
                     if may_push
                         && !passed.contains(&lock.start_ts)
@@ -77,15 +62,18 @@ impl TwoPhase {
                         passed.push(lock.start_ts);
                         retry.unblocked();
                     } else {
-                        self.give_way(lock, &[], &mut waiting, &mut retry).await?;
+                        self.give_way(lock, &[], &mut waiter, &mut retry).await?;
                     }
                 }
-                Ok((_, Reached::Answer(_))) => {
-                    return Err(unexpected_answer("the range's leader"));
+                Ok(Some(Reached::Response(_))) => {
+                    return Err(unexpected_response("the range's leader"));
                 }
+                Ok(None) => return Ok(Sent::Regroup(chunk)),
+                // The range may have changed its shape with the last attempt.
                 Err(error) => {
-                    let range = sender.locate(place, self.deadline).await?;
-                    if fits(&range) {
+                    let first = RouteTarget::Key(chunk[0].key());
+                    let range = sender.locate(first, self.deadline).await?;
+                    if are_in(&range, &chunk) {
                         return Err(error);
                     }
                     return Ok(Sent::Regroup(chunk));
@@ -93,6 +81,38 @@ impl TwoPhase {
             }
         }
     }
+
+    /// Sends the checks until their range responds. None if they no longer lie in one range.
+    async fn send_checks(
+        &self,
+        chunk: &[Check],
+        commit_ts: u64,
+        passed: &[u64],
+        retry: &mut Retry<'_>,
+    ) -> Result<Option<Reached>> {
+        let sender = &*self.client.sender;
+        loop {
+            let to = sender.route(RouteTarget::Key(chunk[0].key()), retry).await?;
+            if !are_in(&to.range, chunk) {
+                return Ok(None);
+            }
+            let body = request::Body::Validate(v1::Validate {
+                range: Some(header(&to.range)),
+                start_ts: self.start_ts,
+                commit_ts,
+                reads: chunk.iter().map(Check::to_wire).collect(),
+                pass_locks_of: passed.to_vec(),
+            });
+            let reached = sender.send(&to, body, retry).await?;
+            if reached.is_some() {
+                return Ok(reached);
+            }
+        }
+    }
+}
+
+fn are_in(range: &RangeDescriptor, chunk: &[Check]) -> bool {
+    chunk.iter().all(|check| check.is_in(range))
 }
 
 /// Rest of a chunk after its range has confirmed a part of it.
@@ -118,7 +138,7 @@ mod tests {
     use crate::keys::Span;
 
     #[test]
-    fn what_is_left_begins_where_the_range_stopped_and_nowhere_before() {
+    fn the_rest_begins_where_the_range_stopped_and_nowhere_before() {
         let check = |start: &'static str, end: &'static str| Check {
             span: Span::new(start, end),
             read_ts: 1,

@@ -34,8 +34,8 @@ pub(crate) fn first_broken(
     })
 }
 
-/// Row that a command's one operation has left at its key, as far as its answer tells. For that,
-/// the command must have asked for the previous row. Outer none: not known; inner none: no row.
+/// Row that a command's one operation has left at its key, by the command's result. Known only if
+/// the command requests the previous row. Outer none: not known; inner none: no row.
 pub(crate) fn left_by(
     command: &v1::CommitOneRange,
     committed: &v1::Committed,
@@ -44,7 +44,7 @@ pub(crate) fn left_by(
         return None;
     }
     let previous = committed.results.first()?.previous.as_ref();
-    // The answer to a command that was applied before may lack the previous row.
+    // The result of a command that was applied before may lack the previous row.
     if first_broken(&command.conditions, previous).is_some() {
         return None;
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_for_conditions_that_one_alone_can_meet() {
+    fn turns_are_for_conditions_that_only_one_writer_can_meet() {
         use condition::Test;
         assert!(key_of(&put(vec![])).is_none());
         assert!(key_of(&put(vec![Test::Exists(true)])).is_none());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_put_left_is_known_by_what_it_replaced() {
+    fn the_row_that_a_put_left_is_known_from_the_row_that_it_replaced() {
         let answer = |previous| v1::Committed {
             commit_ts: 50,
             results: vec![v1::OperationResult { deleted: 0, previous }],

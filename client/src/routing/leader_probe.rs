@@ -16,18 +16,18 @@ use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
 use crate::client::header;
 use crate::net::{CallError, Net};
 
-/// Timeouts of one attempt.
+/// Timeouts of one attempt and of its probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Patience {
+pub(crate) struct LeaderProbe {
     /// Silence before the first probe, and between two probes.
-    pub quiet: Duration,
-    /// Time for the answer to a probe.
-    pub answer: Duration,
-    /// Total time, whatever the node answers to probes.
-    pub all: Duration,
+    pub interval: Duration,
+    /// Time for the response to a probe.
+    pub timeout: Duration,
+    /// Time for the attempt, whatever the node answers to probes.
+    pub total: Duration,
 }
 
-impl Patience {
+impl LeaderProbe {
     /// Sends a request to the leader of a range.
     pub async fn call(
         self,
@@ -36,22 +36,22 @@ impl Patience {
         range: &RangeDescriptor,
         body: request::Body,
     ) -> Result<response::Body, CallError> {
-        let silence = Box::pin(self.silence(net, address, range));
-        net.call_unless(address, body, self.all, silence).await
+        let no_leader = Box::pin(self.no_leader(net, address, range));
+        net.call_unless(address, body, self.total, no_leader).await
     }
 
-    /// Ends when the node does not answer for the range, or the time is up. Returns the reason.
-    async fn silence(self, net: &dyn Net, address: &str, range: &RangeDescriptor) -> String {
-        let deadline = net.now().saturating_add(self.all);
+    /// Ends when the node does not lead the range, or the time is up. Returns the reason.
+    async fn no_leader(self, net: &dyn Net, address: &str, range: &RangeDescriptor) -> String {
+        let deadline = net.now().saturating_add(self.total);
         let left = || deadline.saturating_sub(net.now());
         loop {
-            net.sleep(self.quiet.min(left())).await;
+            net.sleep(self.interval.min(left())).await;
             if left().is_zero() {
-                return format!("no answer within {:?}", self.all);
+                return format!("no answer within {:?}", self.total);
             }
-            let answer = net.call(address, probe(range), self.answer.min(left())).await;
-            if !leads(&answer) {
-                return format!("no answer within {:?}", self.quiet + self.answer);
+            let response = net.call(address, probe(range), self.timeout.min(left())).await;
+            if !leads(&response) {
+                return format!("no answer within {:?}", self.interval + self.timeout);
             }
         }
     }
@@ -75,10 +75,10 @@ fn probe(range: &RangeDescriptor) -> request::Body {
     })
 }
 
-/// True if the answer to a probe comes from a node that leads the range. A leader may be too busy
+/// True if the response to a probe comes from a node that leads the range. A leader may be too busy
 /// for the probe, or meet a lock.
-fn leads(answer: &Result<response::Body, CallError>) -> bool {
-    match answer {
+fn leads(response: &Result<response::Body, CallError>) -> bool {
+    match response {
         Err(_) => false,
         Ok(response::Body::Error(error)) => !matches!(
             &error.kind,
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_leads_the_range_is_waited_for_and_nobody_else() {
+    fn only_a_leader_of_the_range_is_waited_for() {
         let error = |error: v1::Error| leads(&Ok(response::Body::Error(error)));
         assert!(leads(&Ok(response::Body::Scan(v1::ScanReply::default()))));
         assert!(error(v1::Error::too_busy(3, "much to do")));

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{self, KeyLocked, RangeDescriptor, command, command_reply};
 
-use super::{Fate, Resolver};
+use super::{Resolver, TransactionOutcome};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::Result;
-use crate::retry::{Retry, RetrySafety};
+use crate::routing::retry::{Retry, RetrySafety};
 
 /// Commands in a row that clear one range. The rest is left for the next client that meets a lock:
 /// no request should be delayed by all locks of a transaction of a million keys.
@@ -26,13 +26,13 @@ impl Resolver {
         &self,
         lock: &KeyLocked,
         others: &[Bytes],
-        fate: Fate,
+        outcome: TransactionOutcome,
         deadline: Duration,
     ) -> Result<()> {
-        let commit_ts = match fate {
-            Fate::Committed { commit_ts } => commit_ts,
-            Fate::RolledBack => 0,
-            Fate::Alive { .. } => return Ok(()),
+        let commit_ts = match outcome {
+            TransactionOutcome::Committed { commit_ts } => commit_ts,
+            TransactionOutcome::RolledBack => 0,
+            TransactionOutcome::Alive { .. } => return Ok(()),
         };
         if self.note_finished(lock) > 1 && self.finish_range(lock, commit_ts, deadline).await? > 0 {
             return Ok(());

@@ -17,7 +17,7 @@ impl Net for Still {
         _: v1::request::Body,
         _: Duration,
     ) -> BoxFuture<'a, Result<v1::response::Body, CallError>> {
-        unreachable!("a queue asks nobody")
+        unreachable!("a queue makes no calls")
     }
 
     fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
@@ -52,17 +52,17 @@ fn turn(turns: &Turns, taker: Taker) -> Turn {
     turns.join(&key(), taker).unwrap_or_else(|_| panic!("it is taken"))
 }
 
-fn wait(turns: &Turns, taker: Taker) -> oneshot::Receiver<Told> {
+fn wait(turns: &Turns, taker: Taker) -> oneshot::Receiver<Notification> {
     turns.join(&key(), taker).err().expect("somebody has it")
 }
 
-fn told(wait: &mut oneshot::Receiver<Told>) -> Option<Told> {
+fn notification(wait: &mut oneshot::Receiver<Notification>) -> Option<Notification> {
     wait.try_recv().expect("somebody answers for it")
 }
 
-fn its_turn(wait: &mut oneshot::Receiver<Told>) -> Turn {
-    match told(wait) {
-        Some(Told::YourTurn(turn)) => turn,
+fn its_turn(wait: &mut oneshot::Receiver<Notification>) -> Turn {
+    match notification(wait) {
+        Some(Notification::Turn(turn)) => turn,
         _ => panic!("its turn has not come"),
     }
 }
@@ -72,14 +72,16 @@ fn row(version: u64) -> v1::KeyValue {
 }
 
 #[test]
-fn who_waited_when_it_was_sent_learns_what_came_of_it_and_who_came_later_does_not() {
+fn only_waiters_from_before_a_write_was_sent_are_answered_with_its_row() {
     let (turns, _) = turns();
     let first = turn(&turns, Taker::Write);
     let mut early = wait(&turns, Taker::Write);
     assert!(first.sending());
     let mut late = wait(&turns, Taker::Write);
     first.found(Some(&row(7)));
-    assert!(matches!(told(&mut early), Some(Told::Found(Some(found))) if found.version == 7));
+    assert!(
+        matches!(notification(&mut early), Some(Notification::Found(Some(found))) if found.version == 7)
+    );
     let second = its_turn(&mut late);
     assert!(!second.sending(), "nobody waits");
     drop(second);
@@ -88,7 +90,7 @@ fn who_waited_when_it_was_sent_learns_what_came_of_it_and_who_came_later_does_no
 }
 
 #[test]
-fn a_transaction_is_told_nothing_but_that_its_turn_has_come() {
+fn a_transaction_only_waits_for_its_turn() {
     let (turns, _) = turns();
     let first = turn(&turns, Taker::Write);
     let mut transaction = wait(&turns, Taker::Transaction);
@@ -96,13 +98,13 @@ fn a_transaction_is_told_nothing_but_that_its_turn_has_come() {
     let mut write = wait(&turns, Taker::Write);
     assert!(first.sending());
     first.found(Some(&row(7)));
-    assert!(matches!(told(&mut write), Some(Told::Found(_))));
+    assert!(matches!(notification(&mut write), Some(Notification::Found(_))));
     drop(its_turn(&mut transaction));
     turn(&turns, Taker::Write);
 }
 
 #[test]
-fn a_turn_that_is_given_up_goes_to_the_first_who_still_waits() {
+fn a_turn_that_is_given_up_goes_to_the_first_that_still_waits() {
     for taker in [Taker::Write, Taker::Transaction] {
         let (turns, _) = turns();
         let first = turn(&turns, taker);
@@ -110,7 +112,7 @@ fn a_turn_that_is_given_up_goes_to_the_first_who_still_waits() {
         let (mut second, mut third) = (wait(&turns, taker), wait(&turns, taker));
         drop(gone);
         drop(first);
-        assert!(told(&mut third).is_none());
+        assert!(notification(&mut third).is_none());
         // The waiter leaves when it has its turn and does not know it yet.
         drop(second);
         second = wait(&turns, taker);
@@ -144,7 +146,7 @@ fn a_transaction_that_takes_too_long_loses_its_turn_and_a_write_does_not() {
 }
 
 #[test]
-fn who_has_no_time_left_does_not_wait() {
+fn a_taker_without_time_does_not_wait() {
     let (turns, _) = turns();
     let _first = turn(&turns, Taker::Transaction);
     let entered = turns.enter(&key(), Taker::Transaction, Duration::ZERO).now_or_never();
@@ -152,7 +154,7 @@ fn who_has_no_time_left_does_not_wait() {
 }
 
 #[test]
-fn a_hot_key_knows_when_something_became_of_it() {
+fn a_hot_key_knows_the_time_of_its_last_change() {
     let (turns, net) = turns();
     drop(turn(&turns, Taker::Transaction));
     assert!(!turns.is_hot(&key()));

@@ -8,32 +8,36 @@
 //!
 //! Until a node has reported a lock, the request allows it no more time than an ordinary attempt: a
 //! silent node must not cost more time because it might be waiting. A node whose queue is full does
-//! not hold requests back. It is asked again after growing pauses.
+//! not hold requests back. The request is sent again after growing pauses.
 
 use std::time::Duration;
 
 use rangedb_proto::v1;
 
 use crate::net::Net;
-use crate::retry::Retry;
-use crate::sender::Sender;
+use crate::routing::retry::Retry;
+use crate::routing::sender::Sender;
 use crate::transaction::heartbeat::OracleClock;
 
 /// Time for which a node may hold a request back in one attempt. The client checks the lock's
 /// transaction this often, which costs the primary's range one command for each waiter.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(1);
 
-/// Part of a request's time that is kept for the answer to arrive.
-const ANSWER_TIME: Duration = Duration::from_millis(100);
+/// Part of a request's time that is kept for the response to arrive.
+const RESPONSE_TIME: Duration = Duration::from_millis(100);
 
 /// Wait beyond the expiry of a lock, so that its primary then finds it expired.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(10);
 
-pub(crate) struct Waiting<'a> {
+/// A request that may have to wait for locks of other transactions.
+pub(crate) struct LockWaiter<'a> {
     sender: &'a Sender,
     clock: OracleClock,
+    /// Time at which the request was first made.
     since: Duration,
-    asked_at: Duration,
+    /// Time at which the attempt in flight was sent.
+    sent_at: Duration,
+    /// Time for which the node may hold that attempt back.
     hold: Duration,
     /// The lock that was met last.
     met: Option<Met>,
@@ -47,19 +51,19 @@ struct Met {
     was_held: bool,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> LockWaiter<'a> {
     pub fn new(sender: &'a Sender, clock: OracleClock) -> Self {
         let now = sender.net.now();
-        Waiting { sender, clock, since: now, asked_at: now, hold: Duration::ZERO, met: None }
+        LockWaiter { sender, clock, since: now, sent_at: now, hold: Duration::ZERO, met: None }
     }
 
     /// Returns the time until which the node may hold back the request that is sent now: `most` at
     /// most.
     pub fn hold_until(&mut self, most: Duration, retry: &mut Retry<'_>) -> Duration {
-        self.asked_at = self.sender.net.now();
+        self.sent_at = self.sender.net.now();
         retry.set_hold(Duration::ZERO);
         let attempt = retry.attempt_timeout().unwrap_or_default();
-        let room = retry.left().saturating_sub(ANSWER_TIME).min(most);
+        let room = retry.left().saturating_sub(RESPONSE_TIME).min(most);
         match &self.met {
             None => self.hold = room.min(attempt / 2),
             Some(met) => {
@@ -68,10 +72,10 @@ impl<'a> Waiting<'a> {
                 retry.set_hold(self.hold);
             }
         }
-        self.asked_at + self.hold
+        self.sent_at + self.hold
     }
 
-    /// Notes that the answer was a lock.
+    /// Notes that the response was a lock.
     pub fn meet(&mut self, lock: &v1::KeyLocked) {
         let net = &*self.sender.net;
         if self.met.is_none() {
@@ -79,7 +83,7 @@ impl<'a> Waiting<'a> {
         }
         let left = self.clock.time_until(lock.alive_until_ms, net);
         let alive_for = if left.is_zero() { left } else { left + EXPIRY_MARGIN };
-        let held = net.now().saturating_sub(self.asked_at);
+        let held = net.now().saturating_sub(self.sent_at);
         let was_held = !self.hold.is_zero() && held >= self.hold / 2;
         self.met = Some(Met { start_ts: lock.start_ts, alive_for, was_held });
     }

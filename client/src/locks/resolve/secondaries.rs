@@ -1,10 +1,10 @@
 //! Resolution of an asynchronous commit whose client is silent. The transaction is committed if all
 //! of its locks stand, so they are checked range by range.
 //!
-//! A lock that is missing when its range is asked can never be placed later, so every client that
-//! asks gets the same answer. Even so the decision is carried out at the primary first, and the
-//! primary's answer is what counts: the transaction's own client, which may be slow and not dead,
-//! decides there too.
+//! A lock that is missing when its range is checked can never be placed later, so every client that
+//! checks gets the same result. Even so the decision is carried out at the primary first, and the
+//! primary's reply counts: the transaction's own client, which may be slow and not dead, decides
+//! there too.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use rangedb_proto::v1::{
     transaction_status::State,
 };
 
-use super::{Fate, Resolver};
+use super::{Resolver, TransactionOutcome};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Retry, RetrySafety};
+use crate::routing::retry::{Retry, RetrySafety};
 use crate::transaction::chunks::{Sent, send_all};
 
 /// Result of checking the locks in one range.
@@ -36,13 +36,13 @@ enum Verdict {
 
 impl Resolver {
     /// Decides an asynchronous commit whose primary lock has expired; `status` is the primary's
-    /// answer.
-    pub(super) async fn settle(
+    /// reply.
+    pub(super) async fn decide_async_commit(
         &self,
         lock: &KeyLocked,
         status: TransactionStatus,
         deadline: Duration,
-    ) -> Result<Fate> {
+    ) -> Result<TransactionOutcome> {
         let mut secondaries = status.secondaries;
         secondaries.sort();
         let check = |chunk| self.check_secondaries(lock.start_ts, chunk, deadline);
@@ -64,7 +64,7 @@ impl Resolver {
         let primary = KeyLocked { key: lock.primary.clone(), ..lock.clone() };
         self.finish_keys(&primary, &[], commit_ts.unwrap_or(0), deadline).await?;
         let (status, _) = self.check_transaction(lock, 0, deadline).await?;
-        Ok(Fate::of(&status))
+        Ok(TransactionOutcome::of(&status))
     }
 
     async fn check_secondaries(

@@ -1,10 +1,10 @@
 //! Resolution of another transaction's lock.
 //!
-//! A lock is an uncommitted write. Its transaction's fate is decided at one key, the primary. A
-//! client that meets a lock asks the primary for the fate, which decides the next step (*finish*:
-//! commit or remove the lock):
+//! A lock is an uncommitted write. The outcome of its transaction is decided at one key, the
+//! primary. A client that meets a lock requests the outcome from the primary's range. The outcome
+//! decides the next step (*finish*: commit or remove the lock):
 //!
-//! | fate                | reader of newest | reader at a timestamp               | writer        |
+//! | outcome             | reader of newest | reader at a timestamp               | writer        |
 //! |---------------------|------------------|-------------------------------------|---------------|
 //! | committed           | finish, retry    | finish, retry                       | finish, retry |
 //! | rolled back         | finish, retry    | finish, retry                       | finish, retry |
@@ -32,8 +32,8 @@
 //! Such a reader therefore takes a timestamp when it meets the first lock, and reads the page as of
 //! that timestamp.
 //!
-//! Fates are cached, because one transaction leaves many locks. A cached fate cannot become wrong:
-//! commit and rollback are final, and the min_commit_ts of a live transaction only rises.
+//! Outcomes are cached, because one transaction leaves many locks. A cached outcome cannot become
+//! wrong: commit and rollback are final, and the min_commit_ts of a live transaction only rises.
 
 mod finish;
 mod secondaries;
@@ -49,20 +49,21 @@ use rangedb_proto::v1::{
     transaction_status::State,
 };
 
+use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
-use crate::retry::{Retry, RetrySafety};
-use crate::router::Place;
-use crate::sender::{Reached, Sender};
+use crate::routing::retry::{Retry, RetrySafety};
+use crate::routing::router::RouteTarget;
+use crate::routing::sender::{Reached, Sender};
 use crate::timestamps::Timestamps;
 
-/// Transactions whose fate is cached: some tens of kilobytes, and more than the unfinished ones
-/// that a client meets at one time. Beyond that the oldest is evicted, which costs asking again.
-const FATES_MAX: usize = 1024;
+/// Transactions whose outcome is cached: some tens of kilobytes, and more than the unfinished ones
+/// that a client meets at one time. Beyond that the oldest is evicted, which costs a request later.
+const OUTCOMES_MAX: usize = 1024;
 
 /// Builds a request for the range that a descriptor describes, which reads at a timestamp (0: the
 /// newest) and passes locks of these transactions.
-type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, u64, &[u64]) -> Result<request::Body> + Sync);
+type BuildRead<'a> = &'a (dyn Fn(&RangeDescriptor, u64, &[u64]) -> request::Body + Sync);
 
 /// Extent of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +73,9 @@ pub(crate) enum Extent {
     Page,
 }
 
+/// Outcome of a transaction, as far as its primary has decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum TransactionOutcome {
     Committed {
         commit_ts: u64,
     },
@@ -86,20 +88,21 @@ enum Fate {
     },
 }
 
-impl Fate {
-    fn of(status: &TransactionStatus) -> Fate {
+impl TransactionOutcome {
+    fn of(status: &TransactionStatus) -> Self {
         match status.state() {
-            State::Committed => Fate::Committed { commit_ts: status.commit_ts },
-            State::RolledBack => Fate::RolledBack,
+            State::Committed => Self::Committed { commit_ts: status.commit_ts },
+            State::RolledBack => Self::RolledBack,
             State::Alive => {
-                Fate::Alive { min_commit_ts: status.min_commit_ts, is_async: status.async_commit }
+                Self::Alive { min_commit_ts: status.min_commit_ts, is_async: status.async_commit }
             }
         }
     }
 }
 
+/// Entry of the cache of outcomes.
 struct Known {
-    fate: Fate,
+    outcome: TransactionOutcome,
     /// Number of times that locks of the transaction were met and had to be finished.
     finished: u32,
 }
@@ -109,19 +112,28 @@ pub(crate) struct Resolver {
     timestamps: Timestamps,
     /// Keyed by start timestamp and primary. A decision at one primary says nothing about locks
     /// under another one, which a foreign client may have left.
-    fates: Mutex<BTreeMap<(u64, Bytes), Known>>,
+    outcomes: Mutex<BTreeMap<(u64, Bytes), Known>>,
+}
+
+impl Client {
+    /// Requests the outcome of a lock's transaction, and commits or removes the lock if the outcome
+    /// is decided. False if the transaction is alive: its lock stays. For a caller that does not
+    /// need the key, such as a node that clears old locks before garbage collection.
+    pub async fn settle(&self, lock: v1::KeyLocked) -> Result<bool> {
+        self.resolver.clear(&lock, &[], self.deadline()).await
+    }
 }
 
 impl Resolver {
     pub fn new(sender: Arc<Sender>, timestamps: Timestamps) -> Self {
-        Resolver { sender, timestamps, fates: Mutex::default() }
+        Resolver { sender, timestamps, outcomes: Mutex::default() }
     }
 
-    /// Sends a read to the range at a place, at `read_ts` (0: the newest), and resolves the locks
+    /// Sends a read to the range at a target, at `read_ts` (0: the newest), and resolves the locks
     /// in its way.
     pub async fn read(
         &self,
-        place: Place<'_>,
+        target: RouteTarget<'_>,
         extent: Extent,
         mut read_ts: u64,
         deadline: Duration,
@@ -130,18 +142,18 @@ impl Resolver {
         let mut retry = Retry::new(&*self.sender.net, RetrySafety::Repeatable, deadline);
         let mut passed = Vec::new();
         loop {
-            let with_passed = |descriptor: &RangeDescriptor| build(descriptor, read_ts, &passed);
-            let lock = match self.sender.to_range(place, &with_passed, &mut retry).await? {
-                (descriptor, Reached::Answer(answer)) => return Ok((descriptor, answer)),
+            let with_passed = |range: &RangeDescriptor| build(range, read_ts, &passed);
+            let lock = match self.sender.to_range(target, &with_passed, &mut retry).await? {
+                (range, Reached::Response(response)) => return Ok((range, response)),
                 (_, Reached::Locked(lock)) => lock,
             };
-            match self.fate(&lock, read_ts, deadline).await? {
-                Fate::Alive { .. } if read_ts == 0 && extent == Extent::Page => {
+            match self.outcome(&lock, read_ts, deadline).await? {
+                TransactionOutcome::Alive { .. } if read_ts == 0 && extent == Extent::Page => {
                     let now = self.timestamps.next(deadline).await;
                     read_ts = now.map_err(|error| self.out_of_time(error, &lock, deadline))?.0;
                     retry.unblocked();
                 }
-                Fate::Alive { min_commit_ts, is_async } => {
+                TransactionOutcome::Alive { min_commit_ts, is_async } => {
                     let passable = match read_ts {
                         0 => !is_async,
                         read_ts => min_commit_ts > read_ts,
@@ -156,7 +168,8 @@ impl Resolver {
                 decided => {
                     self.finish(&lock, &[], decided, deadline).await?;
                     // The transaction was rolled back, so ignore its other locks too.
-                    if decided == Fate::RolledBack && !passed.contains(&lock.start_ts) {
+                    if decided == TransactionOutcome::RolledBack && !passed.contains(&lock.start_ts)
+                    {
                         passed.push(lock.start_ts);
                     }
                     retry.unblocked();
@@ -174,8 +187,8 @@ impl Resolver {
         keys: &[Bytes],
         deadline: Duration,
     ) -> Result<bool> {
-        match self.fate(lock, 0, deadline).await? {
-            Fate::Alive { .. } => Ok(false),
+        match self.outcome(lock, 0, deadline).await? {
+            TransactionOutcome::Alive { .. } => Ok(false),
             decided => {
                 self.finish(lock, keys, decided, deadline).await?;
                 Ok(true)
@@ -192,25 +205,25 @@ impl Resolver {
         above_ts: u64,
         deadline: Duration,
     ) -> Result<bool> {
-        match self.fate(lock, above_ts, deadline).await? {
-            Fate::Alive { min_commit_ts, .. } => Ok(min_commit_ts > above_ts),
+        match self.outcome(lock, above_ts, deadline).await? {
+            TransactionOutcome::Alive { min_commit_ts, .. } => Ok(min_commit_ts > above_ts),
             decided => {
                 self.finish(lock, &[], decided, deadline).await?;
-                Ok(decided == Fate::RolledBack)
+                Ok(decided == TransactionOutcome::RolledBack)
             }
         }
     }
 
-    /// Returns the fate of the transaction that holds the lock. A live one is pushed above
+    /// Returns the outcome of the transaction that holds the lock. A live one is pushed above
     /// `push_above_ts`, unless that is 0.
-    async fn fate(
+    async fn outcome(
         &self,
         lock: &v1::KeyLocked,
         push_above_ts: u64,
         deadline: Duration,
-    ) -> Result<Fate> {
-        let fate = self.ask_for_fate(lock, push_above_ts, deadline).await;
-        fate.map_err(|error| self.out_of_time(error, lock, deadline))
+    ) -> Result<TransactionOutcome> {
+        let outcome = self.fetch_outcome(lock, push_above_ts, deadline).await;
+        outcome.map_err(|error| self.out_of_time(error, lock, deadline))
     }
 
     /// Replaces an error after the deadline by the lock, on which the time was spent.
@@ -221,36 +234,36 @@ impl Resolver {
         }
     }
 
-    async fn ask_for_fate(
+    async fn fetch_outcome(
         &self,
         lock: &v1::KeyLocked,
         push_above_ts: u64,
         deadline: Duration,
-    ) -> Result<Fate> {
-        match self.fates.lock().unwrap().get(&place_of(lock)).map(|known| known.fate) {
-            Some(Fate::Alive { min_commit_ts, .. })
+    ) -> Result<TransactionOutcome> {
+        match self.outcomes.lock().unwrap().get(&cache_key(lock)).map(|known| known.outcome) {
+            Some(TransactionOutcome::Alive { min_commit_ts, .. })
                 if push_above_ts == 0 || min_commit_ts <= push_above_ts => {}
-            Some(fate) => return Ok(fate),
+            Some(outcome) => return Ok(outcome),
             None => {}
         }
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::PrimaryNotAsked.is_planted() {
-            return Ok(Fate::RolledBack);
+            return Ok(TransactionOutcome::RolledBack);
         }
         let (status, now) = self.check_transaction(lock, push_above_ts, deadline).await?;
         let is_over = now.millis() > status.alive_until_ms;
-        let fate = match Fate::of(&status) {
-            Fate::Alive { is_async: true, .. } if is_over => {
-                self.settle(lock, status, deadline).await?
+        let outcome = match TransactionOutcome::of(&status) {
+            TransactionOutcome::Alive { is_async: true, .. } if is_over => {
+                self.decide_async_commit(lock, status, deadline).await?
             }
-            fate => fate,
+            outcome => outcome,
         };
-        self.remember(lock, fate);
-        Ok(fate)
+        self.remember(lock, outcome);
+        Ok(outcome)
     }
 
-    /// Asks the primary for the transaction's status. Also returns the timestamp as of which it is
-    /// valid.
+    /// Requests the transaction's status from its primary. Also returns the timestamp as of which
+    /// the status is valid.
     async fn check_transaction(
         &self,
         lock: &v1::KeyLocked,
@@ -273,25 +286,25 @@ impl Resolver {
         }
     }
 
-    fn remember(&self, lock: &v1::KeyLocked, fate: Fate) {
-        let mut fates = self.fates.lock().unwrap();
-        fates.entry(place_of(lock)).or_insert(Known { fate, finished: 0 }).fate = fate;
-        if fates.len() > FATES_MAX {
-            fates.pop_first();
+    fn remember(&self, lock: &v1::KeyLocked, outcome: TransactionOutcome) {
+        let mut outcomes = self.outcomes.lock().unwrap();
+        outcomes.entry(cache_key(lock)).or_insert(Known { outcome, finished: 0 }).outcome = outcome;
+        if outcomes.len() > OUTCOMES_MAX {
+            outcomes.pop_first();
         }
     }
 
     /// Counts that locks of the transaction were finished. Returns the count.
     fn note_finished(&self, lock: &v1::KeyLocked) -> u32 {
-        let mut fates = self.fates.lock().unwrap();
-        fates.get_mut(&place_of(lock)).map_or(1, |known| {
+        let mut outcomes = self.outcomes.lock().unwrap();
+        outcomes.get_mut(&cache_key(lock)).map_or(1, |known| {
             known.finished += 1;
             known.finished
         })
     }
 }
 
-/// Key of a lock's transaction in the cache of fates.
-fn place_of(lock: &v1::KeyLocked) -> (u64, Bytes) {
+/// Key of a lock's transaction in the cache of outcomes.
+fn cache_key(lock: &v1::KeyLocked) -> (u64, Bytes) {
     (lock.start_ts, lock.primary.clone())
 }

@@ -52,14 +52,14 @@ fn locked() -> Error {
 
 /// Runs a request that is blocked at `blocked_ms` and loses attempts at `lost_ms`. Returns its
 /// error.
-fn end(effect: RetrySafety, blocked_ms: u64, lost_ms: &[u64]) -> Error {
+fn end(safety: RetrySafety, blocked_ms: u64, lost_ms: &[u64]) -> Error {
     let net = Hands::default();
-    let mut retry = Retry::new(&net, effect, Duration::from_millis(DEADLINE_MS));
+    let mut retry = Retry::new(&net, safety, Duration::from_millis(DEADLINE_MS));
     net.set(blocked_ms);
     retry.held(locked());
     for millis in lost_ms {
         net.set(*millis);
-        let lost: Outcome<()> = Outcome::Lost("silence".to_owned());
+        let lost: Attempt<()> = Attempt::Lost("silence".to_owned());
         match retry.after(lost).now_or_never().expect("a lost attempt is followed at once") {
             Ok(answer) => assert!(answer.is_none()),
             Err(error) => return error,

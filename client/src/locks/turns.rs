@@ -15,21 +15,20 @@
 //! key is then known. Waiters whose condition this row breaks are answered with it, without a
 //! request of their own.
 //!
-//! Why an answer to another's write is right: a write takes effect, or is found not to, at some
-//! moment after it was sent. A waiter that already waited when the write was sent (`early`) may be
-//! answered as if its condition had been checked at that same moment, which lies between its call
-//! and its answer. A waiter that came later may not: it might know of something newer. It takes its
-//! turn.
+//! Such an answer is correct. A write takes effect, or is found not to, at some moment after it was
+//! sent. A waiter that already waited when the write was sent (`early`) may be answered as if its
+//! condition had been checked at that same moment, which lies between its call and its answer. A
+//! waiter that came later may not: it might know of something newer. It takes its turn.
 //!
 //! # Transactions
 //!
 //! Transactions take turns at hot keys, at which one of them met a conflict lately (`turns/hot.rs`,
-//! `transaction/turn.rs`). The caller decides what a transaction does with its turn, so the
+//! `../transaction/turn.rs`). The caller decides what a transaction does with its turn, so the
 //! transaction loses it after [`TURN_MAX`] if others wait.
 //!
 //! # No deadlocks
 //!
-//! A transaction asks for one turn at a time and gives it back before it asks for another. A write
+//! A transaction requests one turn at a time and gives it back before it requests another. A write
 //! needs only its own turn. A closure that waits for a second transaction at the same key waits for
 //! itself, until its turn is over.
 //!
@@ -90,7 +89,7 @@ struct Waiter {
     taker: Taker,
     /// True if the waiter came before the write in flight was sent.
     early: bool,
-    told: oneshot::Sender<Told>,
+    notify: oneshot::Sender<Notification>,
 }
 
 /// Kind of a participant in turns.
@@ -101,8 +100,10 @@ pub(crate) enum Taker {
     Transaction,
 }
 
-enum Told {
-    YourTurn(Turn),
+/// End of a wait.
+enum Notification {
+    Turn(Turn),
+    /// For early writes: the row that the write in flight found.
     Found(Option<v1::KeyValue>),
 }
 
@@ -145,22 +146,22 @@ impl Turns {
             // A transaction that gets the turn meanwhile keeps it for at least `TURN_MAX`.
             let look_at = self.end_overdue(key, now).unwrap_or(now + TURN_MAX).min(until);
             match select(wait, self.net.sleep(look_at - now)).await {
-                Either::Left((Ok(Told::YourTurn(turn)), _)) => {
+                Either::Left((Ok(Notification::Turn(turn)), _)) => {
                     return Entered::Turn { turn, waited: true };
                 }
-                Either::Left((Ok(Told::Found(row)), _)) => return Entered::Found(row),
+                Either::Left((Ok(Notification::Found(row)), _)) => return Entered::Found(row),
                 Either::Left((Err(_), _)) => return Entered::TimeUp,
                 Either::Right((_, still)) => wait = still,
             }
         }
     }
 
-    fn join(&self, key: &Bytes, taker: Taker) -> Result<Turn, oneshot::Receiver<Told>> {
+    fn join(&self, key: &Bytes, taker: Taker) -> Result<Turn, oneshot::Receiver<Notification>> {
         let now = self.net.now();
         let state = &mut *self.state.lock().unwrap();
         if let Some(queue) = state.queues.get_mut(key) {
-            let (told, wait) = oneshot::channel();
-            queue.waiting.push_back(Waiter { taker, early: false, told });
+            let (notify, wait) = oneshot::channel();
+            queue.waiting.push_back(Waiter { taker, early: false, notify });
             state.hot.keep_hot(key, now);
             return Err(wait);
         }
@@ -210,12 +211,12 @@ impl Turns {
                 queue.ends_at = waiter.taker.ends_at(now);
                 waiter
             };
-            match waiter.told.send(Told::YourTurn(self.turn(key, from))) {
+            match waiter.notify.send(Notification::Turn(self.turn(key, from))) {
                 Ok(()) => return,
                 // The waiter has left. The returned turn must not pass anything on when it is
                 // dropped.
-                Err(Told::YourTurn(mut back)) => back.passed_on = true,
-                Err(Told::Found(_)) => unreachable!("a turn was sent"),
+                Err(Notification::Turn(mut back)) => back.passed_on = true,
+                Err(Notification::Found(_)) => unreachable!("a turn was sent"),
             }
         }
     }
@@ -260,7 +261,7 @@ impl Turn {
         let mut state = self.turns.state.lock().unwrap();
         let queue = state.queues.get_mut(&self.key).expect("it stays while a write has the turn");
         // Waiters that have left do not count.
-        queue.waiting.retain(|waiter| !waiter.told.is_canceled());
+        queue.waiting.retain(|waiter| !waiter.notify.is_canceled());
         for waiter in &mut queue.waiting {
             waiter.early = waiter.taker == Taker::Write;
         }
@@ -280,7 +281,7 @@ impl Turn {
         };
         for waiter in early {
             // A waiter that has left needs no answer.
-            let _ = waiter.told.send(Told::Found(row.cloned()));
+            let _ = waiter.notify.send(Notification::Found(row.cloned()));
         }
     }
 }

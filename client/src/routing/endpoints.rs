@@ -17,17 +17,17 @@ impl Endpoints {
         Endpoints { seeds, preferred: Mutex::new(None) }
     }
 
-    /// Returns the next endpoint that is not in `asked`; `learnt` is called only when no other is
+    /// Returns the next endpoint that is not in `tried`; `learnt` is called only when no other is
     /// left.
     pub fn pick(
         &self,
-        asked: &BTreeSet<Arc<str>>,
+        tried: &BTreeSet<Arc<str>>,
         learnt: impl FnOnce() -> Vec<Arc<str>>,
     ) -> Option<Arc<str>> {
         let preferred = self.preferred.lock().unwrap().clone();
         let near = preferred.into_iter().chain(self.seeds.iter().cloned());
-        let not_asked = |address: &Arc<str>| !asked.contains(address);
-        near.into_iter().find(not_asked).or_else(|| learnt().into_iter().find(not_asked))
+        let not_tried = |address: &Arc<str>| !tried.contains(address);
+        near.into_iter().find(not_tried).or_else(|| learnt().into_iter().find(not_tried))
     }
 
     /// Prefers an endpoint that answered, or that a node named as the leader.
@@ -48,14 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_that_answered_is_asked_first_until_it_fails() {
+    fn the_one_that_answered_is_tried_first_until_it_fails() {
         let endpoints = Endpoints::new(&["a:1".to_owned(), "b:1".to_owned()]);
         let learnt = || vec![Arc::from("c:1")];
-        let mut asked = BTreeSet::new();
+        let mut tried = BTreeSet::new();
         let mut order = Vec::new();
-        while let Some(address) = endpoints.pick(&asked, learnt) {
+        while let Some(address) = endpoints.pick(&tried, learnt) {
             order.push(address.to_string());
-            asked.insert(address);
+            tried.insert(address);
         }
         assert_eq!(order, ["a:1", "b:1", "c:1"]);
         let c: Arc<str> = Arc::from("c:1");

@@ -1,5 +1,5 @@
-//! Routing cache from keys to ranges and their leaders, filled from answers of the directory and of
-//! nodes.
+//! Routing cache from keys to ranges and their leaders, filled from responses of the directory and
+//! of nodes.
 //!
 //! The cache need not be right. A request carries the epoch that it was routed by. A node with a
 //! newer descriptor refuses the request and returns what it knows. A wrong entry costs one round
@@ -7,9 +7,9 @@
 //!
 //! * Cached ranges never overlap. Of two that do, the one with the newer epoch stays.
 //! * A doubtful range (a node did not know it, or no node leads it) is looked up again before its
-//!   next use, and the directory's answer replaces it. If the directory cannot be asked, the range
-//!   stays: data must not become unreachable because the control range is.
-//! * A leader is believed until it fails or denies leading. The node that failed last is asked
+//!   next use, and the directory's reply replaces it. If the directory does not respond, the
+//!   range stays: data must not become unreachable because the control range is.
+//! * A leader is believed until it fails or denies leading. The node that failed last is tried
 //!   last.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,18 +28,18 @@ const RANGES_MAX: usize = 64 * 1024;
 
 /// Place in the key space whose range a request needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
+pub(crate) enum RouteTarget<'a> {
     /// The range that holds this key.
     Key(&'a [u8]),
     /// The range that holds the last key before this one; empty: the last range.
     Below(&'a [u8]),
 }
 
-impl Place<'_> {
+impl RouteTarget<'_> {
     pub fn is_in(&self, descriptor: &RangeDescriptor) -> bool {
         match *self {
-            Place::Key(key) => descriptor.contains(key),
-            Place::Below(end) => {
+            RouteTarget::Key(key) => descriptor.contains(key),
+            RouteTarget::Below(end) => {
                 let starts_below = end.is_empty() || descriptor.start_key < end;
                 let reaches = descriptor.end_key.is_empty()
                     || (!end.is_empty() && end <= &descriptor.end_key[..]);
@@ -49,16 +49,16 @@ impl Place<'_> {
     }
 }
 
-/// A cached range, and the node to ask.
+/// A cached range, and the node to send to.
 pub(crate) struct Route {
     pub descriptor: Arc<RangeDescriptor>,
     pub doubtful: bool,
-    /// None: every replica with a known address was asked already.
-    pub target: Option<Target>,
+    /// None: every replica with a known address was tried already.
+    pub node: Option<NodeAddress>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct NodeAddress {
     pub node_id: u64,
     pub address: Arc<str>,
 }
@@ -94,31 +94,31 @@ impl Router {
         self.address_kind
     }
 
-    /// Returns the cached range at a place, and the next of its nodes that is not in `asked`.
-    pub fn route(&self, place: Place<'_>, asked: &BTreeSet<Arc<str>>) -> Option<Route> {
+    /// Returns the cached range at a target, and the next of its nodes that is not in `tried`.
+    pub fn route(&self, target: RouteTarget<'_>, tried: &BTreeSet<Arc<str>>) -> Option<Route> {
         let state = self.state.lock().unwrap();
-        let cached = state.find(place)?;
+        let cached = state.find(target)?;
         Some(Route {
             descriptor: cached.descriptor.clone(),
             doubtful: cached.doubtful,
-            target: state.target(cached, asked),
+            node: state.next_node(cached, tried),
         })
     }
 
     /// Returns the node that leads the range of a key, if it is known.
-    pub fn leader(&self, key: &[u8]) -> Option<Target> {
+    pub fn leader(&self, key: &[u8]) -> Option<NodeAddress> {
         let state = self.state.lock().unwrap();
-        let cached = state.find(Place::Key(key))?;
+        let cached = state.find(RouteTarget::Key(key))?;
         let address = state.addresses.get(&cached.leader)?.clone();
-        Some(Target { node_id: cached.leader, address })
+        Some(NodeAddress { node_id: cached.leader, address })
     }
 
     pub fn addresses(&self) -> Vec<Arc<str>> {
         self.state.lock().unwrap().addresses.values().cloned().collect()
     }
 
-    /// Stores an answer of the directory. The range at the requested place replaces a doubtful one.
-    pub fn learn(&self, place: Place<'_>, reply: v1::LocateReply) {
+    /// Stores a reply of the directory. The range at the requested target replaces a doubtful one.
+    pub fn learn(&self, target: RouteTarget<'_>, reply: v1::LocateReply) {
         let mut state = self.state.lock().unwrap();
         for node in &reply.nodes {
             let address = self.address_kind.of_node(node);
@@ -126,10 +126,10 @@ impl Router {
                 state.addresses.insert(node.node_id, Arc::from(address));
             }
         }
-        let doubtful = state.find(place).is_some_and(|cached| cached.doubtful);
+        let doubtful = state.find(target).is_some_and(|cached| cached.doubtful);
         for RangeLocation { descriptor, leader_node_id } in reply.ranges {
             if let Some(descriptor) = descriptor {
-                let replace = doubtful && place.is_in(&descriptor);
+                let replace = doubtful && target.is_in(&descriptor);
                 state.insert(descriptor, leader_node_id, replace);
             }
         }
@@ -191,14 +191,14 @@ impl Router {
 }
 
 impl State {
-    fn find(&self, place: Place<'_>) -> Option<&CachedRange> {
-        let below = match place {
-            Place::Key(key) => (Bound::Unbounded, Bound::Included(key)),
-            Place::Below([]) => (Bound::Unbounded, Bound::Unbounded),
-            Place::Below(end) => (Bound::Unbounded, Bound::Excluded(end)),
+    fn find(&self, target: RouteTarget<'_>) -> Option<&CachedRange> {
+        let below = match target {
+            RouteTarget::Key(key) => (Bound::Unbounded, Bound::Included(key)),
+            RouteTarget::Below([]) => (Bound::Unbounded, Bound::Unbounded),
+            RouteTarget::Below(end) => (Bound::Unbounded, Bound::Excluded(end)),
         };
         let (_, cached) = self.ranges.range::<[u8], _>(below).next_back()?;
-        place.is_in(&cached.descriptor).then_some(cached)
+        target.is_in(&cached.descriptor).then_some(cached)
     }
 
     /// Changes the cached range if it still is the one that the caller used.
@@ -212,20 +212,20 @@ impl State {
         }
     }
 
-    /// The next node to ask: the leader, then voters, then learners; the one that failed last comes
-    /// last.
-    fn target(&self, cached: &CachedRange, asked: &BTreeSet<Arc<str>>) -> Option<Target> {
-        let ask = |node_id: u64| {
-            let address = self.addresses.get(&node_id).filter(|a| !asked.contains(*a))?;
-            Some(Target { node_id, address: address.clone() })
+    /// The next node to send to: the leader, then voters, then learners; the one that failed last
+    /// comes last.
+    fn next_node(&self, cached: &CachedRange, tried: &BTreeSet<Arc<str>>) -> Option<NodeAddress> {
+        let address_of = |node_id: u64| {
+            let address = self.addresses.get(&node_id).filter(|a| !tried.contains(*a))?;
+            Some(NodeAddress { node_id, address: address.clone() })
         };
         let replicas = &cached.descriptor.replicas;
         let usual = replicas.iter().filter(|r| r.node_id != cached.avoid);
         let voters = usual.clone().filter(|r| r.role() != ReplicaRole::Learner);
         let learners = usual.filter(|r| r.role() == ReplicaRole::Learner);
         let avoided = replicas.iter().filter(|r| r.node_id == cached.avoid);
-        let in_turn = voters.chain(learners).chain(avoided).map(|r| r.node_id);
-        std::iter::once(cached.leader).chain(in_turn).find_map(ask)
+        let in_order = voters.chain(learners).chain(avoided).map(|r| r.node_id);
+        std::iter::once(cached.leader).chain(in_order).find_map(address_of)
     }
 
     /// Inserts a range, unless a newer one is cached that overlaps it. `leader` is 0 if unknown.
@@ -291,5 +291,4 @@ fn is_newer(a: &RangeDescriptor, b: &RangeDescriptor) -> bool {
 }
 
 #[cfg(test)]
-#[path = "router_tests.rs"]
 mod tests;
