@@ -121,9 +121,19 @@ fn a_word_that_meant_several_types_names_one() {
 
 #[test]
 fn questions_are_caught_at_the_beginning_of_a_block_alone() {
-    let text = "//! What it is.\n//! How it goes on.\n\n/// Routing cache.\n/// When full, it forgets.\nfn f();\n    \
-                /// Whether it is full.\n// Why not.\n/// Whatever.\n";
-    assert_eq!(questions(text), [(1, "What"), (7, "Whether")]);
+    let text = [
+        "//! What it is.",
+        "//! How it goes on.",
+        "",
+        "/// Routing cache.",
+        "/// When full, it forgets.",
+        "fn f();",
+        "    /// Whether it is full.",
+        "// Why not.",
+        "/// Whatever.",
+    ];
+    let text = text.join("\n");
+    assert_eq!(questions(&text), [(1, "What"), (7, "Whether")]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub const STORIES: &[(&str, Tell)] = &[
     ("G2 with two edges", |stage| two_edges(stage).boxed_local()),
 ];
 
-/// Two transactions write the same two keys in turn. ObservedList: one key from each.
+/// Two transactions write the same two keys in turn. Seen: one key from each.
 async fn dirty_write(stage: &Stage) -> bool {
     let (two, one) = (stage.begin(1).await, stage.begin(0).await);
     assert!(one.put(X, 11).await);
@@ -117,7 +117,7 @@ async fn many_preceders(stage: &Stage) -> bool {
     !found.is_empty()
 }
 
-/// One adds 10 to all rows, another deletes the rows that had 20. ObservedList: rows at the end that differ
+/// One adds 10 to all rows, another deletes the rows that had 20. Seen: rows at the end that differ
 /// from those of the first.
 async fn many_preceders_of_a_write(stage: &Stage) -> bool {
     let (one, two) = (stage.begin(0).await, stage.begin(1).await);
