@@ -36,7 +36,7 @@
 //!   election timeout, because it cannot know whether it just heard a leader.
 //! - A destroyed replica never comes back: a tombstone refuses its id.
 //!
-//! # Where things go
+//! # Files
 //!
 //! A struct and its accessors stand in the file with its name; each behaviour of a replica is an
 //! `impl Peer` in a file of its own below `peer/`, each behaviour of the store below `store/`.

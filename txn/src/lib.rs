@@ -111,7 +111,7 @@
 //! read or client needs them any more (`floors.rs`, `garbage.rs`). A command raises the bound.
 //! Below the floor, reads and new work are answered `TooOld`.
 //!
-//! # What is left out
+//! # Left out
 //!
 //! - Records of commands whose conditions failed. A later copy of a failed command is checked anew
 //!   and may succeed. So a sender with copies in flight must not take the failure of one for the
@@ -125,7 +125,7 @@
 //! - Feature levels. The rules for an entry are chosen where entries are decoded. There is one set
 //!   of rules so far.
 //!
-//! # Where things are
+//! # Files
 //!
 //! There is one file per command under `commands/`, one per kind of read (`read.rs`, `scan.rs`,
 //! `validate.rs`, `list_locks.rs`), and the base of both in `versions.rs` and `lock.rs`. Scripts

@@ -34,7 +34,8 @@ pub async fn take_over(
     term: u64,
     seen: Option<SeenTimestamp>,
 ) -> Result<Arc<Control>, v1::Error> {
-    let (old_bound, version) = stored_bound(&around).await?;
+    let (stored, version) = stored_bound(&around).await?;
+    let old_bound = if stored == Timestamp::ZERO { founded_at(&around) } else { stored };
     let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };
     if !around.stores.send(CONTROL, fence) {
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
@@ -67,6 +68,14 @@ pub async fn take_over(
     control.found_if_first().await?;
     control.load().await?;
     Ok(control)
+}
+
+/// Time at which the cluster was founded, by the founders' clocks. The first oracle starts from it:
+/// its own clock alone may be wrong, and no oracle before it shows a better one.
+fn founded_at(around: &Surroundings) -> Timestamp {
+    let founded_unix_ms =
+        around.formation.as_ref().map_or(0, |formation| formation.founded_unix_ms);
+    Timestamp::from_millis(founded_unix_ms)
 }
 
 impl Control {

@@ -96,7 +96,8 @@ impl Time {
             return self.now.as_millis() as u64;
         }
         let settles = self.unsettled && agreed.is_some();
-        // The first oracle of all takes its clock's time, which counts as settled.
+        // Without a time of founding, the first oracle of all takes its clock's, which counts as
+        // settled.
         self.unsettled &= !settles && !is_first;
         let even = self.now + elapsed;
         let lead = wanted.saturating_sub(even);

@@ -31,7 +31,8 @@ use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
 use tokio::sync::Notify;
 
-use crate::node::AddressBook;
+use crate::node::{AddressBook, WallClock};
+use crate::shell::clock::SystemClock;
 use crate::shell::identity::{DataDir, IdentityError, Membership};
 
 /// Replicas of a range where the cluster is large enough, until an operator changes the setting.
@@ -132,7 +133,8 @@ impl Bootstrap {
             }
             Some(Body::Probe(_)) | None => true,
         };
-        Ok(acceptor::reply(&self.data.identity(), &self.node, granted))
+        let reply = acceptor::reply(&self.data.identity(), &self.node, granted);
+        Ok(BootstrapReply { clock_unix_ms: SystemClock.unix_millis(), ..reply })
     }
 
     /// Returns the text that names the event the node waits for, while it is not yet part of a

@@ -68,11 +68,6 @@ impl Watch {
         self.note(|_| Err(wrong.into()));
     }
 
-    /// True if any timestamp was handed out.
-    pub fn timestamps_came(&self) -> bool {
-        self.0.lock().expect("no panic holds it").checks.timestamps.came()
-    }
-
     pub fn violation(&self) -> Option<String> {
         self.0.lock().expect("no panic holds it").violation.clone()
     }

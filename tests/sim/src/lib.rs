@@ -1,6 +1,6 @@
 //! Deterministic simulation of a whole cluster in one thread, from one seed.
 //!
-//! # What is simulated and what is not
+//! # The simulated and the real
 //!
 //! The code under test is production code: stores, state machines, the node's logic with its
 //! control plane, and clients, unchanged behind their interfaces. Time, the network, clocks,
@@ -18,7 +18,7 @@
 //!    bound the cluster must serve again, be fully replicated and agree (`liveness.rs`).
 //! 4. The histories are checked (`check.rs` and one file for each property).
 //!
-//! # What is left out
+//! # Left out
 //!
 //! The shell around the node's logic: threads, sockets, files, the formation of a cluster, and the
 //! bounds of production's queues. Tests of real processes cover those.

@@ -218,6 +218,7 @@ mod tests {
             nodes: vec![NodeDescriptor { node_id: 1, ..Default::default() }],
             replication_factor: 1,
             split_keys: SPLIT_KEYS.map(str::to_owned).to_vec(),
+            ..Default::default()
         };
         for range in founding_ranges(&formation) {
             let of_users = !range.start_key.starts_with(SYSTEM_PREFIX);

@@ -9,6 +9,7 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
+use rangedb_server::node::WallClock;
 use rangedb_storage::{FailedAppend, LogEngine};
 
 use crate::ambush::Ambush;
@@ -186,12 +187,16 @@ impl World {
             node_id,
             ..descriptor(slot.site.slot, slot.disk.directory_id)
         });
+        let mut clocks: Vec<u64> =
+            self.slots[..founders].iter().map(|slot| slot.site.time_of_day.unix_millis()).collect();
+        clocks.sort_unstable();
         let replication_factor = REPLICATION_FACTOR;
         let formation = Formation {
             cluster_id,
             nodes: nodes.collect(),
             replication_factor,
             split_keys: self.plan.split_keys.iter().map(|&key| key.to_owned()).collect(),
+            founded_unix_ms: clocks[(clocks.len() - 1) / 2],
         };
         let ranges = founding_ranges(&formation);
         self.ranges = ranges.len() as u64;

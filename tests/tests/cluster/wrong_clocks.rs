@@ -128,3 +128,17 @@ async fn a_wrong_reading_of_the_only_clock_is_followed_slowly_and_left_again() {
     is_near(client.timestamp().await.unwrap()).unwrap();
     assert!(cluster.nodes[0].log_text().contains("timestamps catch up"));
 }
+
+/// Any of the founders may become the first oracle, before it has heard the clock of another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_wrong_clock_founds_no_cluster() {
+    for place in 0..3 {
+        let mut cluster = Cluster::of(3).await;
+        let clocks = Clocks::under(&mut cluster);
+        clocks.set(place, TWO_DAYS);
+        let cluster = cluster.start().await;
+        let client = cluster.client();
+        client.put("/k", "v").await.unwrap();
+        is_near(client.timestamp().await.unwrap()).unwrap();
+    }
+}

@@ -37,6 +37,7 @@ fn formation(nodes: u64) -> Formation {
         nodes: (1..=nodes).map(node).collect(),
         replication_factor: 3,
         split_keys: vec!["/m".to_owned()],
+        founded_unix_ms: 1_780_000_000_000,
     }
 }
 

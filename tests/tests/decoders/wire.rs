@@ -106,6 +106,7 @@ fn messages() -> Vec<Vec<u8>> {
         nodes: vec![node],
         replication_factor: 3,
         split_keys: vec!["/m".to_owned()],
+        founded_unix_ms: 1_780_000_000_000,
     };
     vec![
         v1::Requests { requests: vec![request.clone(), request] }.encode_to_vec(),

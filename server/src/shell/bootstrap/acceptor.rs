@@ -1,10 +1,14 @@
 //! Rules of voting. Pure: they change an [`Identity`], which the caller makes durable before it
 //! answers.
 
+use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
 use crate::founding::check_split_keys;
 use crate::shell::identity::{Ballot, Identity};
+
+/// A cluster is founded before this, in milliseconds since 1970: half of what timestamps can count.
+const FOUNDED_UNIX_MS_MAX: u64 = Timestamp::MILLIS_MAX / 2;
 
 /// Maximum distance of a ballot's round above the promised one: more rounds than proposers can have
 /// tried, and few enough that rounds do not run out.
@@ -52,6 +56,7 @@ pub(super) fn is_sound(formation: &Formation) -> bool {
         && !formation.nodes.is_empty()
         && ids.eq(1..=formation.nodes.len() as u64)
         && check_split_keys(&formation.split_keys).is_ok()
+        && formation.founded_unix_ms < FOUNDED_UNIX_MS_MAX
 }
 
 /// Returns this node's description of itself. A member includes the formation of its cluster, so
@@ -69,5 +74,7 @@ pub(super) fn reply(identity: &Identity, node: &NodeDescriptor, granted: bool) -
         promised: identity.promised().map(Into::into),
         accepted_ballot: accepted_ballot.map(Into::into),
         accepted: if membership.is_some() { identity.formation() } else { accepted },
+        // The caller knows the time.
+        clock_unix_ms: 0,
     }
 }

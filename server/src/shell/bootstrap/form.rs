@@ -155,6 +155,7 @@ impl Bootstrap {
             nodes: Vec::new(),
             replication_factor: REPLICATION_FACTOR,
             split_keys: self.intent.split_keys.clone(),
+            founded_unix_ms: 0,
         };
         let Some(formation) = proposal.formation(new) else { return Ok(None) };
         let accept =

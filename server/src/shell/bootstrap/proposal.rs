@@ -11,8 +11,9 @@ pub(super) struct Proposal {
     ballot: Ballot,
     /// Votes needed: a majority of all peers.
     quorum: usize,
-    /// Nodes that promised, by directory id: a directory that is reached by two names has one vote.
-    promised: BTreeMap<u64, NodeDescriptor>,
+    /// Nodes that promised, with their clocks, by directory id: a directory that is reached by two
+    /// names has one vote.
+    promised: BTreeMap<u64, (NodeDescriptor, u64)>,
     /// Formation accepted under the highest ballot, of those that the promising nodes had accepted
     /// before.
     accepted: Option<(Ballot, Formation)>,
@@ -36,7 +37,7 @@ impl Proposal {
 
     pub fn on_prepared(&mut self, reply: &BootstrapReply) {
         let Some(node) = reply.node.as_ref().filter(|_| self.counts(reply)) else { return };
-        self.promised.insert(node.directory_id, node.clone());
+        self.promised.insert(node.directory_id, (node.clone(), reply.clock_unix_ms));
         let ballot = reply.accepted_ballot.map(Ballot::from);
         if let (Some(ballot), Some(formation)) = (ballot, &reply.accepted)
             && self.accepted.as_ref().is_none_or(|(highest, _)| ballot > *highest)
@@ -46,7 +47,8 @@ impl Proposal {
     }
 
     /// Returns the formation to be accepted, once a quorum has promised. It is the one that may be
-    /// decided already, or else `new` with the promising nodes as its nodes.
+    /// decided already, or else `new` with the promising nodes as its nodes, founded at the middle one
+    /// of their times: one wrong clock among three decides nothing.
     pub fn formation(&self, new: Formation) -> Option<Formation> {
         if self.promised.len() < self.quorum {
             return None;
@@ -54,12 +56,15 @@ impl Proposal {
         if let Some((_, accepted)) = &self.accepted {
             return Some(accepted.clone());
         }
-        let mut nodes: Vec<NodeDescriptor> = self.promised.values().cloned().collect();
+        let (mut nodes, mut clocks): (Vec<NodeDescriptor>, Vec<u64>) =
+            self.promised.values().cloned().unzip();
         nodes.sort_by(|a, b| a.peer_address.cmp(&b.peer_address));
         for (node, id) in nodes.iter_mut().zip(1..) {
             node.node_id = id;
         }
-        Some(Formation { nodes, ..new })
+        clocks.sort_unstable();
+        let founded_unix_ms = clocks[(clocks.len() - 1) / 2];
+        Some(Formation { nodes, founded_unix_ms, ..new })
     }
 
     pub fn on_accepted(&mut self, reply: &BootstrapReply) {

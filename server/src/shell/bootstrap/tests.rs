@@ -200,3 +200,24 @@ fn founding_nodes_are_numbered_by_address() {
         formation.nodes.iter().map(|n| (n.node_id, n.peer_address.as_str())).collect();
     assert_eq!(nodes, [(1, "n1:8080"), (2, "n2:8080"), (3, "n3:8080")]);
 }
+
+#[test]
+fn a_cluster_is_founded_at_the_middle_one_of_its_founders_times() {
+    let ballot = Ballot { round: 1, directory_id: 1 };
+    let founded_at = |clocks: &[u64]| {
+        let mut proposal = Proposal::new(ballot, clocks.len());
+        let mut acceptors = acceptors(clocks.len() as u64);
+        for (acceptor, clock_unix_ms) in acceptors.iter_mut().zip(clocks) {
+            let clock_unix_ms = *clock_unix_ms;
+            proposal.on_prepared(&BootstrapReply { clock_unix_ms, ..acceptor.prepare(ballot) });
+        }
+        proposal.formation(new(7)).unwrap().founded_unix_ms
+    };
+    assert_eq!(founded_at(&[5_000_000, 1_001, 1_000]), 1_001);
+    assert_eq!(founded_at(&[1_000, 0, 1_001]), 1_000);
+    assert_eq!(
+        founded_at(&[5_000_000, 1_000]),
+        1_000,
+        "the oracle catches up, and never goes back"
+    );
+}

@@ -31,6 +31,8 @@ pub(super) struct FormationRecord {
     nodes: Vec<NodeRecord>,
     #[serde(default)]
     split_keys: Vec<String>,
+    #[serde(default)]
+    founded_unix_ms: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -65,6 +67,7 @@ impl From<&Formation> for FormationRecord {
             replication_factor: formation.replication_factor,
             nodes: formation.nodes.iter().map(NodeRecord::from).collect(),
             split_keys: formation.split_keys.clone(),
+            founded_unix_ms: formation.founded_unix_ms,
         }
     }
 }
@@ -76,6 +79,7 @@ impl From<&FormationRecord> for Formation {
             replication_factor: record.replication_factor,
             nodes: record.nodes.iter().map(NodeDescriptor::from).collect(),
             split_keys: record.split_keys.clone(),
+            founded_unix_ms: record.founded_unix_ms,
         }
     }
 }

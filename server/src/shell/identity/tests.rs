@@ -14,6 +14,7 @@ fn formation() -> Formation {
         nodes: vec![node(1), node(2)],
         replication_factor: 3,
         split_keys: vec!["/m".to_owned()],
+        founded_unix_ms: 1_780_000_000_000,
     }
 }
 

@@ -47,11 +47,6 @@ impl Timestamps {
         Ok(())
     }
 
-    /// True if any timestamp was handed out.
-    pub fn came(&self) -> bool {
-        !self.handed_out.is_empty()
-    }
-
     /// Checks a reply against the true time of day.
     pub fn at(&self, true_ms: u64, reply: &TimestampsReply) -> Verdict {
         let millis = Timestamp(reply.last).millis();
