@@ -43,7 +43,7 @@ use propose::Proposals;
 pub(crate) use propose::QueuedCommand;
 use read::Reads;
 use role::Leading;
-pub(crate) use room::RESERVE_TAKEN_BYTES_MAX;
+pub(crate) use room::reserve_bytes;
 
 /// Writes of a ready in flight to disk, and the messages that must not leave before them.
 struct Persisting {

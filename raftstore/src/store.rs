@@ -22,7 +22,7 @@ use rangedb_storage::{
 use crate::apply::{Applier, ApplyTask, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
-use crate::peer::{INDEX_MAX, Peer, QueuedCommand, RESERVE_TAKEN_BYTES_MAX, Shared};
+use crate::peer::{INDEX_MAX, Peer, QueuedCommand, Shared, reserve_bytes};
 use crate::position::Position;
 use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus, Room};
 use flushing::Flushing;
@@ -140,7 +140,7 @@ impl Store {
             flushing: Flushing::default(),
             log_changes: Vec::new(),
             room: Room::Enough,
-            reserve_bytes_left: RESERVE_TAKEN_BYTES_MAX,
+            reserve_bytes_left: reserve_bytes(options.shard),
             log_stalled: false,
             counters: Counters::default(),
         };
@@ -210,7 +210,7 @@ impl Store {
             // Before proposals and reads: raft-rs forwards those of a deposed leader to its
             // successor, past the fence and the lease.
             peer.note_role(&mut pass);
-            peer.propose_waiting(now);
+            peer.propose_waiting(&mut pass);
             peer.start_read_round(now);
             if peer.on_ready(&mut pass) {
                 self.touched.insert(*range);
@@ -336,7 +336,7 @@ impl Store {
             Event::DiskRoom(room) => {
                 self.room = room;
                 if room == Room::Enough {
-                    self.reserve_bytes_left = RESERVE_TAKEN_BYTES_MAX;
+                    pass.reserve_bytes_left = reserve_bytes(self.shard);
                 }
                 self.peers.values_mut().for_each(|peer| peer.set_room(room));
             }

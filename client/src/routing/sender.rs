@@ -128,6 +128,16 @@ impl Sender {
             RequestEffect::Read | RequestEffect::Idempotent => RetrySafety::Repeatable,
             RequestEffect::Once => RetrySafety::Once,
         };
+        self.to_cluster_as(safety, deadline, body).await
+    }
+
+    /// As [`Sender::to_cluster`], for a caller that knows better if a repetition matters.
+    pub async fn to_cluster_as(
+        &self,
+        safety: RetrySafety,
+        deadline: Duration,
+        body: &request::Body,
+    ) -> Result<response::Body> {
         let mut retry = Retry::new(&*self.net, safety, deadline);
         loop {
             retry.check_time()?;

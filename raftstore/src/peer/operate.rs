@@ -138,7 +138,8 @@ impl Peer {
         change: Change,
         pass: &mut Pass,
     ) -> Result<(), Error> {
-        if !self.has_room_for(!matches!(change, Change::AddLearner(_))) {
+        // It is small, so a quorum accepts it however full its disks are.
+        if !self.has_own_room_for(!matches!(change, Change::AddLearner(_))) {
             return Err(Error::DiskFull(self.range));
         }
         if self.raw.raft.has_pending_conf() || self.descriptor().in_joint_change() {

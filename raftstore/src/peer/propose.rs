@@ -11,7 +11,7 @@ use rangedb_proto::v1::LogEntry;
 use super::apply::UNANSWERED_COST_MAX;
 use super::{Answer, Peer};
 use crate::pass::Pass;
-use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId, Room};
+use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
 
 /// A command that waits for the next entry.
 pub(crate) struct QueuedCommand {
@@ -45,6 +45,22 @@ pub(super) struct Proposals {
     /// commit. So a replica that leads again, with a log that others have cut, proposes at lower
     /// indexes than before.
     in_flight: BTreeMap<(u64, u64), Proposed>,
+}
+
+impl Proposals {
+    /// Takes the waiting commands out of the queue for which `is_wanted` is true.
+    pub fn take_queued(
+        &mut self,
+        is_wanted: impl Fn(&QueuedCommand) -> bool,
+    ) -> Vec<QueuedCommand> {
+        let (taken, left): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(is_wanted);
+        self.queue = left.into();
+        for command in &taken {
+            self.queue_bytes -= command.command.len();
+            self.cost -= u64::from(command.cost);
+        }
+        taken
+    }
 }
 
 impl Peer {
@@ -82,20 +98,17 @@ impl Peer {
     }
 
     /// Proposes the waiting commands, once the fence is known.
-    pub fn propose_waiting(&mut self, now: Monotonic) {
+    pub fn propose_waiting(&mut self, pass: &mut Pass) {
+        self.refuse_for_room(pass);
         let Some(fence) = self.fence() else { return };
-        while let Some(first) = self.proposals.queue.front() {
+        while !self.proposals.queue.is_empty() {
             let mut commands = Vec::new();
             let (mut bytes, mut cost, mut frees_space) = (0, 0, true);
-            // When room is short, a command that frees space shares no entry with one that does
-            // not: followers short of room would not accept the entry.
-            let apart = |kind| self.room != Room::Enough && first.frees_space != kind;
             for QueuedCommand { command, cost: more, frees_space: frees, .. } in
                 &self.proposals.queue
             {
                 let is_full = bytes + command.len() > self.config.entry_bytes_max
-                    || cost + u64::from(*more) > ENTRY_COST_MAX
-                    || apart(*frees);
+                    || cost + u64::from(*more) > ENTRY_COST_MAX;
                 if !commands.is_empty() && is_full {
                     break;
                 }
@@ -122,7 +135,7 @@ impl Peer {
             let requests =
                 self.proposals.queue.drain(..count).map(|waiting| waiting.request).collect();
             self.proposals.queue_bytes -= bytes;
-            self.note_proposed(now, requests, cost);
+            self.note_proposed(pass.now, requests, cost);
         }
     }
 

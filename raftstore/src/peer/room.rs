@@ -5,7 +5,8 @@
 //! 1. Each message says if its sender is short of room. A leader proposes an entry that takes up
 //!    space only if it has room itself and a quorum has room.
 //! 2. Entries that the leader proposed before it knew are in flight, in front of the deletes. A
-//!    follower accepts them into its reserve, up to [`RESERVE_TAKEN_BYTES_MAX`].
+//!    follower accepts them into its reserve, up to [`RESERVE_TAKEN_BYTES_MAX`]. Commands that still
+//!    wait at the leader are refused.
 //! 3. A follower that alone is short does the same, up to that bound. From then on it falls behind,
 //!    and the others commit without it.
 
@@ -15,14 +16,19 @@ use rangedb_proto::SYSTEM_PREFIX;
 use rangedb_proto::v1::LogEntry;
 
 use super::Peer;
-use crate::Room;
 use crate::membership::conf_state;
 use crate::pass::Pass;
+use crate::{Error, Room, Shard};
 
-/// Bytes of entries that a store without room for them still accepts, until there is room
-/// again. Far below the reserve of the smallest disk, in which they count twice: in the log and in
-/// the state.
-pub(crate) const RESERVE_TAKEN_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of entries that a node without room for them still accepts, until there is room again. They
+/// count twice, in the log and in the state: half of the reserve of the smallest disk. The last append
+/// may go beyond it, because an entry may be larger and deletes may stand behind it.
+const RESERVE_TAKEN_BYTES_MAX: u64 = 8 << 20;
+
+/// Share of one store in [`RESERVE_TAKEN_BYTES_MAX`].
+pub(crate) fn reserve_bytes(shard: Shard) -> u64 {
+    RESERVE_TAKEN_BYTES_MAX / shard.count
+}
 
 impl Peer {
     pub fn set_room(&mut self, room: Room) {
@@ -41,7 +47,7 @@ impl Peer {
     }
 
     /// Ranges of the system's own keys always have room.
-    fn has_own_room_for(&self, frees_space: bool) -> bool {
+    pub(super) fn has_own_room_for(&self, frees_space: bool) -> bool {
         self.room.is_for(frees_space) || self.descriptor().start_key.starts_with(SYSTEM_PREFIX)
     }
 
@@ -67,17 +73,31 @@ impl Peer {
         if rangedb_planted::Bug::EntriesRefusedForRoom.is_planted() {
             return append.entries.iter().all(frees_space);
         }
-        let last = self.raw.raft.raft_log.last_index();
-        // Raft refuses an append that does not fit the log, so its entries take up nothing here.
-        let is_new = |entry: &&Entry| append.index <= last && entry.index > last;
+        let log = &self.raw.raft.raft_log;
+        // Raft refuses an append of an earlier term, and one that does not fit the log. It takes up
+        // nothing here, and neither do entries that the log has already.
+        if append.term < self.term() || !log.match_term(append.index, append.log_term) {
+            return true;
+        }
+        let is_new = |entry: &&Entry| !log.match_term(entry.index, entry.term);
         let taken = append.entries.iter().filter(is_new).filter(|entry| !frees_space(entry));
         let bytes: u64 = taken.map(|entry| entry.data.len() as u64).sum();
-        match pass.reserve_bytes_left.checked_sub(bytes) {
-            Some(left) => {
-                pass.reserve_bytes_left = left;
-                true
-            }
-            None => false,
+        if bytes > 0 && pass.reserve_bytes_left == 0 {
+            return false;
+        }
+        pass.reserve_bytes_left = pass.reserve_bytes_left.saturating_sub(bytes);
+        true
+    }
+
+    /// Refuses commands that wait to be proposed and that take up space, if there is no room for
+    /// them any more.
+    pub(super) fn refuse_for_room(&mut self, pass: &mut Pass) {
+        if self.has_room_for(false) {
+            return;
+        }
+        let refused = self.proposals.take_queued(|command| !command.frees_space);
+        for command in refused {
+            pass.answer((command.request, Err(Error::DiskFull(self.range))));
         }
     }
 }

@@ -89,7 +89,9 @@ impl Node {
         };
         match passed {
             Ok(()) => Ok(reply),
-            Err(error) if CommandOutcome::of(&reply).is_refusal() => Err(error),
+            Err(error) if reply.body.is_some() && CommandOutcome::of(&reply).is_refusal() => {
+                Err(error)
+            }
             Err(error) => {
                 let message = format!("it is applied, and the oracle is silent: {}", error.message);
                 Err(v1::Error::undetermined(message))

@@ -41,34 +41,45 @@ const PRODUCT: &[&str] = &["proto", "storage", "raftstore", "txn", "client", "se
 /// Returns line numbers and first words of heads and item docs that begin with a question.
 fn questions(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
-    let mut before = "";
+    // The mark of the block that the line before belongs to, if the block has words already.
+    let mut begun = "";
     for (at, line) in text.lines().enumerate() {
         let line = line.trim_start();
-        for mark in ["///", "//!"] {
-            let Some(doc) = line.strip_prefix(mark) else { continue };
-            let word = doc.trim_start().split(|c: char| !c.is_alphabetic()).next();
-            let word = word.filter(|word| !before.starts_with(mark) && QUESTIONS.contains(word));
-            found.extend(word.map(|word| (at + 1, word)));
+        let Some(mark) = ["///", "//!"].into_iter().find(|mark| line.starts_with(mark)) else {
+            begun = "";
+            continue;
+        };
+        let doc = line[mark.len()..].trim();
+        let word = doc.split(|c: char| !c.is_alphabetic()).next();
+        let word = word.filter(|word| begun != mark && QUESTIONS.contains(word));
+        found.extend(word.map(|word| (at + 1, word)));
+        if !doc.is_empty() {
+            begun = mark;
         }
-        before = line;
     }
     found
 }
 
-/// Returns the names of types that a text defines, with their line numbers.
+/// Returns the names of types that a text defines, with their line numbers. Associated types are no
+/// definitions: their traits name them.
 fn defined_types(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let mut words = line.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_'));
-        let mut words = words.by_ref().filter(|word| !word.is_empty());
-        let line = line.trim_start();
-        if line.starts_with("//") {
-            continue;
+        let is_indented = line.starts_with(' ');
+        let mut rest = line.trim_start();
+        while let Some(attribute) = rest.strip_prefix("#[") {
+            rest = attribute.split_once(']').map_or("", |(_, rest)| rest).trim_start();
         }
-        let visible = ["pub", "crate", "super", "in"];
-        let kind = words.find(|word| !visible.contains(word));
-        if kind.is_some_and(|kind| ["struct", "enum", "trait", "type", "union"].contains(&kind)) {
-            found.extend(words.next().map(|name| (at + 1, name)));
+        if let Some(public) = rest.strip_prefix("pub") {
+            let path = public.strip_prefix('(').and_then(|path| path.split_once(')'));
+            rest = path.map_or(public, |(_, rest)| rest).trim_start();
+        }
+        rest = rest.strip_prefix("unsafe ").unwrap_or(rest);
+        let Some((kind, rest)) = rest.split_once(' ') else { continue };
+        let defines = ["struct", "enum", "trait", "union"].contains(&kind);
+        if defines || (kind == "type" && !is_indented) {
+            let name = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next();
+            found.extend(name.map(|name| (at + 1, name)));
         }
     }
     found
@@ -131,14 +142,18 @@ fn questions_are_caught_at_the_beginning_of_a_block_alone() {
         "    /// Whether it is full.",
         "// Why not.",
         "/// Whatever.",
+        "fn g();",
+        "///",
+        "/// Who calls it.",
     ];
     let text = text.join("\n");
-    assert_eq!(questions(&text), [(1, "What"), (7, "Whether")]);
+    assert_eq!(questions(&text), [(1, "What"), (7, "Whether"), (12, "Who")]);
 }
 
 #[test]
 fn types_of_the_dialect_are_caught_however_visible() {
-    let text = "struct Gate;\n    pub(crate) enum Told {\n/// struct Said\npub struct Gateway;\n";
+    let text = "struct Gate;\n    pub(in crate::a) enum Told {\n/// struct Said\n#[repr(C)] pub struct \
+                Gateway;\n    type Place = u8;\n";
     assert_eq!(defined_types(text), [(1, "Gate"), (2, "Told"), (4, "Gateway")]);
     assert_eq!(
         dialect(&File::new("a.rs", text)),
