@@ -59,10 +59,6 @@ impl Node {
         if let Some(room) = room {
             room.shrink_to(reply.encoded_len() as u64);
         }
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::AbsentReadsBelieved.is_planted() && reply.kv.is_none() {
-            return Ok(reply);
-        }
         self.until_passed(Timestamp(found.newest_ts)).await?;
         Ok(reply)
     }

@@ -86,15 +86,11 @@ bugs! {
     OracleBelievesItsClock,
     /// timestamps that a command names are believed to be the oracle's
     NamedTimestampsBelieved,
-    /// a read that finds nothing does not wait until the oracle has passed the delete that it saw
-    AbsentReadsBelieved,
     /// timestamps are handed out without proof of leadership
     TimestampsUnproven,
     /// a node follows a hint to the control range's leader only if it has that node's address
     /// already
     HintedAddressIgnored,
-    /// a command is known by its start_ts at its first key alone
-    IdentityAtFirstKey,
     /// a retried command is applied twice
     RetryAppliedTwice,
     /// an undetermined outcome is reported as a failure

@@ -13,6 +13,7 @@ const QUICK: &[&str] = &[
     "AppliedIndexOutsideBatch",
     "MachineNotReloaded",
     "SnapshotFromMemory",
+    "DataReadInPass",
     "FenceNotRaised",
     "InFlightWaitSkipped",
     "BoundNotPersisted",
