@@ -48,6 +48,10 @@ pub(super) struct Proposals {
 }
 
 impl Proposals {
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Takes the waiting commands out of the queue for which `is_wanted` is true.
     pub fn take_queued(
         &mut self,
@@ -101,7 +105,7 @@ impl Peer {
     pub fn propose_waiting(&mut self, pass: &mut Pass) {
         self.refuse_for_room(pass);
         let Some(fence) = self.fence() else { return };
-        while !self.proposals.queue.is_empty() {
+        while self.proposals.has_queued() {
             let mut commands = Vec::new();
             let (mut bytes, mut cost, mut frees_space) = (0, 0, true);
             for QueuedCommand { command, cost: more, frees_space: frees, .. } in

@@ -52,6 +52,10 @@ impl Peer {
     }
 
     fn quorum_has_room(&self) -> bool {
+        // Asked for each command, and nearly always true.
+        if !self.heard.values().any(|heard| heard.said.short_of_room) {
+            return true;
+        }
         let is_short = |id: &&u64| self.heard.get(id).is_some_and(|heard| heard.said.short_of_room);
         let conf = conf_state(self.descriptor());
         [&conf.voters, &conf.voters_outgoing].into_iter().all(|voters| {
@@ -92,7 +96,7 @@ impl Peer {
     /// Refuses commands that wait to be proposed and that take up space, if there is no room for
     /// them any more.
     pub(super) fn refuse_for_room(&mut self, pass: &mut Pass) {
-        if self.has_room_for(false) {
+        if !self.proposals.has_queued() || self.has_room_for(false) {
             return;
         }
         let refused = self.proposals.take_queued(|command| !command.frees_space);

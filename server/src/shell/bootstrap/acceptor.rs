@@ -7,8 +7,9 @@ use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 use crate::founding::check_split_keys;
 use crate::shell::identity::{Ballot, Identity};
 
-/// A cluster is founded before this, in milliseconds since 1970: half of what timestamps can count.
-const FOUNDED_UNIX_MS_MAX: u64 = Timestamp::MILLIS_MAX / 2;
+/// Latest time at which a cluster is founded, in milliseconds since 1970: half of what timestamps can
+/// count.
+pub(super) const FOUNDED_UNIX_MS_MAX: u64 = Timestamp::MILLIS_MAX / 2;
 
 /// Maximum distance of a ballot's round above the promised one: more rounds than proposers can have
 /// tried, and few enough that rounds do not run out.
@@ -56,7 +57,7 @@ pub(super) fn is_sound(formation: &Formation) -> bool {
         && !formation.nodes.is_empty()
         && ids.eq(1..=formation.nodes.len() as u64)
         && check_split_keys(&formation.split_keys).is_ok()
-        && formation.founded_unix_ms < FOUNDED_UNIX_MS_MAX
+        && formation.founded_unix_ms <= FOUNDED_UNIX_MS_MAX
 }
 
 /// Returns this node's description of itself. A member includes the formation of its cluster, so

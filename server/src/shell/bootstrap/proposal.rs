@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rangedb_proto::v1::{BootstrapReply, Formation, NodeDescriptor};
 
+use super::acceptor::FOUNDED_UNIX_MS_MAX;
 use crate::shell::identity::Ballot;
 
 /// One ballot of one proposer. Dropping it does no harm.
@@ -63,7 +64,8 @@ impl Proposal {
             node.node_id = id;
         }
         clocks.sort_unstable();
-        let founded_unix_ms = clocks[(clocks.len() - 1) / 2];
+        // A node alone founds its cluster however wrong its clock is.
+        let founded_unix_ms = clocks[(clocks.len() - 1) / 2].min(FOUNDED_UNIX_MS_MAX);
         Some(Formation { nodes, founded_unix_ms, ..new })
     }
 
