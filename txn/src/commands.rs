@@ -30,38 +30,32 @@ use crate::facts::CommandFacts;
 use crate::lock::Lock;
 use crate::memory::Memory;
 
+/// Names every kind of command, for what is the same expression for all of them.
+macro_rules! of_any_kind {
+    ($body:expr, $command:ident => $value:expr) => {
+        match $body {
+            command::Body::CommitOneRange($command) => $value,
+            command::Body::Prewrite($command) => $value,
+            command::Body::CommitKeys($command) => $value,
+            command::Body::RollbackKeys($command) => $value,
+            command::Body::CheckTransaction($command) => $value,
+            command::Body::ResolveLocks($command) => $value,
+            command::Body::HeartbeatLock($command) => $value,
+            command::Body::AcquireLocks($command) => $value,
+            command::Body::CollectGarbage($command) => $value,
+            command::Body::CheckSecondaries($command) => $value,
+        }
+    };
+}
+
 /// Returns the facts about a command.
 pub fn facts(body: &command::Body) -> &dyn CommandFacts {
-    use command::Body;
-    match body {
-        Body::CommitOneRange(command) => command,
-        Body::Prewrite(command) => command,
-        Body::CommitKeys(command) => command,
-        Body::RollbackKeys(command) => command,
-        Body::CheckTransaction(command) => command,
-        Body::ResolveLocks(command) => command,
-        Body::HeartbeatLock(command) => command,
-        Body::AcquireLocks(command) => command,
-        Body::CollectGarbage(command) => command,
-        Body::CheckSecondaries(command) => command,
-    }
+    of_any_kind!(body, command => command)
 }
 
 /// Returns the facts about a command, of which some can be changed.
 pub fn facts_mut(body: &mut command::Body) -> &mut dyn CommandFacts {
-    use command::Body;
-    match body {
-        Body::CommitOneRange(command) => command,
-        Body::Prewrite(command) => command,
-        Body::CommitKeys(command) => command,
-        Body::RollbackKeys(command) => command,
-        Body::CheckTransaction(command) => command,
-        Body::ResolveLocks(command) => command,
-        Body::HeartbeatLock(command) => command,
-        Body::AcquireLocks(command) => command,
-        Body::CollectGarbage(command) => command,
-        Body::CheckSecondaries(command) => command,
-    }
+    of_any_kind!(body, command => command)
 }
 
 /// Evaluates a command that was checked.

@@ -5,7 +5,7 @@
 //!
 //! 1. Add its message to `command.proto`.
 //! 2. Write its file: evaluation and facts.
-//! 3. Add it to the three matches of `commands.rs`, which the compiler demands.
+//! 3. Add it to the two matches of `commands.rs`, which the compiler demands.
 
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
