@@ -1,6 +1,6 @@
 //! The applier: evaluates committed entries beside the raft thread and writes the state.
 //!
-//! A store never evaluates a command. It emits committed entries as [`crate::Effect::Apply`]. The
+//! A store never evaluates a command. It emits committed entries as [`crate::Io::Apply`]. The
 //! applier of the same shard runs them in order for each range, writes the state, answers the
 //! waiting requests and reports its progress to the store ([`ApplyEffect::Event`]). So ticks,
 //! heartbeats and votes never wait for a command, a stalled write or a flush.
@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::RangeState;
-use rangedb_storage::{Batch, Install, Result, StateEngine, WriteBatch};
+use rangedb_storage::{Batch, Install, RangeSize, Result, StateEngine, WriteBatch};
 
 use crate::{Event, MachineFactory};
 use replica::Replica;
@@ -98,6 +98,11 @@ impl Applier {
             applier.replicas.insert(replica.range, replica);
         }
         Ok(applier)
+    }
+
+    /// Returns the size of every range that has state here.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (RangeId, RangeSize)> {
+        self.replicas.iter().map(|(range, replica)| (*range, replica.size()))
     }
 
     /// Queues a task. Never blocks; [`Applier::run`] carries the task out.
@@ -199,7 +204,6 @@ impl Applier {
         // Write the round so far first: written later, it would overwrite the snapshot.
         self.write(round)?;
         let range = install.replica.range;
-        let installed = install.installed();
         let meta = install.range_state_write();
         #[cfg(feature = "planted")]
         let (meta, late) = match rangedb_planted::Bug::InstallNotAtomic.is_planted() {
@@ -208,11 +212,14 @@ impl Applier {
         };
         let span = install.span();
         let stored = install.range_state();
-        self.state.install(Install { staged: install.staged, span, meta })?;
+        let SnapshotInstall { replica: of, staged, descriptor, .. } = install;
+        self.state.install(Install { staged, span, meta })?;
         #[cfg(feature = "planted")]
         self.state.write(late)?;
         let replica = self.replicas.get_mut(&range).expect("its task was taken");
         replica.restore(stored, &*self.state, &self.machines)?;
+        let (descriptor, size) = (Box::new(descriptor), replica.size());
+        let installed = Event::Installed { replica: of, descriptor, size };
         round.effects.push(ApplyEffect::Event(installed));
         Ok(())
     }

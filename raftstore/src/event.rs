@@ -1,22 +1,23 @@
-//! Events and effects: the only inputs and outputs of a [`crate::Store`].
-
-use std::sync::Arc;
+//! Events: the only inputs of a [`crate::Store`].
 
 use bytes::Bytes;
 use rangedb_proto::v1::{Epoch, RaftEnvelope, RangeDescriptor, RangeOperation};
 use rangedb_proto::{NodeId, RangeId, ReplicaId, Timestamp};
-use rangedb_storage::{LogBatch, Reader, Span, StagedSnapshot};
+use rangedb_storage::{RangeSize, StagedSnapshot};
 
-use crate::apply::{AppliedMembership, ApplyTask, Quarantine, ReplicaRef};
-use crate::{Error, Room};
+use crate::Room;
+#[cfg(doc)]
+use crate::apply::ApplyTask;
+use crate::apply::{AppliedMembership, Quarantine, ReplicaRef};
+#[cfg(doc)]
+use crate::effect::{Answer, Io, RoleChange};
 
 /// Microseconds on the node's monotonic clock since some fixed moment. Only leases use these times,
 /// and they compare only times of one node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Monotonic(pub u64);
 
-/// Request id chosen by the caller. [`Effect::Reply`], [`Effect::ReadReady`] and
-/// [`crate::ApplyEffect::Reply`] carry it back.
+/// Request id chosen by the caller. [`Answer`] and [`crate::ApplyEffect::Reply`] carry it back.
 pub type RequestId = u64;
 
 /// Range id and epoch as the sender of a request knows them.
@@ -45,7 +46,7 @@ pub enum Event {
     Tick,
     /// A message from another node. May be late, repeated, reordered or lost.
     Message(RaftEnvelope),
-    /// Replicate a command. Always answered once, by [`Effect::Reply`] or the applier's
+    /// Replicate a command. Always answered once, by [`Answer::Reply`] or the applier's
     /// [`crate::ApplyEffect::Reply`], unless the process ends.
     Propose {
         request: RequestId,
@@ -56,8 +57,7 @@ pub enum Event {
         /// True if the command frees space: accepted while the disk has no room for other commands.
         frees_space: bool,
     },
-    /// Read from the range. Answered by [`Effect::ReadReady`], or by [`Effect::Reply`] with an
-    /// error.
+    /// Read from the range. Answered by [`Answer::Read`].
     Read {
         request: RequestId,
         range: RangeRef,
@@ -66,18 +66,25 @@ pub enum Event {
         /// time.
         confirm: bool,
     },
-    /// A step of the scheduler or of an operator. Answered by [`Effect::Reply`] once it took
+    /// A step of the scheduler or of an operator. Answered by [`Answer::Reply`] once it took
     /// effect; a leadership transfer is answered once it has begun.
     Operate { request: RequestId, operation: RangeOperation },
-    /// The batch of [`Effect::Append`] is durable, and so are all with lower tokens. Must not be
+    /// The batch of [`Io::Append`] is durable, and so are all with lower tokens. Must not be
     /// lost.
     Persisted { token: u64 },
-    /// The flush requested by [`Effect::Flush`] is finished. Must not be lost.
+    /// The flush requested by [`Io::Flush`] is finished. Must not be lost.
     Flushed { token: u64 },
     /// The entries up to this index are applied and in the state. Must not be lost.
-    Applied { replica: ReplicaRef, index: u64, term: u64, membership: Option<AppliedMembership> },
+    Applied {
+        replica: ReplicaRef,
+        index: u64,
+        term: u64,
+        membership: Option<AppliedMembership>,
+        /// Size of the range at this index.
+        size: RangeSize,
+    },
     /// The snapshot of [`ApplyTask::Install`] is durably installed. Must not be lost.
-    Installed { replica: ReplicaRef, descriptor: Box<RangeDescriptor> },
+    Installed { replica: ReplicaRef, descriptor: Box<RangeDescriptor>, size: RangeSize },
     /// The state of the replica of [`ApplyTask::Destroy`] is durably removed; its log is not yet.
     /// Must not be lost.
     Destroyed { replica: ReplicaRef },
@@ -86,14 +93,14 @@ pub enum Event {
     /// The entry of [`ApplyTask::SkipEntry`] is durably skipped. Must not be lost.
     QuarantineLifted { replica: ReplicaRef, request: RequestId },
     /// An operator declares that the entry at which this replica is quarantined has no effect.
-    /// Answered by [`Effect::Reply`]. Every replica of the range must get this event.
+    /// Answered by [`Answer::Reply`]. Every replica of the range must get this event.
     SkipEntry { request: RequestId, range: RangeId, index: u64 },
     /// A whole snapshot was received and staged.
     SnapshotReceived { envelope: RaftEnvelope, staged: StagedSnapshot },
-    /// Result of an [`Effect::SendSnapshot`], exactly one for each. Must not be lost: until then
+    /// Result of an [`Io::SendSnapshot`], exactly one for each. Must not be lost: until then
     /// the store sends the replica no other snapshot.
     SnapshotSent { range: RangeId, to: ReplicaId, index: u64, delivered: bool },
-    /// Answers [`Effect::NeedFence`] with a timestamp that the oracle issued after it was asked.
+    /// Answers [`RoleChange::NeedFence`] with a timestamp that the oracle issued after it was asked.
     Fenced { range: RangeId, term: u64, timestamp: Timestamp },
     /// A descriptor from the control plane, possibly outdated. It does not list the replica on this
     /// node.
@@ -107,54 +114,4 @@ pub enum Event {
     /// true, a leader hands over its range if the other replicas commit without this node, and no
     /// replica of this store stands for election.
     LogStalled(bool),
-}
-
-pub enum Effect {
-    /// Send a message to another node. May be lost. Messages to one receiver leave in the order
-    /// given.
-    Send(RaftEnvelope),
-    /// Make the batch durable, in order of tokens, then report [`Event::Persisted`].
-    Append {
-        token: u64,
-        batch: LogBatch,
-    },
-    /// Hand the task to the shard's [`crate::Applier`], in this order. Must not be lost.
-    Apply(ApplyTask),
-    /// Flush the state engine, then report [`Event::Flushed`].
-    Flush {
-        token: u64,
-    },
-    Reply {
-        request: RequestId,
-        result: Result<Bytes, Error>,
-    },
-    /// Evaluate the read on this reader, which shows the state that the read may see.
-    ReadReady {
-        request: RequestId,
-        reader: Arc<dyn Reader>,
-        descriptor: Arc<RangeDescriptor>,
-        /// End of the lease under which the reader was taken; `None` if a quorum confirmed the
-        /// read. The performer of this effect checks the clock after it has used the reader. Past
-        /// this time the reader may be stale, because a process may stall at any point, and the
-        /// read is stepped again with `confirm`.
-        lease_until: Option<Monotonic>,
-    },
-    /// Stream the span's records to the envelope's receiver, then report [`Event::SnapshotSent`].
-    /// The records are the state at the entry `index`.
-    SendSnapshot {
-        envelope: RaftEnvelope,
-        index: u64,
-        reader: Arc<dyn Reader>,
-        span: Span,
-    },
-    /// This replica leads and has applied all entries that earlier leaders committed. It needs a
-    /// fresh timestamp from the oracle before it commits anything.
-    NeedFence {
-        range: RangeId,
-        term: u64,
-    },
-    /// This replica no longer leads.
-    SteppedDown {
-        range: RangeId,
-    },
 }

@@ -10,10 +10,10 @@
 //!
 //! 1. [`Event::Propose`]: `peer/propose.rs` packs the waiting commands into one entry.
 //! 2. `peer/ready.rs` sends the entry to the followers and, at the same time, hands it to the log
-//!    writer ([`Effect::Append`]).
+//!    writer ([`Io::Append`]).
 //! 3. [`Event::Persisted`] from the log writer and acknowledgements from the followers make a
 //!    quorum.
-//! 4. `peer/apply.rs` hands the committed entry to the [`Applier`] ([`Effect::Apply`]).
+//! 4. `peer/apply.rs` hands the committed entry to the [`Applier`] ([`Io::Apply`]).
 //! 5. The applier runs the command through the range's [`rangedb_storage::StateMachine`], writes
 //!    the state and answers ([`ApplyEffect::Reply`]).
 //! 6. The applier reports to the store how far the state is ([`Event::Applied`]).
@@ -24,7 +24,7 @@
 //!
 //! 1. [`Event::Read`]: `peer/read.rs` serves it under a valid lease at once, otherwise after a
 //!    ReadIndex round.
-//! 2. [`Effect::ReadReady`] carries a reader of the state. The caller evaluates the read outside
+//! 2. [`Answer::Read`] carries a reader of the state. The caller evaluates the read outside
 //!    the store.
 //!
 //! # Invariants
@@ -49,6 +49,7 @@
 mod apply;
 mod bootstrap;
 mod config;
+mod effect;
 mod entry_cache;
 mod eraft;
 mod error;
@@ -72,9 +73,10 @@ pub use apply::{
 };
 pub use bootstrap::bootstrap;
 pub use config::Config;
+pub use effect::{Answer, Effect, Io, ReadGrant, RoleChange};
 pub use eraft::decode_message;
 pub use error::Error;
-pub use event::{Effect, Event, Monotonic, RangeRef, ReadMode, RequestId};
+pub use event::{Event, Monotonic, RangeRef, ReadMode, RequestId};
 pub use room::Room;
 pub use status::{Counters, RangeStatus};
 pub use store::{MachineFactory, Options, Shard, Store};

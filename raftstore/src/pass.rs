@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use rangedb_proto::{RangeId, ReplicaId};
 use rangedb_storage::LogBatch;
 
-use crate::peer::Answer;
-use crate::{Effect, Monotonic};
+use crate::{Answer, Effect, Error, Io, Monotonic, RequestId, RoleChange};
 
 pub(crate) struct Pass {
     pub now: Monotonic,
@@ -32,7 +32,19 @@ impl Pass {
         }
     }
 
-    pub fn answer(&mut self, (request, result): Answer) {
-        self.effects.push(Effect::Reply { request, result });
+    pub fn io(&mut self, io: Io) {
+        self.effects.push(Effect::Io(io));
+    }
+
+    pub fn role(&mut self, change: RoleChange) {
+        self.effects.push(Effect::Role(change));
+    }
+
+    pub fn answer(&mut self, answer: Answer) {
+        self.effects.push(Effect::Answer(answer));
+    }
+
+    pub fn reply(&mut self, request: RequestId, result: std::result::Result<Bytes, Error>) {
+        self.answer(Answer::Reply { request, result });
     }
 }

@@ -27,12 +27,12 @@ use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
 use rangedb_proto::v1::{RaftEnvelope, RangeDescriptor, RangeState, Replica};
 use rangedb_proto::{NodeId, RangeDescriptorExt, RangeId, ReplicaId};
-use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, StateEngine};
+use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, RangeSize, StateEngine};
 
 use crate::apply::{Quarantine, ReplicaRef};
 use crate::peer_storage::PeerStorage;
 use crate::position::Position;
-use crate::{Config, Error, RequestId, Room};
+use crate::{Config, Error, Room};
 
 use apply::InApply;
 pub(crate) use credible::INDEX_MAX;
@@ -86,6 +86,8 @@ pub(crate) struct Peer {
     log_stalled: bool,
     /// Upper bound on the index of the newest applied membership change.
     membership_index: u64,
+    /// Size of the range at the applied index.
+    size: RangeSize,
     /// Replicas that left the range and have not been told so yet.
     departing: Vec<Replica>,
     ticks: u64,
@@ -128,6 +130,11 @@ pub(crate) struct Shared {
 }
 
 impl Peer {
+    /// Takes in the size of the range, which the applier knows.
+    pub fn set_size(&mut self, size: RangeSize) {
+        self.size = size;
+    }
+
     /// Opens a replica from the engines. The log changes returned must be durable before it runs.
     pub fn open(
         shared: &Shared,
@@ -184,6 +191,7 @@ impl Peer {
             room: Room::Enough,
             log_stalled: false,
             membership_index: applied_index,
+            size: RangeSize::default(),
             departing: Vec::new(),
             ticks: 0,
             heard: BTreeMap::new(),
@@ -292,6 +300,3 @@ impl Peer {
         self.raw.raft.state == StateRole::Leader
     }
 }
-
-/// A request and its result.
-pub(crate) type Answer = (RequestId, Result<bytes::Bytes, Error>);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rangedb_proto::v1::{RangeDescriptor, Replica};
+use rangedb_storage::RangeSize;
 
 use crate::Quarantine;
 
@@ -21,6 +22,8 @@ pub struct RangeStatus {
     pub fenced: bool,
     pub applied_index: u64,
     pub applied_term: u64,
+    /// Size of the range at the applied index.
+    pub size: RangeSize,
     pub commit_index: u64,
     pub last_index: u64,
     pub truncated_index: u64,

@@ -24,7 +24,9 @@ use crate::membership::are_sound;
 use crate::pass::Pass;
 use crate::peer::{INDEX_MAX, Peer, QueuedCommand, Shared, reserve_bytes};
 use crate::position::Position;
-use crate::{Config, Counters, Effect, Error, Event, Monotonic, RangeStatus, Room};
+use crate::{
+    Answer, Config, Counters, Effect, Error, Event, Io, Monotonic, RangeStatus, RoleChange, Room,
+};
 use flushing::Flushing;
 
 /// Creates the state machine of a range that is opened or created.
@@ -167,7 +169,13 @@ impl Store {
             }
         }
         store.touch_all();
-        Ok((store, Applier::open(state, machines, applied)?))
+        let applier = Applier::open(state, machines, applied)?;
+        for (range, size) in applier.sizes() {
+            if let Some(peer) = store.peers.get_mut(&range) {
+                peer.set_size(size);
+            }
+        }
+        Ok((store, applier))
     }
 
     /// Starts the replicas of a new cluster. None has run before, so none has promised anything:
@@ -257,7 +265,7 @@ impl Store {
             Event::Tick => {
                 self.on_tick(pass);
                 #[cfg(feature = "planted")]
-                if let Some(Effect::Flush { token }) = pass.effects.last()
+                if let Some(Effect::Io(Io::Flush { token })) = pass.effects.last()
                     && rangedb_planted::Bug::TruncateBeforeFlush.is_planted()
                 {
                     self.on_flushed(*token)?;
@@ -267,13 +275,15 @@ impl Store {
             Event::SnapshotReceived { envelope, staged } => {
                 self.on_snapshot_received(envelope, staged, pass)?;
             }
-            Event::Applied { replica, index, term, membership } => {
+            Event::Applied { replica, index, term, membership, size } => {
                 if let Some(peer) = self.touch_replica(replica) {
+                    peer.set_size(size);
                     peer.on_applied(Position { index, term }, membership, pass)?;
                 }
             }
-            Event::Installed { replica, descriptor } => {
+            Event::Installed { replica, descriptor, size } => {
                 if let Some(peer) = self.touch_replica(replica) {
+                    peer.set_size(size);
                     peer.on_installed(*descriptor, pass);
                 }
             }
@@ -289,28 +299,31 @@ impl Store {
             }
             Event::QuarantineLifted { replica, request } => match self.touch_replica(replica) {
                 Some(peer) => peer.on_quarantine_lifted(request, pass),
-                None => pass.answer((request, Err(Error::RangeNotFound(replica.range)))),
+                None => pass.reply(request, Err(Error::RangeNotFound(replica.range))),
             },
             Event::SkipEntry { request, range, index } => match self.touch(range) {
                 Some(peer) => peer.skip_entry(request, index, pass),
-                None => pass.answer((request, Err(Error::RangeNotFound(range)))),
+                None => pass.reply(request, Err(Error::RangeNotFound(range))),
             },
             Event::Propose { request, range, command, cost, frees_space } => {
                 let command = QueuedCommand { request, command, cost, frees_space };
                 match self.touch(range.id) {
                     Some(peer) => peer.propose(range, command, pass),
-                    None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
+                    None => pass.reply(request, Err(Error::RangeNotFound(range.id))),
                 };
             }
             Event::Read { request, range, at, confirm } => match self.touch(range.id) {
                 Some(peer) => peer.read(request, range, at, confirm, pass),
-                None => pass.answer((request, Err(Error::RangeNotFound(range.id)))),
+                None => {
+                    let result = Err(Error::RangeNotFound(range.id));
+                    pass.answer(Answer::Read { request, result });
+                }
             },
             Event::Operate { request, operation } => {
                 let range = RangeId(operation.range_id);
                 match self.touch(range) {
                     Some(peer) => peer.operate(request, operation, pass),
-                    None => pass.answer((request, Err(Error::RangeNotFound(range)))),
+                    None => pass.reply(request, Err(Error::RangeNotFound(range))),
                 }
             }
             Event::Persisted { token } => self.on_persisted(token, pass),
@@ -360,8 +373,8 @@ impl Store {
             Room::Enough => self.shared.config.flush_log_bytes,
             Room::Reserve | Room::None => SHORT_OF_ROOM_LOG_BYTES,
         };
-        if let Some(effect) = self.flushing.begin_if_wanted(log_bytes, self.peers.values_mut()) {
-            pass.effects.push(effect);
+        if let Some(flush) = self.flushing.begin_if_wanted(log_bytes, self.peers.values_mut()) {
+            pass.io(flush);
         }
     }
 
@@ -392,7 +405,7 @@ impl Store {
         Ok(())
     }
 
-    /// Emits the pass's log writes as one [`Effect::Append`].
+    /// Emits the pass's log writes as one [`Io::Append`].
     fn append(&mut self, pass: &mut Pass) {
         if pass.log.is_empty() && pass.persisting.is_empty() {
             return;
@@ -407,7 +420,7 @@ impl Store {
         let token = self.last_token;
         self.appending.push_back(Appending { token, readies });
         let batch = std::mem::take(&mut pass.log);
-        pass.effects.push(Effect::Append { token, batch });
+        pass.io(Io::Append { token, batch });
     }
 
     fn destroy(&mut self, range: RangeId, pass: &mut Pass) {
@@ -484,20 +497,24 @@ impl Store {
         let counters = &mut self.counters;
         for effect in effects {
             match effect {
-                Effect::Send(_) => counters.messages_sent += 1,
-                Effect::Append { .. } => counters.appends += 1,
-                Effect::Flush { .. } => counters.flushes += 1,
-                Effect::ReadReady { lease_until: Some(_), .. } => counters.reads_under_lease += 1,
-                Effect::ReadReady { lease_until: None, .. } => counters.reads_confirmed += 1,
-                Effect::SendSnapshot { .. } => counters.snapshots_sent += 1,
-                Effect::NeedFence { .. } => counters.leaderships_won += 1,
-                Effect::Reply { .. } => counters.requests_answered += 1,
+                Effect::Io(Io::Send(_)) => counters.messages_sent += 1,
+                Effect::Io(Io::Append { .. }) => counters.appends += 1,
+                Effect::Io(Io::Flush { .. }) => counters.flushes += 1,
+                Effect::Io(Io::SendSnapshot { .. }) => counters.snapshots_sent += 1,
                 // The applier answers these requests.
-                Effect::Apply(ApplyTask::Entries { entries, .. }) => {
+                Effect::Io(Io::Apply(ApplyTask::Entries { entries, .. })) => {
                     let requests = entries.iter().map(|entry| entry.requests.len() as u64);
                     counters.requests_answered += requests.sum::<u64>();
                 }
-                Effect::Apply(_) | Effect::SteppedDown { .. } => {}
+                Effect::Answer(Answer::Read { result: Ok(grant), .. }) => match grant.lease_until {
+                    Some(_) => counters.reads_under_lease += 1,
+                    None => counters.reads_confirmed += 1,
+                },
+                Effect::Answer(Answer::Read { result: Err(_), .. } | Answer::Reply { .. }) => {
+                    counters.requests_answered += 1;
+                }
+                Effect::Role(RoleChange::NeedFence { .. }) => counters.leaderships_won += 1,
+                Effect::Io(Io::Apply(_)) | Effect::Role(RoleChange::SteppedDown { .. }) => {}
             }
         }
     }

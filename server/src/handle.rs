@@ -2,18 +2,20 @@
 //! out.
 //!
 //! Bound to no runtime: the production driver and the simulator both take events from the
-//! [`EventSink`]s. They hand effects that answer a request to [`StoreHandle::complete`].
+//! [`EventSink`]s, and hand answers to [`StoreHandle::answer`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
 use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
-use rangedb_raftstore::{Effect, Error, Event, Monotonic, RangeRef, ReadMode, RequestId, Shard};
+use rangedb_raftstore::{
+    Answer, Error, Event, Monotonic, RangeRef, ReadGrant, ReadMode, RequestId, Shard,
+};
 use rangedb_storage::Reader;
 use rangedb_txn::facts;
 
@@ -29,17 +31,20 @@ pub struct ReadView {
     pub descriptor: Arc<RangeDescriptor>,
 }
 
-enum Answer {
-    Reply(Bytes),
-    Read(ReadView),
+/// Result of a read under a lease that may have run out.
+enum Leased {
+    View(ReadView),
     /// The lease ran out before the reader could be used.
-    LeaseExpired,
+    Expired,
 }
-
-type Waiter = oneshot::Sender<Result<Answer, Error>>;
 
 /// Number of locks over which the waiting requests are spread.
 const WAITER_SHARDS: usize = 16;
+
+/// Requests that wait for answers of one type.
+struct Waiters<T>([Mutex<BTreeMap<RequestId, Waiter<T>>>; WAITER_SHARDS]);
+
+type Waiter<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Access to a node's stores. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +53,8 @@ pub struct StoreHandle(Arc<Inner>);
 struct Inner {
     sinks: Vec<Arc<dyn EventSink>>,
     last_request: AtomicU64,
-    waiters: [Mutex<BTreeMap<RequestId, Waiter>>; WAITER_SHARDS],
+    replies: Waiters<Bytes>,
+    reads: Waiters<Leased>,
 }
 
 impl StoreHandle {
@@ -58,7 +64,8 @@ impl StoreHandle {
         StoreHandle(Arc::new(Inner {
             sinks,
             last_request: AtomicU64::new(0),
-            waiters: Default::default(),
+            replies: Waiters::default(),
+            reads: Waiters::default(),
         }))
     }
 
@@ -76,10 +83,7 @@ impl StoreHandle {
             cost: cost.records,
             frees_space: cost.frees_space,
         };
-        match self.ask(range.id, event).await? {
-            Answer::Reply(reply) => Ok(reply),
-            Answer::Read(_) | Answer::LeaseExpired => unreachable!("a proposal is not read"),
-        }
+        self.ask(&self.0.replies, range.id, event).await
     }
 
     /// Returns a reader that shows everything that the read must see. If the lease ran out
@@ -87,10 +91,10 @@ impl StoreHandle {
     pub async fn read(&self, range: RangeRef, at: ReadMode) -> Result<ReadView, Error> {
         let mut confirm = false;
         loop {
-            match self.ask(range.id, |request| Event::Read { request, range, at, confirm }).await? {
-                Answer::Read(view) => return Ok(view),
-                Answer::LeaseExpired => confirm = true,
-                Answer::Reply(_) => unreachable!("a read is not replied to"),
+            let read = |request| Event::Read { request, range, at, confirm };
+            match self.ask(&self.0.reads, range.id, read).await? {
+                Leased::View(view) => return Ok(view),
+                Leased::Expired => confirm = true,
             }
         }
     }
@@ -98,13 +102,15 @@ impl StoreHandle {
     /// Carries out a step of the scheduler. Returns once the step took effect.
     pub async fn operate(&self, operation: RangeOperation) -> Result<(), Error> {
         let range = RangeId(operation.range_id);
-        self.ask(range, |request| Event::Operate { request, operation }).await.map(drop)
+        let operate = |request| Event::Operate { request, operation };
+        self.ask(&self.0.replies, range, operate).await.map(drop)
     }
 
     /// Makes the entry at which the range's replica stands have no effect. Returns once the replica
     /// goes on.
     pub async fn skip_entry(&self, range: RangeId, index: u64) -> Result<(), Error> {
-        self.ask(range, |request| Event::SkipEntry { request, range, index }).await.map(drop)
+        let skip = |request| Event::SkipEntry { request, range, index };
+        self.ask(&self.0.replies, range, skip).await.map(drop)
     }
 
     /// Sends an event that has no answer. False if the store could not take it.
@@ -120,43 +126,43 @@ impl StoreHandle {
         }
     }
 
-    /// Hands an effect that answers a request to the future that waits for it. Returns other
-    /// effects. The caller must read `now` after the effect came out of the store.
-    pub fn complete(&self, effect: Effect, now: Monotonic) -> Option<Effect> {
-        match effect {
-            Effect::Reply { request, result } => {
-                self.reply(request, result);
-                None
+    /// Hands an answer to the future that waits for it. The caller must read `now` after the answer
+    /// came out of the store.
+    pub fn answer(&self, answer: Answer, now: Monotonic) {
+        match answer {
+            Answer::Reply { request, result } => self.reply(request, result),
+            Answer::Read { request, result } => {
+                let leased = result.map(|grant| {
+                    let ReadGrant { reader, descriptor, lease_until } = grant;
+                    match lease_until.is_some_and(|until| until <= now) {
+                        true => Leased::Expired,
+                        false => Leased::View(ReadView { reader, descriptor }),
+                    }
+                });
+                self.0.reads.complete(request, leased);
             }
-            Effect::ReadReady { request, reader, descriptor, lease_until } => {
-                let expired = lease_until.is_some_and(|until| until <= now);
-                let view = ReadView { reader, descriptor };
-                let answer = if expired { Answer::LeaseExpired } else { Answer::Read(view) };
-                self.answer(request, Ok(answer));
-                None
-            }
-            other => Some(other),
         }
     }
 
-    /// Completes the future that waits for the request.
+    /// Completes the future that waits for the reply.
     pub fn reply(&self, request: RequestId, result: Result<Bytes, Error>) {
-        self.answer(request, result.map(Answer::Reply));
+        self.0.replies.complete(request, result);
     }
 
     fn sink(&self, range: RangeId) -> &Arc<dyn EventSink> {
         &self.0.sinks[Shard::of(range, self.0.sinks.len()).place()]
     }
 
-    async fn ask(
+    async fn ask<T>(
         &self,
+        waiters: &Waiters<T>,
         range: RangeId,
         event: impl FnOnce(RequestId) -> Event,
-    ) -> Result<Answer, Error> {
+    ) -> Result<T, Error> {
         let request = self.0.last_request.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = oneshot::channel();
-        self.waiters(request).lock().expect("no panic holds it").insert(request, sender);
-        let forget = Forget { handle: self, request };
+        waiters.of(request).insert(request, sender);
+        let forget = Forget { waiters, request };
         if self.sink(range).send(event(request)).is_err() {
             return Err(Error::TooBusy { range, reason: "the store's queue is full" });
         }
@@ -165,29 +171,37 @@ impl StoreHandle {
         // The sender is dropped unused only when the node is being taken down.
         answer.unwrap_or(Err(Error::Undetermined(range)))
     }
+}
 
-    fn answer(&self, request: RequestId, result: Result<Answer, Error>) {
-        let waiter = self.waiters(request).lock().expect("no panic holds it").remove(&request);
+impl<T> Default for Waiters<T> {
+    fn default() -> Self {
+        Waiters(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl<T> Waiters<T> {
+    fn of(&self, request: RequestId) -> MutexGuard<'_, BTreeMap<RequestId, Waiter<T>>> {
+        let shard = &self.0[(request % WAITER_SHARDS as u64) as usize];
+        shard.lock().expect("no panic holds it")
+    }
+
+    fn complete(&self, request: RequestId, result: Result<T, Error>) {
+        let waiter = self.of(request).remove(&request);
         if let Some(waiter) = waiter {
             // The future may have been dropped meanwhile.
             let _ = waiter.send(result);
         }
     }
-
-    fn waiters(&self, request: RequestId) -> &Mutex<BTreeMap<RequestId, Waiter>> {
-        &self.0.waiters[(request % WAITER_SHARDS as u64) as usize]
-    }
 }
 
 /// Forgets a request whose future was dropped or is answered.
-struct Forget<'a> {
-    handle: &'a StoreHandle,
+struct Forget<'a, T> {
+    waiters: &'a Waiters<T>,
     request: RequestId,
 }
 
-impl Drop for Forget<'_> {
+impl<T> Drop for Forget<'_, T> {
     fn drop(&mut self) {
-        let mut waiters = self.handle.waiters(self.request).lock().expect("no panic holds it");
-        waiters.remove(&self.request);
+        self.waiters.of(self.request).remove(&self.request);
     }
 }

@@ -53,7 +53,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use log::{LogBatch, LogChange, LogEngine, LogState};
-pub use machine::{ApplyContext, StateMachine};
+pub use machine::{Applied, ApplyContext, Change, RangeSize, StateMachine};
 pub use mem::{FlushUnderWay, MemState};
 pub use mem_log::{FailedAppend, MemLog};
 #[cfg(feature = "disk")]

@@ -8,7 +8,7 @@ mod collect_garbage;
 mod commit_keys;
 mod commit_one_range;
 mod conditions;
-mod fate;
+pub(crate) mod fate;
 mod heartbeat_lock;
 mod identity;
 mod operations;
@@ -21,14 +21,13 @@ mod undecided;
 
 use bytes::Bytes;
 use rangedb_proto::v1::{
-    CommandReply, Committed, DamagedData, TooLarge, TransactionAborted, WriteConflict, command,
-    command_reply,
+    Committed, DamagedData, TooLarge, TransactionAborted, WriteConflict, command, command_reply,
 };
-use rangedb_storage::{ApplyContext, Batch, Error};
+use rangedb_storage::Error;
 
+use crate::evaluation::Evaluation;
 use crate::facts::CommandFacts;
 use crate::lock::Lock;
-use crate::memory::Memory;
 
 /// Names every kind of command, for what is the same expression for all of them.
 macro_rules! of_any_kind {
@@ -58,30 +57,26 @@ pub fn facts_mut(body: &mut command::Body) -> &mut dyn CommandFacts {
     of_any_kind!(body, command => command)
 }
 
+/// Evaluation of a kind of command.
+pub(crate) trait Evaluate {
+    /// Evaluates the command, which was checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]; nothing was written.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop>;
+}
+
 /// Evaluates a command that was checked.
+///
+/// # Errors
+///
+/// [`Stop`]; nothing was written.
 pub(crate) fn evaluate(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
     body: &command::Body,
-    batch: &mut Batch<'_>,
+    evaluation: &mut Evaluation<'_, '_>,
 ) -> Result<command_reply::Body, Stop> {
-    use command::Body;
-    match body {
-        Body::CommitOneRange(command) => commit_one_range::apply(context, memory, command, batch),
-        Body::Prewrite(command) => prewrite::apply(context, memory, command, batch),
-        Body::CommitKeys(command) => commit_keys::apply(context, memory, command, batch),
-        Body::RollbackKeys(command) => rollback_keys::apply(context, memory, command, batch),
-        Body::CheckTransaction(command) => {
-            check_transaction::apply(context, memory, command, batch)
-        }
-        Body::ResolveLocks(command) => resolve_locks::apply(context, memory, command, batch),
-        Body::HeartbeatLock(command) => heartbeat_lock::apply(context, memory, command, batch),
-        Body::AcquireLocks(command) => acquire_locks::apply(context, memory, command, batch),
-        Body::CollectGarbage(command) => collect_garbage::apply(context, memory, command, batch),
-        Body::CheckSecondaries(command) => {
-            check_secondaries::apply(context, memory, command, batch)
-        }
-    }
+    of_any_kind!(body, command => command.evaluate(evaluation))
 }
 
 /// Reason why the evaluation of a command ended before it wrote anything.
@@ -141,9 +136,4 @@ fn committed(commit_ts: u64) -> command_reply::Body {
 fn aborted(key: &[u8]) -> command_reply::Body {
     let key = Bytes::copy_from_slice(key);
     command_reply::Body::Aborted(TransactionAborted { key })
-}
-
-/// Returns the reply that refuses an invalid command.
-pub(crate) fn invalid_reply(reason: impl Into<String>) -> CommandReply {
-    CommandReply { body: Some(command_reply::Body::Invalid(reason.into())) }
 }

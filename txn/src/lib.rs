@@ -133,6 +133,7 @@
 
 mod check;
 mod commands;
+mod evaluation;
 mod facts;
 mod floors;
 mod garbage;

@@ -2,18 +2,17 @@
 //!
 //! ```text
 //! lock   escaped key   ->   01  kind:1  start_ts:8  min_commit_ts:8  alive_until_ms:8
-//!                           for_update_ts:8  primary length:2  primary  [body]
-//!                           02  ..., as above, up to the primary
-//!                           secondaries:2  { length:2  key }  [body]
+//!                           for_update_ts:8  primary length:2  primary
+//!                           commit:1  [secondaries:2  { length:2  key }]  [body]
+//!
+//! commit 0, two phases   no secondaries
+//! commit 1, asynchronous the secondaries: at the primary all, elsewhere none
 //!
 //! kind 0, delete         body: nothing
 //! kind 1, put inline     body: lease id:8, value
 //! kind 2, put elsewhere  body: lease id:8, length:8
 //! kind 3, pessimistic    body: nothing
 //! ```
-//!
-//! Asynchronous commits have the second format. At the primary it names every other key of the
-//! transaction, elsewhere none.
 //!
 //! All numbers are big-endian. Locks are few and live briefly, so the record is simple rather than
 //! small. A long value goes to the value family at once, under the transaction's start_ts. Its
@@ -26,8 +25,9 @@ use rangedb_storage::{ColumnFamily, Error, Reader, RecordValue, Result, keys};
 use crate::read::ReadAt;
 use crate::versions::at_key;
 
-const PLAIN: u8 = 1;
-const ASYNC: u8 = 2;
+const FORMAT: u8 = 1;
+const TWO_PHASES: u8 = 0;
+const ASYNCHRONOUS: u8 = 1;
 const DELETE: u8 = 0;
 const PUT_INLINE: u8 = 1;
 const PUT_ELSEWHERE: u8 = 2;
@@ -122,14 +122,18 @@ impl Lock {
             LockKind::Write { value: RecordValue::Reference { .. }, .. } => (PUT_ELSEWHERE, &[]),
             LockKind::Pessimistic => (PESSIMISTIC, &[]),
         };
-        let mut out = vec![if self.async_commit.is_some() { ASYNC } else { PLAIN }, kind];
+        let mut out = vec![FORMAT, kind];
         for number in [self.start_ts, self.min_commit_ts, self.alive_until_ms, self.for_update_ts] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         put_key(&mut out, &self.primary);
-        if let Some(secondaries) = &self.async_commit {
-            put_length(&mut out, secondaries.len());
-            secondaries.iter().for_each(|key| put_key(&mut out, key));
+        match &self.async_commit {
+            None => out.push(TWO_PHASES),
+            Some(secondaries) => {
+                out.push(ASYNCHRONOUS);
+                put_length(&mut out, secondaries.len());
+                secondaries.iter().for_each(|key| put_key(&mut out, key));
+            }
         }
         if let LockKind::Write { value, lease_id } = &self.kind
             && *value != RecordValue::Deleted
@@ -155,19 +159,21 @@ impl Lock {
 }
 
 fn decode(stored: &[u8]) -> Option<Lock> {
-    let [format @ (PLAIN | ASYNC), kind, rest @ ..] = stored else { return None };
+    let [FORMAT, kind, rest @ ..] = stored else { return None };
     let mut rest = rest;
     let start_ts = take_number(&mut rest)?;
     let min_commit_ts = take_number(&mut rest).filter(|ts| *ts > start_ts)?;
     let alive_until_ms = take_number(&mut rest)?;
     let for_update_ts = take_number(&mut rest)?;
     let primary = take_key(&mut rest)?;
-    let async_commit = match *format {
-        PLAIN => None,
-        _ => {
+    let commit = rest.split_off_first()?;
+    let async_commit = match *commit {
+        TWO_PHASES => None,
+        ASYNCHRONOUS => {
             let count = take_length(&mut rest)?;
             Some((0..count).map(|_| take_key(&mut rest)).collect::<Option<Vec<_>>>()?)
         }
+        _ => return None,
     };
     let kind = match *kind {
         DELETE if rest.is_empty() => LockKind::Write { value: RecordValue::Deleted, lease_id: 0 },
@@ -261,11 +267,10 @@ mod tests {
         let stored = locks()[2].encode();
         let head =
             b"\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x07";
-        let body = b"\0\x01p\0\0\0\0\0\0\0\x03value";
+        let body = b"\0\x01p\0\0\0\0\0\0\0\0\x03value";
         assert_eq!(stored, [&head[..], body].concat());
 
-        let head = [b"\x02", &head[1..]].concat();
-        let body = b"\0\x01p\0\x02\0\x01a\0\x02bc\0\0\0\0\0\0\0\x03value";
+        let body = b"\0\x01p\x01\0\x02\0\x01a\0\x02bc\0\0\0\0\0\0\0\x03value";
         assert_eq!(locks()[6].encode(), [&head[..], body].concat());
     }
 
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn unknown_formats_and_kinds_are_corrupt() {
         let stored = locks()[0].encode();
-        for (place, byte) in [(0, 0), (0, 3), (1, 4)] {
+        for (place, byte) in [(0, 0), (0, 2), (1, 4)] {
             let mut other = stored.to_vec();
             other[place] = byte;
             assert!(Lock::decode(&other).is_err(), "byte {place} is {byte}");

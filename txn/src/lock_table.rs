@@ -5,7 +5,7 @@
 //! records does the same. Both only repeat the state: loading walks over the lock family, and each
 //! lock that is written or removed updates the count.
 
-use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, encoding, keys};
+use rangedb_storage::{ColumnFamily, Direction, Reader, Result, encoding, keys};
 
 use crate::lock::Lock;
 use crate::outcome_record::Outcome;
@@ -57,31 +57,18 @@ impl LockTable {
         if self.may_have_outcomes { Outcome::read(reader, key, start_ts) } else { Ok(None) }
     }
 
-    pub(crate) fn leave_outcome(
-        &mut self,
-        batch: &mut Batch<'_>,
-        key: &[u8],
-        start_ts: u64,
-        outcome: Outcome,
-    ) {
-        self.may_have_outcomes = true;
-        outcome.write(batch, key, start_ts);
-    }
-
-    /// Adds a lock at a key that has none.
-    pub(crate) fn add(&mut self, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
-        self.replace(batch, key, lock);
+    /// Counts a lock that was added at a key without one.
+    pub(crate) fn added(&mut self) {
         self.count += 1;
     }
 
-    /// Replaces the lock at the key.
-    pub(crate) fn replace(&mut self, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
-        batch.put(ColumnFamily::Lock, keys::lock(key), lock.encode());
+    /// Counts a lock that was removed.
+    pub(crate) fn removed(&mut self) {
+        self.count = self.count.checked_sub(1).expect("every lock that stands is counted");
     }
 
-    /// Removes the lock at the key.
-    pub(crate) fn remove(&mut self, batch: &mut Batch<'_>, key: &[u8]) {
-        batch.delete(ColumnFamily::Lock, keys::lock(key));
-        self.count = self.count.checked_sub(1).expect("every lock that stands is counted");
+    /// Notes that an outcome record was left.
+    pub(crate) fn outcome_left(&mut self) {
+        self.may_have_outcomes = true;
     }
 }

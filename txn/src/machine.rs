@@ -1,12 +1,12 @@
 //! [`TxnMachine`]: decodes a command, hands it to its file under `commands/`, encodes the reply.
 
-use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::v1::{Command, CommandReply, command_reply};
-use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
+use rangedb_storage::{Applied, ApplyContext, Batch, RangeSize, Reader, Result, StateMachine};
 
 use crate::check::check_command;
-use crate::commands::{self, Stop, invalid_reply};
+use crate::commands::{self, Stop};
+use crate::evaluation::Evaluation;
 use crate::memory::Memory;
 
 /// State machine that every replica of a range runs: it evaluates commands against the range's
@@ -33,32 +33,41 @@ impl StateMachine for TxnMachine {
         Ok(())
     }
 
-    /// Returns an encoded [`CommandReply`].
+    /// Replies with an encoded [`CommandReply`].
     fn apply(
         &mut self,
         context: &ApplyContext<'_>,
         command: &[u8],
         batch: &mut Batch<'_>,
-    ) -> Result<Bytes> {
+    ) -> Result<Applied> {
         let memory = self.memory.as_mut().expect("a machine is loaded before it applies");
-        let reply = match Command::decode(command) {
-            Err(error) => invalid_reply(format!("the command cannot be decoded: {error}")),
-            Ok(command) => match evaluate(context, memory, &command, batch) {
-                Ok(body) | Err(Stop::Reply(body)) => CommandReply { body: Some(body) },
-                Err(Stop::Engine(error)) => return Err(error),
-            },
+        let mut evaluation = Evaluation::new(context, memory, batch);
+        let (body, changes) = match evaluate(command, &mut evaluation) {
+            Ok(body) => (body, evaluation.finish()),
+            Err(stop) => {
+                evaluation.stop();
+                match stop {
+                    Stop::Reply(body) => (body, Vec::new()),
+                    Stop::Engine(error) => return Err(error),
+                }
+            }
         };
-        Ok(reply.encode_to_vec().into())
+        let reply = CommandReply { body: Some(body) }.encode_to_vec().into();
+        Ok(Applied { reply, changes })
+    }
+
+    fn size(&self) -> RangeSize {
+        self.memory.as_ref().map(|memory| memory.range.size).unwrap_or_default()
     }
 }
 
 fn evaluate(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    command: &Command,
-    batch: &mut Batch<'_>,
+    command: &[u8],
+    evaluation: &mut Evaluation<'_, '_>,
 ) -> std::result::Result<command_reply::Body, Stop> {
-    check_command(command).map_err(|error| Stop::invalid(error.message))?;
+    let command = Command::decode(command)
+        .map_err(|error| Stop::invalid(format!("the command cannot be decoded: {error}")))?;
+    check_command(&command).map_err(|error| Stop::invalid(error.message))?;
     let body = command.body.as_ref().expect("check_command refuses commands of unknown kinds");
-    commands::evaluate(context, memory, body, batch)
+    commands::evaluate(body, evaluation)
 }

@@ -2,7 +2,7 @@
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{TooOld, command_reply};
-use rangedb_storage::{ApplyContext, Batch, Reader, Result};
+use rangedb_storage::{ApplyContext, Reader, Result};
 
 use crate::commands::Stop;
 use crate::lock_table::LockTable;
@@ -37,29 +37,6 @@ impl Memory {
             return Err(Stop::invalid(reason));
         }
         Ok(ts)
-    }
-
-    /// Records a commit in the range. Transactions over ranges bring their own timestamps, which
-    /// need not be above those of all others.
-    pub(crate) fn committed(
-        &mut self,
-        context: &ApplyContext<'_>,
-        batch: &mut Batch<'_>,
-        commit_ts: u64,
-    ) {
-        let last_commit_ts = self.range.last_commit_ts.max(commit_ts);
-        self.set_range(context, batch, RangeRecord { last_commit_ts, ..self.range });
-    }
-
-    pub(crate) fn set_range(
-        &mut self,
-        context: &ApplyContext<'_>,
-        batch: &mut Batch<'_>,
-        range: RangeRecord,
-    ) {
-        self.range = range;
-        let (cf, key) = RangeRecord::position(context.start_key);
-        batch.put(cf, key, range.encode());
     }
 
     /// Refuses new work of a transaction that reads, or started, below the floor. Callers answer

@@ -1,33 +1,32 @@
-//! Range record: facts about a range that the records of its keys do not hold. They are the
-//! timestamp of its last commit, which the next must exceed, and the bounds below which the past
-//! may be dropped.
+//! Range record: facts about a range that no record of one key holds. They are the timestamp of its
+//! last commit, which the next must exceed, the bounds below which the past may be dropped, and the
+//! range's size.
 //!
 //! The record must survive and travel together with the range's data. So it stands among the data:
 //! in the lock family, behind the escaped start key of the range.
 //!
 //! ```text
-//! lock   escaped start key, "range"   ->   01  last_commit_ts:8
-//!                                          02  last_commit_ts:8  floor_ts:8  collected_below_ts:8
+//! lock   escaped start key, "range"   ->   01  last_commit_ts:8  floor_ts:8  collected_below_ts:8
+//!                                              rows:8  bytes:8
 //! ```
 //!
-//! The second format is written from the first floor on. No escaped key is the beginning of
-//! another, so no user key's record can stand there. The position lies within the range's own span,
-//! so a snapshot carries the record, and emptying the span removes it. The record is rewritten with
-//! every batch of commits. In the lock family, which is almost empty, this costs no scan anything.
-//! A walk over locks recognises the record by its length and skips it.
+//! All numbers are big-endian. No escaped key is the beginning of another, so no user key's record
+//! can stand there. The position lies within the range's own span, so a snapshot carries the record,
+//! and emptying the span removes it. The record is rewritten with every batch of commits. In the
+//! lock family, which is almost empty, this costs no scan anything. A walk over locks recognises the
+//! record by its length and skips it.
 //!
 //! The left half of a split keeps the start key and so the record. The split must write a copy at
-//! the right half's start key, in the batch that divides the range. A merge must keep the larger of
-//! each number, at the start key that remains.
+//! the right half's start key, in the batch that divides the range, and divide the size. A merge
+//! must keep the larger of each timestamp and the sum of the sizes, at the start key that remains.
 
 use bytes::Bytes;
-use rangedb_storage::{ColumnFamily, Error, Reader, Result, keys};
+use rangedb_storage::{ColumnFamily, Error, RangeSize, Reader, Result, keys};
 
 const SUFFIX: &[u8] = b"range";
-const WITHOUT_FLOOR: u8 = 1;
-const WITH_FLOOR: u8 = 2;
+const FORMAT: u8 = 1;
 
-/// Last commit and floors of a range. Invariant: `collected_below_ts <= floor_ts`.
+/// Last commit, floors and size of a range. Invariant: `collected_below_ts <= floor_ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct RangeRecord {
     /// Highest commit timestamp that a command of this range ever got; 0 if none did.
@@ -38,6 +37,7 @@ pub(crate) struct RangeRecord {
     /// Bound of garbage collection. Versions that ended below it may be gone, and with them the
     /// records of transactions that started below it.
     pub(crate) collected_below_ts: u64,
+    pub(crate) size: RangeSize,
 }
 
 impl RangeRecord {
@@ -58,36 +58,30 @@ impl RangeRecord {
     }
 
     pub(crate) fn encode(self) -> Bytes {
-        let RangeRecord { last_commit_ts, floor_ts, collected_below_ts } = self;
-        let (format, floors): (u8, &[u64]) = match floor_ts {
-            0 => (WITHOUT_FLOOR, &[]),
-            _ => (WITH_FLOOR, &[floor_ts, collected_below_ts]),
-        };
-        let mut out = vec![format];
-        for number in std::iter::once(&last_commit_ts).chain(floors) {
+        let RangeRecord { last_commit_ts, floor_ts, collected_below_ts, size } = self;
+        let mut out = vec![FORMAT];
+        for number in [last_commit_ts, floor_ts, collected_below_ts, size.rows, size.bytes] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out.into()
     }
 
     fn decode(stored: &[u8]) -> Result<Self> {
-        let numbers = stored.get(1..).unwrap_or_default().chunks(8).map(|number| {
-            let number = number.try_into().ok()?;
-            Some(u64::from_be_bytes(number))
-        });
-        let numbers: Option<Vec<u64>> = numbers.collect();
-        match (stored.first(), numbers.as_deref()) {
-            (Some(&WITHOUT_FLOOR), Some(&[last_commit_ts])) => {
-                Ok(RangeRecord { last_commit_ts, ..Default::default() })
-            }
-            (Some(&WITH_FLOOR), Some(&[last_commit_ts, floor_ts, collected_below_ts]))
-                if collected_below_ts <= floor_ts =>
-            {
-                Ok(RangeRecord { last_commit_ts, floor_ts, collected_below_ts })
-            }
-            _ => Err(Error::damaged(format!("range record \"{}\"", stored.escape_ascii()))),
-        }
+        decode(stored)
+            .filter(|record| record.collected_below_ts <= record.floor_ts)
+            .ok_or_else(|| Error::damaged(format!("range record \"{}\"", stored.escape_ascii())))
     }
+}
+
+fn decode(stored: &[u8]) -> Option<RangeRecord> {
+    let [FORMAT, rest @ ..] = stored else { return None };
+    let numbers: Option<Vec<u64>> =
+        rest.chunks(8).map(|number| Some(u64::from_be_bytes(number.try_into().ok()?))).collect();
+    let [last_commit_ts, floor_ts, collected_below_ts, rows, bytes] = numbers?[..] else {
+        return None;
+    };
+    let size = RangeSize { rows, bytes };
+    Some(RangeRecord { last_commit_ts, floor_ts, collected_below_ts, size })
 }
 
 #[cfg(test)]
@@ -109,20 +103,27 @@ mod tests {
 
     #[test]
     fn what_was_not_written_by_encode_is_corrupt() {
-        let without = RangeRecord { last_commit_ts: 7, ..Default::default() };
-        let with = RangeRecord { last_commit_ts: 7, floor_ts: 5, collected_below_ts: 4 };
-        assert_eq!(without.encode(), &b"\x01\0\0\0\0\0\0\0\x07"[..], "ranges of before have it");
-        for record in [without, with] {
+        let size = RangeSize { rows: 2, bytes: 300 };
+        let full = RangeRecord { last_commit_ts: 7, floor_ts: 5, collected_below_ts: 4, size };
+        let drawn =
+            [&b"\x01"[..], &7_u64.to_be_bytes(), &5_u64.to_be_bytes(), &4_u64.to_be_bytes()];
+        let drawn = [&drawn.concat()[..], &2_u64.to_be_bytes(), &300_u64.to_be_bytes()].concat();
+        assert_eq!(full.encode(), drawn);
+        for record in [RangeRecord::default(), full] {
             let encoded = record.encode();
             assert_eq!(RangeRecord::decode(&encoded).unwrap(), record);
             for cut in 0..encoded.len() {
                 assert!(RangeRecord::decode(&encoded[..cut]).is_err(), "{record:?} cut to {cut}");
             }
             assert!(RangeRecord::decode(&[&encoded[..], b"x"].concat()).is_err());
-            for format in [0, 3 - encoded[0], 3] {
+            let more = [&encoded[..], &[0; 8]].concat();
+            assert!(RangeRecord::decode(&more).is_err());
+            for format in [0, 2] {
                 let other = [&[format][..], &encoded[1..]].concat();
                 assert!(RangeRecord::decode(&other).is_err(), "{record:?} as format {format}");
             }
         }
+        let crossed = RangeRecord { floor_ts: 3, collected_below_ts: 4, ..full };
+        assert!(RangeRecord::decode(&crossed.encode()).is_err(), "it collects above its floor");
     }
 }

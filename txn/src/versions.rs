@@ -149,18 +149,17 @@ pub(crate) fn check_order(key: &[u8], before: Option<&Record>, commit_ts: u64) -
     }
 }
 
-/// Puts a version in `current`, and moves the version there to the history unless it is spent. The
-/// caller writes a value that stands apart, and calls [`check_order`] first.
+/// Puts a version in `current`, and moves the version `before` from there to the history. A spent
+/// one needs no history: the caller passes `None` for it.
 pub(crate) fn supersede(
     batch: &mut Batch<'_>,
     key: &[u8],
-    before: Option<Record>,
+    before: Option<&Record>,
     after: &Record,
-    collect_below: u64,
 ) {
-    if let Some(before) = before.filter(|before| !is_spent(before, collect_below)) {
+    if let Some(before) = before {
         let (mod_ts, start_ts, end_ts) = (before.mod_ts, before.start_ts, after.mod_ts);
-        let superseded = HistoryRecord { record: before, end_ts };
+        let superseded = HistoryRecord { record: before.clone(), end_ts };
         batch.put(ColumnFamily::History, keys::history(key, mod_ts), superseded.encode());
         let by_start = StartRecord { end_ts, mod_ts };
         batch.put(ColumnFamily::History, keys::by_start(key, start_ts), by_start.encode());

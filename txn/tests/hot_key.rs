@@ -86,7 +86,9 @@ fn commands_on_a_hot_key_walk_over_no_history() {
     machine.load(&reader, b"", b"").unwrap();
     let mut apply = |start_ts| {
         let mut batch = Batch::new(&reader);
-        let context = ApplyContext { start_key: b"", end_key: b"", fence: 0, index: start_ts };
+        let (start_key, end_key) = (&b""[..], &b""[..]);
+        let index = start_ts;
+        let context = ApplyContext { start_key, end_key, fence: 0, index, with_changes: false };
         machine.apply(&context, &put(start_ts).command, &mut batch).unwrap();
         let writes = batch.into_writes();
         reader.state.write(writes).unwrap();

@@ -107,6 +107,8 @@ pub fn partitions() -> Vec<v1::PartitionStatus> {
     growing.descriptor.as_mut().unwrap().replicas.push(learner);
     growing.leader_node_id = 1;
     growing.down_replica_ids = vec![7];
+    growing.rows = 3;
+    growing.row_bytes = 2560;
     vec![
         v1::PartitionStatus {
             report: Some(growing),

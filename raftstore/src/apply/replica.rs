@@ -6,7 +6,10 @@ use prost::Message as _;
 use rangedb_proto::v1::{RangeDescriptor, RangeState, Tombstone};
 use rangedb_proto::{RangeDescriptorExt, RangeId, ReplicaId};
 use rangedb_storage::keys::{self, MetaKey};
-use rangedb_storage::{Batch, ColumnFamily, Direction, Reader, Result, StateEngine, StateMachine};
+use rangedb_storage::{
+    Applied, ApplyContext, Batch, ColumnFamily, Direction, RangeSize, Reader, Result, StateEngine,
+    StateMachine,
+};
 
 use super::entry::{Entry, Kind};
 use super::{
@@ -65,6 +68,11 @@ impl Replica {
 
     pub fn has_state(&self) -> bool {
         self.machine.is_some()
+    }
+
+    /// Returns the range's size after the entries applied so far; zero without state.
+    pub fn size(&self) -> RangeSize {
+        self.machine.as_ref().map(|machine| machine.size()).unwrap_or_default()
     }
 
     /// Queues a task. Entries join a waiting task of the same replica, so that slices are as full
@@ -169,7 +177,8 @@ impl Replica {
                     self.store_state(batch);
                     let Position { index, term } = position;
                     let membership = Some(AppliedMembership { index, term, change });
-                    let applied = Event::Applied { replica: of, index, term, membership };
+                    let size = self.size();
+                    let applied = Event::Applied { replica: of, index, term, membership, size };
                     round.structural.push((self.range, applied));
                     self.waits_for_flush = true;
                     return Ok(rest(of, entries));
@@ -202,7 +211,8 @@ impl Replica {
         }
         self.store_state(batch);
         let Position { index, term } = self.applied;
-        let applied = Event::Applied { replica: of, index, term, membership: None };
+        let size = self.size();
+        let applied = Event::Applied { replica: of, index, term, membership: None, size };
         round.effects.push(ApplyEffect::Event(applied));
     }
 
@@ -225,16 +235,18 @@ impl Replica {
             round.refuse(requests, &error);
             return Ok(());
         }
-        let context = rangedb_storage::ApplyContext {
+        let context = ApplyContext {
             start_key: &self.descriptor.start_key,
             end_key: &self.descriptor.end_key,
             fence: commands.fence,
             index,
+            // No feed listens yet.
+            with_changes: false,
         };
         let machine = self.machine.as_mut().expect("a replica with state has a machine");
         let mut requests = requests.into_iter();
         for command in &commands.commands {
-            let reply = machine.apply(&context, command, batch)?;
+            let Applied { reply, changes: _ } = machine.apply(&context, command, batch)?;
             if let Some(request) = requests.next() {
                 round.effects.push(ApplyEffect::Reply { request, result: Ok(reply) });
             }

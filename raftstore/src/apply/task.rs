@@ -92,10 +92,6 @@ impl SnapshotInstall {
     pub(crate) fn span(&self) -> Span {
         keys::data_span(&self.descriptor.start_key, &self.descriptor.end_key)
     }
-
-    pub(crate) fn installed(&self) -> Event {
-        Event::Installed { replica: self.replica, descriptor: Box::new(self.descriptor.clone()) }
-    }
 }
 
 /// An applied membership change, to be reported to raft.

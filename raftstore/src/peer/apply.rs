@@ -11,7 +11,7 @@ use rangedb_proto::v1::{RangeDescriptor, ReplicaRole};
 use rangedb_storage::{Error as StorageError, Result};
 
 use super::Peer;
-use crate::Effect;
+use crate::Io;
 use crate::apply::{AppliedMembership, ApplyEntry, ApplyTask};
 use crate::entry_cache::entry_bytes;
 use crate::membership::{conf_state, same_members};
@@ -89,7 +89,7 @@ impl Peer {
         }
         self.in_apply.push(Unapplied { last_index, bytes, cost });
         let replica = self.reference();
-        pass.effects.push(Effect::Apply(ApplyTask::Entries { replica, entries }));
+        pass.io(Io::Apply(ApplyTask::Entries { replica, entries }));
     }
 
     /// Handles a report that entries up to `applied` are applied. The last one may change the

@@ -23,7 +23,7 @@ use rangedb_proto::v1::{
 };
 
 use super::Peer;
-use crate::Effect;
+use crate::Io;
 use crate::pass::Pass;
 
 /// Most departed replicas remembered. A forgotten one asks by itself.
@@ -76,7 +76,7 @@ impl Peer {
                 self.tell_removed(from, pass);
             }
         } else if let Some(leader) = self.leader().filter(|_| !forwarded) {
-            pass.effects.push(Effect::Send(RaftEnvelope {
+            pass.io(Io::Send(RaftEnvelope {
                 range_id: self.range.0,
                 from: Some(from),
                 to: Some(leader),
@@ -133,13 +133,13 @@ impl Peer {
     fn ask(&self, replicas: impl Iterator<Item = Replica>, pass: &mut Pass) {
         for replica in replicas.filter(|r| r.replica_id != self.me.replica_id) {
             let check = Body::Check(ReplicaCheck { forwarded: false });
-            pass.effects.push(Effect::Send(self.envelope(replica, check)));
+            pass.io(Io::Send(self.envelope(replica, check)));
         }
     }
 
     fn tell_removed(&self, gone: Replica, pass: &mut Pass) {
         let descriptor = (**self.descriptor()).clone();
-        pass.effects.push(Effect::Send(self.envelope(gone, Body::Removed(Box::new(descriptor)))));
+        pass.io(Io::Send(self.envelope(gone, Body::Removed(Box::new(descriptor)))));
     }
 
     /// True if a majority of the voters has committed the newest membership change, as far as this

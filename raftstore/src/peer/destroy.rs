@@ -4,7 +4,7 @@
 use super::Peer;
 use crate::apply::ApplyTask;
 use crate::pass::Pass;
-use crate::{Effect, Error};
+use crate::{Error, Io, RoleChange};
 
 impl Peer {
     /// Has the applier remove all stored state of this replica, and answers all waiting requests.
@@ -14,9 +14,9 @@ impl Peer {
         // Raft has accepted this snapshot and has not handed it back for installing.
         if let Some(waiting) = self.staged.take() {
             let staged = waiting.staged;
-            pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
+            pass.io(Io::Apply(ApplyTask::Discard { replica, staged }));
         }
-        pass.effects.push(Effect::Apply(ApplyTask::Destroy { replica }));
+        pass.io(Io::Apply(ApplyTask::Destroy { replica }));
 
         let gone = Error::RangeNotFound(self.range);
         let mut answers = self.refuse_waiting(&gone);
@@ -27,7 +27,7 @@ impl Peer {
             pass.answer(answer);
         }
         if self.is_leader() {
-            pass.effects.push(Effect::SteppedDown { range: self.range });
+            pass.role(RoleChange::SteppedDown { range: self.range });
         }
     }
 }

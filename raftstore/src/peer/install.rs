@@ -1,6 +1,6 @@
 //! Snapshots for a follower whose next entry the leader no longer has.
 //!
-//! On the leader, `ready.rs` begins the stream ([`crate::Effect::SendSnapshot`]), and this file
+//! On the leader, `ready.rs` begins the stream ([`crate::Io::SendSnapshot`]), and this file
 //! handles the report of its end. On the follower, the whole snapshot is staged before raft hears
 //! of it. Then:
 //!
@@ -22,7 +22,7 @@ use rangedb_proto::{RangeDescriptorExt, ReplicaId};
 use rangedb_storage::{LogChange, StagedSnapshot};
 
 use super::{Peer, Persisting, SenderState};
-use crate::Effect;
+use crate::Io;
 use crate::apply::{ApplyTask, SnapshotInstall};
 use crate::membership::{are_sound, conf_state, same_members};
 use crate::pass::Pass;
@@ -79,7 +79,7 @@ impl Peer {
 
     fn discard(&self, staged: StagedSnapshot, pass: &mut Pass) {
         let replica = self.reference();
-        pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
+        pass.io(Io::Apply(ApplyTask::Discard { replica, staged }));
     }
 
     /// True if a snapshot's descriptor can be this range's, agrees with the metadata for raft, and
@@ -106,7 +106,7 @@ impl Peer {
         });
         let replica = self.reference();
         let install = SnapshotInstall { replica, staged, descriptor, at };
-        pass.effects.push(Effect::Apply(ApplyTask::Install(install)));
+        pass.io(Io::Apply(ApplyTask::Install(install)));
         self.installing = Some(Installing { at, readies: Vec::new() });
         self.storage_mut().reset(at)
     }

@@ -10,10 +10,10 @@ use rangedb_proto::v1::{
     MembershipChange, RangeOperation, Replica, ReplicaRole, range_operation::Body,
 };
 
-use super::{Answer, Peer};
+use super::Peer;
 use crate::membership::Change;
 use crate::pass::Pass;
-use crate::{Error, RequestId};
+use crate::{Answer, Error, RequestId};
 
 /// A membership change in the log, and the request that waits for it.
 pub(super) struct PendingOperation {
@@ -35,9 +35,9 @@ impl Peer {
             None => Err(Error::Refused("an operation without a body".into())),
         });
         match result {
-            Ok(true) => pass.answer((request, Ok(Bytes::new()))),
+            Ok(true) => pass.reply(request, Ok(Bytes::new())),
             Ok(false) => {}
-            Err(error) => pass.answer((request, Err(error))),
+            Err(error) => pass.reply(request, Err(error)),
         }
     }
 
@@ -199,19 +199,19 @@ impl Peer {
         if let Some(pending) = self.operation.take_if(|pending| pending.index <= index) {
             let here = (pending.index, pending.term) == (index, term);
             let result = if here { result } else { Err(self.not_leader()) };
-            pass.answer((pending.request, result));
+            pass.reply(pending.request, result);
         }
     }
 
     /// Refuses the pending operation if another entry took its place in the log.
     pub(super) fn refuse_replaced_operation(&mut self, applied_index: u64, pass: &mut Pass) {
         if let Some(pending) = self.operation.take_if(|pending| pending.index <= applied_index) {
-            pass.answer((pending.request, Err(self.not_leader())));
+            pass.reply(pending.request, Err(self.not_leader()));
         }
     }
 
     pub(super) fn fail_operation(&mut self) -> Option<Answer> {
         let unknown = Error::Undetermined(self.range);
-        self.operation.take().map(|pending| (pending.request, Err(unknown)))
+        self.operation.take().map(|pending| Answer::refusal(pending.request, &unknown))
     }
 }

@@ -8,10 +8,10 @@ use prost::Message;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::LogEntry;
 
+use super::Peer;
 use super::apply::UNANSWERED_COST_MAX;
-use super::{Answer, Peer};
 use crate::pass::Pass;
-use crate::{Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
+use crate::{Answer, Error, FEATURE_LEVEL, Monotonic, RangeRef, RequestId};
 
 /// A command that waits for the next entry.
 pub(crate) struct QueuedCommand {
@@ -92,7 +92,7 @@ impl Peer {
             None
         };
         match refused {
-            Some(error) => pass.answer((waiting.request, Err(error))),
+            Some(error) => pass.reply(waiting.request, Err(error)),
             None => {
                 self.proposals.queue_bytes += bytes;
                 self.proposals.cost += u64::from(waiting.cost);
@@ -171,7 +171,7 @@ impl Peer {
         }
         let error = self.not_leader();
         let replaced = here.into_values().flat_map(|replaced| replaced.requests);
-        (proposed, replaced.map(|request| (request, Err(error.clone()))).collect())
+        (proposed, replaced.map(|request| Answer::refusal(request, &error)).collect())
     }
 
     /// Empties the queue. Returns answers for its commands: they were not proposed and certainly do
@@ -180,7 +180,7 @@ impl Peer {
         self.proposals.queue_bytes = 0;
         self.proposals.cost -=
             self.proposals.queue.iter().map(|waiting| u64::from(waiting.cost)).sum::<u64>();
-        let refuse = |waiting: QueuedCommand| (waiting.request, Err(error.clone()));
+        let refuse = |waiting: QueuedCommand| Answer::refusal(waiting.request, error);
         self.proposals.queue.drain(..).map(refuse).collect()
     }
 
@@ -191,6 +191,6 @@ impl Peer {
         let in_flight = std::mem::take(&mut self.proposals.in_flight);
         self.proposals.cost -= in_flight.values().map(|proposed| proposed.cost).sum::<u64>();
         let in_flight = in_flight.into_values();
-        in_flight.flat_map(|p| p.requests).map(|r| (r, Err(unknown.clone()))).collect()
+        in_flight.flat_map(|p| p.requests).map(|r| Answer::refusal(r, &unknown)).collect()
     }
 }

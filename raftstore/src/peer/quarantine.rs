@@ -20,7 +20,7 @@
 use super::Peer;
 use crate::apply::{ApplyTask, Quarantine, QuarantineCause};
 use crate::pass::Pass;
-use crate::{Effect, Error, RequestId};
+use crate::{Error, Io, RequestId};
 
 impl Peer {
     pub fn on_quarantined(&mut self, quarantine: Quarantine, pass: &mut Pass) {
@@ -48,16 +48,16 @@ impl Peer {
             || self.quarantine.as_ref().is_none_or(|quarantine| quarantine.index != index)
         {
             let reason = format!("range {} is not quarantined at entry {index}", self.range);
-            pass.answer((request, Err(Error::Refused(reason))));
+            pass.reply(request, Err(Error::Refused(reason)));
             return;
         }
         let replica = self.reference();
-        pass.effects.push(Effect::Apply(ApplyTask::SkipEntry { replica, index, request }));
+        pass.io(Io::Apply(ApplyTask::SkipEntry { replica, index, request }));
     }
 
     pub fn on_quarantine_lifted(&mut self, request: RequestId, pass: &mut Pass) {
         self.quarantine = None;
-        pass.answer((request, Ok(bytes::Bytes::new())));
+        pass.reply(request, Ok(bytes::Bytes::new()));
     }
 
     pub(super) fn is_quarantined(&self) -> bool {

@@ -15,9 +15,9 @@ use raft::ReadState;
 use rangedb_proto::RangeDescriptorExt;
 use rangedb_storage::StateEngine;
 
-use super::{Answer, Peer};
+use super::Peer;
 use crate::pass::Pass;
-use crate::{Effect, Error, Monotonic, RangeRef, ReadMode, RequestId};
+use crate::{Answer, Error, Monotonic, RangeRef, ReadGrant, ReadMode, RequestId};
 
 /// Most reads that may wait in one range. Each costs little, but they pile up in a range without
 /// quorum.
@@ -100,7 +100,7 @@ impl Peer {
             }
         };
         if let Some(error) = refused {
-            pass.answer((request, Err(error)));
+            pass.answer(Answer::Read { request, result: Err(error) });
         }
     }
 
@@ -174,12 +174,12 @@ impl Peer {
         #[cfg(feature = "planted")]
         weigh(&*reader);
         for read in reads {
-            pass.effects.push(Effect::ReadReady {
-                request: read.request,
+            let grant = ReadGrant {
                 reader: reader.clone(),
                 descriptor: self.descriptor().clone(),
                 lease_until: if read.confirmed { None } else { lease_until },
-            });
+            };
+            pass.answer(Answer::Read { request: read.request, result: Ok(grant) });
         }
     }
 
@@ -200,7 +200,9 @@ impl Peer {
     pub(super) fn refuse_reads(&mut self, error: &Error) -> Vec<Answer> {
         let in_round = self.reads.round.take().into_iter().flat_map(|round| round.reads);
         let waiting = self.reads.waiting.drain(..).chain(in_round);
-        waiting.map(|read| (read.request, Err(error.clone()))).collect()
+        let refuse =
+            |read: WaitingRead| Answer::Read { request: read.request, result: Err(error.clone()) };
+        waiting.map(refuse).collect()
     }
 }
 

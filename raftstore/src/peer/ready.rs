@@ -12,7 +12,7 @@ use rangedb_storage::LogChange;
 use super::{Peer, Persisting};
 use crate::outgoing::OutgoingView;
 use crate::pass::Pass;
-use crate::{Effect, eraft};
+use crate::{Io, eraft};
 
 /// Most readies handled for one range in one pass, so that the others get their turn. The next pass
 /// handles the rest.
@@ -103,12 +103,12 @@ impl Peer {
             let index = message.get_snapshot().get_metadata().index;
             let envelope = self.envelope(to, Body::Message(eraft::encode(&message)));
             if !is_snapshot {
-                pass.effects.push(Effect::Send(envelope));
+                pass.io(Io::Send(envelope));
                 continue;
             }
             match self.storage_mut().outgoing().begin(to.replica_id, index) {
                 Some(OutgoingView { reader, span }) => {
-                    pass.effects.push(Effect::SendSnapshot { envelope, index, reader, span });
+                    pass.io(Io::SendSnapshot { envelope, index, reader, span });
                 }
                 // Raft asked twice within a ready; one stream is enough.
                 None => self.report_snapshot(to.replica_id, false),

@@ -19,6 +19,7 @@ impl Peer {
             fenced: self.leading.as_ref().is_some_and(|leading| leading.elected_ts.is_some()),
             applied_index: log.applied.index,
             applied_term: log.applied.term,
+            size: self.size,
             commit_index: raft.raft_log.committed,
             last_index: log.last_index(),
             truncated_index: log.truncated().index,
@@ -56,6 +57,8 @@ impl Peer {
             log_entries: self.raw.store().entries_kept(),
             in_joint_change: self.descriptor().in_joint_change(),
             unlocked_below_ts: 0,
+            rows: self.size.rows,
+            row_bytes: self.size.bytes,
         })
     }
 }

@@ -4,14 +4,14 @@
 //!
 //! 1. It is elected ([`Peer::note_role`] creates [`Leading`]).
 //! 2. It applies an entry of its own term, and with it all that earlier leaders committed. Then it asks
-//!    for a timestamp of the oracle ([`Effect::NeedFence`]).
+//!    for a timestamp of the oracle ([`RoleChange::NeedFence`]).
 //! 3. The timestamp arrives ([`Peer::on_fenced`]). From then on it proposes commands, above every
 //!    timestamp at which an earlier leader may have served a read.
 //!
 //! It ends with the leadership of raft, with its term, or with the replica's membership.
 
 use super::Peer;
-use crate::Effect;
+use crate::RoleChange;
 use crate::lease::Lease;
 use crate::pass::Pass;
 
@@ -35,7 +35,7 @@ impl Peer {
         let leads = self.is_raft_leader() && !self.has_departed();
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
             self.leading = None;
-            pass.effects.push(Effect::SteppedDown { range: self.range });
+            pass.role(RoleChange::SteppedDown { range: self.range });
             let error = self.not_leader();
             let mut answers = self.refuse_waiting(&error);
             answers.extend(self.refuse_reads(&error));
@@ -56,7 +56,7 @@ impl Peer {
         if let Some(leading) = self.leading.as_mut().filter(|l| !l.ready && applied_term == l.term)
         {
             leading.ready = true;
-            pass.effects.push(Effect::NeedFence { range: self.range, term });
+            pass.role(RoleChange::NeedFence { range: self.range, term });
         }
     }
 

@@ -101,7 +101,7 @@ impl Peer {
         }
         let refused = self.proposals.take_queued(|command| !command.frees_space);
         for command in refused {
-            pass.answer((command.request, Err(Error::DiskFull(self.range))));
+            pass.reply(command.request, Err(Error::DiskFull(self.range)));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rangedb_proto::{RangeId, ReplicaId};
 
-use crate::Effect;
+use crate::Io;
 use crate::peer::Peer;
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Flushing {
         &mut self,
         log_bytes: u64,
         peers: impl Iterator<Item = &'a mut Peer>,
-    ) -> Option<Effect> {
+    ) -> Option<Io> {
         let mut peers: Vec<_> = peers.collect();
         let written: u64 = peers.iter_mut().map(|peer| peer.log_since_flush()).sum();
         if written < log_bytes || self.under_way.is_some() {
@@ -36,7 +36,7 @@ impl Flushing {
         let covers = |peer: &mut Peer| ((peer.range, peer.replica_id()), peer.flush_begins());
         let covered = peers.into_iter().map(covers).collect();
         self.under_way = Some((self.last_token, covered));
-        Some(Effect::Flush { token: self.last_token })
+        Some(Io::Flush { token: self.last_token })
     }
 
     /// Ends the flush. Returns the applied indexes that it covers.

@@ -11,7 +11,7 @@ use super::Store;
 use crate::apply::{ApplyTask, ReplicaRef};
 use crate::pass::Pass;
 use crate::peer::{Peer, SenderState};
-use crate::{Effect, eraft};
+use crate::{Io, eraft};
 
 /// Most replicas without state that a store keeps for leaders that addressed them. Far more than a
 /// node is given at once. A replica beyond that is created when its leader sends again.
@@ -71,7 +71,7 @@ impl Store {
             return Ok(());
         }
         let replica = ReplicaRef { range, id: ReplicaId(to_replica) };
-        pass.effects.push(Effect::Apply(ApplyTask::Discard { replica, staged }));
+        pass.io(Io::Apply(ApplyTask::Discard { replica, staged }));
         Ok(())
     }
 

@@ -10,12 +10,12 @@ use raft_proto::eraftpb::{HardState, Message, MessageType};
 use rangedb_proto::v1::{Epoch, RaftEnvelope, RangeDescriptor, Replica, SnapshotMeta};
 use rangedb_proto::{NodeId, RangeId};
 use rangedb_raftstore::{
-    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, RangeRef, RangeStatus, Shard,
-    Store, bootstrap,
+    Applier, ApplyEffect, Config, Effect, Event, Io, Monotonic, Options, RangeRef, RangeStatus,
+    Shard, Store, bootstrap,
 };
 use rangedb_storage::{
-    ApplyContext, Batch, LogBatch, LogEngine as _, MemLog, MemState, Reader, Result,
-    StateEngine as _, StateMachine,
+    Applied, ApplyContext, Batch, LogBatch, LogEngine as _, MemLog, MemState, RangeSize, Reader,
+    Result, StateEngine as _, StateMachine,
 };
 
 use crate::forge::{message_of, with_message};
@@ -30,11 +30,11 @@ const SEEN_MAX: usize = 64;
 const ROUNDS_MAX: usize = 200;
 
 /// Commands by log index, as one node applied them.
-type Applied = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+type Commands = Arc<Mutex<BTreeMap<u64, Bytes>>>;
 
 /// State machine that takes any command, and checks that its node never applies another one at an
 /// index.
-struct Machine(Applied);
+struct Machine(Commands);
 
 impl StateMachine for Machine {
     fn load(&mut self, _state: &dyn Reader, _start_key: &[u8], _end_key: &[u8]) -> Result<()> {
@@ -46,11 +46,15 @@ impl StateMachine for Machine {
         context: &ApplyContext<'_>,
         command: &[u8],
         _batch: &mut Batch<'_>,
-    ) -> Result<Bytes> {
+    ) -> Result<Applied> {
         let command = Bytes::copy_from_slice(command);
         let before = self.0.lock().unwrap().insert(context.index, command.clone());
         assert!(before.is_none_or(|before| before == command), "entry {} changed", context.index);
-        Ok(Bytes::new())
+        Ok(Applied::default())
+    }
+
+    fn size(&self) -> RangeSize {
+        RangeSize::default()
     }
 }
 
@@ -63,7 +67,7 @@ struct Node {
     applier: Option<Applier>,
     appends: VecDeque<(u64, LogBatch)>,
     flushes: VecDeque<u64>,
-    applied: Applied,
+    applied: Commands,
     /// Hard state last seen in the log.
     promised: HardState,
     rng: fastrand::Rng,
@@ -79,7 +83,7 @@ impl Node {
             applier: None,
             appends: VecDeque::new(),
             flushes: VecDeque::new(),
-            applied: Applied::default(),
+            applied: Commands::default(),
             promised: HardState::default(),
             rng: fastrand::Rng::with_seed(id),
         };
@@ -99,7 +103,7 @@ impl Node {
         let applied = self.applied.clone();
         let machines = Box::new(move |range: RangeId| {
             // Commands of another range, made up by a forged message, do not concern this one.
-            let applied = if range.0 == RANGE { applied.clone() } else { Applied::default() };
+            let applied = if range.0 == RANGE { applied.clone() } else { Commands::default() };
             Box::new(Machine(applied)) as Box<dyn StateMachine>
         });
         let opened = Store::open(options, self.log.clone(), self.state.clone(), machines).ok();
@@ -368,25 +372,23 @@ impl World {
 
     fn perform(&mut self, id: u64, effect: Effect) {
         match effect {
-            Effect::Send(envelope) => {
+            Effect::Io(Io::Send(envelope)) => {
                 self.seen.push_back(envelope.clone());
                 self.queue.push_back(envelope);
                 if self.seen.len() > SEEN_MAX {
                     self.seen.pop_front();
                 }
             }
-            Effect::Append { token, batch } => self.node(id).appends.push_back((token, batch)),
-            Effect::Apply(task) => {
+            Effect::Io(Io::Append { token, batch }) => {
+                self.node(id).appends.push_back((token, batch))
+            }
+            Effect::Io(Io::Apply(task)) => {
                 if let Some(applier) = &mut self.node(id).applier {
                     applier.step(task);
                 }
             }
-            Effect::Flush { token } => self.node(id).flushes.push_back(token),
-            Effect::Reply { .. }
-            | Effect::ReadReady { .. }
-            | Effect::SendSnapshot { .. }
-            | Effect::NeedFence { .. }
-            | Effect::SteppedDown { .. } => {}
+            Effect::Io(Io::Flush { token }) => self.node(id).flushes.push_back(token),
+            Effect::Answer(_) | Effect::Io(Io::SendSnapshot { .. }) | Effect::Role(_) => {}
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Minimal state machine, which shows the context of each apply: `put K=V`.
 
-use bytes::Bytes;
-use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, Result, StateMachine};
+use rangedb_storage::{
+    Applied, ApplyContext, Batch, ColumnFamily, RangeSize, Reader, Result, StateMachine,
+};
 
 pub struct Machine;
 
@@ -15,10 +16,15 @@ impl StateMachine for Machine {
         context: &ApplyContext<'_>,
         command: &[u8],
         batch: &mut Batch<'_>,
-    ) -> Result<Bytes> {
+    ) -> Result<Applied> {
         let text = std::str::from_utf8(command).unwrap();
         let (key, value) = text.strip_prefix("put ").unwrap().split_once('=').unwrap();
         batch.put(ColumnFamily::Current, key.to_owned(), value.to_owned());
-        Ok(format!("entry {} above {}", context.index, context.fence).into())
+        let reply = format!("entry {} above {}", context.index, context.fence).into();
+        Ok(Applied { reply, changes: Vec::new() })
+    }
+
+    fn size(&self) -> RangeSize {
+        RangeSize::default()
     }
 }

@@ -11,7 +11,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use rangedb_proto::v1::{Epoch, RangeDescriptor, RangeState, Replica, Tombstone};
-use rangedb_raftstore::{Config, Effect, Event};
+use rangedb_raftstore::{Answer, Config, Effect, Event, Io, ReadGrant, RoleChange};
 use rangedb_storage::ColumnFamily;
 
 use network::{Network, Stream};
@@ -141,39 +141,45 @@ impl Cluster {
 
     fn perform(&mut self, id: u64, effect: Effect) {
         let line = match effect {
-            Effect::Send(envelope) => {
+            Effect::Io(Io::Send(envelope)) => {
                 let line = show::envelope(&envelope);
                 let lost = if self.network.send(envelope) { "" } else { " (lost)" };
                 format!("{line}{lost}")
             }
-            Effect::Append { token, batch } => {
+            Effect::Io(Io::Append { token, batch }) => {
                 let line = format!("n{id} append #{token} [{}]", show::batch(&batch));
                 self.node(id).appends.push_back((token, batch));
                 line
             }
-            Effect::Apply(task) => {
+            Effect::Io(Io::Apply(task)) => {
                 self.node(id).tasks.push_back(task);
                 return;
             }
-            Effect::Flush { token } => {
+            Effect::Io(Io::Flush { token }) => {
                 self.node(id).flushes.push_back(token);
                 format!("n{id} flush #{token}")
             }
-            Effect::Reply { request, result } => {
+            Effect::Answer(Answer::Reply { request, result }) => {
                 format!("n{id} reply #{request} {}", show::answer(&result))
             }
-            Effect::ReadReady { request, reader, lease_until, .. } => {
+            Effect::Answer(Answer::Read { request, result: Err(error) }) => {
+                format!("n{id} reply #{request} {}", show::answer(&Err(error)))
+            }
+            Effect::Answer(Answer::Read { request, result: Ok(grant) }) => {
+                let ReadGrant { reader, lease_until, .. } = grant;
                 let read = ReadableRead { request, reader, lease_until };
                 self.on_read_ready(id, read);
                 return;
             }
-            Effect::SendSnapshot { envelope, index, reader, span } => {
+            Effect::Io(Io::SendSnapshot { envelope, index, reader, span }) => {
                 let line = show::envelope(&envelope);
                 self.network.streams.push_back(Stream { envelope, index, reader, span });
                 line
             }
-            Effect::NeedFence { term, .. } => format!("n{id} needs a fence for term {term}"),
-            Effect::SteppedDown { .. } => format!("n{id} stepped down"),
+            Effect::Role(RoleChange::NeedFence { term, .. }) => {
+                format!("n{id} needs a fence for term {term}")
+            }
+            Effect::Role(RoleChange::SteppedDown { .. }) => format!("n{id} stepped down"),
         };
         self.out.push(line);
     }

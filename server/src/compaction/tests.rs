@@ -61,6 +61,7 @@ impl<'s> Applied<'s> {
             end_key: self.keys.end.as_bytes(),
             fence: 0,
             index: self.index,
+            with_changes: false,
         };
         let snapshot = self.state.snapshot();
         let mut batch = Batch::new(&*snapshot);
@@ -98,6 +99,7 @@ impl<'s> Applied<'s> {
             leader_replica_id: 0,
             leads: false,
             fenced: false,
+            size: Default::default(),
             applied_index: self.index,
             applied_term: 1,
             commit_index: self.index,

@@ -156,6 +156,8 @@ fn report_json(report: &RangeReport) -> Value {
         "lagging_replica_ids": report.lagging_replica_ids,
         "applied_index": report.applied_index,
         "log_entries": report.log_entries,
+        "rows": report.rows,
+        "row_bytes": report.row_bytes,
         "in_joint_change": report.in_joint_change,
     })
 }

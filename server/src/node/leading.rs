@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{self, Either};
 use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
 use rangedb_proto::{RangeDescriptorExt, RangeId};
-use rangedb_raftstore::{Effect, Event};
+use rangedb_raftstore::{Event, RoleChange};
 
 use super::Node;
 use crate::control::{CONTROL, take_over};
@@ -22,10 +22,10 @@ const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
 
 impl Node {
-    /// Handles effects of the stores that concern leadership. Does not block.
-    pub fn on_effect(self: &Arc<Self>, effect: Effect) {
-        match effect {
-            Effect::NeedFence { range, term } => {
+    /// Handles a change of a replica's role. Does not block.
+    pub fn on_role_change(self: &Arc<Self>, change: RoleChange) {
+        match change {
+            RoleChange::NeedFence { range, term } => {
                 self.leading().insert(range, term);
                 let node = self.clone();
                 self.net.spawn(Box::pin(async move {
@@ -35,13 +35,12 @@ impl Node {
                     }
                 }));
             }
-            Effect::SteppedDown { range } => {
+            RoleChange::SteppedDown { range } => {
                 self.leading().remove(&range);
                 if range == CONTROL {
                     *self.control.lock().expect("no panic holds it") = None;
                 }
             }
-            _ => {}
         }
     }
 

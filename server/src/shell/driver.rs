@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rangedb_raftstore::{Effect, Event, Monotonic, Store};
+use rangedb_raftstore::{Effect, Event, Io, Monotonic, Store};
 
 use crate::handle::StoreHandle;
 use crate::node::Node;
@@ -156,30 +156,23 @@ impl Driver {
     }
 
     fn perform(&self, effect: Effect) {
-        let performers = &self.performers;
-        let effect = match effect {
-            answer @ (Effect::Reply { .. } | Effect::ReadReady { .. }) => {
-                performers.stores.complete(answer, monotonic())
-            }
-            other => Some(other),
-        };
         match effect {
-            Some(Effect::Send(envelope)) => performers.transport.send(envelope),
-            Some(Effect::Append { token, batch }) => {
-                performers.log_writer.append(self.shard, token, batch);
-            }
-            Some(Effect::Apply(task)) => self.apply.send(task),
-            Some(Effect::Flush { token }) => performers.flusher.flush(self.shard, token),
-            Some(Effect::SendSnapshot { envelope, index, reader, span }) => {
+            Effect::Answer(answer) => self.performers.stores.answer(answer, monotonic()),
+            Effect::Io(io) => self.perform_io(io),
+            Effect::Role(change) => self.performers.node.on_role_change(change),
+        }
+    }
+
+    fn perform_io(&self, io: Io) {
+        let performers = &self.performers;
+        match io {
+            Io::Send(envelope) => performers.transport.send(envelope),
+            Io::Append { token, batch } => performers.log_writer.append(self.shard, token, batch),
+            Io::Apply(task) => self.apply.send(task),
+            Io::Flush { token } => performers.flusher.flush(self.shard, token),
+            Io::SendSnapshot { envelope, index, reader, span } => {
                 performers.snapshots.send(envelope, index, reader, span);
             }
-            Some(effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. })) => {
-                performers.node.on_effect(effect);
-            }
-            Some(Effect::Reply { .. } | Effect::ReadReady { .. }) => {
-                unreachable!("answers are given to whoever waits")
-            }
-            None => {}
         }
     }
 }

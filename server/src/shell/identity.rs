@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 use record::{Accepted, FormationRecord, NodeRecord};
 pub use record::{Ballot, Membership};
 
-/// Format version of the whole data directory. A newer format is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// Format version of the whole data directory. Every other is refused.
+pub const FORMAT_VERSION: u32 = 2;
 
 const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "LOCK";
@@ -45,10 +45,10 @@ pub enum IdentityError {
     #[error("another process uses the data directory {}", .0.display())]
     InUse(PathBuf),
     #[error(
-        "the data directory {} has format {found}, which is newer than the {FORMAT_VERSION} that \
-         this version knows: use a newer rangedb", path.display()
+        "the data directory {} has format {found}, and this version of rangedb reads format \
+         {FORMAT_VERSION} alone: use the version that wrote it", path.display()
     )]
-    NewerFormat { path: PathBuf, found: u32 },
+    OtherFormat { path: PathBuf, found: u32 },
     #[error("corrupt data in {}: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
     #[error(
@@ -279,9 +279,9 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
         return Err(corrupt(reason));
     }
     let version: Version = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
-    if version.format_version > FORMAT_VERSION {
+    if version.format_version != FORMAT_VERSION {
         let path = path.parent().unwrap_or(path).to_owned();
-        return Err(IdentityError::NewerFormat { path, found: version.format_version });
+        return Err(IdentityError::OtherFormat { path, found: version.format_version });
     }
     serde_json::from_str(json).map_err(|error| corrupt(error.to_string()))
 }

@@ -140,6 +140,7 @@ mod tests {
             fenced: false,
             applied_index: 0,
             applied_term: 0,
+            size: Default::default(),
             commit_index: 0,
             last_index: 0,
             truncated_index: 0,

@@ -62,6 +62,8 @@ bugs! {
     SnapshotFromMemory,
     /// the thread of a store walks over the data of a range, to see how much a read will cost
     DataReadInPass,
+    /// a command reports what it puts to the listeners of its range, and not what it deletes
+    DeletionUnreported,
     /// a follower that is short of room refuses entries that were on their way in front of deletes
     EntriesRefusedForRoom,
     /// the lease is measured from the response

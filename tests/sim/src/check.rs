@@ -3,6 +3,7 @@
 
 pub mod applies_agree;
 pub mod batches;
+pub mod changes_add_up;
 pub mod committed;
 pub mod counters;
 pub mod fences;
@@ -33,6 +34,7 @@ pub struct Checks {
     pub lease_reads: lease_reads::LeaseReads,
     pub applies: applies_agree::AppliesAgree,
     pub given_up: given_up::GivenUp,
+    pub changes: changes_add_up::ChangesAddUp,
     pub fences: fences::Fences,
     pub floor: floor::Floor,
     pub committed: committed::Committed,

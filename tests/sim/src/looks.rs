@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use raft_proto::eraftpb::MessageType;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::RaftEnvelope;
-use rangedb_raftstore::{Effect, Event, ReadMode, Store};
+use rangedb_raftstore::{Answer, Effect, Event, ReadGrant, ReadMode, RoleChange, Store};
 
 use crate::ambush::{Moment, ReachedMoment};
 use crate::check::raft_message;
@@ -28,20 +28,24 @@ pub fn look_at_event(event: &Event, host: Host, site: &Site) {
 /// Tells the checks which node leads, and which reads it serves in the belief that it leads.
 pub fn look_at_effects(store: &Store, effects: &[Effect], (host, node): (Host, u64), site: &Site) {
     for effect in effects {
-        if let Effect::NeedFence { range, term } = effect {
+        if let Effect::Role(RoleChange::NeedFence { range, term }) = effect {
             site.watch.note(|checks| {
                 checks.lease_reads.leads(range.0, *term, node);
                 checks.leaders.leads(range.0, *term, node)
             });
         }
     }
-    if !effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. })) {
+    let granted = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer(Answer::Read { request, result: Ok(grant) }) => Some((request, grant)),
+        _ => None,
+    });
+    let mut granted = granted.peekable();
+    if granted.peek().is_none() {
         return;
     }
     let terms: BTreeMap<u64, u64> =
         store.status().iter().map(|status| (status.descriptor.range_id, status.term)).collect();
-    for effect in effects {
-        let Effect::ReadReady { request, descriptor, lease_until, .. } = effect else { continue };
+    for (request, ReadGrant { descriptor, lease_until, .. }) in granted {
         let Some(term) = terms.get(&descriptor.range_id) else { continue };
         let (read, range) = ((host, *request), descriptor.range_id);
         let by = (range, *term, node);

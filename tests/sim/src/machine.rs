@@ -5,10 +5,11 @@ use bytes::Bytes;
 use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{Command, CommandReply, GarbageCollected, command_reply};
-use rangedb_storage::{ApplyContext, Batch, Reader, Result, StateMachine};
+use rangedb_storage::{Applied, ApplyContext, Batch, RangeSize, Reader, Result, StateMachine};
 use rangedb_txn::TxnMachine;
 
 use crate::check::Watch;
+use crate::check::applies_agree::Step;
 use crate::occurrence::shortened;
 use crate::schedule::Schedule;
 use crate::trace::Trace;
@@ -41,8 +42,10 @@ impl StateMachine for WatchedMachine {
         context: &ApplyContext<'_>,
         command: &[u8],
         batch: &mut Batch<'_>,
-    ) -> Result<Bytes> {
-        let reply = self.machine.apply(context, command, batch)?;
+    ) -> Result<Applied> {
+        let context = &ApplyContext { with_changes: true, ..*context };
+        let applied = self.machine.apply(context, command, batch)?;
+        let reply = &applied.reply;
         let (index, count) = self.place;
         self.place = if index == context.index { (index, count + 1) } else { (context.index, 1) };
         let hash = |bytes: &[u8]| {
@@ -50,7 +53,12 @@ impl StateMachine for WatchedMachine {
             trace.bytes(bytes);
             trace.hash()
         };
-        let step = (self.place, hash(command), hash(&agreed(&reply)));
+        let step = Step {
+            place: self.place,
+            command: hash(command),
+            reply: hash(&agreed(reply)),
+            changes: hash(format!("{:?}", applied.changes).as_bytes()),
+        };
         self.schedule.remark(|| {
             let command = shortened(&Command::decode(command));
             let reply = shortened(&CommandReply::decode(reply.clone()));
@@ -61,12 +69,17 @@ impl StateMachine for WatchedMachine {
         });
         self.watch.note(|checks| {
             checks.applies.applied(self.range, self.slot, step)?;
-            checks.given_up.applied(self.range, self.place, command, &reply)?;
-            checks.fences.applied(self.range, self.place, command, &reply)?;
+            checks.changes.applied(self.range, self.place, &applied.changes);
+            checks.given_up.applied(self.range, self.place, command, reply)?;
+            checks.fences.applied(self.range, self.place, command, reply)?;
             let now = self.schedule.now();
-            checks.floor.applied((self.range, self.place), now, command, &reply)
+            checks.floor.applied((self.range, self.place), now, command, reply)
         });
-        Ok(reply)
+        Ok(applied)
+    }
+
+    fn size(&self) -> RangeSize {
+        self.machine.size()
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use rangedb_proto::v1::{NodeDescriptor, RaftEnvelope, request};
 use rangedb_proto::{NodeId, RangeId, SYSTEM_PREFIX};
 use rangedb_raftstore::{
-    Applier, ApplyEffect, Config, Effect, Event, Monotonic, Options, Room, Shard, Store,
+    Applier, ApplyEffect, Config, Effect, Event, Io, Monotonic, Options, RoleChange, Room, Shard,
+    Store,
 };
 use rangedb_server::compaction::CompactionBounds;
 use rangedb_server::handle::{EventSink, StoreHandle};
 use rangedb_server::node::{Caller, Node, NodeParts, WalkPace};
 use rangedb_server::status_board::StatusBoard;
-use rangedb_storage::{Compaction, FlushUnderWay, Span, keys};
+use rangedb_storage::{Compaction, FlushUnderWay, Reader, Span, keys};
 
 use crate::ambush::{Ambush, Moment, ReachedMoment};
 use crate::check::Watch;
@@ -232,7 +233,8 @@ impl Process {
         Ok(process)
     }
 
-    /// Compares each replica of this node with the first that was seen at the same entry.
+    /// Compares each replica of this node with the first that was seen at the same entry, and with
+    /// the changes up to there.
     pub fn compare(&self, disk: &Disk) -> rangedb_storage::Result<()> {
         for status in self.stores.iter().flat_map(Store::status) {
             // The state may be ahead of what its store knows, so the index comes from the state.
@@ -245,7 +247,13 @@ impl Process {
             self.site.schedule.trace_word(hash);
             let (range, applied) = (RangeId(descriptor.range_id), stored.applied_index);
             let slot = self.site.slot;
-            self.site.watch.note(|checks| checks.replicas_equal.stands(range, slot, applied, hash));
+            let mut rows = Ok(Ok(()));
+            self.site.watch.note(|checks| {
+                checks.replicas_equal.stands(range, slot, applied, hash)?;
+                rows = checks.changes.stands(range, applied, &*disk.state, &span);
+                rows.as_ref().map_or(Ok(()), Clone::clone)
+            });
+            rows?.ok();
         }
         Ok(())
     }
@@ -360,55 +368,69 @@ impl Process {
         disk: &mut Disk,
     ) -> rangedb_storage::Result<()> {
         for effect in effects {
-            let Some(effect) = self.handle.complete(effect, self.site.now()) else { continue };
             match effect {
-                Effect::Send(envelope) => self.send(envelope),
-                Effect::Append { token, batch } => {
-                    if disk.append(Append { at: self.site.schedule.now(), shard, token, batch }) {
-                        self.begin_sync(disk);
-                    }
-                }
-                Effect::Apply(task) => {
-                    self.appliers[shard].step(task);
-                    self.schedule_apply(shard);
-                }
-                Effect::Flush { token } => {
-                    self.begin_flush(shard, FlushRequester::Store { token }, disk)?
-                }
-                Effect::SendSnapshot { envelope, index, reader, span } => {
-                    let to = envelope.to.unwrap_or_default();
-                    let Some(slot) = self.slot_of_node(to.node_id) else {
-                        let range = RangeId(envelope.range_id);
-                        let to = rangedb_proto::ReplicaId(to.replica_id);
-                        let delivered = false;
-                        self.put(range, Event::SnapshotSent { range, to, index, delivered });
-                        continue;
-                    };
-                    let cluster_id = self.cluster_id;
-                    let transfer = Transfer::new(&self.site.schedule, cluster_id, envelope, index);
-                    let waits_max = self.site.stream_waits_max;
-                    let outbound = Outbound::new(transfer, slot, (reader, span), waits_max > 0)?;
-                    match waits_max {
-                        0 => self.stream(outbound, disk)?,
-                        most => {
-                            let turn = self.site.schedule.between(1, most);
-                            let stream = Occurrence::Stream(Box::new(outbound));
-                            self.site.schedule.after(turn, self.host, stream);
-                        }
-                    }
-                }
-                effect @ (Effect::NeedFence { .. } | Effect::SteppedDown { .. }) => {
-                    if let Effect::NeedFence { .. } = effect {
+                Effect::Answer(answer) => self.handle.answer(answer, self.site.now()),
+                Effect::Io(io) => self.perform_io(shard, io, disk)?,
+                Effect::Role(change) => {
+                    if let RoleChange::NeedFence { .. } = change {
                         self.comes(Moment::LeadershipBegins);
                     }
-                    self.node.on_effect(effect);
-                }
-                Effect::Reply { .. } | Effect::ReadReady { .. } => {
-                    unreachable!("answers are given to whoever waits")
+                    self.node.on_role_change(change);
                 }
             }
         }
         Ok(())
+    }
+
+    fn perform_io(&mut self, shard: usize, io: Io, disk: &mut Disk) -> rangedb_storage::Result<()> {
+        match io {
+            Io::Send(envelope) => self.send(envelope),
+            Io::Append { token, batch } => {
+                if disk.append(Append { at: self.site.schedule.now(), shard, token, batch }) {
+                    self.begin_sync(disk);
+                }
+            }
+            Io::Apply(task) => {
+                self.appliers[shard].step(task);
+                self.schedule_apply(shard);
+            }
+            Io::Flush { token } => {
+                self.begin_flush(shard, FlushRequester::Store { token }, disk)?
+            }
+            Io::SendSnapshot { envelope, index, reader, span } => {
+                self.send_snapshot(envelope, index, (reader, span), disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to send a snapshot, now or when its turn has come.
+    fn send_snapshot(
+        &mut self,
+        envelope: RaftEnvelope,
+        index: u64,
+        view: (Arc<dyn Reader>, Span),
+        disk: &mut Disk,
+    ) -> rangedb_storage::Result<()> {
+        let to = envelope.to.unwrap_or_default();
+        let Some(slot) = self.slot_of_node(to.node_id) else {
+            let range = RangeId(envelope.range_id);
+            let to = rangedb_proto::ReplicaId(to.replica_id);
+            self.put(range, Event::SnapshotSent { range, to, index, delivered: false });
+            return Ok(());
+        };
+        let transfer = Transfer::new(&self.site.schedule, self.cluster_id, envelope, index);
+        let waits_max = self.site.stream_waits_max;
+        let outbound = Outbound::new(transfer, slot, view, waits_max > 0)?;
+        match waits_max {
+            0 => self.stream(outbound, disk),
+            most => {
+                let turn = self.site.schedule.between(1, most);
+                let stream = Occurrence::Stream(Box::new(outbound));
+                self.site.schedule.after(turn, self.host, stream);
+                Ok(())
+            }
+        }
     }
 
     fn begin_flush(

@@ -70,7 +70,7 @@ async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
     let path = node.data.join("IDENTITY");
     let text = std::fs::read_to_string(&path).unwrap();
     let json = text.lines().next().unwrap();
-    let newer = json.replace("\"format_version\":1", "\"format_version\":2");
+    let newer = json.replace("\"format_version\":2", "\"format_version\":3");
     assert_ne!(newer, json);
     let newer = format!("{newer}\n{:08x}\n", crc32fast::hash(newer.as_bytes()));
     std::fs::write(&path, &newer).unwrap();

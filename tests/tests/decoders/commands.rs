@@ -212,10 +212,11 @@ impl Replica {
 
     fn apply(&mut self, index: u64, fence: u64, command: &[u8]) -> Result<CommandReply> {
         let (start_key, end_key) = RANGE;
-        let context = ApplyContext { start_key, end_key, fence, index };
+        let with_changes = true;
+        let context = ApplyContext { start_key, end_key, fence, index, with_changes };
         let snapshot = self.state.snapshot();
         let mut batch = Batch::new(&*snapshot);
-        let reply = self.machine.apply(&context, command, &mut batch)?;
+        let reply = self.machine.apply(&context, command, &mut batch)?.reply;
         self.state.write(batch.into_writes())?;
         Ok(CommandReply::decode(reply).expect("a reply that can be read"))
     }

@@ -14,7 +14,8 @@ use rangedb_proto::v1::{
     Tombstone,
 };
 use rangedb_raftstore::{
-    ApplyEffect, Config, Effect, Event, Monotonic, Options, Shard, Store, bootstrap, decode_message,
+    ApplyEffect, Config, Effect, Event, Io, Monotonic, Options, Shard, Store, bootstrap,
+    decode_message,
 };
 use rangedb_storage::{
     ColumnFamily, LogBatch, LogChange, LogEngine as _, MemLog, MemState, StateEngine as _,
@@ -152,7 +153,7 @@ proptest! {
                 store.step(Event::Tick);
                 let effects = store.flush(Monotonic(0)).expect("an entry ends no process");
                 for effect in effects {
-                    if let Effect::Apply(task) = effect {
+                    if let Effect::Io(Io::Apply(task)) = effect {
                         applier.step(task);
                     }
                 }

@@ -6,16 +6,16 @@
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, AcquireLocks, KeyValue, LocksAcquired, command_reply};
-use rangedb_storage::{ApplyContext, Batch, Reader, Record};
+use rangedb_storage::{Reader, Record};
 
-use super::Stop;
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
+use super::{Evaluate, Stop};
 use crate::check::check_keys;
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, visit_written};
 use crate::limits::{PREVIOUS_BYTES_MAX, check_key, check_timestamp};
 use crate::lock::{Lock, LockKind};
-use crate::memory::Memory;
 use crate::versions;
 
 impl CommandFacts for AcquireLocks {
@@ -66,51 +66,48 @@ impl CommandFacts for AcquireLocks {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there. It locks all of the keys or
-/// none.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    acquire: &AcquireLocks,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    RangeCheck::of(context).check_keys(&acquire.keys)?;
-    let mut own_locks = Vec::new();
-    let mut current = Vec::new();
-    let mut value_bytes = 0;
-    for key in &acquire.keys {
-        let (own_lock, record) = check(memory, acquire, key, batch)?;
-        own_locks.push(own_lock);
-        value_bytes += record.as_ref().map_or(0, versions::value_bytes);
-        if value_bytes > PREVIOUS_BYTES_MAX {
-            return Err(Stop::too_large("bytes of locked values", PREVIOUS_BYTES_MAX));
+impl Evaluate for AcquireLocks {
+    /// Locks all of the keys or none.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        RangeCheck::of(evaluation.context).check_keys(&self.keys)?;
+        let mut own_locks = Vec::new();
+        let mut current = Vec::new();
+        let mut value_bytes = 0;
+        for key in &self.keys {
+            let (own_lock, record) = check(evaluation, self, key)?;
+            own_locks.push(own_lock);
+            value_bytes += record.as_ref().map_or(0, versions::value_bytes);
+            if value_bytes > PREVIOUS_BYTES_MAX {
+                return Err(Stop::too_large("bytes of locked values", PREVIOUS_BYTES_MAX));
+            }
+            current.push(value(evaluation.reader(), key, record)?);
         }
-        current.push(value(batch, key, record)?);
+        // Report the highest for_update_ts already granted. With a lower one, the sender of a late copy
+        // would take a version committed in between to be newer than the lock.
+        let known = own_locks.iter().flatten().map(|lock| lock.for_update_ts);
+        let for_update_ts = known.fold(self.for_update_ts, u64::max);
+        for (key, own_lock) in self.keys.iter().zip(own_locks) {
+            take(evaluation, self, key, own_lock);
+        }
+        Ok(command_reply::Body::LocksAcquired(LocksAcquired { current, for_update_ts }))
     }
-    // Report the highest for_update_ts already granted. With a lower one, the sender of a late copy
-    // would take a version committed in between to be newer than the lock.
-    let known = own_locks.iter().flatten().map(|lock| lock.for_update_ts);
-    let for_update_ts = known.fold(acquire.for_update_ts, u64::max);
-    for (key, own_lock) in acquire.keys.iter().zip(own_locks) {
-        take(memory, acquire, key, own_lock, batch);
-    }
-    Ok(command_reply::Body::LocksAcquired(LocksAcquired { current, for_update_ts }))
 }
 
 /// Checks that the key can be locked. Returns the transaction's lock, if it has one there, and the
 /// newest version.
 fn check(
-    memory: &Memory,
+    evaluation: &Evaluation<'_, '_>,
     acquire: &AcquireLocks,
     key: &[u8],
-    reader: &dyn Reader,
 ) -> Result<(Option<Lock>, Option<Record>), Stop> {
-    let found = Found::at(reader, memory, key, acquire.start_ts)?;
+    let found = evaluation.find(key, acquire.start_ts)?;
     match found.fate {
         Fate::Locked(lock) => return Ok((Some(lock), found.current)),
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
-        Fate::Unknown => memory.check_floor(acquire.start_ts.min(acquire.for_update_ts))?,
+        Fate::Unknown => {
+            evaluation.memory().check_floor(acquire.start_ts.min(acquire.for_update_ts))?;
+        }
     }
     if let Some(lock) = found.foreign_lock {
         return Err(Stop::locked(key, &lock));
@@ -139,11 +136,10 @@ fn commits_above(acquire: &AcquireLocks) -> u64 {
 }
 
 fn take(
-    memory: &mut Memory,
+    evaluation: &mut Evaluation<'_, '_>,
     acquire: &AcquireLocks,
-    key: &[u8],
+    key: &Bytes,
     own_lock: Option<Lock>,
-    batch: &mut Batch<'_>,
 ) {
     match own_lock {
         None => {
@@ -156,7 +152,7 @@ fn take(
                 async_commit: None,
                 kind: LockKind::Pessimistic,
             };
-            memory.locks.add(batch, key, &lock);
+            evaluation.add_lock(key, &lock);
         }
         // A copy, or a later request for the same key. The transaction's own write needs no
         // reservation.
@@ -164,7 +160,7 @@ fn take(
             lock.alive_until_ms = lock.alive_until_ms.max(acquire.alive_until_ms);
             lock.for_update_ts = lock.for_update_ts.max(acquire.for_update_ts);
             lock.min_commit_ts = lock.min_commit_ts.max(commits_above(acquire));
-            memory.locks.replace(batch, key, &lock);
+            evaluation.replace_lock(key, &lock);
         }
         Some(_) => {}
     }

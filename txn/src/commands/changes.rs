@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rangedb_proto::v1::KeyValue;
-use rangedb_storage::{Batch, ColumnFamily, Record, RecordValue, Result, keys};
+use rangedb_storage::{Record, RecordValue, Result};
 
+use crate::evaluation::Evaluation;
 use crate::versions;
 
 /// The changes of a command.
@@ -92,15 +93,15 @@ impl Changes {
     }
 
     /// Writes the changes. [`Changes::check_order`] comes first.
-    pub(crate) fn write_to(self, batch: &mut Batch<'_>, collect_below: u64) {
+    pub(crate) fn write_to(self, evaluation: &mut Evaluation<'_, '_>) {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         for (key, change) in self.keys {
             let Some(after) = change.after else { continue };
             let record = after.record(start_ts, commit_ts);
             if let (RecordValue::Reference { .. }, After::Put(put)) = (&record.value, &after) {
-                batch.put(ColumnFamily::Value, keys::value(&key, start_ts), put.value.clone());
+                evaluation.put_value(&key, start_ts, put.value.clone());
             }
-            versions::supersede(batch, &key, change.before, &record, collect_below);
+            evaluation.put_version(&key, change.before, record);
         }
     }
 }

@@ -15,16 +15,14 @@
 
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{self, CheckSecondaries, TransactionStatus, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
 
 use super::check_transaction::{committed, rolled_back, status};
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
-use super::{Stop, undecided};
+use super::{Evaluate, Stop};
 use crate::check::check_keys;
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, NamedTimestamps, Visit, visit_written};
-use crate::memory::Memory;
-use crate::outcome_record::Outcome;
 
 impl CommandFacts for CheckSecondaries {
     fn name(&self) -> &'static str {
@@ -53,47 +51,37 @@ impl CommandFacts for CheckSecondaries {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
-/// keys knows that the transaction committed.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    check: &CheckSecondaries,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    RangeCheck::of(context).check_keys(&check.keys)?;
-    let mut min_commit_ts = 0;
-    let mut is_rolled_back = false;
-    let mut missing = Vec::new();
-    for key in &check.keys {
-        match Found::at(batch, memory, key, check.start_ts)?.fate {
-            // The key is only reserved: its prewrite has not been here.
-            Fate::Locked(lock) if lock.is_pessimistic() => missing.push((key, Some(lock))),
-            Fate::Locked(lock) => min_commit_ts = min_commit_ts.max(lock.min_commit_ts),
-            Fate::Committed { commit_ts } => return Ok(committed(commit_ts)),
-            Fate::RolledBack => is_rolled_back = true,
-            Fate::Unknown => {
-                memory.check_remembered(check.start_ts)?;
-                missing.push((key, None));
+impl Evaluate for CheckSecondaries {
+    /// Writes nothing if one of the keys knows that the transaction committed.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        RangeCheck::of(evaluation.context).check_keys(&self.keys)?;
+        let mut min_commit_ts = 0;
+        let mut is_rolled_back = false;
+        let mut missing = Vec::new();
+        for key in &self.keys {
+            match evaluation.find(key, self.start_ts)?.fate {
+                // The key is only reserved: its prewrite has not been here.
+                Fate::Locked(lock) if lock.is_pessimistic() => missing.push((key, Some(lock))),
+                Fate::Locked(lock) => min_commit_ts = min_commit_ts.max(lock.min_commit_ts),
+                Fate::Committed { commit_ts } => return Ok(committed(commit_ts)),
+                Fate::RolledBack => is_rolled_back = true,
+                Fate::Unknown => {
+                    evaluation.memory().check_remembered(self.start_ts)?;
+                    missing.push((key, None));
+                }
             }
         }
-    }
-    if missing.is_empty() && !is_rolled_back {
-        return Ok(status(TransactionStatus {
-            state: State::Alive.into(),
-            min_commit_ts,
-            async_commit: true,
-            ..Default::default()
-        }));
-    }
-    for (key, lock) in missing {
-        match lock {
-            Some(lock) => undecided::roll_back(memory, batch, key, &lock),
-            None if memory.may_lock(check.start_ts) => {
-                memory.locks.leave_outcome(batch, key, check.start_ts, Outcome::RolledBack);
-            }
-            None => {}
+        if missing.is_empty() && !is_rolled_back {
+            return Ok(status(TransactionStatus {
+                state: State::Alive.into(),
+                min_commit_ts,
+                async_commit: true,
+                ..Default::default()
+            }));
         }
+        for (key, lock) in missing {
+            evaluation.roll_back(key, self.start_ts, lock.as_ref());
+        }
+        Ok(rolled_back())
     }
-    Ok(rolled_back())
 }

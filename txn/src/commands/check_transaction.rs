@@ -22,16 +22,14 @@
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::transaction_status::State;
 use rangedb_proto::v1::{self, CheckTransaction, TransactionStatus, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
 
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
-use super::{Stop, undecided};
+use super::{Evaluate, Stop};
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit};
 use crate::limits::{check_key, check_timestamp};
 use crate::lock::Lock;
-use crate::memory::Memory;
-use crate::outcome_record::Outcome;
 
 impl CommandFacts for CheckTransaction {
     fn name(&self) -> &'static str {
@@ -87,53 +85,49 @@ impl CommandFacts for CheckTransaction {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    check: &CheckTransaction,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    let key = &check.primary[..];
-    RangeCheck::of(context).check_key(key)?;
-    Ok(match Found::at(batch, memory, key, check.start_ts)?.fate {
-        Fate::Locked(lock) if lock.primary != key => {
-            let alive_until_ms = lock.alive_until_ms.max(check.met_alive_until_ms);
-            if Timestamp(check.now_ts).millis() <= alive_until_ms {
-                return Ok(on_its_way(alive_until_ms));
+impl Evaluate for CheckTransaction {
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        let key = &self.primary;
+        RangeCheck::of(evaluation.context).check_key(key)?;
+        Ok(match evaluation.find(key, self.start_ts)?.fate {
+            Fate::Locked(lock) if lock.primary != key => {
+                let alive_until_ms = lock.alive_until_ms.max(self.met_alive_until_ms);
+                if Timestamp(self.now_ts).millis() <= alive_until_ms {
+                    return Ok(on_its_way(alive_until_ms));
+                }
+                rolled_back()
             }
-            rolled_back()
-        }
-        Fate::Locked(mut lock) => {
-            if lock.async_commit.is_some() {
-                // It may be committed, at the largest of its locks' min_commit_ts: too late to
-                // change that.
-                return Ok(alive(&lock));
+            Fate::Locked(mut lock) => {
+                if lock.async_commit.is_some() {
+                    // It may be committed, at the largest of its locks' min_commit_ts: too late to
+                    // change that.
+                    return Ok(alive(&lock));
+                }
+                if Timestamp(self.now_ts).millis() > lock.alive_until_ms {
+                    evaluation.roll_back(key, self.start_ts, Some(&lock));
+                    return Ok(rolled_back());
+                }
+                if self.push_above_ts >= lock.min_commit_ts {
+                    lock.min_commit_ts = self.push_above_ts + 1;
+                    evaluation.replace_lock(key, &lock);
+                }
+                alive(&lock)
             }
-            if Timestamp(check.now_ts).millis() > lock.alive_until_ms {
-                undecided::roll_back(memory, batch, key, &lock);
-                return Ok(rolled_back());
+            Fate::Committed { commit_ts } => committed(commit_ts),
+            Fate::RolledBack => rolled_back(),
+            Fate::Unknown => {
+                evaluation.memory().check_remembered(self.start_ts)?;
+                if !evaluation.memory().may_lock(self.start_ts) {
+                    return Ok(rolled_back());
+                }
+                if Timestamp(self.now_ts).millis() <= self.met_alive_until_ms {
+                    return Ok(on_its_way(self.met_alive_until_ms));
+                }
+                evaluation.roll_back(key, self.start_ts, None);
+                rolled_back()
             }
-            if check.push_above_ts >= lock.min_commit_ts {
-                lock.min_commit_ts = check.push_above_ts + 1;
-                memory.locks.replace(batch, key, &lock);
-            }
-            alive(&lock)
-        }
-        Fate::Committed { commit_ts } => committed(commit_ts),
-        Fate::RolledBack => rolled_back(),
-        Fate::Unknown => {
-            memory.check_remembered(check.start_ts)?;
-            if !memory.may_lock(check.start_ts) {
-                return Ok(rolled_back());
-            }
-            if Timestamp(check.now_ts).millis() <= check.met_alive_until_ms {
-                return Ok(on_its_way(check.met_alive_until_ms));
-            }
-            memory.locks.leave_outcome(batch, key, check.start_ts, Outcome::RolledBack);
-            rolled_back()
-        }
-    })
+        })
+    }
 }
 
 pub(super) fn alive(lock: &Lock) -> command_reply::Body {

@@ -4,15 +4,13 @@
 //! out.
 
 use rangedb_proto::v1::{self, CommitKeys, CommitTooLow, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
 
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
-use super::{Stop, aborted, committed, undecided};
+use super::{Evaluate, Stop, aborted, committed, undecided};
 use crate::check::{check_commit_ts, check_keys};
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
-use crate::memory::Memory;
-use crate::outcome_record::Outcome;
 
 impl CommandFacts for CommitKeys {
     fn name(&self) -> &'static str {
@@ -52,41 +50,35 @@ impl CommandFacts for CommitKeys {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    commit: &CommitKeys,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    RangeCheck::of(context).check_keys(&commit.keys)?;
-    let mut locked = Vec::new();
-    for key in &commit.keys {
-        let found = Found::at(batch, memory, key, commit.start_ts)?;
-        match found.fate {
-            Fate::Locked(lock) => {
-                check_high_enough(lock.promise(key), commit.commit_ts)?;
-                locked.push((key.clone(), lock, found.current));
-            }
-            Fate::Committed { commit_ts } if commit_ts != commit.commit_ts => {
-                return Err(Stop::committed(commit_ts));
-            }
-            Fate::Committed { .. } => {}
-            Fate::RolledBack => return Err(Stop::aborted(key)),
-            Fate::Unknown => {
-                memory.check_remembered(commit.start_ts)?;
-                // The sender takes this reply for final. Without the record, a late prewrite could
-                // place a lock here, and a later copy of this command would commit it.
-                if memory.may_lock(commit.start_ts) {
-                    memory.locks.leave_outcome(batch, key, commit.start_ts, Outcome::RolledBack);
+impl Evaluate for CommitKeys {
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        RangeCheck::of(evaluation.context).check_keys(&self.keys)?;
+        let mut locked = Vec::new();
+        for key in &self.keys {
+            let found = evaluation.find(key, self.start_ts)?;
+            match found.fate {
+                Fate::Locked(lock) => {
+                    check_high_enough(lock.promise(key), self.commit_ts)?;
+                    locked.push((key.clone(), lock, found.current));
                 }
-                return Ok(aborted(key));
+                Fate::Committed { commit_ts } if commit_ts != self.commit_ts => {
+                    return Err(Stop::committed(commit_ts));
+                }
+                Fate::Committed { .. } => {}
+                Fate::RolledBack => return Err(Stop::aborted(key)),
+                Fate::Unknown => {
+                    evaluation.memory().check_remembered(self.start_ts)?;
+                    // The sender takes this reply for final. Without the record, a late prewrite could
+                    // place a lock here, and a later copy of this command would commit it.
+                    evaluation.roll_back(key, self.start_ts, None);
+                    return Ok(aborted(key));
+                }
             }
         }
+        let timestamps = (self.start_ts, self.commit_ts);
+        undecided::commit(evaluation, timestamps, locked)?;
+        Ok(committed(self.commit_ts))
     }
-    let timestamps = (commit.start_ts, commit.commit_ts);
-    undecided::commit(context, memory, batch, timestamps, locked)?;
-    Ok(committed(commit.commit_ts))
 }
 
 /// Refuses a commit below the promise of a lock: readers below min_commit_ts did not wait for it.

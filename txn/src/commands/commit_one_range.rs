@@ -17,14 +17,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, CommitOneRange, Committed, Operation, command_reply, operation};
-use rangedb_storage::{ApplyContext, Batch, Direction, Reader};
+use rangedb_storage::{ApplyContext, Direction, Reader};
 
 use super::changes::Changes;
 use super::identity::{self, Identity};
 use super::range_check::RangeCheck;
-use super::{Stop, conditions, operations::Execution, repeat};
+use super::{Evaluate, Stop, conditions, operations::Execution, repeat};
 use crate::check::check_commit;
 use crate::check::written_key;
+use crate::evaluation::Evaluation;
 use crate::facts::{
     CommandFacts, Cost, NamedTimestamps, Visit, newest_read, only_deletes, visit_conditions,
     visit_operations, visit_reads,
@@ -83,66 +84,64 @@ impl CommandFacts for CommitOneRange {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there.
-///
-/// # Errors
-///
-/// [`Stop`]; nothing was written.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    commit: &CommitOneRange,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    let bounds = RangeCheck::of(context);
-    bounds.check_items(&commit.conditions, &commit.operations)?;
-    bounds.check_reads(&commit.reads)?;
-    let collect_below = memory.range.collected_below_ts;
-    let known = match identity::of_commit(&*batch, memory, commit) {
-        #[cfg(feature = "planted")]
-        _ if rangedb_planted::Bug::RetryAppliedTwice.is_planted() => BTreeMap::new(),
-        Err(stop) => return Err(stop),
-        Ok(Identity::WrittenAt(commit_ts)) => {
-            // Below collect_below, garbage collection may have dropped the versions that the
-            // command replaced, and the command's own on some replicas. The answer must not depend
-            // on either.
-            memory.check_remembered(commit_ts)?;
-            return repeat::answer(&*batch, context, commit, commit_ts, collect_below)
-                .map(command_reply::Body::Committed);
+impl Evaluate for CommitOneRange {
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        let (context, memory, reader) =
+            (evaluation.context, evaluation.memory(), evaluation.reader());
+        let bounds = RangeCheck::of(context);
+        bounds.check_items(&self.conditions, &self.operations)?;
+        bounds.check_reads(&self.reads)?;
+        let collect_below = memory.range.collected_below_ts;
+        let known = match identity::of_commit(reader, memory, self) {
+            #[cfg(feature = "planted")]
+            _ if rangedb_planted::Bug::RetryAppliedTwice.is_planted() => BTreeMap::new(),
+            Err(stop) => return Err(stop),
+            Ok(Identity::WrittenAt(commit_ts)) => {
+                // Below collect_below, garbage collection may have dropped the versions that the
+                // command replaced, and the command's own on some replicas. The answer must not depend
+                // on either.
+                memory.check_remembered(commit_ts)?;
+                return repeat::answer(reader, context, self, commit_ts, collect_below)
+                    .map(command_reply::Body::Committed);
+            }
+            Ok(Identity::New(known)) => known,
+        };
+        memory.check_floor(self.start_ts)?;
+        self.reads.iter().try_for_each(|read| memory.check_floor(read.read_ts))?;
+        let mut budget = WalkBudget::new(COMMAND_WALK_MAX);
+        if !memory.locks.is_empty() {
+            check_locks(context, self, reader, &mut budget)?;
         }
-        Ok(Identity::New(known)) => known,
-    };
-    memory.check_floor(commit.start_ts)?;
-    commit.reads.iter().try_for_each(|read| memory.check_floor(read.read_ts))?;
-    let mut budget = WalkBudget::new(COMMAND_WALK_MAX);
-    if !memory.locks.is_empty() {
-        check_locks(context, commit, &*batch, &mut budget)?;
-    }
-    check_reads(memory, commit, &*batch, &mut budget)?;
-    conditions::check(&*batch, &memory.locks, commit.start_ts, &commit.conditions)?;
+        check_reads(memory, self, reader, &mut budget)?;
+        conditions::check(reader, &memory.locks, self.start_ts, &self.conditions)?;
 
-    let commit_ts = memory.next_ts(context, commit.start_ts)?;
-    let mut execution =
-        Execution::new(&*batch, ReadAt::Latest, context.end_key, commit, commit_ts, collect_below)
-            .with_known(known);
-    let results = execution.run(&commit.operations, &mut budget)?;
-    let changes = execution.into_changes();
-    #[cfg(feature = "planted")]
-    let is_checked = !rangedb_planted::Bug::RetryAppliedTwice.is_planted();
-    #[cfg(not(feature = "planted"))]
-    let is_checked = true;
-    if is_checked {
-        identity::check_unused(&*batch, memory, &changes)?;
+        let commit_ts = evaluation.next_ts(self.start_ts)?;
+        let mut execution =
+            Execution::new(reader, ReadAt::Latest, context.end_key, self, commit_ts, collect_below)
+                .with_known(known);
+        let results = execution.run(&self.operations, &mut budget)?;
+        let changes = execution.into_changes();
+        #[cfg(feature = "planted")]
+        let is_checked = !rangedb_planted::Bug::RetryAppliedTwice.is_planted();
+        #[cfg(not(feature = "planted"))]
+        let is_checked = true;
+        if is_checked {
+            identity::check_unused(reader, memory, &changes)?;
+        }
+        changes.check_order()?;
+        let own_locks = own_locks(memory, &changes, reader)?;
+        // Nothing fails from here on.
+        own_locks.iter().for_each(|key| evaluation.remove_lock(key, self.start_ts));
+        changes.write_to(evaluation);
+        // Also without an operation: a commit that only checked must not share its timestamp with a
+        // later one that writes. A snapshot at that timestamp would show what the check did not see.
+        evaluation.committed(commit_ts);
+        Ok(command_reply::Body::Committed(Committed {
+            commit_ts,
+            results,
+            repeated_command: false,
+        }))
     }
-    changes.check_order()?;
-    let own_locks = own_locks(memory, &changes, &*batch)?;
-    // Nothing fails from here on.
-    own_locks.iter().for_each(|key| memory.locks.remove(batch, key));
-    changes.write_to(batch, collect_below);
-    // Also without an operation: a commit that only checked must not share its timestamp with a
-    // later one that writes. A snapshot at that timestamp would show what the check did not see.
-    memory.committed(context, batch, commit_ts);
-    Ok(command_reply::Body::Committed(Committed { commit_ts, results, repeated_command: false }))
 }
 
 /// Refuses the command if a key that it writes is locked, except by a pessimistic lock of its own.

@@ -1,15 +1,14 @@
 //! Heartbeat of a transaction: extends its life at its primary.
 
 use rangedb_proto::v1::{self, HeartbeatLock, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
 
-use super::Stop;
 use super::check_transaction::{alive, committed, rolled_back};
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
+use super::{Evaluate, Stop};
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, Named, NamedTimestamps, Visit};
 use crate::limits::{check_key, check_timestamp};
-use crate::memory::Memory;
 
 impl CommandFacts for HeartbeatLock {
     fn name(&self) -> &'static str {
@@ -44,31 +43,28 @@ impl CommandFacts for HeartbeatLock {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there. It never shortens a life, and
-/// decides nothing: a transaction without a record here has lost its locks, or never had them.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    heartbeat: &HeartbeatLock,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    let key = &heartbeat.primary[..];
-    RangeCheck::of(context).check_key(key)?;
-    Ok(match Found::at(batch, memory, key, heartbeat.start_ts)?.fate {
-        // Only the primary's lock has a life of its own.
-        Fate::Locked(lock) if lock.primary != key => return Err(Stop::locked(key, &lock)),
-        Fate::Locked(mut lock) => {
-            if heartbeat.alive_until_ms > lock.alive_until_ms {
-                lock.alive_until_ms = heartbeat.alive_until_ms;
-                memory.locks.replace(batch, key, &lock);
+impl Evaluate for HeartbeatLock {
+    /// Never shortens a life, and decides nothing: a transaction without a record here has lost its
+    /// locks, or never had them.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        let key = &self.primary;
+        RangeCheck::of(evaluation.context).check_key(key)?;
+        Ok(match evaluation.find(key, self.start_ts)?.fate {
+            // Only the primary's lock has a life of its own.
+            Fate::Locked(lock) if lock.primary != key => return Err(Stop::locked(key, &lock)),
+            Fate::Locked(mut lock) => {
+                if self.alive_until_ms > lock.alive_until_ms {
+                    lock.alive_until_ms = self.alive_until_ms;
+                    evaluation.replace_lock(key, &lock);
+                }
+                alive(&lock)
             }
-            alive(&lock)
-        }
-        Fate::Committed { commit_ts } => committed(commit_ts),
-        Fate::RolledBack => rolled_back(),
-        Fate::Unknown => {
-            memory.check_remembered(heartbeat.start_ts)?;
-            rolled_back()
-        }
-    })
+            Fate::Committed { commit_ts } => committed(commit_ts),
+            Fate::RolledBack => rolled_back(),
+            Fate::Unknown => {
+                evaluation.memory().check_remembered(self.start_ts)?;
+                rolled_back()
+            }
+        })
+    }
 }

@@ -11,19 +11,19 @@
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, Operation, Prewrite, Prewritten, command_reply, operation};
-use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Reader, RecordValue, keys};
+use rangedb_storage::{Reader, RecordValue};
 
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
-use super::{Stop, conditions, identity};
+use super::{Evaluate, Stop, conditions, identity};
 use crate::check::check_prewrite;
 use crate::check::written_key;
+use crate::evaluation::Evaluation;
 use crate::facts::{
     CommandFacts, Cost, LockChange, Named, NamedTimestamps, Visit, only_deletes, visit_conditions,
     visit_operations, visit_written,
 };
 use crate::lock::{Lock, LockKind};
-use crate::memory::Memory;
 use crate::versions;
 
 /// State of a key that the transaction may write.
@@ -97,44 +97,36 @@ impl CommandFacts for Prewrite {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there.
-///
-/// # Errors
-///
-/// [`Stop`]; nothing was written. The same holds for all commands.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    prewrite: &Prewrite,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    RangeCheck::of(context).check_items(&prewrite.conditions, &prewrite.operations)?;
-    let mut places = Vec::new();
-    for operation in &prewrite.operations {
-        places.push(place(memory, prewrite, operation, batch)?);
-    }
-    if let Some(min_commit_ts) = promised_to_all(&places) {
-        // A copy. Its conditions would be checked against a later state than those of the first
-        // one.
-        return Ok(reply(prewrite, min_commit_ts));
-    }
-    conditions::check(batch, &memory.locks, prewrite.start_ts, &prewrite.conditions)?;
-
-    let mut min_commit_ts =
-        memory.next_ts(context, prewrite.min_commit_ts.max(prewrite.start_ts + 1))?;
-    for place in &places {
-        if let KeyState::Reserved(lock) | KeyState::Written(lock) = place {
-            min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
+impl Evaluate for Prewrite {
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        RangeCheck::of(evaluation.context).check_items(&self.conditions, &self.operations)?;
+        let mut places = Vec::new();
+        for operation in &self.operations {
+            places.push(place(evaluation, self, operation)?);
         }
+        if let Some(min_commit_ts) = promised_to_all(&places) {
+            // A copy. Its conditions would be checked against a later state than those of the first
+            // one.
+            return Ok(reply(self, min_commit_ts));
+        }
+        let locks = &evaluation.memory().locks;
+        conditions::check(evaluation.reader(), locks, self.start_ts, &self.conditions)?;
+
+        let mut min_commit_ts = evaluation.next_ts(self.min_commit_ts.max(self.start_ts + 1))?;
+        for place in &places {
+            if let KeyState::Reserved(lock) | KeyState::Written(lock) = place {
+                min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
+            }
+        }
+        #[cfg(feature = "planted")]
+        if rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
+            min_commit_ts = self.start_ts + 1;
+        }
+        for (operation, place) in self.operations.iter().zip(&places) {
+            write(evaluation, self, operation, place, min_commit_ts);
+        }
+        Ok(reply(self, min_commit_ts))
     }
-    #[cfg(feature = "planted")]
-    if rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
-        min_commit_ts = prewrite.start_ts + 1;
-    }
-    for (operation, place) in prewrite.operations.iter().zip(&places) {
-        write(memory, prewrite, operation, place, min_commit_ts, batch);
-    }
-    Ok(reply(prewrite, min_commit_ts))
 }
 
 fn reply(prewrite: &Prewrite, min_commit_ts: u64) -> command_reply::Body {
@@ -159,13 +151,12 @@ fn promised_to_all(places: &[KeyState]) -> Option<u64> {
 }
 
 fn place(
-    memory: &Memory,
+    evaluation: &Evaluation<'_, '_>,
     prewrite: &Prewrite,
     operation: &Operation,
-    reader: &dyn Reader,
 ) -> Result<KeyState, Stop> {
     let key = &key_of(operation)[..];
-    let found = Found::at(reader, memory, key, prewrite.start_ts)?;
+    let found = evaluation.find(key, prewrite.start_ts)?;
     match found.fate {
         Fate::Locked(lock) if lock.primary != prewrite.primary => {
             // A client that has seen the lock keeps asking the primary that it names.
@@ -182,12 +173,12 @@ fn place(
             return Err(Stop::invalid(reason));
         }
         Fate::Locked(lock) => {
-            check_copy(reader, operation, &lock)?;
+            check_copy(evaluation.reader(), operation, &lock)?;
             return Ok(KeyState::Written(lock));
         }
         Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
         Fate::RolledBack => return Err(Stop::aborted(key)),
-        Fate::Unknown => memory.check_floor(prewrite.start_ts)?,
+        Fate::Unknown => evaluation.memory().check_floor(prewrite.start_ts)?,
     }
     if let Some(lock) = found.foreign_lock {
         return Err(Stop::locked(key, &lock));
@@ -221,12 +212,11 @@ fn check_copy(reader: &dyn Reader, operation: &Operation, lock: &Lock) -> Result
 }
 
 fn write(
-    memory: &mut Memory,
+    evaluation: &mut Evaluation<'_, '_>,
     prewrite: &Prewrite,
     operation: &Operation,
     place: &KeyState,
     min_commit_ts: u64,
-    batch: &mut Batch<'_>,
 ) {
     if let KeyState::Written(_) = place {
         return;
@@ -236,8 +226,7 @@ fn write(
         Some(operation::Body::Put(put)) => {
             let value = RecordValue::of(&put.value);
             if let RecordValue::Reference { .. } = value {
-                let position = keys::value(key, prewrite.start_ts);
-                batch.put(ColumnFamily::Value, position, put.value.clone());
+                evaluation.put_value(key, prewrite.start_ts, put.value.clone());
             }
             (value, put.lease_id)
         }
@@ -255,9 +244,9 @@ fn write(
     if let KeyState::Reserved(reserved) = place {
         lock.alive_until_ms = lock.alive_until_ms.max(reserved.alive_until_ms);
         lock.for_update_ts = lock.for_update_ts.max(reserved.for_update_ts);
-        memory.locks.replace(batch, key, &lock);
+        evaluation.replace_lock(key, &lock);
     } else {
-        memory.locks.add(batch, key, &lock);
+        evaluation.add_lock(key, &lock);
     }
 }
 

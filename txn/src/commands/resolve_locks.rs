@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use rangedb_proto::v1::{self, ResolveLocks, Resolved, command_reply};
-use rangedb_storage::{ApplyContext, Batch, Direction, Record};
+use rangedb_storage::{Direction, Record};
 
 use super::commit_keys::check_high_enough;
 use super::range_check::RangeCheck;
-use super::{Stop, undecided};
+use super::{Evaluate, Stop, undecided};
 use crate::check::{check_commit_ts, check_keys};
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
 use crate::limits::{COMMAND_ITEMS_MAX, COMMAND_WALK_MAX, check_key, check_span, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
-use crate::memory::Memory;
 use crate::versions;
 
 /// Keys with a record in the lock family that one command walks over in a span. Most do not belong
@@ -75,33 +75,30 @@ impl CommandFacts for ResolveLocks {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there. Keys without a lock of the
-/// transaction stay as they are: another client was faster. The reply says how many had one.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    resolve: &ResolveLocks,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    let work = match resolve.keys.is_empty() {
-        true => in_span(context, memory, resolve, batch)?,
-        false => at_keys(context, memory, resolve, batch)?,
-    };
-    if resolve.commit_ts > 0 {
-        let promises = work.locked.iter().map(|(key, lock, _)| lock.promise(key));
-        check_high_enough(promises.max().unwrap_or_default(), resolve.commit_ts)?;
-    }
-    let keys = work.locked.len() as u64;
-    if resolve.commit_ts > 0 {
-        let timestamps = (resolve.start_ts, resolve.commit_ts);
-        undecided::commit(context, memory, batch, timestamps, work.locked)?;
-    } else {
-        for (key, lock, _) in &work.locked {
-            undecided::roll_back(memory, batch, key, lock);
+impl Evaluate for ResolveLocks {
+    /// Keys without a lock of the transaction stay as they are: another client was faster. The reply
+    /// says how many had one.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        let work = match self.keys.is_empty() {
+            true => in_span(evaluation, self)?,
+            false => at_keys(evaluation, self)?,
+        };
+        if self.commit_ts > 0 {
+            let promises = work.locked.iter().map(|(key, lock, _)| lock.promise(key));
+            check_high_enough(promises.max().unwrap_or_default(), self.commit_ts)?;
         }
+        let keys = work.locked.len() as u64;
+        if self.commit_ts > 0 {
+            let timestamps = (self.start_ts, self.commit_ts);
+            undecided::commit(evaluation, timestamps, work.locked)?;
+        } else {
+            for (key, lock, _) in &work.locked {
+                evaluation.roll_back(key, self.start_ts, Some(lock));
+            }
+        }
+        let resume_key = work.next.unwrap_or_default();
+        Ok(command_reply::Body::Resolved(Resolved { keys, resume_key }))
     }
-    let resume_key = work.next.unwrap_or_default();
-    Ok(command_reply::Body::Resolved(Resolved { keys, resume_key }))
 }
 
 /// True if the command finishes this lock: it has the start_ts, and names the command's primary if
@@ -113,30 +110,22 @@ fn is_meant(resolve: &ResolveLocks, lock: &Lock) -> bool {
     lock.start_ts == resolve.start_ts && follows
 }
 
-fn at_keys(
-    context: &ApplyContext<'_>,
-    memory: &Memory,
-    resolve: &ResolveLocks,
-    batch: &Batch<'_>,
-) -> Result<Work, Stop> {
-    RangeCheck::of(context).check_keys(&resolve.keys)?;
+fn at_keys(evaluation: &Evaluation<'_, '_>, resolve: &ResolveLocks) -> Result<Work, Stop> {
+    RangeCheck::of(evaluation.context).check_keys(&resolve.keys)?;
+    let (memory, reader) = (evaluation.memory(), evaluation.reader());
     let mut work = Work::default();
     for key in &resolve.keys {
-        if let Some(lock) = memory.locks.get(batch, key)?
+        if let Some(lock) = memory.locks.get(reader, key)?
             && is_meant(resolve, &lock)
         {
-            work.locked.push((key.clone(), lock, versions::current(batch, key)?));
+            work.locked.push((key.clone(), lock, versions::current(reader, key)?));
         }
     }
     Ok(work)
 }
 
-fn in_span(
-    context: &ApplyContext<'_>,
-    memory: &Memory,
-    resolve: &ResolveLocks,
-    batch: &Batch<'_>,
-) -> Result<Work, Stop> {
+fn in_span(evaluation: &Evaluation<'_, '_>, resolve: &ResolveLocks) -> Result<Work, Stop> {
+    let (context, reader) = (evaluation.context, evaluation.reader());
     let start = match &resolve.start_key[..] {
         [] => context.start_key,
         start => start,
@@ -144,10 +133,10 @@ fn in_span(
     let end = span_end(&resolve.end_key, context.end_key);
     RangeCheck::of(context).check_part("resolve-locks", start, end)?;
     let mut work = Work::default();
-    if memory.locks.is_empty() {
+    if evaluation.memory().locks.is_empty() {
         return Ok(work);
     }
-    let mut walk = LockWalk::new(batch, (start, end), Direction::Forward)?;
+    let mut walk = LockWalk::new(reader, (start, end), Direction::Forward)?;
     let mut walked = 0;
     while let Some((key, lock)) = walk.next()? {
         if walked == RESOLVE_WALK_MAX || work.locked.len() == COMMAND_ITEMS_MAX {
@@ -156,7 +145,7 @@ fn in_span(
         }
         walked += 1;
         if let Some(lock) = lock.filter(|lock| is_meant(resolve, lock)) {
-            let current = versions::current(batch, &key)?;
+            let current = versions::current(reader, &key)?;
             work.locked.push((key, lock, current));
         }
     }

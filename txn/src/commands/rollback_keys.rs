@@ -1,15 +1,13 @@
 //! Rollback of a transaction: removes its locks, and makes sure that its late commands are refused.
 
 use rangedb_proto::v1::{self, Resolved, RollbackKeys, command_reply};
-use rangedb_storage::{ApplyContext, Batch};
 
-use super::fate::{Fate, Found};
+use super::fate::Fate;
 use super::range_check::RangeCheck;
-use super::{Stop, undecided};
+use super::{Evaluate, Stop};
 use crate::check::check_keys;
+use crate::evaluation::Evaluation;
 use crate::facts::{CommandFacts, Cost, LockChange, NamedTimestamps, Visit, visit_written};
-use crate::memory::Memory;
-use crate::outcome_record::Outcome;
 
 impl CommandFacts for RollbackKeys {
     fn name(&self) -> &'static str {
@@ -47,39 +45,29 @@ impl CommandFacts for RollbackKeys {
     }
 }
 
-/// Evaluates the command against the batch and puts its writes there. Writes nothing if one of the
-/// keys knows that the transaction committed.
-pub(crate) fn apply(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    rollback: &RollbackKeys,
-    batch: &mut Batch<'_>,
-) -> Result<command_reply::Body, Stop> {
-    RangeCheck::of(context).check_keys(&rollback.keys)?;
-    let start_ts = rollback.start_ts;
-    let mut open = Vec::new();
-    for key in &rollback.keys {
-        match Found::at(batch, memory, key, start_ts)?.fate {
-            Fate::Locked(lock) => open.push((key, Some(lock))),
-            Fate::Unknown => {
-                memory.check_remembered(start_ts)?;
-                open.push((key, None));
+impl Evaluate for RollbackKeys {
+    /// Writes nothing if one of the keys knows that the transaction committed.
+    fn evaluate(&self, evaluation: &mut Evaluation<'_, '_>) -> Result<command_reply::Body, Stop> {
+        RangeCheck::of(evaluation.context).check_keys(&self.keys)?;
+        let start_ts = self.start_ts;
+        let mut open = Vec::new();
+        for key in &self.keys {
+            match evaluation.find(key, start_ts)?.fate {
+                Fate::Locked(lock) => open.push((key, Some(lock))),
+                Fate::Unknown => {
+                    evaluation.memory().check_remembered(start_ts)?;
+                    open.push((key, None));
+                }
+                Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
+                Fate::RolledBack => {}
             }
-            Fate::Committed { commit_ts } => return Err(Stop::committed(commit_ts)),
-            Fate::RolledBack => {}
         }
-    }
-    for (key, lock) in open {
-        match lock {
-            Some(lock) => undecided::roll_back(memory, batch, key, &lock),
-            None if memory.may_lock(start_ts) => {
-                memory.locks.leave_outcome(batch, key, start_ts, Outcome::RolledBack)
-            }
-            None => {}
+        for (key, lock) in open {
+            evaluation.roll_back(key, start_ts, lock.as_ref());
         }
+        Ok(command_reply::Body::Resolved(Resolved {
+            keys: self.keys.len() as u64,
+            ..Default::default()
+        }))
     }
-    Ok(command_reply::Body::Resolved(Resolved {
-        keys: rollback.keys.len() as u64,
-        ..Default::default()
-    }))
 }

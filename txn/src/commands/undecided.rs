@@ -1,14 +1,14 @@
-//! End of undecided transactions: a lock becomes a version, or is removed.
+//! Commit of undecided transactions: their locks become versions.
 //!
 //! The primary alone decides. The transaction is committed from the moment that a version, or a
 //! record of the commit, replaces the lock there. It can never commit once a record there says that
 //! it was rolled back. All other locks follow.
 
 use bytes::Bytes;
-use rangedb_storage::{ApplyContext, Batch, ColumnFamily, Record, RecordValue, Result, keys};
+use rangedb_storage::{Record, RecordValue, Result};
 
+use crate::evaluation::Evaluation;
 use crate::lock::{Lock, LockKind};
-use crate::memory::Memory;
 use crate::outcome_record::Outcome;
 use crate::versions;
 
@@ -20,9 +20,7 @@ use crate::versions;
 /// [`rangedb_storage::Error::Damaged`] if a key's newest version is not older than `commit_ts`;
 /// nothing was written.
 pub(crate) fn commit(
-    context: &ApplyContext<'_>,
-    memory: &mut Memory,
-    batch: &mut Batch<'_>,
+    evaluation: &mut Evaluation<'_, '_>,
     (start_ts, commit_ts): (u64, u64),
     locked: Vec<(Bytes, Lock, Option<Record>)>,
 ) -> Result<()> {
@@ -32,24 +30,21 @@ pub(crate) fn commit(
     for (key, _, before) in &locked {
         versions::check_order(key, before.as_ref(), commit_ts)?;
     }
-    let collect_below = memory.range.collected_below_ts;
     for (key, lock, before) in locked {
-        let key = &key[..];
-        memory.locks.remove(batch, key);
+        evaluation.remove_lock(&key, start_ts);
         match lock.kind {
             LockKind::Write { value, lease_id } => {
                 let after = version((start_ts, commit_ts), value, lease_id, before.as_ref());
-                versions::supersede(batch, key, before, &after, collect_below);
+                evaluation.put_version(&key, before, after);
             }
             // A primary without a version must still record that the transaction committed.
             LockKind::Pessimistic if lock.primary == key => {
-                let outcome = Outcome::Committed { commit_ts };
-                memory.locks.leave_outcome(batch, key, start_ts, outcome);
+                evaluation.leave_outcome(&key, start_ts, Outcome::Committed { commit_ts });
             }
             LockKind::Pessimistic => {}
         }
     }
-    memory.committed(context, batch, commit_ts);
+    evaluation.committed(commit_ts);
     Ok(())
 }
 
@@ -65,13 +60,4 @@ fn version(
         _ => (1, mod_ts),
     };
     Record { mod_ts, start_ts, create_ts, version, lease_id, value }
-}
-
-/// Removes a transaction's lock, and leaves a record that refuses its late commands.
-pub(crate) fn roll_back(memory: &mut Memory, batch: &mut Batch<'_>, key: &[u8], lock: &Lock) {
-    memory.locks.remove(batch, key);
-    if let LockKind::Write { value: RecordValue::Reference { .. }, .. } = lock.kind {
-        batch.delete(ColumnFamily::Value, keys::value(key, lock.start_ts));
-    }
-    memory.locks.leave_outcome(batch, key, lock.start_ts, Outcome::RolledBack);
 }

@@ -224,14 +224,15 @@ fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
     let (key, behind) = encoding::unescape(stored_key).unwrap();
     let key = show_bytes(&key);
     match behind {
-        b"range" if value[0] == 2 => format!(
-            "{}: last commit {}, floor {}, collected below {}",
-            show_bytes(stored_key),
-            number(1),
-            number(9),
-            number(17)
-        ),
-        b"range" => format!("{}: last commit {}", show_bytes(stored_key), number(1)),
+        b"range" => {
+            let mut out = format!("{}: last commit {}", show_bytes(stored_key), number(1));
+            if number(9) > 0 {
+                let (floor, below) = (number(9), number(17));
+                write!(out, ", floor {floor}, collected below {below}").unwrap();
+            }
+            write!(out, ", {} rows of {} bytes", number(25), number(33)).unwrap();
+            out
+        }
         [b'r', start_ts @ ..] => {
             let start_ts = u64::from_be_bytes(start_ts.try_into().unwrap());
             match number(1) {
@@ -243,7 +244,9 @@ fn show_lock_record(stored_key: &[u8], value: &[u8]) -> String {
             let mut rest = &value[34..];
             let primary = take_key(&mut rest);
             let mut how = String::new();
-            if value[0] == 2 {
+            let (commit, behind) = rest.split_first().unwrap();
+            rest = behind;
+            if *commit == 1 {
                 how.push_str(", by itself with");
                 let count = take_length(&mut rest);
                 (0..count)

@@ -5,6 +5,7 @@ use rangedb_storage::StateEngine;
 
 use rangedb_txn::{Floors, floors};
 
+use super::changes::Listener;
 use super::{Entry, Replica, forget_dropped};
 
 pub struct Logged {
@@ -16,17 +17,20 @@ pub struct Logged {
     bounds: (Vec<u8>, Vec<u8>),
     log: Vec<Entry>,
     replies: Vec<CommandReply>,
+    listener: Listener,
 }
 
 impl Logged {
     pub fn new(seed: u64, start_key: &[u8], end_key: &[u8]) -> Self {
+        let replica = Replica { with_changes: true, ..Replica::new(start_key, end_key) };
         Logged {
             seed,
-            replica: Replica::new(start_key, end_key),
+            replica,
             fence: 0,
             bounds: (start_key.to_vec(), end_key.to_vec()),
             log: Vec::new(),
             replies: Vec::new(),
+            listener: Listener::default(),
         }
     }
 
@@ -37,6 +41,7 @@ impl Logged {
     pub fn apply(&mut self, command: command::Body) -> CommandReply {
         let entry = Entry::of(command, self.fence);
         let reply = self.replica.apply(std::slice::from_ref(&entry)).remove(0);
+        self.listener.listen(self.replica.changes.remove(0));
         self.log.push(entry);
         self.replies.push(reply.clone());
         self.replies.last_mut().into_iter().for_each(forget_dropped);
@@ -45,6 +50,7 @@ impl Logged {
 
     /// Restarts the machine, flushes, compacts or crashes, at random.
     pub fn disturb(&mut self, rng: &mut fastrand::Rng) {
+        self.listener.check(&self.replica.state, self.replica.size());
         match rng.u32(0..4) {
             0 => self.replica.restart(),
             1 => self.replica.state.flush().unwrap(),
@@ -62,10 +68,11 @@ impl Logged {
         let mut replies = self.replica.apply(&self.log[applied..]);
         replies.iter_mut().for_each(forget_dropped);
         assert_eq!(replies, self.replies[applied..], "seed {}: from {applied}", self.seed);
+        self.listener.check_repeated(applied, &self.replica.changes);
     }
 
-    /// Checks that another replica that gets the same log in batches of other sizes has the same
-    /// bytes.
+    /// Checks that another replica that gets the same log in batches of other sizes, and to whose
+    /// changes nobody listens, has the same bytes.
     pub fn check_second_replica(&self, rng: &mut fastrand::Rng) {
         let mut second = Replica::new(&self.bounds.0, &self.bounds.1);
         let mut replies = Vec::new();
@@ -80,5 +87,7 @@ impl Logged {
         assert_eq!(replies, self.replies, "seed {}", self.seed);
         let [own, others] = [&self.replica, &second].map(Replica::records_above_garbage);
         assert_eq!(own, others, "seed {}", self.seed);
+        self.listener.check(&self.replica.state, self.replica.size());
+        assert_eq!(second.size(), self.replica.size(), "seed {}", self.seed);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test takes what it needs")]
 
+pub mod changes;
 pub mod logged;
 
 use std::collections::BTreeSet;
@@ -14,8 +15,8 @@ use rangedb_proto::v1::{
 };
 use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{
-    ApplyContext, Batch, ColumnFamily, Direction, HistoryRecord, MemState, Reader, RecordValue,
-    StateEngine, StateMachine, WriteBatch, is_collectable,
+    ApplyContext, Batch, Change, ColumnFamily, Direction, HistoryRecord, MemState, RangeSize,
+    Reader, RecordValue, StateEngine, StateMachine, WriteBatch, is_collectable,
 };
 use rangedb_txn::{Locks, Page, ReadAt, ReadOutcome, ScanRequest, TxnMachine, floors};
 
@@ -44,6 +45,10 @@ pub struct Replica {
     machine: TxnMachine,
     start_key: Vec<u8>,
     end_key: Vec<u8>,
+    /// True if the machine is to report changes.
+    pub with_changes: bool,
+    /// Changes of the entries that the last [`Replica::apply`] applied.
+    pub changes: Vec<Vec<Change>>,
 }
 
 impl Replica {
@@ -54,6 +59,8 @@ impl Replica {
             machine: TxnMachine::new(),
             start_key: start_key.to_vec(),
             end_key: end_key.to_vec(),
+            with_changes: false,
+            changes: Vec::new(),
         };
         replica.restart();
         replica
@@ -83,15 +90,18 @@ impl Replica {
         let snapshot = self.state.snapshot();
         let mut batch = Batch::new(&*snapshot);
         let mut replies = Vec::new();
+        self.changes.clear();
         for (place, entry) in entries.iter().enumerate() {
             let context = ApplyContext {
                 start_key: &self.start_key,
                 end_key: &self.end_key,
                 fence: entry.fence,
                 index: (applied + place + 1) as u64,
+                with_changes: self.with_changes,
             };
-            let reply = self.machine.apply(&context, &entry.command, &mut batch).unwrap();
-            replies.push(CommandReply::decode(reply).unwrap());
+            let applied = self.machine.apply(&context, &entry.command, &mut batch).unwrap();
+            replies.push(CommandReply::decode(applied.reply).unwrap());
+            self.changes.push(applied.changes);
         }
         let index = (applied + entries.len()) as u64;
         batch.put(ColumnFamily::Meta, APPLIED, index.to_be_bytes().to_vec());
@@ -99,6 +109,11 @@ impl Replica {
         drop(snapshot);
         self.state.write(writes).unwrap();
         replies
+    }
+
+    /// Returns the size of the range, as its machine knows it.
+    pub fn size(&self) -> RangeSize {
+        self.machine.size()
     }
 
     /// Returns the last timestamp at which nobody reads; 0 if there is none.

@@ -1,5 +1,6 @@
 //! `rangedb admin partition list` and `rangedb admin partition skip-entry`.
 
+use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt, pin_mut};
 use rangedb_proto::v1::{
@@ -117,7 +118,7 @@ async fn list(session: &mut Session<'_>) -> Result<(), Failure> {
     }
 }
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 12] = [
     "RANGE",
     "START",
     "END",
@@ -126,6 +127,8 @@ const HEAD: [&str; 10] = [
     "REPLICAS",
     "DOWN",
     "QUARANTINED",
+    "ROWS",
+    "SIZE",
     "REPORTED",
     "OPERATION",
 ];
@@ -160,6 +163,8 @@ impl Row {
         let epoch = descriptor.epoch.unwrap_or_default();
         let replicas =
             descriptor.replicas.iter().map(|r| format!("{}:{}", r.node_id, replica_role(r.role)));
+        let reported_figure =
+            |figure| if self.reported_ms.is_some() { figure } else { "-".to_owned() };
         let reported = self.reported_ms.map(|millis| format!("{} ago", duration::rounded(millis)));
         [
             descriptor.range_id.to_string(),
@@ -170,6 +175,8 @@ impl Row {
             id_list(replicas),
             id_list(self.down_node_ids()),
             id_list(self.quarantined.iter().map(|r| format!("{}@{}", r.node_id, r.index))),
+            reported_figure(self.report.rows.to_string()),
+            reported_figure(ByteSize::b(self.report.row_bytes).display().iec().to_string()),
             reported.unwrap_or_else(|| "never".to_owned()),
             if self.operation.is_empty() { "-".to_owned() } else { self.operation.clone() },
         ]
@@ -206,6 +213,8 @@ impl Serialize for Row {
         map.serialize_entry("lagging_replica_ids", &report.lagging_replica_ids)?;
         map.serialize_entry("applied_index", &report.applied_index)?;
         map.serialize_entry("log_entries", &report.log_entries)?;
+        map.serialize_entry("rows", &report.rows)?;
+        map.serialize_entry("row_bytes", &report.row_bytes)?;
         let quarantined = self.quarantined.iter().map(|replica| {
             json!({
                 "node_id": replica.node_id,
@@ -246,13 +255,15 @@ mod tests {
                 "1:voter,2:learner",
                 "2",
                 "-",
+                "3",
+                "2.5 KiB",
                 "30ms ago",
                 "add learner"
             ]
         );
         assert_eq!(
             filled(1),
-            ["4", r"a\t", "(last)", "1.1", "-", "1:voter", "-", "1@9", "never", "-"]
+            ["4", r"a\t", "(last)", "1.1", "-", "1:voter", "-", "1@9", "-", "-", "never", "-"]
         );
         assert_eq!(cells.len(), 2);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rangedb_proto::v1::{Epoch, RangeDescriptor, request, response};
-use rangedb_raftstore::{Effect, Event, Monotonic};
+use rangedb_raftstore::{Answer, Event, Monotonic, ReadGrant};
 use rangedb_storage::{ColumnFamily, MemState, Record, RecordValue, StateEngine, WriteBatch, keys};
 
 use super::*;
@@ -27,13 +27,9 @@ fn deleted_at(mod_ts: u64) -> Arc<MemState> {
 fn answer_with(state: &Arc<MemState>, (node, oracle): &(Arc<Node>, Arc<Oracle>)) {
     for event in std::mem::take(&mut *oracle.events.lock().unwrap()) {
         let Event::Read { request, .. } = event else { panic!("{event:?}") };
-        let ready = Effect::ReadReady {
-            request,
-            reader: state.clone(),
-            descriptor: Arc::new(RangeDescriptor { range_id: 1, ..Default::default() }),
-            lease_until: None,
-        };
-        assert!(node.stores.complete(ready, Monotonic::default()).is_none());
+        let descriptor = Arc::new(RangeDescriptor { range_id: 1, ..Default::default() });
+        let grant = ReadGrant { reader: state.clone(), descriptor, lease_until: None };
+        node.stores.answer(Answer::Read { request, result: Ok(grant) }, Monotonic::default());
     }
 }
 

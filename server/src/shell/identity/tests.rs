@@ -62,12 +62,16 @@ fn a_directory_has_one_process_at_a_time() {
 }
 
 #[test]
-fn a_newer_format_is_refused_whatever_else_it_holds() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(DataDir::open(dir.path()).unwrap());
-    write_changed(dir.path(), |_| r#"{"format_version":2,"anything":[]}"#.to_owned());
-    let error = DataDir::open(dir.path()).err().unwrap();
-    assert!(matches!(error, IdentityError::NewerFormat { found: 2, .. }), "{error}");
+fn another_format_is_refused_whatever_else_it_holds() {
+    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        write_changed(dir.path(), |_| format!(r#"{{"format_version":{other},"anything":[]}}"#));
+        let error = DataDir::open(dir.path()).err().unwrap();
+        let is_refused =
+            matches!(error, IdentityError::OtherFormat { found, .. } if found == other);
+        assert!(is_refused, "{error}");
+    }
 }
 
 #[test]

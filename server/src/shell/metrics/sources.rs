@@ -60,7 +60,7 @@ const STORE_COUNTERS: [(&str, &str, Count); 14] = [
 type Figure = fn(&RangeStatus) -> u64;
 
 /// Gauges of every replica on this node.
-const RANGE_GAUGES: [(&str, &str, Figure); 7] = [
+const RANGE_GAUGES: [(&str, &str, Figure); 9] = [
     ("leads", "1 if this node's replica leads the range.", |s| s.leads.into()),
     ("has_leader", "1 if this node's replica knows a leader.", |s| {
         u64::from(s.leader_replica_id != 0)
@@ -69,6 +69,8 @@ const RANGE_GAUGES: [(&str, &str, Figure); 7] = [
     ("applied_index", "Index of the last entry applied.", |s| s.applied_index),
     ("commit_index", "Index of the last entry known to be committed.", |s| s.commit_index),
     ("log_entries", "Entries that the raft log holds.", |s| s.log_entries),
+    ("rows", "Keys that have a value.", |s| s.size.rows),
+    ("row_bytes", "Bytes of the keys that have a value, and of their values.", |s| s.size.bytes),
     (
         "quarantined",
         "1 if this node's replica stands still at an entry that it cannot apply.",

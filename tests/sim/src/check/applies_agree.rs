@@ -1,5 +1,6 @@
 //! Replicas agree in what they apply: each is given the same commands at the same places of the
-//! log, and answers them the same. This holds for a replay of the log after a crash too.
+//! log, answers them the same, and reports the same changes. This holds for a replay of the log
+//! after a crash too.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +8,39 @@ use rangedb_proto::RangeId;
 
 use super::Verdict;
 
-/// Index of the entry and place in it; hash of the command; hash of the reply.
-pub type Step = ((u64, usize), u64, u64);
+/// Application of one command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Index of the entry and place in it.
+    pub place: (u64, usize),
+    /// Hashes.
+    pub command: u64,
+    pub reply: u64,
+    pub changes: u64,
+}
 
 #[derive(Default)]
 pub struct AppliesAgree {
-    steps: BTreeMap<(RangeId, u64, usize), (u64, u64, usize)>,
+    /// The first step at each place, and the slot of its node.
+    steps: BTreeMap<(RangeId, (u64, usize)), (Step, usize)>,
 }
 
 impl AppliesAgree {
     pub fn applied(&mut self, range: RangeId, slot: usize, step: Step) -> Verdict {
-        let ((index, place), command, reply) = step;
-        let known = self.steps.entry((range, index, place)).or_insert((command, reply, slot));
-        let (known_command, known_reply, by) = *known;
-        if known_command != command {
-            return Err(format!(
-                "command {place} of entry {index} of {range} differs between node-{by} and \
+        let (known, by) = *self.steps.entry((range, step.place)).or_insert((step, slot));
+        let (index, place) = step.place;
+        let differ = |what: &str| {
+            Err(format!(
+                "{what} command {place} of entry {index} of {range} differ between node-{by} and \
                  node-{slot}"
-            ));
+            ))
+        };
+        match step {
+            _ if known == step => Ok(()),
+            Step { command, .. } if known.command != command => differ("the bytes of"),
+            Step { reply, .. } if known.reply != reply => differ("the replies to"),
+            _ => differ("the changes by"),
         }
-        if known_reply != reply {
-            return Err(format!(
-                "the reply to command {place} of entry {index} of {range} differs between \
-                 node-{by} and node-{slot}"
-            ));
-        }
-        Ok(())
     }
 
     /// Number of commands that some replica applied.
@@ -46,12 +54,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_command_and_another_reply_at_the_same_place_are_caught() {
+    fn another_command_reply_or_change_at_the_same_place_is_caught() {
         let mut applies = AppliesAgree::default();
-        assert_eq!(applies.applied(RangeId(1), 0, ((7, 1), 10, 20)), Ok(()));
-        assert_eq!(applies.applied(RangeId(1), 1, ((7, 1), 10, 20)), Ok(()));
-        assert_eq!(applies.applied(RangeId(1), 1, ((7, 2), 11, 21)), Ok(()));
-        assert!(applies.applied(RangeId(1), 2, ((7, 1), 12, 20)).is_err());
-        assert!(applies.applied(RangeId(1), 2, ((7, 2), 11, 22)).is_err());
+        let step = Step { place: (7, 1), command: 10, reply: 20, changes: 30 };
+        assert_eq!(applies.applied(RangeId(1), 0, step), Ok(()));
+        assert_eq!(applies.applied(RangeId(1), 1, step), Ok(()));
+        let next = Step { place: (7, 2), command: 11, reply: 21, changes: 31 };
+        assert_eq!(applies.applied(RangeId(1), 1, next), Ok(()));
+        assert!(applies.applied(RangeId(1), 2, Step { command: 12, ..step }).is_err());
+        assert!(applies.applied(RangeId(1), 2, Step { reply: 22, ..next }).is_err());
+        assert!(applies.applied(RangeId(1), 2, Step { changes: 32, ..next }).is_err());
     }
 }
