@@ -12,7 +12,6 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use rangedb_client::Config;
 
 use crate::commands::Command;
-use crate::duration;
 
 /// A transactional, range-partitioned, replicated key-value store.
 ///
@@ -50,7 +49,7 @@ pub struct Globals {
         hide_env_values = true,
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = duration::parse
+        value_parser = rangedb_proto::duration::parse
     )]
     pub timeout: Duration,
     /// Say on standard error when a transaction spends so long in its requests, and on what
@@ -60,7 +59,7 @@ pub struct Globals {
         env = "RANGEDB_SLOW_TRANSACTION",
         hide_env_values = true,
         value_name = "DURATION",
-        value_parser = duration::parse
+        value_parser = rangedb_proto::duration::parse
     )]
     pub slow_transaction: Option<Duration>,
     /// Say on standard error what was asked and how long it took, with the ids that nodes log

@@ -8,7 +8,6 @@ use rangedb_client::{Error, Isolation, Timestamp, Transaction, TransactionOption
 use serde_json::json;
 
 use crate::args::Output;
-use crate::duration;
 use crate::failure::Failure;
 use crate::json;
 use crate::session::Session;
@@ -32,7 +31,7 @@ pub struct Begin {
     #[arg(long, conflicts_with = "read_only")]
     pessimistic: bool,
     /// Time to wait for a key that another transaction has locked; --timeout by default
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = rangedb_proto::duration::parse)]
     lock_wait: Option<Duration>,
 }
 

@@ -85,6 +85,7 @@ mod locks;
 mod metrics;
 pub mod net;
 mod one_range;
+mod planted;
 mod range;
 mod routing;
 pub mod status;

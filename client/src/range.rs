@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::future::poll_fn;
 use rangedb_proto::v1::{self, RangeDescriptor, request, response};
-use rangedb_proto::{Timestamp, prefix_end};
+use rangedb_proto::{Timestamp, prefix_end, successor};
 
 use crate::client::{Client, header};
 use crate::error::{Error, Result};
@@ -237,7 +237,7 @@ fn rest_of(span: &Span, part: &Span, reply: &v1::ScanReply, reverse: bool) -> Re
         (false, _) => part.end.clone(),
         (true, _) if !reply.resume_key.is_empty() => reply.resume_key.clone(),
         (true, Some(last)) if reverse => last.key.clone(),
-        (true, Some(last)) => [&last.key[..], b"\0"].concat().into(),
+        (true, Some(last)) => successor(&last.key).into(),
         (true, None) => return Err(no_progress()),
     };
     // An empty edge is the end of the key space; nothing lies behind it.

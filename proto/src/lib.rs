@@ -8,6 +8,7 @@
 
 #[cfg(feature = "grpc")]
 pub mod codec;
+pub mod duration;
 mod effect;
 mod error;
 mod ids;
@@ -18,7 +19,7 @@ mod timestamp;
 pub use effect::RequestEffect;
 pub use ids::{NodeId, RangeId, ReplicaId};
 pub use limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-pub use range::{RangeDescriptorExt, prefix_end};
+pub use range::{RangeDescriptorExt, prefix_end, successor};
 pub use timestamp::Timestamp;
 
 /// Encoded descriptors of every `.proto` file, for gRPC reflection.

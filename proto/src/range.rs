@@ -59,6 +59,11 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
+/// Returns the least key above `key`.
+pub fn successor(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +90,12 @@ mod tests {
         assert!(r.covers(b"b", b"d") && r.covers(b"c", b"c"));
         assert!(!r.covers(b"b", b"e") && !r.covers(b"a", b"c") && !r.covers(b"b", b""));
         assert!(range("b", "").covers(b"c", b""));
+    }
+
+    #[test]
+    fn no_key_lies_between_a_key_and_its_successor() {
+        assert_eq!(successor(b"a"), b"a\0");
+        assert!(successor(b"a") < b"a\0\0".to_vec() && successor(b"a") < b"a\x01".to_vec());
     }
 
     #[test]

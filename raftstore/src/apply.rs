@@ -34,6 +34,7 @@ use rangedb_proto::RangeId;
 use rangedb_proto::v1::RangeState;
 use rangedb_storage::{Batch, Install, RangeSize, Result, StateEngine, WriteBatch};
 
+use crate::planted::planted;
 use crate::{Event, MachineFactory};
 use replica::Replica;
 
@@ -171,7 +172,6 @@ impl Applier {
             ApplyTask::Entries { replica: of, entries } => {
                 let mut batch = Batch::new(&*self.state);
                 let rest = replica.apply(of, entries, &mut batch, round)?;
-                #[cfg(feature = "planted")]
                 if let Some(alone) = replica.state_alone() {
                     self.state.write(alone)?;
                 }
@@ -205,17 +205,17 @@ impl Applier {
         self.write(round)?;
         let range = install.replica.range;
         let meta = install.range_state_write();
-        #[cfg(feature = "planted")]
-        let (meta, late) = match rangedb_planted::Bug::InstallNotAtomic.is_planted() {
-            true => (WriteBatch::default(), meta),
-            false => (meta, WriteBatch::default()),
+        let (meta, late) = match planted!(InstallNotAtomic) {
+            true => (WriteBatch::default(), Some(meta)),
+            false => (meta, None),
         };
         let span = install.span();
         let stored = install.range_state();
         let SnapshotInstall { replica: of, staged, descriptor, .. } = install;
         self.state.install(Install { staged, span, meta })?;
-        #[cfg(feature = "planted")]
-        self.state.write(late)?;
+        if let Some(late) = late {
+            self.state.write(late)?;
+        }
         let replica = self.replicas.get_mut(&range).expect("its task was taken");
         replica.restore(stored, &*self.state, &self.machines)?;
         let (descriptor, size) = (Box::new(descriptor), replica.size());

@@ -14,6 +14,7 @@
 //! the followers' refusal, and the message that asks for them may arrive at any later time.
 
 use crate::Monotonic;
+use crate::planted::planted;
 
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
@@ -30,8 +31,7 @@ impl Lease {
 
     /// Ends the lease for the rest of the term.
     pub fn give_up(&mut self) {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::LeaseKeptInTransfer.is_planted() {
+        if planted!(LeaseKeptInTransfer) {
             return;
         }
         self.given_up = true;

@@ -61,6 +61,7 @@ mod outgoing;
 mod pass;
 mod peer;
 mod peer_storage;
+mod planted;
 mod position;
 mod room;
 mod status;

@@ -31,6 +31,7 @@ use rangedb_storage::{Error as StorageError, LogBatch, LogEngine, RangeSize, Sta
 
 use crate::apply::{Quarantine, ReplicaRef};
 use crate::peer_storage::PeerStorage;
+use crate::planted::planted;
 use crate::position::Position;
 use crate::{Config, Error, Room};
 
@@ -196,8 +197,7 @@ impl Peer {
             ticks: 0,
             heard: BTreeMap::new(),
         };
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::VoteAfterRestart.is_planted() {
+        if planted!(VoteAfterRestart) {
             peer.lift_vote_embargo();
         }
         peer.rejitter();

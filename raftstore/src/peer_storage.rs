@@ -24,6 +24,7 @@ use crate::log_size::LogSize;
 use crate::membership::conf_state;
 use crate::outgoing::{Outgoing, OutgoingView};
 use crate::peer::INDEX_MAX;
+use crate::planted::planted;
 use crate::position::Position;
 use crate::view::View;
 
@@ -255,9 +256,7 @@ impl PeerStorage {
         }
     }
 
-    /// State that a planted bug takes for that of a view: it counts committed entries, applied or
-    /// not.
-    #[cfg(feature = "planted")]
+    /// Planted bug: takes this for the state of a view. It counts committed entries, applied or not.
     fn state_in_memory(&self) -> RangeState {
         let index = self.hard_state.commit.min(self.durable_index);
         RangeState {
@@ -365,11 +364,7 @@ impl raft::Storage for PeerStorage {
         }
         let view = View::take(&*self.state, self.range).map_err(engine_error)?;
         let Some(View { reader, state }) = view else { return Err(temporarily()) };
-        #[cfg(feature = "planted")]
-        let state = match rangedb_planted::Bug::SnapshotFromMemory.is_planted() {
-            true => self.state_in_memory(),
-            false => state,
-        };
+        let state = if planted!(SnapshotFromMemory) { self.state_in_memory() } else { state };
         // raft-rs wants a snapshot at this index or later. It is 0, unless a follower requests a
         // snapshot by a message, and `credible.rs` drops such messages.
         if state.applied_index < request_index {

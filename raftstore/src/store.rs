@@ -23,6 +23,7 @@ use crate::apply::{Applier, ApplyTask, ReplicaRef};
 use crate::membership::are_sound;
 use crate::pass::Pass;
 use crate::peer::{INDEX_MAX, Peer, QueuedCommand, Shared, reserve_bytes};
+use crate::planted::planted;
 use crate::position::Position;
 use crate::{
     Answer, Config, Counters, Effect, Error, Event, Io, Monotonic, RangeStatus, RoleChange, Room,
@@ -264,9 +265,8 @@ impl Store {
         match event {
             Event::Tick => {
                 self.on_tick(pass);
-                #[cfg(feature = "planted")]
                 if let Some(Effect::Io(Io::Flush { token })) = pass.effects.last()
-                    && rangedb_planted::Bug::TruncateBeforeFlush.is_planted()
+                    && planted!(TruncateBeforeFlush)
                 {
                     self.on_flushed(*token)?;
                 }

@@ -41,6 +41,8 @@ use rangedb_raftstore::RangeStatus;
 use rangedb_storage::{Compaction, Error, Reader, Result, Span, StateEngine, keys};
 use rangedb_txn::floors;
 
+use crate::planted::planted;
+
 /// Timestamps below which each replica of this node collected, as of the last look.
 #[derive(Default)]
 pub struct CompactionBounds(BTreeMap<RangeId, u64>);
@@ -68,8 +70,7 @@ impl CompactionBounds {
             // The value is lower than before if the replica was removed and has come back.
             let seen = before.get(&range).map_or(0, |seen| below.min(*seen));
             let held_up = status.sends_snapshot;
-            #[cfg(feature = "planted")]
-            let held_up = held_up && !rangedb_planted::Bug::CompactionUnderStream.is_planted();
+            let held_up = held_up && !planted!(CompactionUnderStream);
             if seen > 0 && !held_up {
                 // Compaction drops strictly below `collect_below_ts`, and the engine's bound is
                 // inclusive.
@@ -109,8 +110,7 @@ impl StreamedView {
     /// [`Error::Refused`] if records may be missing from what was read from the view before this
     /// call.
     pub fn check(&self, state: &dyn Compaction) -> Result<()> {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::CompactionUnderStream.is_planted() {
+        if planted!(CompactionUnderStream) {
             return Ok(());
         }
         match state.collected_up_to(&self.span) {

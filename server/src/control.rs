@@ -1,26 +1,24 @@
 //! The control plane: timestamps, the node registry, the range directory, configuration and the
 //! scheduler, as a role of whichever node leads the control range (design D10).
 //!
-//! The state of the control plane is ordinary keys below `_/cluster/` and `_/partitions/`, written
-//! by ordinary one-range commits. State that is only in memory can be rebuilt from those keys and
+//! The state of the control plane is records below `_/cluster/` and `_/partitions/`
+//! (`system/records.rs`), written by ordinary one-range commits. State that is only in memory can be rebuilt from those keys and
 //! from the nodes' reports. A deposed leader can do no harm: the log refuses its commits, the lease
 //! refuses its reads, and it checks the lease after it has taken timestamps and before it hands
 //! them out.
 //!
-//! One [`Control`] is one term of leadership: `takeover.rs` creates it, and it is dropped when the
-//! leadership ends.
+//! One [`Control`] is one term of leadership (`system/role.rs`): `takeover.rs` creates it, and it is
+//! dropped when the leadership ends.
 
 mod admin;
 mod balance;
 mod clock_watch;
 mod clocks;
-mod commit;
 mod deadlocks;
 pub mod directory;
 mod garbage;
 mod heartbeat;
 mod join;
-mod keys;
 mod meta_view;
 pub mod oracle;
 pub mod schedule;
@@ -34,44 +32,25 @@ mod timestamps;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::channel::oneshot;
-use rangedb_client::net::{BoxFuture, SharedNet};
-use rangedb_proto::RangeId;
-use rangedb_proto::v1::{self, request, response};
+use rangedb_client::net::BoxFuture;
+use rangedb_proto::v1::{self, Committed, request, response};
 
-use crate::founding::CONTROL_RANGE_ID;
-use crate::handle::StoreHandle;
-use crate::node::WallClock;
-use crate::status_board::StatusBoard;
+use crate::surroundings::Surroundings;
+use crate::system::{Changes, CommitError, SystemStore};
 use deadlocks::Detector;
 use oracle::Oracle;
 use state::State;
 
 pub use join::{describes_a_node, is_address};
-pub use takeover::take_over;
-pub use time::SeenTimestamp;
 
-/// The control range.
-pub const CONTROL: RangeId = RangeId(CONTROL_RANGE_ID);
-
-/// Environment of a control plane: ids, stores, network, clock and client of its node.
-#[derive(Clone)]
-pub struct Surroundings {
-    pub cluster_id: u64,
-    pub node_id: u64,
-    pub stores: StoreHandle,
-    pub board: Arc<StatusBoard>,
-    pub net: SharedNet,
-    pub clock: Arc<dyn WallClock>,
-    /// For reading system keys outside the control range.
-    pub gateway: rangedb_client::Client,
-    /// The decided formation, if this node is one of the founders.
-    pub formation: Option<v1::Formation>,
-}
+pub use crate::system::records::CONTROL;
 
 /// The control plane during one term of leadership of the control range.
 pub struct Control {
     pub term: u64,
     around: Surroundings,
+    /// The control plane's records, in the name of this term.
+    store: SystemStore,
     oracle: Mutex<Oracle>,
     /// Held while a bound is being committed, so that all who need a bound wait for the same
     /// commit.
@@ -136,6 +115,12 @@ impl Control {
                 return Err(v1::Error::invalid("body", "not a request to the control plane"));
             }
         })
+    }
+
+    /// Commits changes at a fresh timestamp.
+    async fn commit(&self, changes: Changes) -> Result<Committed, CommitError> {
+        let start_ts = self.fresh_timestamp().await.map_err(CommitError::Other)?;
+        self.store.commit(start_ts, changes).await
     }
 
     /// The newest timestamp handed out. All later timestamps are above it: this oracle hands out

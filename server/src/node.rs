@@ -1,9 +1,8 @@
 //! A node's logic above its stores: requests to ranges, requests to the cluster, heartbeats,
 //! fences, and the control plane while this node leads the control range.
 //!
-//! Bound to no runtime, clock or socket. The world comes in as [`rangedb_client::net::Net`] and
-//! [`WallClock`], the stores as [`StoreHandle`] and [`StatusBoard`]. The server drives a node with tokio
-//! and threads, the simulator from one seed.
+//! Bound to no runtime, clock or socket. The world comes in as [`Surroundings`]. The server drives a
+//! node with tokio and threads, the simulator from one seed.
 
 mod address_book;
 mod admission;
@@ -36,14 +35,15 @@ use rangedb_client::{AddressKind, Client, Config};
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
 use rangedb_proto::{RangeId, Timestamp};
 
-use crate::control::{Control, SeenTimestamp, Surroundings};
+use crate::control::Control;
 use crate::handle::StoreHandle;
 use crate::memory::Taken;
 use crate::status_board::StatusBoard;
+use crate::surroundings::{Surroundings, WallClock};
+use crate::system::RoleSlot;
 use counts::CommandCounts;
 use forward::ControlPlane;
 use garbage::Garbage;
-use heartbeat::ClockNews;
 use lock_queue::LockQueues;
 use oracle_view::OracleView;
 use readiness::Readiness;
@@ -53,11 +53,6 @@ pub use address_book::{AddressBook, Met};
 pub use caller::{Caller, CallerKind};
 pub use garbage::{GarbageCounts, WalkPace};
 pub use lock_queue::LockWaitCounts;
-
-/// The time of day. Only the oracle uses it, and it may jump.
-pub trait WallClock: Send + Sync {
-    fn unix_millis(&self) -> u64;
-}
 
 /// Parts from which a node is made.
 pub struct NodeParts {
@@ -90,27 +85,21 @@ const HEAVY_RETRY_MS: u32 = 50;
 
 /// A node's logic above its stores.
 pub struct Node {
-    cluster_id: u64,
+    around: Surroundings,
     descriptor: NodeDescriptor,
-    stores: StoreHandle,
-    board: Arc<StatusBoard>,
-    net: SharedNet,
-    /// Client for the node's own requests.
-    own_client: Client,
     /// Client for requests of users.
     gateway: Client,
-    around: Surroundings,
     seeds: Vec<String>,
     started: Duration,
     /// Ranges that this node leads, and the term of each.
     leading: Mutex<BTreeMap<RangeId, u64>>,
-    /// The control plane, while this node leads the control range.
-    control: Mutex<Option<Arc<Control>>>,
+    control: RoleSlot<Control>,
     book: Mutex<AddressBook>,
     control_plane: Mutex<ControlPlane>,
     oracle: Arc<OracleView>,
     disk: Mutex<DiskSpace>,
-    clock_news: Mutex<ClockNews>,
+    /// Lead of this node's clock over the majority's, in milliseconds, as the last reply reported it.
+    clock_offset_ms: Mutex<Option<i64>>,
     stopped: Mutex<Option<String>>,
     readiness: Mutex<Readiness>,
     lock_queues: LockQueues,
@@ -143,37 +132,34 @@ impl Node {
             |net| Client::with_net(net, config.clone()).expect("a node's own address is valid");
         let own_client = client(parts.net.clone());
         let gateway = client(Arc::new(UserNet(parts.net.clone())));
+        let oracle = OracleView::new(own_client.clone(), parts.net.clone());
+        let started = parts.net.now();
         let around = Surroundings {
             cluster_id: parts.cluster_id,
             node_id: parts.descriptor.node_id,
-            stores: parts.stores.clone(),
-            board: parts.board.clone(),
-            net: parts.net.clone(),
-            clock: parts.clock,
-            gateway: own_client.clone(),
-            formation: parts.formation.clone(),
-        };
-        let oracle = OracleView::new(own_client.clone(), parts.net.clone());
-        let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
-        let known = founders.chain(parts.known_nodes);
-        Arc::new(Node {
-            cluster_id: parts.cluster_id,
-            started: parts.net.now(),
-            descriptor: parts.descriptor,
             stores: parts.stores,
             board: parts.board,
             net: parts.net,
-            own_client,
-            gateway,
+            clock: parts.clock,
+            client: own_client,
+            formation: parts.formation.clone(),
+            oracle_seen: Arc::default(),
+        };
+        let founders = parts.formation.into_iter().flat_map(|formation| formation.nodes);
+        let known = founders.chain(parts.known_nodes);
+        Arc::new(Node {
             around,
+            started,
+            descriptor: parts.descriptor,
+            gateway,
             seeds: parts.seeds,
             leading: Mutex::default(),
-            control: Mutex::new(None),
+            control: RoleSlot::default(),
             book: Mutex::new(AddressBook::of(known)),
             control_plane: Mutex::default(),
             oracle,
             disk: Mutex::default(),
-            clock_news: Mutex::default(),
+            clock_offset_ms: Mutex::default(),
             stopped: Mutex::new(None),
             readiness: Mutex::default(),
             lock_queues: LockQueues::default(),
@@ -193,7 +179,7 @@ impl Node {
     }
 
     pub fn cluster_id(&self) -> u64 {
-        self.cluster_id
+        self.around.cluster_id
     }
 
     /// Answers a request within `timeout`; an error is an answer too. The bytes of the answer stay
@@ -207,7 +193,7 @@ impl Node {
         let may_happen_later = body.effect().changes();
         let mut room = None;
         let answering = Box::pin(self.answer(caller, body, timeout, &mut room));
-        let answer = match future::select(answering, self.net.sleep(timeout)).await {
+        let answer = match future::select(answering, self.around.net.sleep(timeout)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) if may_happen_later => {
                 Err(v1::Error::undetermined("no answer within the request's time"))
@@ -291,7 +277,7 @@ impl Node {
 
     /// Network, clock, tasks and randomness of this node.
     pub fn net(&self) -> &dyn Net {
-        &*self.net
+        &*self.around.net
     }
 
     pub fn descriptor(&self) -> &NodeDescriptor {
@@ -329,12 +315,12 @@ impl Node {
 
     /// Reason why the node should get no requests, as far as the control plane's answers show.
     pub fn not_ready(&self) -> Option<String> {
-        self.readiness().reason(self.started, self.net.now())
+        self.readiness().reason(self.started, self.around.net.now())
     }
 
     /// Time since the control plane last answered, or since the start if it never has.
     pub fn unanswered_for(&self) -> Duration {
-        self.readiness().unanswered_for(self.started, self.net.now())
+        self.readiness().unanswered_for(self.started, self.around.net.now())
     }
 
     /// Sets the flag that tells the control plane whether it may move leaderships to this node. It
@@ -351,7 +337,7 @@ impl Node {
     /// Lead of this node's clock over the majority's time, in milliseconds, as the control plane
     /// last reported it.
     pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.clock_news.lock().expect("no panic holds it").offset_ms
+        *self.clock_offset_ms.lock().expect("no panic holds it")
     }
 
     /// Lead of timestamps over the nodes' clocks, in milliseconds. `None` unless this node is the
@@ -360,16 +346,12 @@ impl Node {
         self.control()?.timestamps_ahead_ms()
     }
 
-    fn oracle_seen(&self) -> Option<SeenTimestamp> {
-        self.clock_news.lock().expect("no panic holds it").oracle
-    }
-
     pub fn set_disk_space(&self, space: DiskSpace) {
         *self.disk.lock().expect("no panic holds it") = space;
     }
 
     fn control(&self) -> Option<Arc<Control>> {
-        self.control.lock().expect("no panic holds it").clone()
+        self.control.get()
     }
 
     fn book(&self) -> MutexGuard<'_, AddressBook> {
@@ -431,19 +413,4 @@ impl Node {
         }
         error
     }
-}
-
-/// Translates an engine's error into the error for a client.
-pub fn storage_error(error: rangedb_storage::Error) -> v1::Error {
-    use rangedb_storage::Error;
-    let message = error.to_string();
-    let kind = match error {
-        Error::Corrupt { file, .. } => Kind::Corruption(v1::Corruption {
-            file: file.map(|file| file.display().to_string()).unwrap_or_default(),
-        }),
-        Error::Damaged(_) => Kind::Corruption(v1::Corruption::default()),
-        Error::Full(_) => Kind::DiskFull(v1::DiskFull {}),
-        Error::Io(_) | Error::Refused(_) => Kind::Unavailable(v1::Unavailable {}),
-    };
-    v1::Error::new(kind, message)
 }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::Span;
 use crate::collect_bounds::CollectBounds;
+use crate::planted::planted;
 
 /// CollectBounds of the whole state, shared with all compactions.
 #[derive(Default)]
@@ -53,8 +54,7 @@ impl Collector {
 
     pub fn raise(&self, span: &Span, bound: u64) {
         let mut stages = self.stages();
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::CollectBeforeFlush.is_planted() {
+        if planted!(CollectBeforeFlush) {
             Arc::make_mut(&mut stages.in_force).raise(span, bound);
             stages.highest.raise(span, bound);
         }

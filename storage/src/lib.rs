@@ -35,6 +35,7 @@ mod machine;
 mod mem;
 mod mem_families;
 mod mem_log;
+mod planted;
 #[cfg(feature = "disk")]
 mod raft_engine_log;
 mod record;

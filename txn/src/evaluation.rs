@@ -16,6 +16,7 @@ use crate::garbage::is_spent;
 use crate::lock::{Lock, LockKind};
 use crate::memory::Memory;
 use crate::outcome_record::Outcome;
+use crate::planted::planted;
 use crate::range_record::RangeRecord;
 use crate::versions;
 
@@ -78,8 +79,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
             size.bytes = size.bytes.saturating_add(bytes);
         }
         versions::supersede(self.batch, key, before.as_ref(), &after);
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::DeletionUnreported.is_planted() && after.is_deleted() {
+        if planted!(DeletionUnreported) && after.is_deleted() {
             return;
         }
         if self.context.with_changes {

@@ -33,7 +33,7 @@
 //! It looks at the newest few of them and then seeks those below.
 
 use bytes::Bytes;
-use rangedb_proto::Timestamp;
+use rangedb_proto::{Timestamp, successor};
 use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{
     ColumnFamily, Direction, HistoryRecord, Reader, Record, RecordValue, Records, Result,
@@ -133,7 +133,7 @@ pub fn garbage_ahead(
     walk_max: usize,
 ) -> Result<GarbageAhead> {
     let found = Garbage::find(reader, (from, end), collect_below, walk_max.max(1))?;
-    let worth = found.keys.map(|(first, last)| (first, [&last[..], &[0]].concat().into()));
+    let worth = found.keys.map(|(first, last)| (first, successor(&last).into()));
     Ok(GarbageAhead { worth, next: found.next })
 }
 

@@ -145,6 +145,7 @@ mod lock_walk;
 mod machine;
 mod memory;
 mod outcome_record;
+mod planted;
 mod range_record;
 mod read;
 mod read_checks;

@@ -17,6 +17,7 @@
 use bytes::Bytes;
 use rangedb_storage::{Batch, ColumnFamily, Error, Reader, Result, keys};
 
+use crate::planted::planted;
 use crate::versions::at_key;
 
 const SUFFIX: &[u8] = b"r";
@@ -50,8 +51,7 @@ impl Outcome {
     }
 
     pub(crate) fn write(self, batch: &mut Batch<'_>, key: &[u8], start_ts: u64) {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::RollbackRecordForgotten.is_planted() && self == Self::RolledBack {
+        if planted!(RollbackRecordForgotten) && self == Self::RolledBack {
             return;
         }
         batch.put(ColumnFamily::Lock, Self::position(key, start_ts), self.encode());

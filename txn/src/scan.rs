@@ -10,6 +10,7 @@
 //! nothing comes before the lock, the scan returns the lock and no page.
 
 use bytes::Bytes;
+use rangedb_proto::successor;
 use rangedb_proto::v1::{KeyLocked, KeyValue, ScanReply};
 use rangedb_storage::{Direction, Reader, Record, Result};
 
@@ -166,7 +167,7 @@ impl<'a> Obstacles<'a> {
 fn resume_at(key: Bytes, direction: Direction) -> Bytes {
     match direction {
         Direction::Forward => key,
-        Direction::Reverse => [&key[..], &[0]].concat().into(),
+        Direction::Reverse => successor(&key).into(),
     }
 }
 

@@ -120,7 +120,7 @@ impl Rows {
         let resume_key = match (more, scan.reverse) {
             (false, _) => Bytes::new(),
             (true, true) => last.into(),
-            (true, false) => [&last[..], b"\0"].concat().into(),
+            (true, false) => rangedb_proto::successor(&last).into(),
         };
         v1::ScanReply { kvs: rows, more, resume_key }
     }

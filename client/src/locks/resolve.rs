@@ -52,6 +52,7 @@ use rangedb_proto::v1::{
 use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
+use crate::planted::planted;
 use crate::routing::retry::{Retry, RetrySafety};
 use crate::routing::router::RouteTarget;
 use crate::routing::sender::{Reached, Sender};
@@ -246,8 +247,7 @@ impl Resolver {
             Some(outcome) => return Ok(outcome),
             None => {}
         }
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::PrimaryNotAsked.is_planted() {
+        if planted!(PrimaryNotAsked) {
             return Ok(TransactionOutcome::RolledBack);
         }
         let (status, now) = self.check_transaction(lock, push_above_ts, deadline).await?;

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use rangedb_proto::successor;
 use rangedb_proto::v1::{self, RangeDescriptor, error::Kind, request, response};
 
 use crate::client::header;
@@ -64,7 +65,7 @@ fn probe(range: &RangeDescriptor) -> request::Body {
         [] => b"\0".to_vec().into(),
         _ => range.start_key.clone(),
     };
-    let end_key = [&start_key[..], b"\0"].concat().into();
+    let end_key = successor(&start_key).into();
     request::Body::Scan(v1::Scan {
         range: Some(header(range)),
         start_key,

@@ -23,6 +23,7 @@ use super::backoff::Backoff;
 use super::leader_probe::LeaderProbe;
 use crate::error::{Error, Result};
 use crate::net::{CallError, Net};
+use crate::planted::planted;
 
 /// Longest silence of a node. Well above a commit on a busy disk, and well below an election, so
 /// that a silent node is given up before its range has a new leader.
@@ -260,8 +261,7 @@ impl<'a> Retry<'a> {
     /// A write conflict is final even after lost attempts. Had one of them been applied, the range
     /// would have recognised the command; one that arrives later meets the same newer version.
     pub fn end(&self, error: Error) -> Error {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::UndeterminedAsFailed.is_planted() {
+        if planted!(UndeterminedAsFailed) {
             return error;
         }
         if self.may_have_happened && !matches!(error, Error::WriteConflict { .. }) {
@@ -299,8 +299,7 @@ impl<T> Attempt<T> {
             CallError::NotSent(reason) => {
                 Attempt::Elsewhere(Error::Unavailable(format!("{address}: {reason}")))
             }
-            #[cfg(feature = "planted")]
-            CallError::Lost(reason) if rangedb_planted::Bug::LostAnswerAsRefusal.is_planted() => {
+            CallError::Lost(reason) if planted!(LostAnswerAsRefusal) => {
                 Attempt::Elsewhere(Error::Unavailable(reason))
             }
             CallError::Lost(reason) => Attempt::Lost(format!("{address}: {reason}")),

@@ -3,6 +3,7 @@
 use super::buffer::Mutation;
 use super::read_set::{Check, ReadSet};
 use crate::keys::Span;
+use crate::planted::planted;
 
 /// Isolation level: the changes by others that are allowed between a transaction's reads and its
 /// commit.
@@ -22,12 +23,10 @@ impl Isolation {
     /// Reads to validate at the commit timestamp of two phases. Under every isolation, the prewrite
     /// of a key finds a newer version of it.
     pub(crate) fn validated(self, reads: ReadSet, read_ts: u64) -> Vec<Check> {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::ValidationSkipped.is_planted() {
+        if planted!(ValidationSkipped) {
             return Vec::new();
         }
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::PhantomUnchecked.is_planted() {
+        if planted!(PhantomUnchecked) {
             let is_key = |check: &Check| check.to_wire().end_key.is_empty();
             return reads.into_checks(read_ts).into_iter().filter(is_key).collect();
         }

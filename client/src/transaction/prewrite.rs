@@ -10,6 +10,7 @@ use super::two_phase::{TwoPhase, WAIT_FOR_OLDER_MAX};
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::locks::wait::{HOLD_MAX, LockWaiter};
+use crate::planted::planted;
 use crate::routing::retry::{Retry, RetrySafety};
 
 /// Part of a prewrite for one key.
@@ -75,8 +76,8 @@ impl Prewrote {
 impl TwoPhase {
     pub(super) async fn prewrite(&self) -> Result<Prewrote> {
         let parts = self.parts.clone();
-        #[cfg(feature = "planted")]
-        let parts = self.prewrite_late(parts);
+        let parts =
+            if planted!(PrimaryBeforePrewrites) { self.prewrite_late(parts) } else { parts };
         let send = |chunk| self.prewrite_chunk(chunk);
         let chunks = send_all(&self.client.sender, parts, self.deadline, send).await?;
         let all = chunks.into_iter().reduce(Prewrote::and);
@@ -85,11 +86,7 @@ impl TwoPhase {
     }
 
     /// Planted bug: sends all parts but those of the primary's key in the background.
-    #[cfg(feature = "planted")]
     fn prewrite_late(&self, parts: Vec<Part>) -> Vec<Part> {
-        if !rangedb_planted::Bug::PrimaryBeforePrewrites.is_planted() {
-            return parts;
-        }
         let (now, late) = parts.into_iter().partition(|part| *part.key() == self.primary);
         let this = self.clone();
         self.client.background.spawn(Box::pin(async move {

@@ -49,6 +49,7 @@ use crate::client::Client;
 use crate::command::{self as commands, Reply, unexpected_reply};
 use crate::error::{Error, Result};
 use crate::locks::wait::LockWaiter;
+use crate::planted::planted;
 use crate::routing::retry::{Retry, RetrySafety};
 
 /// Time for which a transaction that holds locks waits for a lock of an older transaction. The
@@ -139,8 +140,10 @@ impl TwoPhase {
     }
 
     async fn decide(&self) -> Result<Decided> {
-        #[cfg(feature = "planted")]
-        let early = self.commit_timestamp(0).await?;
+        let early = match planted!(CommitTsBeforePrewrite) {
+            true => Some(self.commit_timestamp(0).await?),
+            false => None,
+        };
         let net = &*self.client.sender.net;
         let mut least = match self.phases.time(Phase::Prewrite, net, self.prewrite()).await {
             Ok(Prewrote::Locks { min_commit_ts, is_async: false }) => min_commit_ts,
@@ -157,11 +160,7 @@ impl TwoPhase {
         loop {
             let timestamp = self.commit_timestamp(least);
             let commit_ts = self.phases.time(Phase::Timestamp, net, timestamp).await?;
-            #[cfg(feature = "planted")]
-            let commit_ts = match rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
-                true => early,
-                false => commit_ts,
-            };
+            let commit_ts = early.unwrap_or(commit_ts);
             let validate = self.validate(commit_ts, may_push);
             self.phases.time(Phase::Validate, net, validate).await?;
             let primary = self.commit_primary(commit_ts);

@@ -16,6 +16,7 @@ use super::{
     AppliedMembership, ApplyEffect, ApplyEntry, ApplyTask, Quarantine, QuarantineCause,
     ROUND_BYTES_MAX, ReplicaRef, Round, SLICE_COST_MAX,
 };
+use crate::planted::planted;
 use crate::position::Position;
 use crate::{Error, Event, MachineFactory, RequestId};
 
@@ -94,8 +95,7 @@ impl Replica {
         state: &dyn StateEngine,
         machines: &MachineFactory,
     ) -> Result<()> {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::MachineNotReloaded.is_planted() {
+        if planted!(MachineNotReloaded) {
             let machine = self.machine.take().unwrap_or_else(|| machines(self.range));
             self.take_on(stored, machine);
             return Ok(());
@@ -259,10 +259,9 @@ impl Replica {
         batch.put(ColumnFamily::Meta, keys::range_state(self.range.0), state.encode_to_vec());
     }
 
-    /// Returns the applied index as a separate write, which a planted bug makes before the batch.
-    #[cfg(feature = "planted")]
+    /// Planted bug: the applied index as a separate write, made before the batch.
     pub fn state_alone(&self) -> Option<rangedb_storage::WriteBatch> {
-        if !rangedb_planted::Bug::AppliedIndexOutsideBatch.is_planted() || !self.has_state() {
+        if !planted!(AppliedIndexOutsideBatch) || !self.has_state() {
             return None;
         }
         let mut alone = rangedb_storage::WriteBatch::default();

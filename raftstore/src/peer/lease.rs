@@ -19,17 +19,12 @@ use rangedb_proto::v1::ReplicaRole;
 
 use super::Peer;
 use crate::Monotonic;
+use crate::planted::planted;
 
 impl Peer {
     /// Renews the lease after a quorum answered a round sent at `sent`, in `term`.
     pub(super) fn renew_lease(&mut self, term: u64, sent: Monotonic, now: Monotonic) {
-        #[cfg(feature = "planted")]
-        let sent = match rangedb_planted::Bug::LeaseFromResponse.is_planted() {
-            true => now,
-            false => sent,
-        };
-        #[cfg(not(feature = "planted"))]
-        let _ = now;
+        let sent = if planted!(LeaseFromResponse) { now } else { sent };
         let lasts_us = self.promised_us();
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
             leading.lease.renew(sent, lasts_us);
@@ -39,8 +34,7 @@ impl Peer {
     /// Shortest promise of this replica and the voters that it has heard.
     fn promised_us(&self) -> u64 {
         let own = self.config.vote_promise_us();
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::LeaseByOwnTimings.is_planted() {
+        if planted!(LeaseByOwnTimings) {
             return own;
         }
         let replicas = self.descriptor().replicas.iter();

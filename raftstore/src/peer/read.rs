@@ -17,6 +17,7 @@ use rangedb_storage::StateEngine;
 
 use super::Peer;
 use crate::pass::Pass;
+use crate::planted::planted;
 use crate::{Answer, Error, Monotonic, RangeRef, ReadGrant, ReadMode, RequestId};
 
 /// Most reads that may wait in one range. Each costs little, but they pile up in a range without
@@ -79,18 +80,10 @@ impl Peer {
                 let index = match at {
                     ReadMode::Latest => 0,
                     ReadMode::Snapshot(timestamp) => {
-                        #[cfg(feature = "planted")]
-                        let timestamp = match rangedb_planted::Bug::FenceNotRaised.is_planted() {
-                            true => rangedb_proto::Timestamp::ZERO,
-                            false => timestamp,
-                        };
-                        #[cfg(feature = "planted")]
-                        let in_log = match rangedb_planted::Bug::InFlightWaitSkipped.is_planted() {
-                            true => 0,
-                            false => in_log,
-                        };
-                        leading.highest_read = leading.highest_read.max(timestamp.0);
-                        in_log
+                        if !planted!(FenceNotRaised) {
+                            leading.highest_read = leading.highest_read.max(timestamp.0);
+                        }
+                        if planted!(InFlightWaitSkipped) { 0 } else { in_log }
                     }
                 };
                 let confirm = confirm || !self.config.lease_reads;
@@ -129,11 +122,7 @@ impl Peer {
         // Id and term distinguish the context from those of other replicas, the count from this
         // replica's own.
         let context = self.reads.rounds_started;
-        #[cfg(feature = "planted")]
-        let context = match rangedb_planted::Bug::ReadContextReused.is_planted() {
-            true => 1,
-            false => context,
-        };
+        let context = if planted!(ReadContextReused) { 1 } else { context };
         let mut bytes = self.me.replica_id.to_be_bytes().to_vec();
         bytes.extend(self.term().to_be_bytes());
         bytes.extend(context.to_be_bytes());
@@ -171,8 +160,9 @@ impl Peer {
             return;
         }
         let reader = state.snapshot();
-        #[cfg(feature = "planted")]
-        weigh(&*reader);
+        if planted!(DataReadInPass) {
+            scan_all(&*reader);
+        }
         for read in reads {
             let grant = ReadGrant {
                 reader: reader.clone(),
@@ -206,13 +196,10 @@ impl Peer {
     }
 }
 
-/// Scans all rows for a planted bug, in a pass whose cost must not depend on the data.
-#[cfg(feature = "planted")]
-fn weigh(reader: &dyn rangedb_storage::Reader) {
+/// Planted bug: scans all rows, in a pass whose cost must not depend on the data.
+fn scan_all(reader: &dyn rangedb_storage::Reader) {
     use rangedb_storage::{ColumnFamily, Direction};
-    if rangedb_planted::Bug::DataReadInPass.is_planted() {
-        let rows = reader.scan(ColumnFamily::Current, b"", b"", Direction::Forward);
-        let mut rows = rows.expect("the engine in memory can always be read");
-        while let Ok(Some(_)) = rows.next() {}
-    }
+    let rows = reader.scan(ColumnFamily::Current, b"", b"", Direction::Forward);
+    let mut rows = rows.expect("the engine in memory can always be read");
+    while let Ok(Some(_)) = rows.next() {}
 }

@@ -12,6 +12,7 @@ use rangedb_storage::LogChange;
 use super::{Peer, Persisting};
 use crate::outgoing::OutgoingView;
 use crate::pass::Pass;
+use crate::planted::planted;
 use crate::{Io, eraft};
 
 /// Most readies handled for one range in one pass, so that the others get their turn. The next pass
@@ -47,9 +48,7 @@ impl Peer {
         let entries = ready.take_entries();
         changes.extend(self.storage_mut().append(number, entries, hard_state.as_ref()));
         let held = ready.take_persisted_messages();
-        #[cfg(feature = "planted")]
         let (early, held) = held.into_iter().partition(leaves_early);
-        #[cfg(feature = "planted")]
         self.send(early, pass);
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
@@ -135,13 +134,11 @@ impl Peer {
 }
 
 /// True if a planted bug lets the message leave before what it promises is durable.
-#[cfg(feature = "planted")]
 fn leaves_early(message: &Message) -> bool {
-    use rangedb_planted::Bug;
     match message.get_msg_type() {
-        MessageType::MsgAppendResponse => Bug::AckBeforeSync.is_planted(),
+        MessageType::MsgAppendResponse => planted!(AckBeforeSync),
         MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => {
-            Bug::VoteBeforePersist.is_planted()
+            planted!(VoteBeforePersist)
         }
         _ => false,
     }

@@ -14,6 +14,7 @@ use super::Peer;
 use crate::RoleChange;
 use crate::lease::Lease;
 use crate::pass::Pass;
+use crate::planted::planted;
 
 /// State that a replica has only while it leads.
 pub(crate) struct Leading {
@@ -70,8 +71,7 @@ impl Peer {
     /// Timestamp above which commits must go, if this replica may commit anything yet.
     pub(super) fn fence(&self) -> Option<u64> {
         let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::FenceNotRefreshed.is_planted() {
+        if planted!(FenceNotRefreshed) {
             return Some(leading.highest_read);
         }
         leading.elected_ts.map(|fence| fence.max(leading.highest_read))

@@ -18,6 +18,7 @@ use rangedb_proto::v1::LogEntry;
 use super::Peer;
 use crate::membership::conf_state;
 use crate::pass::Pass;
+use crate::planted::planted;
 use crate::{Error, Room, Shard};
 
 /// Bytes of entries that a node without room for them still accepts, until there is room again. They
@@ -73,8 +74,7 @@ impl Peer {
         if !self.has_own_room_for(true) {
             return append.entries.iter().all(is_small);
         }
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::EntriesRefusedForRoom.is_planted() {
+        if planted!(EntriesRefusedForRoom) {
             return append.entries.iter().all(frees_space);
         }
         let log = &self.raw.raft.raft_log;

@@ -4,6 +4,7 @@ use rangedb_proto::NodeId;
 
 use super::Peer;
 use crate::pass::Pass;
+use crate::planted::planted;
 
 /// Election timeouts without a leader after which a replica asks whether it is still a member.
 /// Voters of a live range elect a leader well within that time.
@@ -46,8 +47,7 @@ impl Peer {
         // A candidate votes for itself. With shorter ticks than in the previous run, an election
         // timeout may pass before the promises of that run expire.
         let is_bound = self.vote_embargo_ticks > 0;
-        #[cfg(feature = "planted")]
-        let is_bound = is_bound && !rangedb_planted::Bug::CampaignWithinPromise.is_planted();
+        let is_bound = is_bound && !planted!(CampaignWithinPromise);
         if is_bound {
             let raft = &mut self.raw.raft;
             let latest = raft.randomized_election_timeout().saturating_sub(2);

@@ -1,18 +1,17 @@
 //! Operators' requests to the control plane.
 
-use prost::Message;
 use rangedb_proto::v1::{
     self, ClusterStatus, ConfigEntry, ConfigGet, ConfigGetReply, ConfigSet, ConfigSetReply,
     ConfigValue, NodeState, NodeStatus, PartitionList, PartitionListReply, PartitionStatus,
     RemoveNode, RemoveNodeReply, ReplicaRole,
 };
 
-use super::commit::{absent, at_version, put};
+use super::Control;
 use super::directory::Entry;
 use super::settings::{SETTINGS, Setting, find};
-use super::takeover::decode;
 use super::time::Doubt;
-use super::{Control, keys};
+use crate::system::Changes;
+use crate::system::records;
 
 /// Partitions in one page at most.
 const PARTITIONS_MAX: u64 = 500;
@@ -52,7 +51,7 @@ impl Control {
         ClusterStatus {
             cluster_id: self.around.cluster_id,
             nodes: nodes.collect(),
-            replication_factor: state.replication_factor(),
+            replication_factor: state.settings().replication_factor,
             ranges: entries().count() as u32,
             ranges_under_replicated: entries().filter(|e| living_voters(e) < wanted).count() as u32,
             ranges_without_leader: entries().filter(leaderless).count() as u32,
@@ -103,8 +102,7 @@ impl Control {
         };
         if !ask.dry_run {
             node.set_state(NodeState::NodeRemoved);
-            let write = put(keys::node(node.node_id), node.encode_to_vec());
-            self.commit(Vec::new(), vec![write]).await?;
+            self.commit(Changes::default().put(records::NODES.key(node.node_id), &node)).await?;
             self.state().nodes.insert(node.node_id, node.clone());
         }
         Ok(RemoveNodeReply { node: Some(node), range_ids })
@@ -120,11 +118,10 @@ impl Control {
         for setting in wanted {
             let mut entry = self.config_entry(setting);
             if ask.history {
-                let prefix = keys::config_history(setting.name, 0);
-                let prefix = &prefix[..prefix.len() - 10];
-                for kv in self.around.list_control(prefix).await? {
-                    entry.history.push(decode(&kv.key, kv.value)?);
-                }
+                let versions = records::config_history_of(setting.name);
+                let history =
+                    self.store.read().await?.list_below(&records::CONFIG_HISTORY, &versions)?;
+                entry.history.extend(history.into_iter().map(|stored| stored.record));
             }
             entries.push(entry);
         }
@@ -135,7 +132,7 @@ impl Control {
         let setting = known_setting(&ask.name)?;
         let value = setting.check(&ask.value)?;
         let _change = self.changing.lock().await;
-        let stored = self.state().config.get(setting.name).cloned();
+        let stored = self.state().stored_setting(setting.name).cloned();
         let version = stored.as_ref().map_or(0, |stored| stored.version);
         let changed_ts = self.fresh_timestamp().await?.0;
         let actor = ACTOR.to_owned();
@@ -145,15 +142,12 @@ impl Control {
         if ask.dry_run {
             return Ok(ConfigSetReply { entry: Some(entry) });
         }
-        let key = keys::config(setting.name);
-        let condition = match version {
-            0 => absent(key.clone()),
-            version => at_version(key.clone(), version),
-        };
-        let history = keys::config_history(setting.name, new.version);
-        let writes = vec![put(key, new.encode_to_vec()), put(history, new.encode_to_vec())];
-        self.commit(vec![condition], writes).await?;
-        self.state().config.insert(setting.name.to_owned(), new);
+        let changes = Changes::default()
+            .if_version(records::CONFIG.key(setting.name), version)
+            .put(records::CONFIG.key(setting.name), &new)
+            .put(records::config_history(setting.name, new.version), &new);
+        self.commit(changes).await?;
+        self.state().set(setting.name.to_owned(), new);
         Ok(ConfigSetReply { entry: Some(entry) })
     }
 
@@ -167,7 +161,7 @@ impl Control {
         }
         ConfigEntry {
             name: setting.name.to_owned(),
-            value: Some(state.config.get(setting.name).cloned().unwrap_or_else(never_set)),
+            value: Some(state.stored_setting(setting.name).cloned().unwrap_or_else(never_set)),
             default_value: setting.default.to_owned(),
             description,
             history: Vec::new(),

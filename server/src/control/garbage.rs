@@ -44,14 +44,15 @@ use std::time::Duration;
 
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
-    self, Delete, GarbageStatus, HoldFloor, HoldFloorReply, HoldInfo, Operation, TooOld,
-    error::Kind, operation,
+    self, GarbageStatus, HoldFloor, HoldFloorReply, HoldInfo, TooOld, error::Kind,
 };
 
 use rangedb_proto::limits::HOLD_TTL;
 
-use super::commit::put;
-use super::{Control, keys};
+use super::Control;
+use crate::planted::planted;
+use crate::system::Changes;
+use crate::system::records;
 use pace::Pace;
 
 /// Bytes of a hold's name at most.
@@ -127,8 +128,7 @@ impl Garbage {
         let millis = newest.millis().saturating_sub(retention.as_millis() as u64);
         let kept = Timestamp::from_millis(millis).min(self.pace.most(retention, now));
         let held = self.holds.values().map(|hold| hold.timestamp).min();
-        #[cfg(feature = "planted")]
-        let held = held.filter(|_| !rangedb_planted::Bug::CollectAboveReader.is_planted());
+        let held = held.filter(|_| !planted!(CollectAboveReader));
         held.map_or(kept, |held| held.min(kept)).max(self.perhaps_stored)
     }
 }
@@ -152,14 +152,14 @@ impl Control {
         let hold = Hold { timestamp, until };
         self.state().garbage.hold(&ask.name, hold)?;
         if durable {
-            let write = put(keys::gc_hold(&ask.name), timestamp.to_string());
-            self.commit(Vec::new(), vec![write]).await?;
+            let key = records::GC_HOLDS.key(&ask.name);
+            self.commit(Changes::default().put(key, &timestamp)).await?;
             self.state().garbage.holds.insert(ask.name, hold);
         } else {
             // A successor waits as long as the holds of its predecessors last. It relies on each
             // hold having been taken while its predecessor led, which this read proves.
             drop(change);
-            self.around.read_control().await?;
+            self.store.read().await?;
         }
         Ok(HoldFloorReply { floor_ts: self.state().garbage.floor.0 })
     }
@@ -171,8 +171,7 @@ impl Control {
                 return Err(v1::Error::not_found(format!("nothing holds the floor as `{name}`")));
             }
             Some(true) => {
-                let body = Some(operation::Body::Delete(Delete { key: keys::gc_hold(name) }));
-                self.commit(Vec::new(), vec![Operation { body }]).await?;
+                self.commit(Changes::default().delete(records::GC_HOLDS.key(name))).await?;
             }
             Some(false) => {}
         }
@@ -197,7 +196,7 @@ impl Control {
             now_ts,
             floor_ts,
             collect_below_ts,
-            retention_ms: state.gc_retention().as_millis() as u64,
+            retention_ms: state.settings().gc_retention.as_millis() as u64,
             holds: holds.collect(),
         })
     }
@@ -215,7 +214,7 @@ impl Control {
         let (now, time) = (self.around.net.now(), Timestamp::from_millis(self.now_ms()));
         {
             let mut state = self.state();
-            let retention = state.gc_retention();
+            let retention = state.settings().gc_retention;
             state.garbage.pace.note(time, retention, now);
             if now < state.since + HOLD_TTL {
                 return Ok(());
@@ -225,7 +224,7 @@ impl Control {
         let _change = self.changing.lock().await;
         let floor = {
             let mut state = self.state();
-            let retention = state.gc_retention();
+            let retention = state.settings().gc_retention;
             let step = (retention / STEPS_IN_RETENTION).max(STEP_MIN).as_millis() as u64;
             let floor = state.garbage.wanted(newest, retention, now);
             if floor.millis() < state.garbage.floor.millis() + step {
@@ -234,7 +233,7 @@ impl Control {
             state.garbage.perhaps_stored = floor;
             floor
         };
-        self.commit(Vec::new(), vec![put(keys::GC_FLOOR.into(), floor.to_string())]).await?;
+        self.commit(Changes::default().put(records::GC_FLOOR.only(), &floor)).await?;
         self.state().garbage.floor = floor;
         Ok(())
     }

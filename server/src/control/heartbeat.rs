@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
 use rangedb_proto::v1::{
     self, Heartbeat, HeartbeatReply, Locate, LocateReply, NodeDescriptor, NodeState,
     RangeDescriptor, RangeLocation, RangeOperation, RangeReport,
 };
 
-use super::commit::put;
-use super::{Control, join, keys, schedule};
+use super::{Control, join, schedule};
+use crate::system::Changes;
+use crate::system::records;
 
 /// Interval at which the control plane looks for silent nodes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl Control {
         let Some(registered) = registered.filter(|r| r.directory_id == node.directory_id) else {
             // The refusal ends the node's process. So a deposed leader that has not learnt of it
             // must not send it: this read fails there.
-            self.around.read_control().await?;
+            self.store.read().await?;
             return Err(v1::Error::failed_precondition(format!(
                 "node {id} is not of this cluster"
             )));
@@ -58,11 +58,13 @@ impl Control {
         let mut ranges = beat.ranges;
         ranges.retain(|report| is_of_leader(report, id));
         let news = self.learn(&ranges, now);
-        let stored = |d: &RangeDescriptor| put(keys::partition(d.range_id), d.encode_to_vec());
-        let mut writes: Vec<_> = news.iter().map(stored).collect();
+        let mut changes = Changes::default();
+        for descriptor in &news {
+            changes = changes.put(records::PARTITIONS.key(descriptor.range_id), descriptor);
+        }
         let is_removed = registered.state() == NodeState::NodeRemoved;
         if is_removed && self.state().ranges_on(id).is_empty() {
-            self.around.read_control().await?;
+            self.store.read().await?;
             return Err(join::removed(id));
         }
         let current = if is_removed {
@@ -71,11 +73,11 @@ impl Control {
             NodeDescriptor { state: NodeState::NodeUp.into(), ..node }
         };
         if current != registered {
-            writes.push(put(keys::node(id), current.encode_to_vec()));
+            changes = changes.put(records::NODES.key(id), &current);
         }
-        if !writes.is_empty() {
+        if !changes.is_empty() {
             let _change = self.changing.lock().await;
-            self.commit(Vec::new(), writes).await?;
+            self.commit(changes).await?;
             let mut state = self.state();
             news.iter().for_each(|descriptor| state.directory.mark_stored(descriptor));
             state.nodes.insert(id, current);
@@ -153,7 +155,7 @@ impl Control {
 
     /// Once a second until the control plane is dropped: marks silent nodes as dead, keeps the
     /// timestamp bound ahead and raises the floor.
-    pub fn watch(self: &Arc<Self>) {
+    pub(super) fn watch(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         let net = self.around.net.clone();
         let watching = async move {
@@ -178,14 +180,13 @@ impl Control {
         let now = self.around.net.now();
         let silent: Vec<NodeDescriptor> = {
             let state = self.state();
-            let dead_after = state.node_dead_after();
+            let dead_after = state.settings().node_dead_after;
             let up = state.nodes.values().filter(|node| node.state() == NodeState::NodeUp);
             up.filter(|node| state.silence(node.node_id, now) > dead_after).cloned().collect()
         };
         for mut node in silent {
             node.set_state(NodeState::NodeDead);
-            self.commit(Vec::new(), vec![put(keys::node(node.node_id), node.encode_to_vec())])
-                .await?;
+            self.commit(Changes::default().put(records::NODES.key(node.node_id), &node)).await?;
             self.state().nodes.insert(node.node_id, node);
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! Joining of new nodes: each data directory is given an id once.
 
-use prost::Message;
 use rangedb_proto::v1::{self, JoinCluster, JoinClusterReply, NodeDescriptor, NodeState};
 
-use super::commit::{at_version, put};
+use super::Control;
 use super::settings::{self, NODE_REPLACE_AFTER};
-use super::{Control, keys};
+use crate::surroundings::storage_error;
+use crate::system::Changes;
+use crate::system::records;
 
 /// Bytes of an address at most: the longest host name of DNS, and a port.
 const ADDRESS_BYTES_MAX: usize = 253 + ":65535".len();
@@ -29,23 +30,24 @@ impl Control {
             return Ok(self.joined(known.node_id));
         }
         self.refuse_taken_address(&asking, &known.same_address)?;
-        let counter = self.around.get_control(keys::NEXT_NODE_ID).await?.ok_or_else(|| {
-            crate::node::storage_error(rangedb_storage::Error::corrupt("the next node id is gone"))
+        let counter = self.store.read().await?.get(&records::NEXT_NODE_ID.only())?;
+        let counter = counter.ok_or_else(|| {
+            storage_error(rangedb_storage::Error::corrupt("the next node id is gone"))
         })?;
-        let node_id: u64 = String::from_utf8_lossy(&counter.value).parse().map_err(|_| {
-            crate::node::storage_error(rangedb_storage::Error::corrupt("the next node id"))
-        })?;
+        let node_id = counter.record;
         let node = NodeDescriptor { node_id, state: NodeState::NodeUp.into(), ..asking };
         let mut changed = vec![node];
         for mut silent in known.same_address {
             silent.set_state(NodeState::NodeRemoved);
             changed.push(silent);
         }
-        let conditions = vec![at_version(keys::NEXT_NODE_ID.into(), counter.version)];
-        let mut writes = vec![put(keys::NEXT_NODE_ID.into(), (node_id + 1).to_string())];
-        let nodes = changed.iter();
-        writes.extend(nodes.map(|node| put(keys::node(node.node_id), node.encode_to_vec())));
-        self.commit(conditions, writes).await?;
+        let mut changes = Changes::default()
+            .if_version(records::NEXT_NODE_ID.only(), counter.version)
+            .put(records::NEXT_NODE_ID.only(), &(node_id + 1));
+        for node in &changed {
+            changes = changes.put(records::NODES.key(node.node_id), node);
+        }
+        self.commit(changes).await?;
 
         self.state().nodes.extend(changed.into_iter().map(|node| (node.node_id, node)));
         Ok(self.joined(node_id))
@@ -66,7 +68,7 @@ impl Control {
         members: &[NodeDescriptor],
     ) -> Result<(), v1::Error> {
         let (state, now) = (self.state(), self.around.net.now());
-        let grace = state.node_replace_after();
+        let grace = state.settings().node_replace_after;
         let heard = members.iter().find(|member| state.silence(member.node_id, now) < grace);
         heard.map_or(Ok(()), |member| {
             let is_alive = state.silence(member.node_id, now) < settings::REPLACE_AFTER_MIN;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use rangedb_proto::Timestamp;
 
 use super::clocks::{AGE_MAX, difference_ms};
-use super::time::{Doubt, SeenTimestamp, Time};
+use super::time::{Doubt, Time};
+use crate::surroundings::SeenTimestamp;
 
 /// Milliseconds by which a committed bound is ahead of the clock. Long enough that a commit every
 /// half window is no load. Short enough that a new oracle, which begins at the bound, is soon at

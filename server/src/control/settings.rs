@@ -1,9 +1,11 @@
 //! Cluster configuration: names, valid values and defaults. A name is listed only if some code
 //! obeys it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rangedb_proto::v1;
+use rangedb_proto::duration;
+use rangedb_proto::v1::{self, ConfigValue};
 
 /// One setting of the configuration.
 pub struct Setting {
@@ -82,8 +84,46 @@ impl Setting {
     }
 }
 
+/// Settings in force: the stored values, and the defaults of those that are not stored or cannot be
+/// used.
+pub struct Settings {
+    pub replication_factor: u32,
+    pub node_dead_after: Duration,
+    pub node_replace_after: Duration,
+    pub gc_retention: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::of(&BTreeMap::new())
+    }
+}
+
+impl Settings {
+    /// Reads the settings from their stored values.
+    pub fn of(stored: &BTreeMap<String, ConfigValue>) -> Self {
+        Settings {
+            replication_factor: read(REPLICATION_FACTOR, stored, replicas),
+            node_dead_after: read(NODE_DEAD_AFTER, stored, duration::parse),
+            node_replace_after: read(NODE_REPLACE_AFTER, stored, duration::parse),
+            gc_retention: read(GC_RETENTION, stored, duration::parse),
+        }
+    }
+}
+
+/// Reads the value in force of a setting. A default can always be read, which a test checks.
+fn read<T>(
+    name: &str,
+    stored: &BTreeMap<String, ConfigValue>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> T {
+    let setting = find(name).expect("every setting is listed");
+    let value = setting.in_force(stored.get(name).map(|stored| &stored.value[..]));
+    parse(value).expect("a value in force was checked")
+}
+
 /// Reads a value of [`REPLICATION_FACTOR`].
-pub fn replicas(value: &str) -> Result<u32, String> {
+fn replicas(value: &str) -> Result<u32, String> {
     let replicas: u32 = value.parse().map_err(|_| "it must be a whole number".to_owned())?;
     if (1..=REPLICATION_FACTOR_MAX).contains(&replicas) {
         Ok(replicas)
@@ -93,27 +133,11 @@ pub fn replicas(value: &str) -> Result<u32, String> {
 }
 
 fn at_least(least: Duration, value: &str) -> Result<Duration, String> {
-    let wanted = duration(value)?;
+    let wanted = duration::parse(value)?;
     match wanted >= least {
         true => Ok(wanted),
         false => Err(format!("it must be at least {least:?}")),
     }
-}
-
-/// Reads a duration like `500ms`, `30s`, `10m` or `2h`.
-pub fn duration(value: &str) -> Result<Duration, String> {
-    let wrong = || "it must be a whole number with ms, s, m or h behind it".to_owned();
-    let digits = value.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = value[..digits].parse().map_err(|_| wrong())?;
-    let millis = match &value[digits..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    let millis = number.checked_mul(millis).filter(|millis| *millis > 0);
-    millis.map(Duration::from_millis).ok_or_else(|| "it must be more than nothing".to_owned())
 }
 
 #[cfg(test)]
@@ -158,13 +182,5 @@ mod tests {
             assert!(dead_after.check(bad).is_err(), "{bad}");
         }
         assert_eq!(dead_after.check("3s").as_deref(), Ok("3s"));
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        for bad in ["90", "s", "0s", "1d", "1.5h", "99999999999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

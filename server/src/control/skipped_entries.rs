@@ -14,13 +14,13 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use rangedb_proto::v1::{self, QuarantinedReplica, SkipEntry, SkipEntryReply, SkippedEntry};
 
+use super::Control;
 use super::admin::ACTOR;
-use super::commit::put;
 use super::state::State;
-use super::{Control, keys};
+use crate::system::Changes;
+use crate::system::records;
 
 /// Age of a node's last heartbeat at most: a few heartbeats, so that hardly any node was started
 /// since.
@@ -36,8 +36,8 @@ impl Control {
         if !dry_run {
             let (actor, decided_ts) = (ACTOR.to_owned(), self.fresh_timestamp().await?.0);
             let entry = SkippedEntry { range_id, index, reason, actor, decided_ts };
-            let write = put(keys::skipped_entry(range_id, index), entry.encode_to_vec());
-            self.commit(Vec::new(), vec![write]).await?;
+            let key = records::skipped_entry(range_id, index);
+            self.commit(Changes::default().put(key, &entry)).await?;
             let SkippedEntry { reason, actor, .. } = &entry;
             tracing::warn!(range_id, index, reason, actor, "an entry has no effect from now on");
             self.state().skipped.insert((range_id, index), entry);

@@ -16,7 +16,7 @@ use super::clocks::Clocks;
 use super::directory::Directory;
 use super::garbage::Garbage;
 use super::schedule::View;
-use super::settings::{self, Setting};
+use super::settings::{self, Setting, Settings};
 
 /// Silence after which no new replica is sent to a node: a few heartbeats.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(5);
@@ -34,7 +34,9 @@ pub struct State {
     pub nodes: BTreeMap<u64, NodeDescriptor>,
     pub heard: BTreeMap<u64, LastHeartbeat>,
     pub directory: Directory,
-    pub config: BTreeMap<String, ConfigValue>,
+    /// Stored settings by name.
+    config: BTreeMap<String, ConfigValue>,
+    settings: Settings,
     pub garbage: Garbage,
     pub clocks: Clocks,
     /// Skipped entries, by range and index.
@@ -48,6 +50,11 @@ pub struct State {
 }
 
 impl State {
+    /// Returns the state of a control plane that took over at `since`, before anything is loaded.
+    pub fn new(since: Duration) -> Self {
+        State { since, ..Self::default() }
+    }
+
     pub fn hear(&mut self, node_id: u64, at: Duration, stats: NodeStats) {
         let before = self.heard.remove(&node_id);
         let told_up_to = before.and_then(|heard| heard.told_up_to);
@@ -71,20 +78,19 @@ impl State {
         wrong.collect()
     }
 
-    pub fn replication_factor(&self) -> u32 {
-        in_force(settings::REPLICATION_FACTOR, self, settings::replicas)
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    pub fn node_dead_after(&self) -> Duration {
-        in_force(settings::NODE_DEAD_AFTER, self, settings::duration)
+    /// Returns the stored value of a setting.
+    pub fn stored_setting(&self, name: &str) -> Option<&ConfigValue> {
+        self.config.get(name)
     }
 
-    pub fn node_replace_after(&self) -> Duration {
-        in_force(settings::NODE_REPLACE_AFTER, self, settings::duration)
-    }
-
-    pub fn gc_retention(&self) -> Duration {
-        in_force(settings::GC_RETENTION, self, settings::duration)
+    /// Takes in the stored value of a setting.
+    pub fn set(&mut self, name: String, value: ConfigValue) {
+        self.config.insert(name, value);
+        self.settings = Settings::of(&self.config);
     }
 
     /// Time since the node's last heartbeat, or since the takeover if there was none.
@@ -115,7 +121,12 @@ impl State {
         let dead = dead.map(|node| node.node_id).collect();
         let reachable = living.keys().copied();
         let reachable = reachable.filter(|id| self.silence(*id, now) < REACHABLE_WITHIN).collect();
-        View { replication_factor: self.replication_factor() as usize, living, dead, reachable }
+        View {
+            replication_factor: self.settings.replication_factor as usize,
+            living,
+            dead,
+            reachable,
+        }
     }
 
     /// Ranges with a replica on the node by their descriptors, in key order.
@@ -196,11 +207,6 @@ impl State {
     }
 }
 
-/// Parses the setting's value in force. A default can always be parsed, which a test checks.
-fn in_force<T: Default>(name: &str, state: &State, read: impl Fn(&str) -> Result<T, String>) -> T {
-    read(&state.setting(name)).unwrap_or_default()
-}
-
 fn is_voter_of(node_id: u64, descriptor: &RangeDescriptor) -> bool {
     let replica = descriptor.replica_on(node_id);
     replica.is_some_and(|r| matches!(r.role(), ReplicaRole::Voter | ReplicaRole::IncomingVoter))
@@ -264,13 +270,13 @@ mod tests {
     fn a_stored_setting_that_cannot_be_read_is_told_and_its_default_holds() {
         let mut state = State::default();
         let stored = |value: &str| ConfigValue { value: value.to_owned(), ..Default::default() };
-        state.config.insert(settings::REPLICATION_FACTOR.to_owned(), stored("three"));
-        state.config.insert(settings::NODE_DEAD_AFTER.to_owned(), stored("0s"));
-        state.config.insert(settings::GC_RETENTION.to_owned(), stored("1h"));
-        state.config.insert("of_another_version".to_owned(), stored("?"));
-        assert_eq!(state.replication_factor(), 3);
-        assert_eq!(state.node_dead_after(), Duration::from_secs(30 * 60));
-        assert_eq!(state.gc_retention(), Duration::from_secs(60 * 60));
+        state.set(settings::REPLICATION_FACTOR.to_owned(), stored("three"));
+        state.set(settings::NODE_DEAD_AFTER.to_owned(), stored("0s"));
+        state.set(settings::GC_RETENTION.to_owned(), stored("1h"));
+        state.set("of_another_version".to_owned(), stored("?"));
+        assert_eq!(state.settings().replication_factor, 3);
+        assert_eq!(state.settings().node_dead_after, Duration::from_secs(30 * 60));
+        assert_eq!(state.settings().gc_retention, Duration::from_secs(60 * 60));
         let told: Vec<&str> = state.unusable_settings().into_iter().map(|(name, _)| name).collect();
         assert_eq!(told, [settings::NODE_DEAD_AFTER, settings::REPLICATION_FACTOR]);
     }

@@ -10,36 +10,49 @@
 
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use prost::Message;
-use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{
-    self, ConfigValue, Formation, NodeDescriptor, RangeDescriptor, SkippedEntry,
-};
+use rangedb_client::net::BoxFuture;
+use rangedb_proto::v1::{self, Formation};
+use rangedb_proto::{RangeId, Timestamp};
 use rangedb_raftstore::Event;
 
-use super::commit::{absent, at_version, put};
 use super::garbage::Garbage;
 use super::state::State;
-use super::time::SeenTimestamp;
-use super::timestamps::{commit_bound, stored_bound, timestamp};
-use super::{CONTROL, Control, Surroundings, keys, oracle::Oracle};
+use super::timestamps::bound_changes;
+use super::{CONTROL, Control, oracle::Oracle};
 use crate::founding::founding_ranges;
+use crate::surroundings::Surroundings;
+use crate::system::records::{self, ClusterId};
+use crate::system::{Changes, CommitError, Owner, Role, SystemStore, View};
+
+impl Role for Control {
+    const RANGE: RangeId = CONTROL;
+
+    fn take_over(
+        around: Surroundings,
+        term: u64,
+    ) -> BoxFuture<'static, Result<Arc<Self>, v1::Error>> {
+        Box::pin(take_over(around, term))
+    }
+
+    fn serve(self: &Arc<Self>) {
+        self.watch();
+    }
+}
 
 /// Makes this node, which leads the control range in `term`, the control plane.
-///
-/// `seen` is the last timestamp of the earlier oracle that this node saw.
-pub async fn take_over(
-    around: Surroundings,
-    term: u64,
-    seen: Option<SeenTimestamp>,
-) -> Result<Arc<Control>, v1::Error> {
-    let (stored, version) = stored_bound(&around).await?;
-    let old_bound = if stored == Timestamp::ZERO { founded_at(&around) } else { stored };
+async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::Error> {
+    let owner = Owner::new(&records::CONTROL_TERM.only(), &term);
+    let store = SystemStore::new(around.clone(), CONTROL, owner);
+    let stored = store.read().await?.get(&records::TIMESTAMP_BOUND.only())?;
+    let (old_bound, version) = match stored {
+        Some(stored) => (stored.record, stored.version),
+        None => (founded_at(&around), 0),
+    };
     let fence = Event::Fenced { range: CONTROL, term, timestamp: old_bound };
     if !around.stores.send(CONTROL, fence) {
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
     }
+    let seen = *around.oracle_seen.lock().expect("no panic holds it");
     let mut oracle = Oracle::behind(old_bound, seen);
     let now_ms = oracle.time_ms(around.clock.unix_millis(), around.net.now());
     let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);
@@ -48,10 +61,14 @@ pub async fn take_over(
     let start_ts = old_bound.max(Timestamp(1));
     // An older control plane of this node may have committed a higher bound since this one was
     // read.
-    let unchanged = at_version(keys::TIMESTAMP_BOUND.into(), version);
-    if !commit_bound(&around, term, start_ts, bound, unchanged).await? {
+    let unchanged = Changes::default().if_version(records::TIMESTAMP_BOUND.only(), version);
+    match store.take_over(start_ts, bound_changes(unchanged, bound)).await {
+        Ok(committed) if !committed.repeated_command => {}
         // That attempt may be of another term. The next attempt begins at its bound.
-        return Err(v1::Error::unavailable("an earlier attempt to take over came through"));
+        Ok(_) | Err(CommitError::StartUsed) => {
+            return Err(v1::Error::unavailable("an earlier attempt to take over came through"));
+        }
+        Err(error) => return Err(error.into()),
     }
     oracle.extend(bound);
 
@@ -59,9 +76,10 @@ pub async fn take_over(
     let control = Arc::new(Control {
         term,
         around,
+        store,
         oracle: Mutex::new(oracle),
         extending: futures::lock::Mutex::new(()),
-        state: Mutex::new(State { since, ..Default::default() }),
+        state: Mutex::new(State::new(since)),
         changing: futures::lock::Mutex::new(()),
         deadlocks: Mutex::default(),
     });
@@ -81,40 +99,33 @@ fn founded_at(around: &Surroundings) -> Timestamp {
 impl Control {
     /// Writes the founding state, unless it is already stored.
     async fn found_if_first(&self) -> Result<(), v1::Error> {
-        if self.around.get_control(keys::CLUSTER_ID).await?.is_some() {
+        let cluster_id = records::CLUSTER_ID.only();
+        if self.store.read().await?.get(&cluster_id)?.is_some() {
             return Ok(());
         }
         let Some(formation) = &self.around.formation else {
             let message = "the control range is empty and this node did not found the cluster";
             return Err(v1::Error::unavailable(message));
         };
-        let conditions = vec![absent(keys::CLUSTER_ID)];
-        self.commit(conditions, founding_writes(formation)).await?;
+        self.commit(founding_changes(formation).if_absent(cluster_id)).await?;
         Ok(())
     }
 
     async fn load(&self) -> Result<(), v1::Error> {
-        let nodes = self.around.list_control(keys::NODES).await?;
-        let partitions = self.around.list_control(keys::PARTITIONS).await?;
-        let config = self.around.list_control(keys::CONFIG).await?;
-        let skipped = self.around.list_control(keys::SKIPPED_ENTRIES).await?;
-        let garbage = self.load_garbage().await?;
+        let view = self.store.read().await?;
+        let garbage = self.load_garbage(&view)?;
         let mut state = self.state();
-        for kv in nodes {
-            let node: NodeDescriptor = decode(&kv.key, kv.value)?;
-            state.nodes.insert(node.node_id, node);
+        for stored in view.list(&records::NODES)? {
+            state.nodes.insert(stored.record.node_id, stored.record);
         }
-        for kv in partitions {
-            let descriptor: RangeDescriptor = decode(&kv.key, kv.value)?;
-            state.directory.load(descriptor);
+        for stored in view.list(&records::PARTITIONS)? {
+            state.directory.load(stored.record);
         }
-        for kv in config {
-            let name = String::from_utf8_lossy(&kv.key[keys::CONFIG.len()..]).into_owned();
-            let value: ConfigValue = decode(&kv.key, kv.value)?;
-            state.config.insert(name, value);
+        for stored in view.list(&records::CONFIG)? {
+            state.set(stored.name, stored.record);
         }
-        for kv in skipped {
-            let entry: SkippedEntry = decode(&kv.key, kv.value)?;
+        for stored in view.list(&records::SKIPPED_ENTRIES)? {
+            let entry = stored.record;
             state.skipped.insert((entry.range_id, entry.index), entry);
         }
         state.garbage = garbage;
@@ -124,34 +135,25 @@ impl Control {
         Ok(())
     }
 
-    async fn load_garbage(&self) -> Result<Garbage, v1::Error> {
-        let floor = self.around.get_control(keys::GC_FLOOR).await?;
-        let floor = floor.map_or(Ok(Timestamp::ZERO), |kv| timestamp(&kv))?;
-        let mut holds = Vec::new();
-        for kv in self.around.list_control(keys::GC_HOLDS).await? {
-            let name = String::from_utf8_lossy(&kv.key[keys::GC_HOLDS.len()..]).into_owned();
-            holds.push((name, timestamp(&kv)?));
-        }
-        Ok(Garbage::load(floor, holds.into_iter(), self.around.net.now()))
+    fn load_garbage(&self, view: &View) -> Result<Garbage, v1::Error> {
+        let floor = view.get(&records::GC_FLOOR.only())?;
+        let floor = floor.map_or(Timestamp::ZERO, |stored| stored.record);
+        let holds = view.list(&records::GC_HOLDS)?;
+        let holds = holds.into_iter().map(|stored| (stored.name, stored.record));
+        Ok(Garbage::load(floor, holds, self.around.net.now()))
     }
 }
 
-fn founding_writes(formation: &Formation) -> Vec<v1::Operation> {
+fn founding_changes(formation: &Formation) -> Changes {
     let next_node_id = formation.nodes.iter().map(|node| node.node_id).max().unwrap_or(0) + 1;
-    let mut writes = vec![
-        put(keys::CLUSTER_ID.into(), format!("{:016x}", formation.cluster_id)),
-        put(keys::NEXT_NODE_ID.into(), next_node_id.to_string()),
-    ];
-    let nodes = formation.nodes.iter();
-    writes.extend(nodes.map(|node| put(keys::node(node.node_id), node.encode_to_vec())));
-    let ranges = founding_ranges(formation);
-    writes.extend(ranges.iter().map(|r| put(keys::partition(r.range_id), r.encode_to_vec())));
-    writes
-}
-
-pub(super) fn decode<M: Message + Default>(key: &[u8], value: Bytes) -> Result<M, v1::Error> {
-    M::decode(value).map_err(|e| {
-        let what = format!("the value of {}: {e}", key.escape_ascii());
-        crate::node::storage_error(rangedb_storage::Error::corrupt(what))
-    })
+    let mut changes = Changes::default()
+        .put(records::CLUSTER_ID.only(), &ClusterId(formation.cluster_id))
+        .put(records::NEXT_NODE_ID.only(), &next_node_id);
+    for node in &formation.nodes {
+        changes = changes.put(records::NODES.key(node.node_id), node);
+    }
+    for range in founding_ranges(formation) {
+        changes = changes.put(records::PARTITIONS.key(range.range_id), &range);
+    }
+    changes
 }

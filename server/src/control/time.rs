@@ -19,6 +19,8 @@ use std::time::Duration;
 use rangedb_proto::Timestamp;
 
 use super::clocks::DIFFERENCE_MAX;
+use crate::planted::planted;
+use crate::surroundings::SeenTimestamp;
 
 /// Gain of a clock over the monotonic clock, at once, up to which it is believed without a
 /// majority: a correction by NTP that does not step. Small against the life of a lock.
@@ -42,14 +44,6 @@ pub enum Doubt {
     Outvoted,
     /// The clock leapt, and so did a majority's: time catches up at twice its speed.
     CatchingUp,
-}
-
-/// The last timestamp of an earlier oracle that this node saw, and this node's monotonic clock
-/// then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenTimestamp {
-    pub timestamp: Timestamp,
-    pub at: Duration,
 }
 
 /// The oracle's time.
@@ -90,8 +84,7 @@ impl Time {
         let outvoted = agreed.filter(|agreed| agreed.abs_diff(clock) > DIFFERENCE_MAX);
         let wanted = outvoted.unwrap_or(clock);
         let is_first = self.now.is_zero();
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::OracleBelievesItsClock.is_planted() {
+        if planted!(OracleBelievesItsClock) {
             self.now = self.now.max(clock);
             return self.now.as_millis() as u64;
         }

@@ -1,53 +1,22 @@
 //! Allocation of timestamps: from memory, below a committed bound, and only while this node leads.
 
 use rangedb_proto::Timestamp;
-use rangedb_proto::v1::{self, Condition, KeyValue, TimestampsReply};
-
 use rangedb_proto::limits::TIMESTAMPS_MAX;
+use rangedb_proto::v1::{self, TimestampsReply};
 
-use super::commit::{CommitError, get_in, in_term, no_longer, put};
+use super::Control;
 use super::oracle::NoneNow;
-use super::{Control, Surroundings, keys};
+use crate::planted::planted;
+use crate::system::records;
+use crate::system::{Changes, CommitError, no_longer};
 
-/// Commits a bound below which timestamps may be handed out. False if an earlier attempt was
-/// applied instead, perhaps with another bound.
+/// Adds a bound below which timestamps may be handed out.
 ///
 /// An attempt that was given up may still be applied. The next attempt may then carry the same
-/// `start_ts`. With the same bound, the range takes it for the same command and answers without
-/// applying it again. With another bound the range refuses it, as a `start_ts` names one command.
-pub async fn commit_bound(
-    around: &Surroundings,
-    term: u64,
-    start_ts: Timestamp,
-    bound: Timestamp,
-    condition: Condition,
-) -> Result<bool, v1::Error> {
-    let operations = vec![
-        put(keys::TIMESTAMP_BOUND.into(), bound.to_string()),
-        put(keys::CONTROL_TERM.into(), term.to_string()),
-    ];
-    match around.commit_control(start_ts, vec![condition], operations).await {
-        Ok(committed) => Ok(!committed.repeated_command),
-        Err(CommitError::StartUsed) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The stored bound, which earlier oracles stayed below, and the version of its key.
-pub async fn stored_bound(around: &Surroundings) -> Result<(Timestamp, u64), v1::Error> {
-    let Some(kv) = around.get_control(keys::TIMESTAMP_BOUND).await? else {
-        return Ok((Timestamp::ZERO, 0));
-    };
-    Ok((timestamp(&kv)?, kv.version))
-}
-
-/// Parses a timestamp that is stored in decimal.
-pub fn timestamp(kv: &KeyValue) -> Result<Timestamp, v1::Error> {
-    let stored = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-    stored.map(Timestamp).filter(|stored| *stored <= Timestamp::MAX).ok_or_else(|| {
-        let what = format!("the timestamp at {}", kv.key.escape_ascii());
-        crate::node::storage_error(rangedb_storage::Error::corrupt(what))
-    })
+/// `start_ts`. With the same bound and term, the range takes it for the same command and answers
+/// without applying it again. Otherwise the range refuses it, as a `start_ts` names one command.
+pub fn bound_changes(changes: Changes, bound: Timestamp) -> Changes {
+    changes.put(records::TIMESTAMP_BOUND.only(), &bound)
 }
 
 impl Control {
@@ -57,13 +26,12 @@ impl Control {
             return Err(v1::Error::invalid("count", message));
         }
         let last = self.allocate(count).await?;
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::TimestampsUnproven.is_planted() {
+        if planted!(TimestampsUnproven) {
             return Ok(TimestampsReply { last: last.0, count });
         }
         // The lease is checked after the timestamps were taken: another oracle can only have begun
         // later than this read.
-        self.around.read_control().await?;
+        self.store.read().await?;
         Ok(TimestampsReply { last: last.0, count })
     }
 
@@ -106,14 +74,18 @@ impl Control {
             let fresh = oracle.allocate(now_ms, 1);
             (fresh.unwrap_or(oracle.bound()), bound)
         };
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::BoundNotPersisted.is_planted() {
+        if planted!(BoundNotPersisted) {
             self.oracle().extend(bound);
             return Ok(());
         }
-        let condition = in_term(self.term);
-        let set = commit_bound(&self.around, self.term, start_ts, bound, condition).await?;
-        let bound = if set { bound } else { self.own_bound().await? };
+        let changes = bound_changes(Changes::default(), bound);
+        // The term makes the command another one than a predecessor's with the same start_ts.
+        let changes = changes.put(records::CONTROL_TERM.only(), &self.term);
+        let bound = match self.store.commit(start_ts, changes).await {
+            Ok(committed) if !committed.repeated_command => bound,
+            Ok(_) | Err(CommitError::StartUsed) => self.own_bound().await?,
+            Err(error) => return Err(error.into()),
+        };
         self.oracle().extend(bound);
         Ok(())
     }
@@ -122,10 +94,9 @@ impl Control {
     /// plane took over: it may have committed a bound with the same `start_ts`, and hands out the
     /// timestamps below it.
     async fn own_bound(&self) -> Result<Timestamp, v1::Error> {
-        let view = self.around.read_control().await?;
-        let term = get_in(&view, keys::CONTROL_TERM)?;
-        match (term, get_in(&view, keys::TIMESTAMP_BOUND)?) {
-            (Some(term), Some(bound)) if term.value == self.term.to_string() => timestamp(&bound),
+        let view = self.store.read().await?;
+        match view.get(&records::TIMESTAMP_BOUND.only())? {
+            Some(bound) if view.is_owned_by(&self.store)? => Ok(bound.record),
             _ => Err(no_longer()),
         }
     }

@@ -54,7 +54,7 @@ impl Node {
             if commit_ts.millis() > newest.millis() + COMMIT_AHEAD_MS_MAX {
                 return self.confirm(commit_ts, "commit_ts").await;
             }
-            self.net.sleep(ORACLE_BEHIND_WAIT).await;
+            self.around.net.sleep(ORACLE_BEHIND_WAIT).await;
         }
     }
 

@@ -14,6 +14,7 @@ use rangedb_raftstore::Error as RangeError;
 
 use super::Node;
 use crate::control::CONTROL;
+use crate::planted::planted;
 
 /// Time for one attempt: a node that hangs must not use up the whole time of the request.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1);
@@ -73,7 +74,7 @@ impl Node {
         if let Some(control) = self.control() {
             let is_change = body.effect().changes();
             // A control plane that was deposed may wait for ever for the fate of its last commit.
-            let answering = future::select(control.handle(body), self.net.sleep(timeout));
+            let answering = future::select(control.handle(body), self.around.net.sleep(timeout));
             return match answering.await {
                 Either::Left((answer, _)) => Ok(self.noted(answer)),
                 Either::Right(_) if is_change => {
@@ -84,12 +85,12 @@ impl Node {
                 }
             };
         }
-        let deadline = self.net.now() + timeout;
+        let deadline = self.around.net.now() + timeout;
         let mut asked = BTreeSet::new();
         asked.insert(self.descriptor.peer_address.clone());
         let mut hint = self.believed_control_address();
         for _ in 0..ATTEMPTS_MAX {
-            let left = deadline.saturating_sub(self.net.now());
+            let left = deadline.saturating_sub(self.around.net.now());
             let hinted = hint.take().filter(|hint| !asked.contains(hint));
             let is_guess = hinted.is_none();
             let Some(address) = hinted.or_else(|| self.next_to_ask(&asked)) else { break };
@@ -101,7 +102,7 @@ impl Node {
             let most = if is_guess { left / 2 } else { left };
             let forwarded = Request { body: Some(body.clone()), ..Default::default() };
             let forwarded = request::Body::Forwarded(Box::new(forwarded));
-            let answer = self.net.call(&address, forwarded, most.min(ATTEMPT_MAX)).await;
+            let answer = self.around.net.call(&address, forwarded, most.min(ATTEMPT_MAX)).await;
             self.control_plane().heard(&address, &answer);
             match answer {
                 Ok(response::Body::Error(error)) if is_not_leader(&error) => {
@@ -131,7 +132,7 @@ impl Node {
     /// Most likely address of the control plane: that of the control range's leader, as this node's
     /// replica knows it, or else the last known one.
     fn believed_control_address(&self) -> Option<String> {
-        let status = self.board.range(CONTROL);
+        let status = self.around.board.range(CONTROL);
         let leader = status.and_then(|status| {
             status.descriptor.replica(status.leader_replica_id).map(|replica| replica.node_id)
         });
@@ -159,7 +160,7 @@ impl Node {
     /// a replica of the control range still knows where the control plane answered last. The caller
     /// may know no other node.
     fn not_control_plane(&self) -> v1::Error {
-        let status = self.board.range(CONTROL);
+        let status = self.around.board.range(CONTROL);
         let leader =
             status.and_then(|status| status.descriptor.replica(status.leader_replica_id).copied());
         let mut error = v1::Error::from(RangeError::NotLeader { range: CONTROL, leader });
@@ -177,12 +178,7 @@ impl Node {
     /// joined knows nobody else.
     fn hinted_peer_address(&self, error: &v1::Error) -> Option<String> {
         let Some(Kind::NotLeader(not_leader)) = &error.kind else { return None };
-        #[cfg(feature = "planted")]
-        let not_leader = &match rangedb_planted::Bug::HintedAddressIgnored.is_planted() {
-            true => v1::NotLeader { leader_peer_address: String::new(), ..not_leader.clone() },
-            false => not_leader.clone(),
-        };
-        if !not_leader.leader_peer_address.is_empty() {
+        if !not_leader.leader_peer_address.is_empty() && !planted!(HintedAddressIgnored) {
             return Some(not_leader.leader_peer_address.clone());
         }
         let leader = not_leader.leader.as_ref()?;

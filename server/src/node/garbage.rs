@@ -27,8 +27,9 @@ use rangedb_proto::v1::{
 };
 use rangedb_raftstore::{RangeRef, RangeStatus, ReadMode};
 
-use super::{Node, storage_error};
+use super::Node;
 use crate::handle::ReadView;
+use crate::surroundings::storage_error;
 
 /// Pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -89,7 +90,7 @@ pub struct GarbageCounts {
 impl Node {
     pub(super) fn start_collecting(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
-        let net = self.net.clone();
+        let net = self.around.net.clone();
         let collecting = async move {
             loop {
                 net.sleep(INTERVAL).await;
@@ -97,7 +98,7 @@ impl Node {
                 node.collect().await;
             }
         };
-        self.net.spawn(Box::pin(collecting));
+        self.around.net.spawn(Box::pin(collecting));
     }
 
     /// Raises both bounds. They never sink: an answer of an earlier control plane may arrive late.
@@ -121,14 +122,14 @@ impl Node {
     /// For each range that this node leads, the timestamp below which all droppable versions have
     /// been dropped. 0 if unknown, as after an election until the first walk is complete.
     pub fn collected_below(&self) -> Vec<(RangeId, u64)> {
-        let led = self.board.ranges().into_iter().filter(|status| status.leads);
+        let led = self.around.board.ranges().into_iter().filter(|status| status.leads);
         let garbage = self.garbage();
         let below = |id: &RangeId| garbage.ranges.get(id).map_or(0, |p| p.collected_below_ts);
         led.map(|status| RangeId(status.descriptor.range_id)).map(|id| (id, below(&id))).collect()
     }
 
     async fn collect(&self) {
-        let here = self.board.ranges();
+        let here = self.around.board.ranges();
         let on_node = |id: &RangeId| here.iter().any(|s| s.descriptor.range_id == id.0);
         self.garbage().ranges.retain(|id, _| on_node(id));
         for status in here.iter().filter(|status| status.leads && status.fenced) {
@@ -152,10 +153,10 @@ impl Node {
         if floor_ts == 0 {
             return Ok(());
         }
-        let mut view = self.stores.read(range, ReadMode::Latest).await?;
+        let mut view = self.around.stores.read(range, ReadMode::Latest).await?;
         if floors(&view)?.floor_ts < floor_ts {
             self.propose_collect(range, floor_ts, 0, &view.descriptor.start_key, b"").await?;
-            view = self.stores.read(range, ReadMode::Latest).await?;
+            view = self.around.stores.read(range, ReadMode::Latest).await?;
         }
         if progress.unlocked_below_ts < floor_ts && self.settle_locks(&view, floor_ts).await? {
             progress.unlocked_below_ts = floor_ts;
@@ -185,7 +186,7 @@ impl Node {
             let page = rangedb_txn::locks(&*view.reader, span, LOCKS_IN_ROUND, floor_ts);
             let (locks, resume) = page.map_err(storage_error)?;
             if !locks.is_empty() {
-                let settled = settle_each(locks, |lock| self.own_client.settle(lock)).await;
+                let settled = settle_each(locks, |lock| self.around.client.settle(lock)).await;
                 self.garbage().counts.locks_settled += settled;
                 return Ok(false);
             }
@@ -205,7 +206,7 @@ impl Node {
     ) -> Result<Option<Walk>, v1::Error> {
         for _ in 0..self.walk_pace.looks_in_round {
             // Each step takes a fresh view: an old one keeps dropped records from being removed.
-            let view = self.stores.read(range, ReadMode::Latest).await?;
+            let view = self.around.stores.read(range, ReadMode::Latest).await?;
             let end = &view.descriptor.end_key;
             let below = walk.collect_below_ts;
             let records = self.walk_pace.records_in_look;
@@ -243,7 +244,7 @@ impl Node {
             end_key: Bytes::copy_from_slice(end_key),
         };
         let command = Command { body: Some(command::Body::CollectGarbage(collect)) };
-        let reply = self.stores.propose(range, &command).await?;
+        let reply = self.around.stores.propose(range, &command).await?;
         match CommandReply::decode(reply).ok().and_then(|reply| reply.body) {
             Some(command_reply::Body::GarbageCollected(collected)) => Ok(collected),
             other => {

@@ -11,7 +11,7 @@ use rangedb_proto::{RangeId, Timestamp};
 use rangedb_raftstore::Event;
 
 use super::Node;
-use crate::control::SeenTimestamp;
+use crate::surroundings::SeenTimestamp;
 
 /// Pause between two heartbeats. Every step of the scheduler takes at least one heartbeat, so
 /// growing a cluster takes a few times this.
@@ -20,18 +20,10 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Time for one heartbeat, after which the next one is tried.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time, as the last reply reported it.
-#[derive(Clone, Copy, Default)]
-pub(super) struct ClockNews {
-    pub oracle: Option<SeenTimestamp>,
-    /// Lead of this node's clock over the majority's, in milliseconds.
-    pub offset_ms: Option<i64>,
-}
-
 impl Node {
     pub(super) fn start_heartbeats(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
-        let net = self.net.clone();
+        let net = self.around.net.clone();
         let beating = async move {
             while let Some(node) = weak.upgrade() {
                 node.beat().await;
@@ -39,13 +31,13 @@ impl Node {
                 net.sleep(INTERVAL).await;
             }
         };
-        self.net.spawn(Box::pin(beating));
+        self.around.net.spawn(Box::pin(beating));
     }
 
     async fn beat(self: &Arc<Self>) {
         let beat = Heartbeat {
             node: Some(self.descriptor.clone()),
-            cluster_id: self.cluster_id,
+            cluster_id: self.around.cluster_id,
             ranges: self.reports(),
             stats: Some(self.stats()),
             clock_unix_ms: Some(self.around.clock.unix_millis()),
@@ -65,36 +57,35 @@ impl Node {
 
     fn on_reply(self: &Arc<Self>, reply: HeartbeatReply) {
         self.saw(reply.timestamp);
-        *self.clock_news.lock().expect("no panic holds it") = ClockNews {
-            oracle: Some(SeenTimestamp {
-                timestamp: Timestamp(reply.timestamp),
-                at: self.net.now(),
-            }),
-            offset_ms: reply.clock_offset_ms,
-        };
+        let (timestamp, at) = (Timestamp(reply.timestamp), self.around.net.now());
+        let seen = Some(SeenTimestamp { timestamp, at });
+        *self.around.oracle_seen.lock().expect("no panic holds it") = seen;
+        *self.clock_offset_ms.lock().expect("no panic holds it") = reply.clock_offset_ms;
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
         self.book().learn(reply.nodes);
-        let now = self.net.now();
+        let now = self.around.net.now();
         self.readiness().answered(now, reply.missing_ranges, reply.awaited_ranges);
         for descriptor in reply.elsewhere {
             // A store that cannot take the event now gets it again with a later reply.
-            self.stores.send(RangeId(descriptor.range_id), Event::DescriptorHint(descriptor));
+            self.around
+                .stores
+                .send(RangeId(descriptor.range_id), Event::DescriptorHint(descriptor));
         }
         self.skip_entries(reply.skipped_entries);
         for operation in reply.operations {
             let node = self.clone();
-            self.net.spawn(Box::pin(async move { node.operate(operation).await }));
+            self.around.net.spawn(Box::pin(async move { node.operate(operation).await }));
         }
     }
 
     /// Carries out a step of the scheduler. A step that is refused is decided anew from the next
     /// report.
     async fn operate(&self, operation: RangeOperation) {
-        let _ = self.stores.operate(operation).await;
+        let _ = self.around.stores.operate(operation).await;
     }
 
     fn reports(&self) -> Vec<RangeReport> {
-        let mut reports = self.board.reports();
+        let mut reports = self.around.board.reports();
         for report in &mut reports {
             let range = report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id);
             report.unlocked_below_ts = self.unlocked_below(RangeId(range));
@@ -103,14 +94,14 @@ impl Node {
     }
 
     fn stats(&self) -> NodeStats {
-        let ranges = self.board.ranges();
+        let ranges = self.around.board.ranges();
         let disk = *self.disk.lock().expect("no panic holds it");
         NodeStats {
             disk_total_bytes: disk.total_bytes,
             disk_available_bytes: disk.available_bytes,
             replicas: ranges.len() as u32,
             leaders: ranges.iter().filter(|status| status.leads).count() as u32,
-            uptime_ms: self.net.now().saturating_sub(self.started).as_millis() as u64,
+            uptime_ms: self.around.net.now().saturating_sub(self.started).as_millis() as u64,
             replica_ranges: ranges.iter().map(|status| status.descriptor.range_id).collect(),
             replica_ids: ranges.iter().map(|status| status.replica.replica_id).collect(),
             unfit_to_lead: self.readiness().unfit_to_lead,

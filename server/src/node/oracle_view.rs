@@ -22,6 +22,8 @@ use rangedb_client::net::{BoxFuture, SharedNet};
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1;
 
+use crate::planted::planted;
+
 /// Pause between two calls to an oracle that has not reached a committed timestamp.
 pub(super) const ORACLE_BEHIND_WAIT: Duration = Duration::from_millis(1);
 
@@ -73,8 +75,7 @@ impl OracleView {
     }
 
     pub fn has_passed(&self, at: Timestamp) -> bool {
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::NamedTimestampsBelieved.is_planted() {
+        if planted!(NamedTimestampsBelieved) {
             return true;
         }
         at <= self.newest()

@@ -32,7 +32,7 @@ impl LoggedQuarantines {
 impl Node {
     /// Quarantined replicas of this node. Logs each of them once.
     pub(super) fn quarantined(&self) -> Vec<QuarantinedReplica> {
-        let standing = self.board.ranges().into_iter().filter_map(|status| {
+        let standing = self.around.board.ranges().into_iter().filter_map(|status| {
             let quarantine = status.quarantine?;
             Some(QuarantinedReplica {
                 range_id: status.descriptor.range_id,
@@ -59,8 +59,8 @@ impl Node {
     pub(super) fn skip_entries(self: &Arc<Self>, entries: Vec<SkippedEntry>) {
         for SkippedEntry { range_id, index, reason, actor, .. } in entries {
             let node = self.clone();
-            self.net.spawn(Box::pin(async move {
-                match node.stores.skip_entry(RangeId(range_id), index).await {
+            self.around.net.spawn(Box::pin(async move {
+                match node.around.stores.skip_entry(RangeId(range_id), index).await {
                     Ok(()) => tracing::warn!(
                         range_id,
                         index,

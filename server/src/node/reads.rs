@@ -17,9 +17,10 @@ use rangedb_txn::{
     newest_read,
 };
 
-use super::{Caller, Node, storage_error};
+use super::{Caller, Node};
 use crate::handle::ReadView;
 use crate::memory::Taken;
+use crate::surroundings::storage_error;
 
 /// Bytes of a row at most: the largest value, its key, and the figures beside them.
 const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + KV_BYTES;
@@ -43,7 +44,7 @@ impl Node {
         if room.is_none() {
             // No view may be held while the request waits for the answers of others.
             drop(view);
-            *room = Some(caller.room(ROW_BYTES_MAX, &*self.net).await?);
+            *room = Some(caller.room(ROW_BYTES_MAX, &*self.around.net).await?);
             view = self.view(ask.range, ask.read_ts).await?;
         }
         if !view.descriptor.contains(&ask.key) {
@@ -69,7 +70,7 @@ impl Node {
         ask: Scan,
         room: &mut Option<Taken>,
     ) -> Result<ScanReply, v1::Error> {
-        *room = Some(caller.room(page_bytes_max(&ask), &*self.net).await?);
+        *room = Some(caller.room(page_bytes_max(&ask), &*self.around.net).await?);
         let view = self.view(ask.range, ask.read_ts).await?;
         if !view.descriptor.covers(&ask.start_key, &ask.end_key) {
             return Err(outside(&view));
@@ -132,7 +133,7 @@ impl Node {
         ask: ListLocks,
         room: &mut Option<Taken>,
     ) -> Result<ListLocksReply, v1::Error> {
-        *room = Some(caller.room(LOCKS_BYTES_MAX, &*self.net).await?);
+        *room = Some(caller.room(LOCKS_BYTES_MAX, &*self.around.net).await?);
         let view = self.view(ask.range, 0).await?;
         let end = match &ask.end_key[..] {
             [] => view.descriptor.end_key.clone(),
@@ -159,7 +160,7 @@ impl Node {
                 ReadMode::Snapshot(Timestamp(at))
             }
         };
-        Ok(self.stores.read(range, at).await?)
+        Ok(self.around.stores.read(range, at).await?)
     }
 }
 

@@ -12,9 +12,10 @@ use rangedb_proto::v1::{NodeDescriptor, TimestampsReply, request, response};
 use rangedb_raftstore::Event;
 
 use super::oracle_view::ORACLE_BEHIND_WAIT;
-use super::{HeavyReads, Node, NodeParts, WalkPace, WallClock};
+use super::{HeavyReads, Node, NodeParts, WalkPace};
 use crate::handle::{EventSink, StoreHandle};
 use crate::status_board::StatusBoard;
+use crate::surroundings::WallClock;
 
 pub const NOW_MS: u64 = 1_000_000;
 

@@ -54,7 +54,7 @@ impl Node {
         wait: Duration,
         room: &mut Option<Taken>,
     ) -> Result<CommandReply, v1::Error> {
-        let until = self.net.now() + wait;
+        let until = self.around.net.now() + wait;
         let start_ts = facts(&body).start_ts();
         let (mut waiting, mut awaited) = (None, Bytes::new());
         loop {
@@ -65,7 +65,7 @@ impl Node {
             let Some(command_reply::Body::Locked(lock)) = &reply.body else { return Ok(reply) };
             // The holder's client seems to be dead: the waiter has to find out.
             let is_expired = lock.alive_until_ms < Timestamp(self.newest_timestamp()).millis();
-            if is_expired || self.net.now() >= until {
+            if is_expired || self.around.net.now() >= until {
                 return Ok(reply);
             }
             if waiting.is_none() || awaited != lock.key {
@@ -87,7 +87,7 @@ impl Node {
             }
             // The holder may have written a version that is newer than the waiter's for_update_ts.
             if let command::Body::AcquireLocks(acquire) = &mut body {
-                let fresh = self.own_client.timestamp().await.map_err(v1::Error::from)?;
+                let fresh = self.around.client.timestamp().await.map_err(v1::Error::from)?;
                 self.saw(fresh.0);
                 acquire.for_update_ts = fresh.0;
             }
@@ -103,16 +103,16 @@ impl Node {
     ) -> Option<Wake> {
         let mut woken = place.until_woken(lock.start_ts);
         loop {
-            let left = until.saturating_sub(self.net.now());
+            let left = until.saturating_sub(self.around.net.now());
             if left.is_zero() {
                 return None;
             }
-            let pause = self.net.sleep(left.min(ASK_AGAIN_EVERY));
+            let pause = self.around.net.sleep(left.min(ASK_AGAIN_EVERY));
             match future::select(woken, pause).await {
                 Either::Left((wake, _)) => return Some(wake.unwrap_or(Wake::Turn)),
                 Either::Right((_, still)) => woken = still,
             }
-            if place.is_first() && self.net.now() < until {
+            if place.is_first() && self.around.net.now() < until {
                 return Some(Wake::Turn);
             }
         }
@@ -141,10 +141,10 @@ impl Node {
             return;
         }
         let node = self.clone();
-        self.net.spawn(Box::pin(async move {
+        self.around.net.spawn(Box::pin(async move {
             let mut report = 0_u64;
             loop {
-                node.net.sleep(TELL_EVERY).await;
+                node.around.net.sleep(TELL_EVERY).await;
                 report += 1;
                 node.tell_once(report.is_multiple_of(TELL_ALL_EVERY)).await;
                 if node.lock_queues.is_idle() {

@@ -19,8 +19,9 @@ use rangedb_txn::{
 
 use super::admission::Admitted;
 use super::reads::range_ref;
-use super::{Caller, Node, storage_error};
+use super::{Caller, Node};
 use crate::memory::Taken;
+use crate::surroundings::storage_error;
 
 impl Node {
     pub(super) async fn write(
@@ -68,11 +69,11 @@ impl Node {
         if reply_bytes > 0 {
             // Bytes of an earlier attempt are given back first.
             *room = None;
-            *room = Some(caller.room(reply_bytes, &*self.net).await?);
+            *room = Some(caller.room(reply_bytes, &*self.around.net).await?);
         }
         // The proposal and the wait for the oracle run concurrently. If the proposal is refused,
         // the request does not wait for the oracle.
-        let proposing = self.stores.propose(range, &command).map_err(v1::Error::from);
+        let proposing = self.around.stores.propose(range, &command).map_err(v1::Error::from);
         let passing = self.until_passed(named).map(Ok);
         let (reply, passed) = future::try_join(proposing, passing).await?;
         let reply = CommandReply::decode(reply)
@@ -112,7 +113,7 @@ impl Node {
         if !names_spans(facts(body)) {
             return Ok(command);
         }
-        let view = self.stores.read(range, ReadMode::Latest).await?;
+        let view = self.around.stores.read(range, ReadMode::Latest).await?;
         let checking = self.heavy(caller, move || {
             let body = command.body.as_ref().expect("checked before");
             let checked = check_spans(&*view.reader, &view.descriptor, facts(body));

@@ -31,9 +31,10 @@ use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
 use tokio::sync::Notify;
 
-use crate::node::{AddressBook, WallClock};
+use crate::node::AddressBook;
 use crate::shell::clock::SystemClock;
 use crate::shell::identity::{DataDir, IdentityError, Membership};
+use crate::surroundings::WallClock;
 
 /// Replicas of a range where the cluster is large enough, until an operator changes the setting.
 const REPLICATION_FACTOR: u32 = 3;

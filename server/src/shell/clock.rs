@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rangedb_raftstore::Monotonic;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::node::WallClock;
+use crate::surroundings::WallClock;
 
 /// Returns the microseconds since the first call. Nobody sets this clock, and it goes on while the
 /// machine sleeps: a leader that slept must find its leases expired.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rangedb_raftstore::Monotonic;
-use rangedb_server::node::WallClock;
+use rangedb_server::surroundings::WallClock;
 
 use crate::schedule::{Micros, Schedule};
 

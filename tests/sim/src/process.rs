@@ -103,7 +103,7 @@ impl Site {
     pub fn now(&self) -> Monotonic {
         #[cfg(feature = "planted")]
         if rangedb_planted::Bug::LeaseOnWallClock.is_planted() {
-            let millis = rangedb_server::node::WallClock::unix_millis(&self.time_of_day);
+            let millis = rangedb_server::surroundings::WallClock::unix_millis(&self.time_of_day);
             return Monotonic(millis * 1000);
         }
         self.clock.read(self.schedule.now())

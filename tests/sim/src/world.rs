@@ -9,7 +9,7 @@ use rangedb_proto::RangeDescriptorExt;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_raftstore::{Event, RangeStatus};
 use rangedb_server::founding::founding_ranges;
-use rangedb_server::node::WallClock;
+use rangedb_server::surroundings::WallClock;
 use rangedb_storage::{FailedAppend, LogEngine};
 
 use crate::ambush::Ambush;

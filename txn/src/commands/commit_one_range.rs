@@ -12,7 +12,6 @@
 //!
 //! Only then is anything written, so a command that ends earlier leaves the state untouched.
 
-#[cfg(feature = "planted")]
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -34,6 +33,7 @@ use crate::limits::{COMMAND_WALK_MAX, first_key, span_end};
 use crate::lock::Lock;
 use crate::lock_walk::LockWalk;
 use crate::memory::Memory;
+use crate::planted::planted;
 use crate::read::ReadAt;
 use crate::read_checks::{Finding, Looked, ReadChecks};
 use crate::spans::names_spans;
@@ -93,8 +93,7 @@ impl Evaluate for CommitOneRange {
         bounds.check_reads(&self.reads)?;
         let collect_below = memory.range.collected_below_ts;
         let known = match identity::of_commit(reader, memory, self) {
-            #[cfg(feature = "planted")]
-            _ if rangedb_planted::Bug::RetryAppliedTwice.is_planted() => BTreeMap::new(),
+            _ if planted!(RetryAppliedTwice) => BTreeMap::new(),
             Err(stop) => return Err(stop),
             Ok(Identity::WrittenAt(commit_ts)) => {
                 // Below collect_below, garbage collection may have dropped the versions that the
@@ -121,11 +120,7 @@ impl Evaluate for CommitOneRange {
                 .with_known(known);
         let results = execution.run(&self.operations, &mut budget)?;
         let changes = execution.into_changes();
-        #[cfg(feature = "planted")]
-        let is_checked = !rangedb_planted::Bug::RetryAppliedTwice.is_planted();
-        #[cfg(not(feature = "planted"))]
-        let is_checked = true;
-        if is_checked {
+        if !planted!(RetryAppliedTwice) {
             identity::check_unused(reader, memory, &changes)?;
         }
         changes.check_order()?;

@@ -24,6 +24,7 @@ use crate::facts::{
     visit_operations, visit_written,
 };
 use crate::lock::{Lock, LockKind};
+use crate::planted::planted;
 use crate::versions;
 
 /// State of a key that the transaction may write.
@@ -118,8 +119,7 @@ impl Evaluate for Prewrite {
                 min_commit_ts = min_commit_ts.max(lock.min_commit_ts);
             }
         }
-        #[cfg(feature = "planted")]
-        if rangedb_planted::Bug::CommitTsBeforePrewrite.is_planted() {
+        if planted!(CommitTsBeforePrewrite) {
             min_commit_ts = self.start_ts + 1;
         }
         for (operation, place) in self.operations.iter().zip(&places) {

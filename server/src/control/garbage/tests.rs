@@ -9,10 +9,11 @@ use rangedb_proto::v1::{request, response};
 use rangedb_raftstore::Event;
 
 use super::*;
-use crate::control::{Surroundings, oracle::Oracle, state::State};
+use crate::control::{CONTROL, oracle::Oracle, state::State};
 use crate::handle::{EventSink, StoreHandle};
-use crate::node::WallClock;
 use crate::status_board::StatusBoard;
+use crate::surroundings::{Surroundings, WallClock};
+use crate::system::{Owner, SystemStore};
 
 const RETENTION: Duration = Duration::from_millis(100);
 const NOW: Duration = Duration::from_secs(5);
@@ -83,17 +84,22 @@ fn cut_off(garbage: Garbage) -> (Control, Arc<Isolated>) {
         board: Arc::new(StatusBoard::new(1)),
         net: net.clone(),
         clock: net.clone(),
-        gateway: Client::with_net(net.clone(), config).unwrap(),
+        client: Client::with_net(net.clone(), config).unwrap(),
         formation: None,
+        oracle_seen: Arc::default(),
     };
+    let owner = Owner::new(&records::CONTROL_TERM.only(), &1);
     let mut oracle = Oracle::behind(Timestamp::ZERO, None);
     oracle.extend(at(1_000_000));
+    let mut state = State::new(Duration::ZERO);
+    state.garbage = garbage;
     let control = Control {
         term: 1,
+        store: SystemStore::new(around.clone(), CONTROL, owner),
         around,
         oracle: Mutex::new(oracle),
         extending: Default::default(),
-        state: Mutex::new(State { garbage, ..Default::default() }),
+        state: Mutex::new(state),
         changing: Default::default(),
         deadlocks: Mutex::default(),
     };

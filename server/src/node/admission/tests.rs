@@ -223,7 +223,7 @@ fn commit_what_was_proposed(node: &Node, oracle: &Oracle, commit_ts: u64) -> usi
         let Event::Propose { request, .. } = event else { panic!("{event:?}") };
         let committed = v1::Committed { commit_ts, ..Default::default() };
         let body = Some(command_reply::Body::Committed(committed));
-        node.stores.reply(*request, Ok(CommandReply { body }.encode_to_vec().into()));
+        node.around.stores.reply(*request, Ok(CommandReply { body }.encode_to_vec().into()));
     }
     events.len()
 }

@@ -29,7 +29,9 @@ fn answer_with(state: &Arc<MemState>, (node, oracle): &(Arc<Node>, Arc<Oracle>))
         let Event::Read { request, .. } = event else { panic!("{event:?}") };
         let descriptor = Arc::new(RangeDescriptor { range_id: 1, ..Default::default() });
         let grant = ReadGrant { reader: state.clone(), descriptor, lease_until: None };
-        node.stores.answer(Answer::Read { request, result: Ok(grant) }, Monotonic::default());
+        node.around
+            .stores
+            .answer(Answer::Read { request, result: Ok(grant) }, Monotonic::default());
     }
 }
 
