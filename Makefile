@@ -51,7 +51,7 @@ check: setup-lint ## Check formatting, house rules, lints and documentation; cha
 	cargo fmt --all --check
 	cargo test --release --workspace --test tidy
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items
 
 .PHONY: fix
 fix: setup-lint ## Apply the formatter and the lints' own corrections

@@ -8,10 +8,11 @@ mod rows;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, Cursor};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::Client;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{self, request, response};
@@ -168,7 +169,7 @@ impl Cluster {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock()
     }
 }
 

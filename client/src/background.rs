@@ -1,9 +1,8 @@
 //! Background tasks that outlive the answer to a request: the rest of a commit, a rollback.
 
-use std::sync::Mutex;
-
 use futures::channel::oneshot;
 use futures::future::join_all;
+use parking_lot::Mutex;
 
 use crate::net::{BoxFuture, SharedNet};
 
@@ -24,7 +23,7 @@ impl Background {
 
     pub fn spawn(&self, task: BoxFuture<'static, ()>) {
         let (end, ended) = oneshot::channel::<()>();
-        let mut running = self.running.lock().unwrap();
+        let mut running = self.running.lock();
         if running.len() >= NOTED_MAX {
             running.retain_mut(|ended| matches!(ended.try_recv(), Ok(None)));
         }
@@ -38,7 +37,7 @@ impl Background {
 
     /// Waits for the end of all tasks that were started before.
     pub async fn ended(&self) {
-        let running = std::mem::take(&mut *self.running.lock().unwrap());
+        let running = std::mem::take(&mut *self.running.lock());
         join_all(running).await;
     }
 }

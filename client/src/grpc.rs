@@ -27,9 +27,10 @@ pub use self::cluster::{
 };
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rangedb_proto::v1::{request, response};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -73,7 +74,7 @@ impl GrpcNet {
     }
 
     fn queue(&self, address: &str) -> LinkQueue {
-        let mut links = self.links.lock().unwrap();
+        let mut links = self.links.lock();
         if let Some(queue) = links.get(address).filter(|queue| !queue.is_closed()) {
             return queue.clone();
         }
@@ -93,7 +94,7 @@ impl GrpcNet {
 fn forget_when_ended(links: Weak<Links>, address: String) -> impl FnOnce() {
     move || {
         if let Some(links) = links.upgrade() {
-            let mut links = links.lock().unwrap();
+            let mut links = links.lock();
             if links.get(&address).is_some_and(LinkQueue::is_closed) {
                 links.remove(&address);
             }

@@ -6,9 +6,10 @@
 //! dies. Holds are best effort: a read from below the floor is refused, never wrong.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_proto::v1::{self, request};
 
 use rangedb_proto::limits::HOLD_TTL;
@@ -52,7 +53,7 @@ pub(crate) struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.holds.state.lock().unwrap().open.remove(&self.reader);
+        self.holds.state.lock().open.remove(&self.reader);
     }
 }
 
@@ -63,7 +64,7 @@ impl Holds {
 
     pub fn hold(self: &Arc<Self>, timestamp: u64) -> Hold {
         let since = self.sender.net.now();
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let reader = state.next;
         state.next += 1;
         state.open.insert(reader, Reader { timestamp, since });
@@ -79,7 +80,7 @@ impl Holds {
     /// Oldest timestamp among those that have been read at for long.
     fn oldest(&self) -> Option<u64> {
         let now = self.sender.net.now();
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let long = state.open.values().filter(|reader| now.saturating_sub(reader.since) >= LONG);
         long.map(|reader| reader.timestamp).min()
     }
@@ -115,7 +116,7 @@ impl Serving {
             net.sleep(LONG).await;
             match (self.holds.oldest(), self.reported) {
                 (None, None) => {
-                    let mut state = self.holds.state.lock().unwrap();
+                    let mut state = self.holds.state.lock();
                     if state.open.is_empty() {
                         state.served = false;
                         drop(state);
@@ -170,7 +171,7 @@ impl Serving {
             Err(Error::TooOld { floor_ts, .. }) => {
                 // Too late for these readers, which find out when they read. The others still
                 // count.
-                let mut state = self.holds.state.lock().unwrap();
+                let mut state = self.holds.state.lock();
                 state.open.retain(|_, reader| reader.timestamp >= floor_ts);
             }
             Err(error) => tracing::debug!(%error, "the floor is not held"),
@@ -182,7 +183,7 @@ impl Drop for Serving {
     /// Runs early if an executor that stops drops the task: the next reader starts another one.
     fn drop(&mut self) {
         if !self.finished {
-            self.holds.state.lock().unwrap().served = false;
+            self.holds.state.lock().served = false;
         }
     }
 }

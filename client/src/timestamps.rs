@@ -7,11 +7,12 @@
 //! older timestamp could order its commit before a write that was already acknowledged.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 use rangedb_proto::v1::{self, request, response};
 use rangedb_proto::{CONTROL_PREFIX, Timestamp};
 
@@ -73,7 +74,7 @@ impl Timestamps {
 
     fn enqueue(&self) -> Result<oneshot::Receiver<Result<Timestamp>>> {
         let (waiting, timestamp) = oneshot::channel();
-        let mut state = self.shared.state.lock().unwrap();
+        let mut state = self.shared.state.lock();
         // Requests that were given up must not take the places of live ones.
         if state.waiting.len() >= WAITING_MAX {
             state.waiting.retain(|waiting| !waiting.is_canceled());
@@ -113,7 +114,7 @@ impl Serving {
     }
 
     fn take_batch(&mut self) -> Option<Vec<oneshot::Sender<Result<Timestamp>>>> {
-        let mut state = self.shared.state.lock().unwrap();
+        let mut state = self.shared.state.lock();
         state.waiting.retain(|waiting| !waiting.is_canceled());
         let count = state.waiting.len().min(BATCH_MAX);
         if count == 0 {
@@ -130,7 +131,7 @@ impl Drop for Serving {
     /// ever.
     fn drop(&mut self) {
         if !self.finished {
-            let mut state = self.shared.state.lock().unwrap();
+            let mut state = self.shared.state.lock();
             state.waiting.clear();
             state.served = false;
         }
@@ -147,7 +148,7 @@ impl Shared {
         let response::Body::Timestamps(reply) = response else {
             return Err(unexpected_response("the oracle"));
         };
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let first = (reply.last + 1).checked_sub(count as u64);
         let first = first.filter(|first| reply.count == wanted.count && *first > state.last);
         let Some(first) = first else {
@@ -163,7 +164,7 @@ impl Shared {
     /// it.
     fn look_up_oracle(self: &Arc<Self>) {
         let now = self.sender.net.now();
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         if self.sender.router.leader(CONTROL_PREFIX).is_some() || now < state.look_up_at {
             return;
         }

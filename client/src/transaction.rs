@@ -50,11 +50,12 @@ mod turn;
 mod two_phase;
 mod validate;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use rangedb_proto::{Timestamp, v1};
 
 use crate::client::{Client, GET_MANY_CONCURRENCY};
@@ -268,7 +269,7 @@ impl Transaction {
     pub async fn get_for_update(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
         let key = key.into();
         let locked = self.inner.lock_key(&key).await?;
-        let own = self.inner.state.lock().unwrap().buffer.get(&key).map(|write| write.row(&key));
+        let own = self.inner.state.lock().buffer.get(&key).map(|write| write.row(&key));
         Ok(own.unwrap_or(locked))
     }
 
@@ -368,8 +369,8 @@ impl Inner {
         Ok(())
     }
 
-    fn open(&self) -> Result<std::sync::MutexGuard<'_, State>> {
-        let state = self.state.lock().unwrap();
+    fn open(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.state.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }

@@ -3,12 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "the other end is the real world too")]
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::Stream;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use rangedb_client::grpc::{CLUSTER_ID_KEY, GrpcNet, check_cluster, cluster_id_value};
 use rangedb_client::net::{CallError, Net};
 use rangedb_proto::v1::node_server::{Node, NodeServer};
@@ -39,14 +40,14 @@ impl Node for TestNode {
         &self,
         requests: Request<Streaming<v1::Requests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let cluster = *self.cluster.lock().unwrap();
+        let cluster = *self.cluster.lock();
         check_cluster(cluster, requests.metadata())?;
         let (answers, outbound) = mpsc::channel(16);
         let (node, mut requests) = (self.clone(), requests.into_inner());
         tokio::spawn(async move {
             while let Ok(Some(message)) = requests.message().await {
                 node.messages.fetch_add(1, Ordering::SeqCst);
-                let responses = (node.respond.lock().unwrap())(message);
+                let responses = (node.respond.lock())(message);
                 let failed = responses.is_err();
                 let responses = responses.map(|responses| v1::Responses { responses });
                 if answers.send(responses).await.is_err() || failed {
@@ -164,7 +165,7 @@ async fn a_refused_connection_means_not_sent() {
 async fn a_node_of_another_cluster_than_the_first_that_answered_is_sent_nothing() {
     let answer_all = |message: v1::Requests| Ok(message.requests.iter().map(answer).collect());
     let (own, other) = (serve(answer_all).await, serve(answer_all).await);
-    *other.node.cluster.lock().unwrap() = 2;
+    *other.node.cluster.lock() = 2;
     let net = GrpcNet::new();
     net.call(&own.address, ask(1), PATIENCE).await.unwrap();
     for _ in 0..3 {

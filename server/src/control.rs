@@ -2,10 +2,10 @@
 //! scheduler, as a role of whichever node leads the control range (design D10).
 //!
 //! The state of the control plane is records below `_/cluster/` and `_/partitions/`
-//! (`system/records.rs`), written by ordinary one-range commits. State that is only in memory can be rebuilt from those keys and
-//! from the nodes' reports. A deposed leader can do no harm: the log refuses its commits, the lease
-//! refuses its reads, and it checks the lease after it has taken timestamps and before it hands
-//! them out.
+//! (`system/records.rs`), written by ordinary one-range commits. State that is only in memory can be
+//! rebuilt from those records and from the nodes' reports. A deposed leader can do no harm: the log
+//! refuses its commits, the lease refuses its reads, and it checks the lease after it has taken
+//! timestamps and before it hands them out.
 //!
 //! One [`Control`] is one term of leadership (`system/role.rs`): `takeover.rs` creates it, and it is
 //! dropped when the leadership ends.
@@ -29,9 +29,10 @@ mod takeover;
 mod time;
 mod timestamps;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use futures::channel::oneshot;
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::net::BoxFuture;
 use rangedb_proto::v1::{self, Committed, request, response};
 
@@ -130,10 +131,10 @@ impl Control {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic holds it")
+        self.state.lock()
     }
 
     fn oracle(&self) -> MutexGuard<'_, Oracle> {
-        self.oracle.lock().expect("no panic holds it")
+        self.oracle.lock()
     }
 }

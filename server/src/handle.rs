@@ -5,11 +5,12 @@
 //! [`EventSink`]s, and hand answers to [`StoreHandle::answer`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{Command, RangeDescriptor, RangeOperation};
@@ -182,7 +183,7 @@ impl<T> Default for Waiters<T> {
 impl<T> Waiters<T> {
     fn of(&self, request: RequestId) -> MutexGuard<'_, BTreeMap<RequestId, Waiter<T>>> {
         let shard = &self.0[(request % WAITER_SHARDS as u64) as usize];
-        shard.lock().expect("no panic holds it")
+        shard.lock()
     }
 
     fn complete(&self, request: RequestId, result: Result<T, Error>) {

@@ -6,10 +6,11 @@
 //! for itself and delays nobody else.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures::channel::oneshot;
+use parking_lot::Mutex;
 
 /// Takers that may wait for one share: more than a node works on at once.
 const WAITING_MAX: usize = 64 * 1024;
@@ -161,7 +162,7 @@ impl Share {
         }
         let (tell, told) = oneshot::channel();
         {
-            let mut waiting = self.0.waiting.lock().expect("no panic holds it");
+            let mut waiting = self.0.waiting.lock();
             // Takers that gave up must not hold the places of those that wait.
             if waiting.len() >= WAITING_MAX {
                 waiting.retain(|waiting| !waiting.tell.is_canceled());
@@ -187,7 +188,7 @@ impl Share {
     /// Grants free bytes to the first takers in the queue.
     fn grant(&self) {
         loop {
-            let mut waiting = self.0.waiting.lock().expect("no panic holds it");
+            let mut waiting = self.0.waiting.lock();
             while waiting.front().is_some_and(|first| first.tell.is_canceled()) {
                 waiting.pop_front();
             }

@@ -24,12 +24,13 @@ mod waiting;
 mod writes;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::{self, Either};
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::net::{Net, SharedNet};
 use rangedb_client::{AddressKind, Client, Config};
 use rangedb_proto::v1::{self, NodeDescriptor, error::Kind, request, response};
@@ -310,7 +311,7 @@ impl Node {
 
     /// Reason why the cluster no longer wants this node, if so. The process then ends.
     pub fn stopped(&self) -> Option<String> {
-        self.stopped.lock().expect("no panic holds it").clone()
+        self.stopped.lock().clone()
     }
 
     /// Reason why the node should get no requests, as far as the control plane's answers show.
@@ -337,7 +338,7 @@ impl Node {
     /// Lead of this node's clock over the majority's time, in milliseconds, as the control plane
     /// last reported it.
     pub fn clock_offset_ms(&self) -> Option<i64> {
-        *self.clock_offset_ms.lock().expect("no panic holds it")
+        *self.clock_offset_ms.lock()
     }
 
     /// Lead of timestamps over the nodes' clocks, in milliseconds. `None` unless this node is the
@@ -347,7 +348,7 @@ impl Node {
     }
 
     pub fn set_disk_space(&self, space: DiskSpace) {
-        *self.disk.lock().expect("no panic holds it") = space;
+        *self.disk.lock() = space;
     }
 
     fn control(&self) -> Option<Arc<Control>> {
@@ -355,11 +356,11 @@ impl Node {
     }
 
     fn book(&self) -> MutexGuard<'_, AddressBook> {
-        self.book.lock().expect("no panic holds it")
+        self.book.lock()
     }
 
     fn readiness(&self) -> MutexGuard<'_, Readiness> {
-        self.readiness.lock().expect("no panic holds it")
+        self.readiness.lock()
     }
 
     /// Takes note of a timestamp that the oracle has handed out.

@@ -1,7 +1,6 @@
 //! Status board: the last status of each store of a node, for readers that do not ask the store.
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::RangeReport;
 use rangedb_raftstore::{Counters, RangeStatus, Shard, Store};
@@ -32,11 +31,11 @@ impl StatusBoard {
             reports: store.reports(),
             counters: store.counters(),
         };
-        *self.views[shard].lock().expect("no panic holds it") = view;
+        *self.views[shard].lock() = view;
     }
 
     pub fn views(&self) -> Vec<StoreView> {
-        self.views.iter().map(|view| view.lock().expect("no panic holds it").clone()).collect()
+        self.views.iter().map(|view| view.lock().clone()).collect()
     }
 
     pub fn ranges(&self) -> Vec<RangeStatus> {
@@ -49,7 +48,7 @@ impl StatusBoard {
 
     pub fn range(&self, range: RangeId) -> Option<RangeStatus> {
         let shard = Shard::of(range, self.views.len()).place();
-        let view = self.views[shard].lock().expect("no panic holds it");
+        let view = self.views[shard].lock();
         view.ranges.iter().find(|status| status.descriptor.range_id == range.0).cloned()
     }
 }

@@ -1,9 +1,10 @@
 //! Surroundings of a node's logic: ids, stores, network, clock and client. The node and each role
 //! that it takes on share them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_client::Client;
 use rangedb_client::net::SharedNet;
 use rangedb_proto::Timestamp;

@@ -102,7 +102,7 @@
 //! Commands of one range are serializable and, in log order, linearizable: a command's conditions
 //! and operations see everything that was committed before it and nothing else. A snapshot read
 //! sees the state as of one timestamp. A transaction over ranges reads at its start and writes at
-//! its commit. It is serializable if [`validate`] confirms its reads at the commit timestamp, in
+//! its commit. It is serializable if [`validate()`] confirms its reads at the commit timestamp, in
 //! every range, after all of its locks are in place. Otherwise it has snapshot isolation.
 //!
 //! # Garbage

@@ -39,10 +39,11 @@ mod finish;
 mod secondaries;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{
     self, RangeDescriptor, TransactionStatus, command, command_reply, request, response,
@@ -241,7 +242,7 @@ impl Resolver {
         push_above_ts: u64,
         deadline: Duration,
     ) -> Result<TransactionOutcome> {
-        match self.outcomes.lock().unwrap().get(&cache_key(lock)).map(|known| known.outcome) {
+        match self.outcomes.lock().get(&cache_key(lock)).map(|known| known.outcome) {
             Some(TransactionOutcome::Alive { min_commit_ts, .. })
                 if push_above_ts == 0 || min_commit_ts <= push_above_ts => {}
             Some(outcome) => return Ok(outcome),
@@ -287,7 +288,7 @@ impl Resolver {
     }
 
     fn remember(&self, lock: &v1::KeyLocked, outcome: TransactionOutcome) {
-        let mut outcomes = self.outcomes.lock().unwrap();
+        let mut outcomes = self.outcomes.lock();
         outcomes.entry(cache_key(lock)).or_insert(Known { outcome, finished: 0 }).outcome = outcome;
         if outcomes.len() > OUTCOMES_MAX {
             outcomes.pop_first();
@@ -296,7 +297,7 @@ impl Resolver {
 
     /// Counts that locks of the transaction were finished. Returns the count.
     fn note_finished(&self, lock: &v1::KeyLocked) -> u32 {
-        let mut outcomes = self.outcomes.lock().unwrap();
+        let mut outcomes = self.outcomes.lock();
         outcomes.get_mut(&cache_key(lock)).map_or(1, |known| {
             known.finished += 1;
             known.finished

@@ -44,13 +44,14 @@ mod conditional;
 mod hot;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{Either, poll_fn, select};
+use parking_lot::Mutex;
 use rangedb_proto::v1;
 
 use crate::net::SharedNet;
@@ -158,7 +159,7 @@ impl Turns {
 
     fn join(&self, key: &Bytes, taker: Taker) -> Result<Turn, oneshot::Receiver<Notification>> {
         let now = self.net.now();
-        let state = &mut *self.state.lock().unwrap();
+        let state = &mut *self.state.lock();
         if let Some(queue) = state.queues.get_mut(key) {
             let (notify, wait) = oneshot::channel();
             queue.waiting.push_back(Waiter { taker, early: false, notify });
@@ -179,7 +180,7 @@ impl Turns {
     /// the current holder's turn ends; none: never.
     fn end_overdue(&self, key: &Bytes, now: Duration) -> Option<Duration> {
         let look = || {
-            let state = self.state.lock().unwrap();
+            let state = self.state.lock();
             let queue = state.queues.get(key)?;
             queue.ends_at.map(|ends_at| (queue.holder, ends_at))
         };
@@ -197,7 +198,7 @@ impl Turns {
         let now = self.net.now();
         loop {
             let waiter = {
-                let state = &mut *self.state.lock().unwrap();
+                let state = &mut *self.state.lock();
                 let queue = state.queues.get_mut(key);
                 let Some(queue) = queue.filter(|queue| queue.holder == from) else { return };
                 state.hot.changed(key, now);
@@ -224,18 +225,18 @@ impl Turns {
     /// Notes that a transaction met a conflict at the key.
     pub fn met_conflict(&self, key: &Bytes) {
         let now = self.net.now();
-        self.state.lock().unwrap().hot.heat(key, now);
+        self.state.lock().hot.heat(key, now);
     }
 
     /// True if transactions take turns at the key.
     pub fn is_hot(&self, key: &Bytes) -> bool {
         let now = self.net.now();
-        self.state.lock().unwrap().hot.is_hot(key, now)
+        self.state.lock().hot.is_hot(key, now)
     }
 
     /// True if a turn of a hot key ended, or a conflict was met there, at `since` or later.
     pub fn has_changed_since(&self, key: &Bytes, since: Duration) -> bool {
-        self.state.lock().unwrap().hot.has_changed_since(key, since)
+        self.state.lock().hot.has_changed_since(key, since)
     }
 }
 
@@ -251,14 +252,14 @@ impl Taker {
 impl Turn {
     /// True if the turn is of this key and was not taken away.
     pub fn is_held_of(&self, key: &Bytes) -> bool {
-        let state = self.turns.state.lock().unwrap();
+        let state = self.turns.state.lock();
         self.key == *key && state.queues.get(key).is_some_and(|queue| queue.holder == self.ticket)
     }
 
     /// For writes, before the write is sent for the first time: marks the waiting writes as early.
     /// True if there is one.
     pub fn sending(&self) -> bool {
-        let mut state = self.turns.state.lock().unwrap();
+        let mut state = self.turns.state.lock();
         let queue = state.queues.get_mut(&self.key).expect("it stays while a write has the turn");
         // Waiters that have left do not count.
         queue.waiting.retain(|waiter| !waiter.notify.is_canceled());
@@ -271,7 +272,7 @@ impl Turn {
     /// Ends the turn of a write, and answers the early waiters with the row that the write found.
     pub fn found(self, row: Option<&v1::KeyValue>) {
         let early = {
-            let mut state = self.turns.state.lock().unwrap();
+            let mut state = self.turns.state.lock();
             let queue =
                 state.queues.get_mut(&self.key).expect("it stays while a write has the turn");
             let all = std::mem::take(&mut queue.waiting);

@@ -3,7 +3,9 @@
 //! them.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 pub(crate) struct Endpoints {
     seeds: Vec<Arc<str>>,
@@ -24,7 +26,7 @@ impl Endpoints {
         tried: &BTreeSet<Arc<str>>,
         learnt: impl FnOnce() -> Vec<Arc<str>>,
     ) -> Option<Arc<str>> {
-        let preferred = self.preferred.lock().unwrap().clone();
+        let preferred = self.preferred.lock().clone();
         let near = preferred.into_iter().chain(self.seeds.iter().cloned());
         let not_tried = |address: &Arc<str>| !tried.contains(address);
         near.into_iter().find(not_tried).or_else(|| learnt().into_iter().find(not_tried))
@@ -32,11 +34,11 @@ impl Endpoints {
 
     /// Prefers an endpoint that answered, or that a node named as the leader.
     pub fn prefer(&self, address: &Arc<str>) {
-        *self.preferred.lock().unwrap() = Some(address.clone());
+        *self.preferred.lock() = Some(address.clone());
     }
 
     pub fn failed(&self, address: &Arc<str>) {
-        let mut preferred = self.preferred.lock().unwrap();
+        let mut preferred = self.preferred.lock();
         if preferred.as_ref() == Some(address) {
             *preferred = None;
         }

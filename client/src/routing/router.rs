@@ -14,9 +14,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rangedb_proto::v1::{self, RangeDescriptor, ReplicaRole};
 use rangedb_proto::{RangeDescriptorExt, v1::RangeLocation};
 
@@ -96,7 +97,7 @@ impl Router {
 
     /// Returns the cached range at a target, and the next of its nodes that is not in `tried`.
     pub fn route(&self, target: RouteTarget<'_>, tried: &BTreeSet<Arc<str>>) -> Option<Route> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let cached = state.find(target)?;
         Some(Route {
             descriptor: cached.descriptor.clone(),
@@ -107,19 +108,19 @@ impl Router {
 
     /// Returns the node that leads the range of a key, if it is known.
     pub fn leader(&self, key: &[u8]) -> Option<NodeAddress> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let cached = state.find(RouteTarget::Key(key))?;
         let address = state.addresses.get(&cached.leader)?.clone();
         Some(NodeAddress { node_id: cached.leader, address })
     }
 
     pub fn addresses(&self) -> Vec<Arc<str>> {
-        self.state.lock().unwrap().addresses.values().cloned().collect()
+        self.state.lock().addresses.values().cloned().collect()
     }
 
     /// Stores a reply of the directory. The range at the requested target replaces a doubtful one.
     pub fn learn(&self, target: RouteTarget<'_>, reply: v1::LocateReply) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for node in &reply.nodes {
             let address = self.address_kind.of_node(node);
             if !address.is_empty() {
@@ -137,7 +138,7 @@ impl Router {
 
     /// Stores the descriptors from a node that refused a request's epoch.
     pub fn learn_descriptors(&self, descriptors: Vec<RangeDescriptor>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for descriptor in descriptors {
             state.insert(descriptor, 0, false);
         }
@@ -156,7 +157,7 @@ impl Router {
     /// Notes the leader that another node named. If that leader has just failed here, the other
     /// nodes come first: they learn of its failure later, and one of them leads next.
     pub fn hint(&self, descriptor: &RangeDescriptor, leader_node_id: u64, address: &str) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         if !address.is_empty() {
             state.addresses.insert(leader_node_id, Arc::from(address));
         }
@@ -186,7 +187,7 @@ impl Router {
     }
 
     fn update(&self, descriptor: &RangeDescriptor, change: impl FnOnce(&mut CachedRange)) {
-        self.state.lock().unwrap().update(descriptor, change);
+        self.state.lock().update(descriptor, change);
     }
 }
 

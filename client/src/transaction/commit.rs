@@ -158,7 +158,7 @@ impl Inner {
 
     pub(super) async fn roll_back(self: &Arc<Self>) -> Result<()> {
         // Rolled back already.
-        if self.state.lock().unwrap().failed.is_some() {
+        if self.state.lock().failed.is_some() {
             return Ok(());
         }
         let locks = self.end()?.locks;
@@ -180,7 +180,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let state = self.state.get_mut();
         if state.ended {
             return;
         }

@@ -153,7 +153,7 @@ impl Inner {
     /// Ends the transaction. The returned guard rolls it back in the background when it is dropped.
     fn fail_at_once(&self, error: Error) -> Option<Abandoned> {
         let state = self.end().ok()?;
-        let mut left = self.state.lock().unwrap();
+        let mut left = self.state.lock();
         left.failed = Some(error);
         left.locks = PessimisticLocks::default();
         drop(left);
@@ -163,7 +163,7 @@ impl Inner {
     /// Starts heartbeats for the locks of a resumed transaction, the first one at once: nobody
     /// knows how long the transaction was suspended.
     pub(super) fn keep_resumed_locks(self: &Arc<Self>) {
-        if self.state.lock().unwrap().locks.beating {
+        if self.state.lock().locks.beating {
             let net = &self.client.sender.net;
             net.spawn(Box::pin(keep_locks(Arc::downgrade(self), net.clone(), Duration::ZERO)));
         }
@@ -268,7 +268,7 @@ async fn keep_locks(transaction: Weak<Inner>, net: SharedNet, mut wait: Duration
         let Some(inner) = transaction.upgrade() else { return };
         let (sender, start_ts, clock) =
             (inner.client.sender.clone(), inner.start_ts(), inner.clock);
-        let primary = inner.state.lock().unwrap().locks.primary.clone();
+        let primary = inner.state.lock().locks.primary.clone();
         drop(inner);
         if let Some(primary) = primary {
             beat(&sender, &primary, start_ts, clock).await;

@@ -1,9 +1,10 @@
 //! Phases of a transaction with the time they take, and the log of slow transactions.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::net::Net;
 
@@ -44,7 +45,7 @@ impl Phases {
     }
 
     pub fn writes_in(&self, range_id: u64) {
-        self.ranges.lock().unwrap().insert(range_id);
+        self.ranges.lock().insert(range_id);
     }
 
     fn of(&self, phase: Phase) -> Duration {
@@ -63,7 +64,7 @@ impl Phases {
             path,
             outcome,
             keys,
-            ranges = self.ranges.lock().unwrap().len(),
+            ranges = self.ranges.lock().len(),
             total = ?self.total(),
             turn = ?self.of(Phase::Turn),
             reads = ?self.of(Phase::Reads),

@@ -4,9 +4,10 @@
 //! transaction that had to wait before its first read can still take a later one, and so sees what
 //! was committed while it waited.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_proto::Timestamp;
 
 use crate::holds::{Hold, Holds};
@@ -32,24 +33,24 @@ impl Snapshot {
 
     /// Returns the timestamp and settles it.
     pub fn start_ts(&self) -> u64 {
-        let mut taken = self.0.lock().unwrap();
+        let mut taken = self.0.lock();
         taken.is_settled = true;
         taken.start_ts
     }
 
     pub fn is_settled(&self) -> bool {
-        self.0.lock().unwrap().is_settled
+        self.0.lock().is_settled
     }
 
     pub fn requested_at(&self) -> Duration {
-        self.0.lock().unwrap().requested_at
+        self.0.lock().requested_at
     }
 
     /// Replaces the timestamp by a newer one, unless it is settled. True if it was replaced.
     pub fn renew(&self, newer: Snapshot) -> bool {
-        let mut taken = self.0.lock().unwrap();
+        let mut taken = self.0.lock();
         if !taken.is_settled {
-            *taken = newer.0.into_inner().unwrap();
+            *taken = newer.0.into_inner();
             return true;
         }
         false

@@ -10,10 +10,10 @@
 //! No transaction depends on its turn. If the wait takes too long, or the turn is taken away, the
 //! transaction goes on without one, and the range decides.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::phases::Phase;
 use super::snapshot::Snapshot;
@@ -40,22 +40,22 @@ struct State {
 impl TransactionTurn {
     /// Notes that the transaction requests a turn. True for the first request.
     fn request(&self) -> bool {
-        !std::mem::replace(&mut self.0.lock().unwrap().requested, true)
+        !std::mem::replace(&mut self.0.lock().requested, true)
     }
 
     pub fn was_requested(&self) -> bool {
-        self.0.lock().unwrap().requested
+        self.0.lock().requested
     }
 
     pub fn hold(&self, turn: Option<Turn>) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.0.lock();
         state.requested |= turn.is_some();
         state.held = turn;
     }
 
     /// Takes the turn out, for another attempt at the same transaction.
     pub fn take(&self) -> Option<Turn> {
-        self.0.lock().unwrap().held.take()
+        self.0.lock().held.take()
     }
 
     /// Ends the turn, so that the next waiter may go.

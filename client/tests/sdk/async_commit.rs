@@ -38,7 +38,7 @@ async fn agreed(client: &Client) -> String {
 }
 
 fn kinds(cluster: &Cluster) -> Vec<&'static str> {
-    let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+    let log = std::mem::take(&mut cluster.state.lock().log);
     log.into_iter().map(|(_, kind)| kind).collect()
 }
 
@@ -63,7 +63,7 @@ fn it_is_answered_after_one_round_and_seen_by_all_who_begin_later() {
             assert_eq!(agreed(&client).await, "new");
             assert_eq!(client.get("z").await.unwrap().unwrap().mod_ts, commit_ts);
             client.finish().await;
-            assert!(cluster.state.lock().unwrap().store.locks.is_empty());
+            assert!(cluster.state.lock().store.locks.is_empty());
         });
         assert_eq!(client.metrics().commits_async, 1);
     }
@@ -155,7 +155,7 @@ fn a_reader_of_the_newest_does_not_go_before_what_may_be_committed() {
             let dying = mortal.client();
             select(pin!(write(&dying)), pin!(mortal.death())).await;
             let complete = {
-                let state = cluster.state.lock().unwrap();
+                let state = cluster.state.lock();
                 state.store.locks.values().filter(|lock| lock.is_async).count() == KEYS.len()
             };
             let before = cluster.clock.now();
@@ -224,7 +224,7 @@ fn one_that_meets_a_newer_version_leaves_nothing() {
         client.put("z", "old").await.unwrap();
         let error = txn.commit().await.unwrap_err();
         assert!(matches!(error, Error::WriteConflict { .. }), "{error}");
-        assert!(cluster.state.lock().unwrap().store.locks.is_empty());
+        assert!(cluster.state.lock().store.locks.is_empty());
         assert_eq!(agreed(&client).await, "old");
     });
     assert_eq!(client.metrics().conflicts, 1);

@@ -11,14 +11,14 @@ fn refused(cluster: &Cluster, client: &Client, batch: Batch) -> Error {
     cluster.run(client.get("k")).unwrap();
     cluster.take_log("");
     let error = cluster.run(client.batch(batch)).unwrap_err();
-    let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+    let log = std::mem::take(&mut cluster.state.lock().log);
     let sent = log.iter().any(|(_, kind)| *kind == "write" || *kind == "timestamps");
     assert!(!sent, "refused after something was sent: {log:?}");
     error
 }
 
 fn rows(cluster: &Cluster) -> Vec<(String, String)> {
-    let state = cluster.state.lock().unwrap();
+    let state = cluster.state.lock();
     assert!(state.store.locks.is_empty(), "a lock was left");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     state.store.rows.values().map(|kv| (text(&kv.key), text(&kv.value))).collect()

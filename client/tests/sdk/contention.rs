@@ -12,7 +12,7 @@ fn when(test: Test) -> PutOptions {
 }
 
 fn writes(cluster: &Cluster) -> usize {
-    let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+    let log = std::mem::take(&mut cluster.state.lock().log);
     log.iter().filter(|(_, kind)| *kind == "write").count()
 }
 
@@ -121,7 +121,7 @@ fn who_waits_for_others_waits_no_longer_than_its_own_time() {
     cluster.run(async {
         client.get("k").await.unwrap();
         for node in 1..=3 {
-            cluster.state.lock().unwrap().modes.insert(node, Mode::Hanging);
+            cluster.state.lock().modes.insert(node, Mode::Hanging);
         }
         let slow = client.with_timeout(Duration::from_secs(30));
         let hasty = client.with_timeout(Duration::from_secs(1));

@@ -106,7 +106,7 @@ fn a_commit_that_is_dropped_at_any_moment_is_whole_and_cleaned_up() {
             outcomes.insert(seen);
             assert!(cluster.clock.now() < LOCK_TTL, "its locks went before they expired");
         });
-        assert!(cluster.state.lock().unwrap().store.locks.is_empty(), "step {step}");
+        assert!(cluster.state.lock().store.locks.is_empty(), "step {step}");
     }
     assert_eq!(outcomes.len(), 2, "given up before and after the decision");
 }

@@ -15,7 +15,7 @@ async fn begin(client: &Client) -> Transaction {
 
 /// Timestamps that are held, in no order.
 fn held(cluster: &Cluster) -> Vec<u64> {
-    cluster.state.lock().unwrap().holds.values().map(|(timestamp, _)| *timestamp).collect()
+    cluster.state.lock().holds.values().map(|(timestamp, _)| *timestamp).collect()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn what_the_oldest_long_transaction_reads_at_is_held_until_it_ends() {
         let (oldest, next) = (old.start_ts().0, young.start_ts().0);
         cluster.sleep(3 * SECOND).await;
         assert_eq!(held(&cluster), [oldest]);
-        let (_, (_, ttl_ms)) = cluster.state.lock().unwrap().holds.pop_first().unwrap();
+        let (_, (_, ttl_ms)) = cluster.state.lock().holds.pop_first().unwrap();
         assert_eq!(ttl_ms, 10_000);
         cluster.sleep(7 * SECOND).await;
         assert_eq!(held(&cluster), [oldest], "said again");
@@ -80,7 +80,7 @@ fn the_past_that_a_scan_or_a_transaction_reads_is_held_too() {
         assert!(held(&cluster).is_empty());
     });
     // One name for each of the two holds, neither of them reused: the fake cluster checks that.
-    assert_eq!(cluster.state.lock().unwrap().let_go.len(), 2);
+    assert_eq!(cluster.state.lock().let_go.len(), 2);
 }
 
 #[test]

@@ -16,7 +16,7 @@ async fn begin(client: &Client) -> Transaction {
 }
 
 fn locks(cluster: &Cluster) -> usize {
-    cluster.state.lock().unwrap().store.locks.len()
+    cluster.state.lock().store.locks.len()
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn one_look_up_teaches_all_ranges_and_the_leader_is_asked_directly() {
     let client = cluster.client();
     cluster.run(async { client.get_many(["A", "a", "z"]).await }).unwrap();
     assert_eq!(cluster.run(async { client.get("b").await }).unwrap(), None);
-    let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+    let log = std::mem::take(&mut cluster.state.lock().log);
     assert!(log.iter().filter(|(_, kind)| *kind == "locate").count() <= 3, "{log:?}");
     assert!(log.iter().filter(|(_, kind)| *kind == "read").all(|(node, _)| *node == 1));
 }
@@ -404,13 +404,13 @@ fn a_change_of_configuration_is_not_repeated_once_its_answer_was_lost() {
     cluster.change(|state| state.answers_to_lose = 1);
     let error = cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
     assert!(matches!(error, Error::Undetermined(_)), "{error}");
-    assert_eq!(cluster.state.lock().unwrap().config_sets, 1);
+    assert_eq!(cluster.state.lock().config_sets, 1);
     cluster.change(|state| {
         state.answers_to_lose = 1;
         state.connections_break = true;
     });
     cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
-    assert_eq!(cluster.state.lock().unwrap().config_sets, 2);
+    assert_eq!(cluster.state.lock().config_sets, 2);
     cluster.set_mode(1, Mode::Down);
     cluster.run(client.admin().config_set("a", "b", false)).unwrap();
 }
@@ -426,7 +426,7 @@ fn two_runs_are_the_same() {
             let puts = (0..20).map(|i| client.put(format!("x{i}"), "v"));
             futures::future::join_all(puts).await
         });
-        let log = cluster.state.lock().unwrap().log.clone();
+        let log = cluster.state.lock().log.clone();
         (log, cluster.clock.now())
     };
     assert_eq!(run(), run());

@@ -42,7 +42,7 @@ fn reads_and_locks_stay() {
         txn.get("z").await.unwrap();
         txn.get_for_update("a").await.unwrap();
         txn.rollback_to(savepoint).unwrap();
-        assert_eq!(cluster.state.lock().unwrap().store.locks.len(), 1);
+        assert_eq!(cluster.state.lock().store.locks.len(), 1);
         client.put("z", "changed").await.unwrap();
         txn.put("b", "1").await.unwrap();
         assert!(matches!(txn.commit().await, Err(Error::WriteConflict { .. })));

@@ -78,7 +78,7 @@ fn the_next_page_is_fetched_once_half_of_this_one_is_read() {
             assert!(rows.next().await.unwrap().is_ok());
             // A slow reader, so that a page that was requested has arrived.
             cluster.sleep(Duration::from_millis(5)).await;
-            let log = cluster.state.lock().unwrap().log.clone();
+            let log = cluster.state.lock().log.clone();
             let pages = log.iter().filter(|(_, kind)| *kind == "scan").count();
             match read {
                 ..=5 => assert_eq!(pages, 1, "{read} rows of 10 are read"),

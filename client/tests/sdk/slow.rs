@@ -1,8 +1,10 @@
 //! The log of slow transactions, and traces.
 
 use std::fmt::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::fake::Cluster;
 use rangedb_client::net::Net;
@@ -35,7 +37,7 @@ impl Subscriber for Listener {
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
         let mut line = Line(String::new());
         attributes.record(&mut line);
-        let mut heard = self.heard.lock().unwrap();
+        let mut heard = self.heard.lock();
         heard.push(line.0);
         span::Id::from_u64(heard.len() as u64)
     }
@@ -43,7 +45,7 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.heard.lock().unwrap().push(line.0);
+        self.heard.lock().push(line.0);
     }
 
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
@@ -56,7 +58,7 @@ impl Subscriber for Listener {
 fn hear(wants_spans: bool, task: impl FnOnce()) -> Vec<String> {
     let listener = Listener { wants_spans, heard: Arc::default() };
     tracing::subscriber::with_default(listener.clone(), task);
-    std::mem::take(&mut listener.heard.lock().unwrap())
+    std::mem::take(&mut listener.heard.lock())
 }
 
 async fn write(client: &Client) {

@@ -24,7 +24,7 @@ async fn moved(cluster: &Cluster, txn: Transaction) -> Transaction {
 }
 
 fn locks(cluster: &Cluster) -> usize {
-    cluster.state.lock().unwrap().store.locks.len()
+    cluster.state.lock().store.locks.len()
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn a_timestamp_is_never_older_than_the_request_for_it() {
     // A call is in flight, and has been served, when the second request arrives.
     let (first, second) = cluster.run(join(client.timestamp(), async {
         cluster.sleep(Duration::from_micros(1500)).await;
-        assert_eq!(cluster.state.lock().unwrap().oracle, 1001, "the call has reached the oracle");
+        assert_eq!(cluster.state.lock().oracle, 1001, "the call has reached the oracle");
         cluster.change(|state| state.oracle = 5000);
         client.timestamp().await
     }));

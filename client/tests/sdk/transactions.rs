@@ -33,7 +33,7 @@ async fn keys(txn: &Transaction, options: RangeOptions) -> Vec<String> {
 }
 
 fn locks(cluster: &Cluster) -> usize {
-    cluster.state.lock().unwrap().store.locks.len()
+    cluster.state.lock().store.locks.len()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn keys_of_one_range_commit_in_one_command() {
         cluster.take_log("");
         txn.commit().await.unwrap();
     });
-    let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+    let log = std::mem::take(&mut cluster.state.lock().log);
     let kinds: Vec<&str> = log.into_iter().map(|(_, kind)| kind).collect();
     assert_eq!(kinds, ["timestamps", "write"]);
 }
@@ -117,7 +117,7 @@ fn reads_see_the_moment_of_the_beginning_whatever_is_committed_since() {
         let at = txn.start_ts();
         cluster.take_log("");
         assert_eq!(txn.commit().await.unwrap(), at);
-        assert!(cluster.state.lock().unwrap().log.is_empty(), "nothing to commit");
+        assert!(cluster.state.lock().log.is_empty(), "nothing to commit");
         let past = TransactionOptions { at: Some(at), ..Default::default() };
         let txn = client.begin(past).await.unwrap();
         assert_eq!(&txn.get("a").await.unwrap().unwrap().value[..], b"old");
@@ -480,7 +480,7 @@ fn a_large_transaction_goes_in_chunks() {
         assert_eq!(locks(&cluster), 0);
     });
     assert!(cluster.take_log("prewrite").len() >= 6);
-    assert_eq!(cluster.state.lock().unwrap().store.rows.len(), 20_000);
+    assert_eq!(cluster.state.lock().store.rows.len(), 20_000);
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn leave_locks(cluster: &Cluster, decided: bool) {
             });
             select(write, pin!(mortal.death())).await;
         });
-        let log = std::mem::take(&mut cluster.state.lock().unwrap().log);
+        let log = std::mem::take(&mut cluster.state.lock().log);
         if log.last().is_some_and(|(_, kind)| *kind == last) && locks(cluster) >= 1000 {
             return;
         }

@@ -128,7 +128,7 @@ fn way_to(reached: Vec<(LockWait, Option<usize>)>, at: usize) -> Vec<LockWait> {
 impl Control {
     pub(super) fn lock_waits(&self, waits: LockWaits) -> LockWaitsReply {
         let now = self.around.net.now();
-        let mut detector = self.deadlocks.lock().expect("no panic holds it");
+        let mut detector = self.deadlocks.lock();
         detector.forget_old(now);
         waits.ended.iter().for_each(|wait| detector.ended(wait, waits.node_id));
         let mut deadlocks = Vec::new();

@@ -8,8 +8,9 @@
 //! 3. On the very first takeover, the founding state is written.
 //! 4. Nodes, ranges and configuration are loaded.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rangedb_client::net::BoxFuture;
 use rangedb_proto::v1::{self, Formation};
 use rangedb_proto::{RangeId, Timestamp};
@@ -52,7 +53,7 @@ async fn take_over(around: Surroundings, term: u64) -> Result<Arc<Control>, v1::
     if !around.stores.send(CONTROL, fence) {
         return Err(v1::Error::unavailable("the store is too busy to take the fence"));
     }
-    let seen = *around.oracle_seen.lock().expect("no panic holds it");
+    let seen = *around.oracle_seen.lock();
     let mut oracle = Oracle::behind(old_bound, seen);
     let now_ms = oracle.time_ms(around.clock.unix_millis(), around.net.now());
     let bound = oracle.wanted_bound(now_ms).unwrap_or(old_bound);

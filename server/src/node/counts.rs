@@ -1,9 +1,9 @@
 //! Counters of commands by kind and outcome.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
 use rangedb_proto::v1::{self, CommandReply, command};
 use rangedb_txn::{CommandOutcome, facts};
 
@@ -22,16 +22,16 @@ impl CommandCounts {
             Err(_) => CommandOutcome::Failed,
         };
         let add = |counts: &Counts| counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        let known = self.0.read().expect("no panic holds it").get(kind).map(add);
+        let known = self.0.read().get(kind).map(add);
         if known.is_none() {
-            add(self.0.write().expect("no panic holds it").entry(kind).or_default());
+            add(self.0.write().entry(kind).or_default());
         }
     }
 
     /// Returns command, outcome and number, where the number is not 0.
     pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut all = Vec::new();
-        for (command, counts) in &*self.0.read().expect("no panic holds it") {
+        for (command, counts) in &*self.0.read() {
             for (outcome, count) in CommandOutcome::ALL.into_iter().zip(counts) {
                 match count.load(Ordering::Relaxed) {
                     0 => {}

@@ -3,10 +3,11 @@
 //! with stale knowledge of each other cannot send it in circles.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{self, Either};
+use parking_lot::MutexGuard;
 use rangedb_client::net::CallError;
 use rangedb_proto::v1::{self, Request, error::Kind, request, response};
 use rangedb_proto::{RangeDescriptorExt, RequestEffect};
@@ -153,7 +154,7 @@ impl Node {
     }
 
     fn control_plane(&self) -> MutexGuard<'_, ControlPlane> {
-        self.control_plane.lock().expect("no panic holds it")
+        self.control_plane.lock()
     }
 
     /// Refusal of a node that is not the control plane, with its idea of where that is. A node without

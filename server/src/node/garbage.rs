@@ -15,10 +15,11 @@
 //! that was unlocked stays so under any leader.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use prost::Message;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{
@@ -255,7 +256,7 @@ impl Node {
     }
 
     fn garbage(&self) -> MutexGuard<'_, Garbage> {
-        self.garbage.lock().expect("no panic holds it")
+        self.garbage.lock()
     }
 }
 

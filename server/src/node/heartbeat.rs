@@ -46,7 +46,7 @@ impl Node {
             Ok(response::Body::Heartbeat(reply)) => self.on_reply(reply),
             Ok(response::Body::Error(error)) => {
                 if matches!(error.kind, Some(Kind::FailedPrecondition(_))) {
-                    let mut stopped = self.stopped.lock().expect("no panic holds it");
+                    let mut stopped = self.stopped.lock();
                     stopped.get_or_insert(error.message);
                 }
             }
@@ -59,8 +59,8 @@ impl Node {
         self.saw(reply.timestamp);
         let (timestamp, at) = (Timestamp(reply.timestamp), self.around.net.now());
         let seen = Some(SeenTimestamp { timestamp, at });
-        *self.around.oracle_seen.lock().expect("no panic holds it") = seen;
-        *self.clock_offset_ms.lock().expect("no panic holds it") = reply.clock_offset_ms;
+        *self.around.oracle_seen.lock() = seen;
+        *self.clock_offset_ms.lock() = reply.clock_offset_ms;
         self.learn_garbage_bounds(reply.floor_ts, reply.collect_below_ts);
         self.book().learn(reply.nodes);
         let now = self.around.net.now();
@@ -95,7 +95,7 @@ impl Node {
 
     fn stats(&self) -> NodeStats {
         let ranges = self.around.board.ranges();
-        let disk = *self.disk.lock().expect("no panic holds it");
+        let disk = *self.disk.lock();
         NodeStats {
             disk_total_bytes: disk.total_bytes,
             disk_available_bytes: disk.available_bytes,

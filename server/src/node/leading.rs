@@ -1,9 +1,10 @@
 //! Actions of a node when one of its replicas begins or ceases to lead.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use rangedb_proto::v1::{RangeOperation, TransferLeader, range_operation::Body};
 use rangedb_proto::{RangeDescriptorExt, RangeId};
 use rangedb_raftstore::{Event, RoleChange};
@@ -46,7 +47,7 @@ impl Node {
     }
 
     fn leading(&self) -> MutexGuard<'_, BTreeMap<RangeId, u64>> {
-        self.leading.lock().expect("no panic holds it")
+        self.leading.lock()
     }
 
     fn leads(&self, range: RangeId, term: u64) -> bool {

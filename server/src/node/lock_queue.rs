@@ -17,10 +17,10 @@
 //! Bound to no clock: every waiter brings its own timer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_proto::v1::{Deadlock, LockWait};
 
 /// Requests that wait on one node at most: some megabytes. Beyond that, a command that meets a lock
@@ -200,7 +200,7 @@ impl LockQueues {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no panic holds it")
+        self.0.lock()
     }
 }
 

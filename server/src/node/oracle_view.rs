@@ -11,12 +11,13 @@
 //! has passed it. That costs no round trip before the work, and a false timestamp costs others no
 //! more than a wait of that length.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::Shared;
+use parking_lot::Mutex;
 use rangedb_client::Client;
 use rangedb_client::net::{BoxFuture, SharedNet};
 use rangedb_proto::Timestamp;
@@ -63,7 +64,7 @@ impl OracleView {
     pub fn saw(&self, timestamp: u64) {
         if timestamp > self.passed.fetch_max(timestamp, Ordering::Relaxed) {
             let now = self.net.now();
-            let mut looked = self.looked.lock().expect("no panic holds it");
+            let mut looked = self.looked.lock();
             if timestamp > looked.0.0 {
                 *looked = (Timestamp(timestamp), now);
             }
@@ -86,7 +87,7 @@ impl OracleView {
         if self.has_passed(at) {
             return true;
         }
-        let (newest, when) = *self.looked.lock().expect("no panic holds it");
+        let (newest, when) = *self.looked.lock();
         let age = self.net.now().saturating_sub(when);
         let expected_ms = newest.millis() + age.as_millis() as u64;
         age <= EXPECTED_FOR && at.millis() <= expected_ms + NEAR_MS_MAX
@@ -131,7 +132,7 @@ impl OracleView {
 
     /// Returns the call in flight or a new one, and true if it is new.
     fn call(self: &Arc<Self>) -> (Call, bool) {
-        let mut slot = self.call.lock().expect("no panic holds it");
+        let mut slot = self.call.lock();
         if let Some(call) = &*slot {
             return (call.clone(), false);
         }
@@ -142,7 +143,7 @@ impl OracleView {
                 if let Ok(fresh) = &fresh {
                     view.saw(fresh.0);
                 }
-                *view.call.lock().expect("no panic holds it") = None;
+                *view.call.lock() = None;
             }
             fresh
         });

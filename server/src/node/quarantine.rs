@@ -2,8 +2,9 @@
 //! on after an operator has decided to skip its entry. The control plane passes the decision on.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{QuarantinedReplica, SkippedEntry};
 
@@ -23,7 +24,7 @@ impl LoggedQuarantines {
     /// quarantined.
     fn news<'a>(&self, standing: &'a [QuarantinedReplica]) -> Vec<&'a QuarantinedReplica> {
         let place = |replica: &QuarantinedReplica| (replica.range_id, replica.index);
-        let mut told = self.0.lock().expect("no panic holds it");
+        let mut told = self.0.lock();
         let before = std::mem::replace(&mut *told, standing.iter().map(place).collect());
         standing.iter().filter(|replica| !before.contains(&place(replica))).collect()
     }

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::{NodeDescriptor, TimestampsReply, request, response};
@@ -44,9 +45,9 @@ impl Net for Oracle {
                 Err(CallError::NotSent("only an oracle is here".to_owned()))
             });
         };
-        let mut last = self.last.lock().unwrap();
+        let mut last = self.last.lock();
         last.0 += u64::from(ask.count);
-        *self.asked.lock().unwrap() += 1;
+        *self.asked.lock() += 1;
         let reply = TimestampsReply { last: last.0, count: ask.count };
         Box::pin(async move { Ok(response::Body::Timestamps(reply)) })
     }
@@ -57,13 +58,13 @@ impl Net for Oracle {
         if duration > ORACLE_BEHIND_WAIT {
             return Box::pin(std::future::pending());
         }
-        let mut last = self.last.lock().unwrap();
+        let mut last = self.last.lock();
         *last = Timestamp::from_millis(last.millis() + duration.as_millis() as u64);
         Box::pin(async {})
     }
 
     fn now(&self) -> Duration {
-        *self.now.lock().unwrap()
+        *self.now.lock()
     }
 
     fn random_below(&self, _: u64) -> u64 {
@@ -71,7 +72,7 @@ impl Net for Oracle {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.tasks.lock().unwrap().push(task);
+        self.tasks.lock().push(task);
     }
 }
 
@@ -94,7 +95,7 @@ impl Oracle {
             if let Some(answer) = asked.as_mut().now_or_never() {
                 return answer;
             }
-            let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+            let tasks = std::mem::take(&mut *self.tasks.lock());
             assert!(!tasks.is_empty(), "it waits for nobody");
             for task in tasks {
                 let _ = task.now_or_never();
@@ -105,7 +106,7 @@ impl Oracle {
 
 impl EventSink for Oracle {
     fn send(&self, event: Event) -> Result<(), Event> {
-        self.events.lock().unwrap().push(event);
+        self.events.lock().push(event);
         Ok(())
     }
 }

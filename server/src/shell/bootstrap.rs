@@ -24,8 +24,9 @@ mod join;
 pub(crate) mod peers;
 mod proposal;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rangedb_client::net::SharedNet;
 use rangedb_proto::v1::bootstrap_request::Body;
 use rangedb_proto::v1::{BootstrapReply, BootstrapRequest, Formation, NodeDescriptor};
@@ -127,7 +128,7 @@ impl Bootstrap {
             }
             Some(Body::Decided(decided)) => {
                 if let Some(formation) = decided.formation.filter(acceptor::is_sound) {
-                    *self.told.lock().expect("no panic holds it") = Some(formation);
+                    *self.told.lock() = Some(formation);
                     self.wake.notify_one();
                 }
                 true
@@ -141,11 +142,11 @@ impl Bootstrap {
     /// Returns the text that names the event the node waits for, while it is not yet part of a
     /// cluster.
     pub fn progress(&self) -> String {
-        self.progress.lock().expect("no panic holds it").clone()
+        self.progress.lock().clone()
     }
 
     fn set_progress(&self, progress: String) {
-        let mut current = self.progress.lock().expect("no panic holds it");
+        let mut current = self.progress.lock();
         if *current != progress {
             tracing::info!("{progress}");
             *current = progress;

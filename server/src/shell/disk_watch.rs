@@ -17,10 +17,10 @@
 //! nothing, and unflushed data is in the log.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_raftstore::{Event, Room};
 use rangedb_storage::{Error, Result};
 use tokio::sync::Notify;
@@ -89,7 +89,7 @@ impl DiskWatch {
     }
 
     pub fn seen(&self) -> DiskState {
-        *self.seen.lock().expect("no panic holds it")
+        *self.seen.lock()
     }
 
     /// Looks at the disk until the future is dropped, and tells the stores and the node. `owed`
@@ -163,7 +163,7 @@ impl DiskWatch {
 
     /// Judges the free space. Returns the new [`Room`] if it changed.
     pub fn judge(&self, space: DiskSpace, owed: u64) -> Option<Room> {
-        let mut seen = self.seen.lock().expect("no panic holds it");
+        let mut seen = self.seen.lock();
         let before = seen.room;
         let reserve = self.reserve_bytes.unwrap_or_else(|| default_reserve(space.total_bytes));
         // A node that is short of room needs half as much again to leave that state.

@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::node::HeavyReads;
 use crate::shell::niceness;
@@ -55,13 +57,13 @@ impl HeavyReadPool {
 
     /// Returns the number of reads that wait for a thread.
     pub fn waiting(&self) -> usize {
-        self.0.turns.lock().expect("no panic holds it").count
+        self.0.turns.lock().count
     }
 }
 
 impl HeavyReads for HeavyReadPool {
     fn run(&self, caller: u64, work: Work) -> bool {
-        let taken = self.0.turns.lock().expect("no panic holds it").add(caller, work);
+        let taken = self.0.turns.lock().add(caller, work);
         if taken {
             self.0.filled.notify_one();
         }
@@ -71,7 +73,7 @@ impl HeavyReads for HeavyReadPool {
 
 impl Drop for HeavyReadPool {
     fn drop(&mut self) {
-        let mut turns = self.0.turns.lock().expect("no panic holds it");
+        let mut turns = self.0.turns.lock();
         turns.ended = true;
         // Dropping a read tells its caller that no answer will come.
         turns.waiting.clear();
@@ -84,9 +86,8 @@ impl Shared {
     fn work(&self) {
         niceness::of_this_thread(niceness::HEAVY_READS);
         loop {
-            let turns = self.turns.lock().expect("no panic holds it");
-            let idle = |turns: &mut Turns| turns.count == 0 && !turns.ended;
-            let mut turns = self.filled.wait_while(turns, idle).expect("no panic holds it");
+            let mut turns = self.turns.lock();
+            self.filled.wait_while(&mut turns, |turns| turns.count == 0 && !turns.ended);
             if turns.ended {
                 return;
             }

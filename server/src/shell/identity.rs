@@ -21,8 +21,8 @@ mod record;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rangedb_proto::v1::{Formation, NodeDescriptor};
 use rangedb_storage::disk::{create_dir_durably, write_durably};
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ impl DataDir {
     }
 
     pub fn identity(&self) -> Identity {
-        self.identity.lock().expect("no panic holds it").clone()
+        self.identity.lock().clone()
     }
 
     /// Changes the identity. The change is durable when this returns. Blocks.
@@ -215,7 +215,7 @@ impl DataDir {
     /// After an error nothing is changed in memory nor, as far as the operating system says, on
     /// disk.
     pub fn update<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T, IdentityError> {
-        let mut identity = self.identity.lock().expect("no panic holds it");
+        let mut identity = self.identity.lock();
         let mut changed = identity.clone();
         let outcome = change(&mut changed);
         if changed != *identity {

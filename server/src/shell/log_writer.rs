@@ -5,12 +5,13 @@
 //! A disk may hang. The thread then waits in a write or a sync for as long as that takes. Stores
 //! read from the [`Backlog`] how long the batch under way has waited.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rangedb_raftstore::Event;
 use rangedb_storage::{LogBatch, LogChange, LogEngine};
 
@@ -105,14 +106,14 @@ impl Backlog {
     /// Counts a batch in, once there is room. Blocks.
     fn add(&self, bytes: u64) {
         let full = |w: &mut QueuedAppend| w.batches >= WAITING_MAX || w.bytes >= WAITING_BYTES_MAX;
-        let waiting = self.0.written.wait_while(self.waiting(), full);
-        let mut waiting = waiting.expect("no panic holds it");
+        let mut waiting = self.waiting();
+        self.0.written.wait_while(&mut waiting, full);
         waiting.bytes += bytes;
         waiting.batches += 1;
     }
 
     fn waiting(&self) -> MutexGuard<'_, QueuedAppend> {
-        self.0.waiting.lock().expect("no panic holds it")
+        self.0.waiting.lock()
     }
 }
 

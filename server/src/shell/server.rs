@@ -108,9 +108,9 @@ struct Server {
     peers: PeerRuntime,
     /// Tells the gRPC servers to end.
     ending: watch::Sender<bool>,
-    grpc: std::sync::Mutex<JoinSet<()>>,
+    grpc: parking_lot::Mutex<JoinSet<()>>,
     /// Tasks that end with the server.
-    background: std::sync::Mutex<JoinSet<()>>,
+    background: parking_lot::Mutex<JoinSet<()>>,
 }
 
 impl Server {
@@ -279,7 +279,7 @@ impl Server {
             seeds: self.config.peers.iter().chain(&self.config.join).cloned().collect(),
         };
         {
-            let mut background = self.background.lock().expect("no panic holds it");
+            let mut background = self.background.lock();
             background.spawn(watching);
             background.spawn(lookup.run());
         }
@@ -342,7 +342,7 @@ impl Server {
         self.front.stop();
         // An error means that no receiver is left.
         let _ = self.ending.send(true);
-        let mut grpc = self.grpc.into_inner().expect("no panic holds it");
+        let mut grpc = self.grpc.into_inner();
         let drained = async { while grpc.join_next().await.is_some() {} };
         // Streams end only when the clients and peers at the other end close them.
         let _ = tokio::time::timeout(DRAIN_MAX, drained).await;
@@ -354,7 +354,7 @@ impl Server {
             Ok(flushed) => flushed?,
             Err(_) => tracing::warn!("not flushed in time: the next start replays the log"),
         }
-        self.background.into_inner().expect("no panic holds it").shutdown().await;
+        self.background.into_inner().shutdown().await;
         tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "stopped");
         Ok(())
     }

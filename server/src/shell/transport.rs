@@ -11,8 +11,9 @@ mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
+use parking_lot::Mutex;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1::{NodeDescriptor, NodeState, RaftEnvelope, RaftMessages};
 use rangedb_raftstore::Event;
@@ -71,19 +72,19 @@ impl Directory {
     pub fn hint(&self, address: &str) {
         let Some(this) = self.node.get().and_then(Weak::upgrade) else { return };
         let is_known = this.address_book().iter().any(|node| node.peer_address == address);
-        let mut hints = self.hints.lock().expect("no panic holds it");
+        let mut hints = self.hints.lock();
         if !is_known && is_address(address) && hints.len() < HINTS_MAX {
             hints.insert(address.to_owned());
         }
     }
 
     pub fn has_hints(&self) -> bool {
-        !self.hints.lock().expect("no panic holds it").is_empty()
+        !self.hints.lock().is_empty()
     }
 
     /// Returns the hints since the last call.
     pub fn take_hints(&self) -> BTreeSet<String> {
-        std::mem::take(&mut *self.hints.lock().expect("no panic holds it"))
+        std::mem::take(&mut *self.hints.lock())
     }
 
     /// Returns the descriptor of a node. `None` if the node is unknown, or if it was removed and a
@@ -144,7 +145,7 @@ impl Transport {
     }
 
     fn queue(&self, node_id: u64) -> Arc<Queue> {
-        let mut queues = self.queues.lock().expect("no panic holds it");
+        let mut queues = self.queues.lock();
         let queue = queues.entry(node_id).or_insert_with(|| {
             let queue = Arc::new(Queue::default());
             self.runtime.spawn(link::run(self.shared.clone(), node_id, queue.clone()));

@@ -7,10 +7,11 @@
 //!    deposed role can do no harm.
 //! 3. The leadership ends, and the role is dropped. Its periodic work ends with it.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{self, Either};
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::net::BoxFuture;
 use rangedb_proto::RangeId;
 use rangedb_proto::v1;
@@ -99,6 +100,6 @@ impl<R: Role> RoleSlot<R> {
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot<R>> {
-        self.0.lock().expect("no panic holds it")
+        self.0.lock()
     }
 }

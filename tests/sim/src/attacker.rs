@@ -3,9 +3,10 @@
 //! Nobody checks the answers that this client gets. The answers to other clients must be right,
 //! replicas must stay equal, and no process may end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_client::net::Net;
 use rangedb_workload::hostile::Hostile;
 
@@ -40,12 +41,12 @@ impl Attacker {
     /// Sends many requests at once, and learns from their answers.
     pub async fn attack(&self, schedule: &Schedule, timeout: Micros) {
         let one = || async {
-            let request = self.hostile.lock().expect("no panic holds it").request();
+            let request = self.hostile.lock().request();
             let place = schedule.random(|rng| rng.usize(0..self.addresses.len()));
             let timeout = Duration::from_micros(timeout);
             let answer = self.net.call(&self.addresses[place], request, timeout).await;
             if let Ok(body) = answer {
-                self.hostile.lock().expect("no panic holds it").hear(&body);
+                self.hostile.lock().hear(&body);
             }
         };
         futures::future::join_all((0..REQUESTS).map(|_| one())).await;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use parking_lot::Mutex;
 use rangedb_client::net::BoxFuture;
 
 use crate::occurrence::{Host, Occurrence};
@@ -88,7 +89,7 @@ struct TimerState {
 impl Timer {
     pub fn fire(&self) {
         let waker = {
-            let mut state = self.0.lock().expect("no panic holds it");
+            let mut state = self.0.lock();
             state.over = true;
             state.waker.take()
         };
@@ -113,7 +114,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.0.lock().expect("no panic holds it");
+        let mut state = self.0.0.lock();
         if state.over {
             return Poll::Ready(());
         }

@@ -1,10 +1,11 @@
 //! Clients without the SDK: they ask a node, and its gateway coordinates for them. If the node ends
 //! in the middle, or the answer is lost, the outcome is unknown to the client.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 use rangedb_client::{Client, Error, Result};
 
 use crate::executor::Sleep;
@@ -31,7 +32,7 @@ impl Gateways {
 
     /// Sets the process and gateway that run in a slot; `None` if none runs.
     pub fn set(&self, slot: usize, gateway: Option<Running>) {
-        self.running.lock().expect("no panic holds it")[slot] = gateway;
+        self.running.lock()[slot] = gateway;
     }
 
     /// Executes an operation through some node's gateway, with a timeout.
@@ -50,7 +51,7 @@ impl Gateways {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let (slots, drawn) = {
-            let running = self.running.lock().expect("no panic holds it");
+            let running = self.running.lock();
             let slot = self.schedule.random(|rng| rng.usize(0..running.len()));
             (running.len(), running[slot].clone().map(|(host, gateway)| (slot, host, gateway)))
         };

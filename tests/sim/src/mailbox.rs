@@ -1,8 +1,8 @@
 //! The queue of one store, which schedules a pass while there is mail.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rangedb_raftstore::Event;
 use rangedb_server::handle::EventSink;
 
@@ -36,13 +36,13 @@ impl Mailbox {
 
     /// Adds an event that no queue may refuse.
     pub fn put(&self, event: Event) {
-        self.mail.lock().expect("no panic holds it").events.push_back(event);
+        self.mail.lock().events.push_back(event);
         self.want_pass();
     }
 
     /// Schedules a pass, unless one is on its way.
     pub fn want_pass(&self) {
-        let mut mail = self.mail.lock().expect("no panic holds it");
+        let mut mail = self.mail.lock();
         if !std::mem::replace(&mut mail.pass_scheduled, true) {
             drop(mail);
             let delay = self.schedule.between(1, MAIL_DELAY_MAX);
@@ -52,7 +52,7 @@ impl Mailbox {
 
     /// Takes all mail, for the pass that was scheduled.
     pub fn take(&self) -> VecDeque<Event> {
-        let mut mail = self.mail.lock().expect("no panic holds it");
+        let mut mail = self.mail.lock();
         mail.pass_scheduled = false;
         std::mem::take(&mut mail.events)
     }

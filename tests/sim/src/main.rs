@@ -20,10 +20,10 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rangedb_sim::{Failure, Lines, Report, simulate};
 
 const USAGE: &str = "usage: sim --seed N [--verbose] [--double]\n       sim --minutes M [--jobs J]\n       sim --from N --count C [--jobs J]";
@@ -141,27 +141,27 @@ fn many(
                         return;
                     }
                     let report = run(seed, None);
-                    let mut totals = totals.lock().expect("no panic holds it");
+                    let mut totals = totals.lock();
                     totals.0 += 1;
                     totals.1 += report.simulated;
                     totals.2 += report.undecided_keys;
                     if report.failure.is_some() {
                         println!("{}", describe(&report));
-                        *last_failure.lock().expect("no panic holds it") = exit_code(&report);
+                        *last_failure.lock() = exit_code(&report);
                     }
                 }
             });
         }
     });
     let took = began.elapsed();
-    let (seeds, simulated, undecided) = *totals.lock().expect("no panic holds it");
+    let (seeds, simulated, undecided) = *totals.lock();
     println!(
         "{seeds} seeds in {took:.1?} on {jobs} threads: {:.1} seeds/s, \
          {:.0} simulated seconds a second, {undecided} keys too entangled to judge",
         seeds as f64 / took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64()
     );
-    *last_failure.lock().expect("no panic holds it")
+    *last_failure.lock()
 }
 
 fn describe(report: &Report) -> String {

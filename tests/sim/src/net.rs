@@ -1,11 +1,12 @@
 //! [`Net`] inside the world: calls over the simulated network, sleep on the host's own clock.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_proto::v1::{request, response};
 use rangedb_server::node::CallerKind;
@@ -55,7 +56,7 @@ pub struct PendingCall(Arc<Mutex<CallState>>);
 impl PendingCall {
     pub fn complete(&self, result: CallResult) {
         let waker = {
-            let mut state = self.0.lock().expect("no panic holds it");
+            let mut state = self.0.lock();
             state.result.get_or_insert(result);
             state.waker.take()
         };
@@ -69,7 +70,7 @@ impl Future for PendingCall {
     type Output = CallResult;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
-        let mut state = self.0.lock().expect("no panic holds it");
+        let mut state = self.0.lock();
         match state.result.take() {
             Some(result) => Poll::Ready(result),
             None => {

@@ -1,8 +1,8 @@
 //! Hunt for planted bugs: runs seeds with a bug planted, until enough of them failed.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rangedb_planted::{Bug, plant};
 
 use crate::{Failure, Report, simulate};
@@ -83,7 +83,7 @@ pub fn simulate_planted(seed: u64, bug: Option<Bug>) -> Report {
 pub fn hunt(bug: Bug, wanted: usize, seeds_max: u64, jobs: usize) -> Hunt {
     let next = AtomicU64::new(1);
     let found = Mutex::new(Vec::new());
-    let enough = || found.lock().expect("no panic holds it").len() >= wanted;
+    let enough = || found.lock().len() >= wanted;
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -93,13 +93,13 @@ pub fn hunt(bug: Bug, wanted: usize, seeds_max: u64, jobs: usize) -> Hunt {
                         return;
                     }
                     if let Some(failure) = simulate_planted(seed, Some(bug)).failure {
-                        found.lock().expect("no panic holds it").push((seed, failure));
+                        found.lock().push((seed, failure));
                     }
                 }
             });
         }
     });
-    let mut found = found.into_inner().expect("no panic holds it");
+    let mut found = found.into_inner();
     found.sort_by_key(|(seed, _)| *seed);
     found.truncate(wanted);
     let last = found.last().filter(|_| found.len() == wanted).map(|(seed, _)| *seed);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use rangedb_client::Timestamp;
 use rangedb_proto::v1::RangeDescriptor;
 
@@ -238,12 +239,12 @@ impl Run<'_> {
             let mut partitions = std::pin::pin!(admin.partitions());
             while let Some(Ok(partition)) = partitions.next().await {
                 let descriptor = partition.report.and_then(|report| report.descriptor);
-                found.lock().expect("no panic holds it").extend(descriptor);
+                found.lock().extend(descriptor);
             }
             finished.store(true, Ordering::Relaxed);
         });
         self.wait_until(deadline, "everything can be read", move |_| done.load(Ordering::Relaxed))?;
-        let directory = directory.lock().expect("no panic holds it").clone();
+        let directory = directory.lock().clone();
         Ok(directory)
     }
 

@@ -6,8 +6,9 @@
 //! 0, 1, 2 and so on (`check/tickets.rs`). Some books lie in one range and some in both.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::{Client, Error, RangeOptions, TransactionOptions};
 use rangedb_workload::history::{Outcome, Stamps, is_explained, is_too_old};
 
@@ -173,6 +174,6 @@ impl Tickets {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic holds it")
+        self.state.lock()
     }
 }

@@ -10,10 +10,11 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::pending;
+use parking_lot::Mutex;
 use rangedb_client::grpc::GrpcNet;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_client::v1::{command, request, response};
@@ -73,7 +74,7 @@ impl StoppingNet {
             return Turn::Pass;
         }
         let range = sent.range.as_ref().map_or(0, |range| range.range_id);
-        let mut let_through = self.let_through.lock().unwrap();
+        let mut let_through = self.let_through.lock();
         // The same range once more is a retry.
         if let_through.is_empty() || let_through.contains(&range) {
             let_through.insert(range);

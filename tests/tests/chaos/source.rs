@@ -2,7 +2,9 @@
 //! from the same address, and only the kernel knows which of them has opened a socket.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Processes by their place in the network.
 #[derive(Clone, Default)]
@@ -17,7 +19,7 @@ impl Sources {
     }
 
     pub fn set(&self, place: usize, process: Option<u32>) {
-        self.0.lock().expect("no panic holds it")[place] = process;
+        self.0.lock()[place] = process;
     }
 
     /// Finds the place that opened the connection from `from` to `to`. None if no known process has
@@ -25,7 +27,7 @@ impl Sources {
     pub fn of(&self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists sockets");
         let socket = inode(&table, from, to)?;
-        let processes = self.0.lock().expect("no panic holds it").clone();
+        let processes = self.0.lock().clone();
         processes.iter().position(|process| process.is_some_and(|process| holds(process, socket)))
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_client::Error;
 use rustix::fs::FallocateFlags;
 use tokio::task::JoinSet;
@@ -269,12 +270,12 @@ async fn a_node_whose_room_others_take_at_once_waits_and_loses_nothing() {
                 if client.put(large_key(number), large_value(number)).await.is_err() {
                     return;
                 }
-                acknowledged.lock().unwrap().insert(number);
+                acknowledged.lock().insert(number);
             }
         });
     }
     until("writers are in full swing", SOON, async || {
-        let written = acknowledged.lock().unwrap().len();
+        let written = acknowledged.lock().len();
         check(written >= WRITTEN_BEFORE, format!("{written} are written"))
     })
     .await;
@@ -288,7 +289,7 @@ async fn a_node_whose_room_others_take_at_once_waits_and_loses_nothing() {
         cluster.cli(["--timeout", "2s", "put", "/after", "1"]).await.succeeded()
     })
     .await;
-    let written = acknowledged.lock().unwrap().clone();
+    let written = acknowledged.lock().clone();
     all_is_there(&cluster, &written).await;
     cluster.nodes[0].kill();
     cluster.nodes[0].start();

@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -231,7 +232,7 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
-                shown.lock().unwrap().extend(&bytes[..count]);
+                shown.lock().extend(&bytes[..count]);
             }
         });
         Terminal { process, keyboard, screen }
@@ -240,10 +241,10 @@ impl Terminal {
     /// Types keys, and waits until the screen has shown a text since. Returns all that it has shown
     /// since.
     async fn shows(&mut self, typed: &str, shown: &str) -> String {
-        let before = self.screen.lock().unwrap().len();
+        let before = self.screen.lock().len();
         self.keyboard.write_all(typed.as_bytes()).unwrap();
         until(&format!("{shown:?} after {typed:?}"), SOON, async || {
-            let screen = self.screen.lock().unwrap();
+            let screen = self.screen.lock();
             let since = String::from_utf8_lossy(&screen[before..]).into_owned();
             check(since.contains(shown), format!("{since:?}"))?;
             Ok::<_, String>(since)

@@ -25,7 +25,7 @@ impl Net for Still {
     }
 
     fn now(&self) -> Duration {
-        *self.0.lock().unwrap()
+        *self.0.lock()
     }
 
     fn random_below(&self, _: u64) -> u64 {
@@ -86,7 +86,7 @@ fn only_waiters_from_before_a_write_was_sent_are_answered_with_its_row() {
     assert!(!second.sending(), "nobody waits");
     drop(second);
     turn(&turns, Taker::Write);
-    assert!(turns.state.lock().unwrap().queues.is_empty(), "nothing is left of a key at rest");
+    assert!(turns.state.lock().queues.is_empty(), "nothing is left of a key at rest");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_transaction_that_takes_too_long_loses_its_turn_and_a_write_does_not() {
     let key = key();
     let mut next = Box::pin(turns.enter(&key, Taker::Write, LATER));
     assert!(next.as_mut().now_or_never().is_none());
-    *net.0.lock().unwrap() = TURN_MAX;
+    *net.0.lock() = TURN_MAX;
     assert!(slow.is_held_of(&key), "nobody has looked");
     turns.end_overdue(&key, TURN_MAX);
     assert!(!slow.is_held_of(&key));
@@ -161,7 +161,7 @@ fn a_hot_key_knows_the_time_of_its_last_change() {
     turns.met_conflict(&key());
     assert!(turns.is_hot(&key()));
     let later = Duration::from_millis(1);
-    *net.0.lock().unwrap() = later;
+    *net.0.lock() = later;
     assert!(!turns.has_changed_since(&key(), later));
     drop(turn(&turns, Taker::Transaction));
     assert!(turns.has_changed_since(&key(), later));

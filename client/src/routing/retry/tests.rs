@@ -1,8 +1,7 @@
 //! Tests of the final error of requests whose time is up while a lock is in their way.
 
-use std::sync::Mutex;
-
 use futures::FutureExt;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::net::{BoxFuture, CallError};
@@ -13,7 +12,7 @@ struct Hands(Mutex<Duration>);
 
 impl Hands {
     fn set(&self, millis: u64) {
-        *self.0.lock().unwrap() = Duration::from_millis(millis);
+        *self.0.lock() = Duration::from_millis(millis);
     }
 }
 
@@ -32,7 +31,7 @@ impl Net for Hands {
     }
 
     fn now(&self) -> Duration {
-        *self.0.lock().unwrap()
+        *self.0.lock()
     }
 
     fn random_below(&self, _: u64) -> u64 {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rangedb_client::net::BoxFuture;
 
 #[derive(Default)]
@@ -33,15 +34,15 @@ impl Wake for Woken {
 
 impl Clock {
     pub fn now(&self) -> Duration {
-        self.state.lock().unwrap().now
+        self.state.lock().now
     }
 
     pub fn seed(&self, seed: u64) {
-        self.state.lock().unwrap().random = seed;
+        self.state.lock().random = seed;
     }
 
     pub fn random(&self) -> u64 {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         // Knuth's multiplier, which suffices for jitter.
         state.random =
             state.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -49,12 +50,12 @@ impl Clock {
     }
 
     pub fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.state.lock().unwrap().spawned.push(task);
+        self.state.lock().spawned.push(task);
     }
 
     pub fn sleep(self: &Arc<Self>, duration: Duration) -> BoxFuture<'static, ()> {
         let until = self.now() + duration;
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.timers_made += 1;
         Box::pin(Sleep { clock: self.clone(), place: (until, state.timers_made) })
     }
@@ -69,9 +70,9 @@ impl Clock {
             if let Poll::Ready(output) = task.as_mut().poll(&mut context) {
                 return output;
             }
-            background.extend(std::mem::take(&mut self.state.lock().unwrap().spawned));
+            background.extend(std::mem::take(&mut self.state.lock().spawned));
             background.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-            let spawned = !self.state.lock().unwrap().spawned.is_empty();
+            let spawned = !self.state.lock().spawned.is_empty();
             if !woken.0.swap(false, Ordering::SeqCst) && !spawned {
                 self.advance();
             }
@@ -79,7 +80,7 @@ impl Clock {
     }
 
     fn advance(&self) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let ((until, _), waker) =
             state.timers.pop_first().expect("a task waits for what never happens");
         state.now = state.now.max(until);
@@ -98,7 +99,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.clock.state.lock().unwrap();
+        let mut state = self.clock.state.lock();
         if state.now >= self.place.0 {
             return Poll::Ready(());
         }
@@ -109,6 +110,6 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        self.clock.state.lock().unwrap().timers.remove(&self.place);
+        self.clock.state.lock().timers.remove(&self.place);
     }
 }

@@ -9,11 +9,12 @@ mod queue;
 mod ranges;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_client::v1::{self, request, response};
 use rangedb_client::{Client, Config, Timestamp};
@@ -176,7 +177,7 @@ impl Cluster {
     }
 
     fn latency(&self) -> Duration {
-        let jitter = self.state.lock().unwrap().jitter;
+        let jitter = self.state.lock().jitter;
         if jitter == 0 {
             return LATENCY;
         }
@@ -189,32 +190,32 @@ impl Cluster {
     }
 
     pub fn set_mode(&self, node: u64, mode: Mode) {
-        self.state.lock().unwrap().modes.insert(node, mode);
+        self.state.lock().modes.insert(node, mode);
     }
 
     pub fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().unwrap());
+        change(&mut self.state.lock());
     }
 
     /// Loses the answers to requests of this kind, as in the log, from now on.
     pub fn lose(&self, kind: &'static str) {
-        self.state.lock().unwrap().kinds_lost.insert(kind);
+        self.state.lock().kinds_lost.insert(kind);
     }
 
     /// Makes an event happen as soon as a request of the kind, as in the log, was served.
     pub fn after(&self, kind: &'static str, event: impl FnOnce(&mut State) + Send + 'static) {
-        self.state.lock().unwrap().after = Some((kind, Box::new(event)));
+        self.state.lock().after = Some((kind, Box::new(event)));
     }
 
     /// Returns the nodes at which requests of a kind arrived, and clears the log of all kinds.
     pub fn take_log(&self, kind: &str) -> Vec<u64> {
-        let log = std::mem::take(&mut self.state.lock().unwrap().log);
+        let log = std::mem::take(&mut self.state.lock().log);
         log.into_iter().filter(|(_, k)| *k == kind).map(|(node, _)| node).collect()
     }
 
     pub fn fill(&self, keys: impl IntoIterator<Item = String>) -> BTreeSet<String> {
         let keys: BTreeSet<String> = keys.into_iter().collect();
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for key in &keys {
             let value = Bytes::from(format!("value of {key}"));
             state.store.write(&Bytes::from(key.clone()), Some(value), (1, 1));
@@ -233,22 +234,22 @@ impl Net for Cluster {
         let answered = Box::pin(async move {
             let node: u64 = address[1..].split(':').next().unwrap().parse().unwrap();
             self.sleep(self.latency()).await;
-            let mode = self.state.lock().unwrap().modes[&node];
+            let mode = self.state.lock().modes[&node];
             if mode == Mode::Down {
                 return Err(CallError::NotSent("connection refused".to_owned()));
             }
-            if self.state.lock().unwrap().oracle_keeps_time {
+            if self.state.lock().oracle_keeps_time {
                 let millis = START_MS + self.now().as_millis() as u64;
-                self.state.lock().unwrap().oracle_least = Timestamp::from_millis(millis).0;
+                self.state.lock().oracle_least = Timestamp::from_millis(millis).0;
             }
-            let slow = self.state.lock().unwrap().slow;
+            let slow = self.state.lock().slow;
             let work = slow.filter(|(kind, _)| *kind == ranges::kind(&request));
             let (answer, lost) = self.serve_or_wait(node, mode, request).await;
             if let Some((_, work)) = work {
                 self.sleep(work).await;
             }
             if lost {
-                let breaks = self.state.lock().unwrap().connections_break;
+                let breaks = self.state.lock().connections_break;
                 // A sound connection loses nothing, so the client finds this one broken before
                 // long.
                 let silence = timeout.min(SILENCE_MAX).saturating_sub(LATENCY);

@@ -21,15 +21,15 @@ impl Cluster {
     ) -> (Answer, bool) {
         let until = self.now() + Duration::from_millis(lock_wait_ms(&request).into());
         let waiter = start_ts(&request);
-        self.state.lock().unwrap().note(node, &request);
+        self.state.lock().note(node, &request);
         loop {
-            let answer = self.state.lock().unwrap().serve(node, mode, request.clone());
-            let lock = lock_in(&answer.0).filter(|_| self.state.lock().unwrap().queues);
+            let answer = self.state.lock().serve(node, mode, request.clone());
+            let lock = lock_in(&answer.0).filter(|_| self.state.lock().queues);
             let (Some(lock), true) = (lock, self.now() < until) else {
-                self.state.lock().unwrap().lock_waits.remove(&waiter);
+                self.state.lock().lock_waits.remove(&waiter);
                 return answer;
             };
-            if let Some(deadlock) = self.state.lock().unwrap().wait(waiter, &lock) {
+            if let Some(deadlock) = self.state.lock().wait(waiter, &lock) {
                 return (Err(v1::Error::new(Kind::Deadlock(deadlock), "deadlock")), false);
             }
             self.sleep(LOOK_EVERY).await;

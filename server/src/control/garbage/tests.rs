@@ -1,8 +1,9 @@
 //! Tests of the floor and its holds: the arithmetic, and a control plane whose commits fail.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use rangedb_client::net::{BoxFuture, CallError, Net};
 use rangedb_client::{Client, Config};
 use rangedb_proto::v1::{request, response};
@@ -174,7 +175,7 @@ struct Isolated(Mutex<Duration>);
 
 impl Isolated {
     fn pass(&self, time: Duration) {
-        *self.0.lock().unwrap() += time;
+        *self.0.lock() += time;
     }
 }
 
@@ -193,7 +194,7 @@ impl Net for Isolated {
     }
 
     fn now(&self) -> Duration {
-        *self.0.lock().unwrap()
+        *self.0.lock()
     }
 
     fn random_below(&self, _: u64) -> u64 {

@@ -50,7 +50,7 @@ fn a_commit_ahead_of_the_oracle_is_refused() {
         assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
     }
     assert!(node.newest_timestamp() < ahead.0, "it lets no commit pass");
-    assert!(*oracle.last.lock().unwrap() < ahead);
+    assert!(*oracle.last.lock() < ahead);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_commit_goes_on_once_the_oracle_has_passed_it() {
         let commit_ts = Timestamp::from_millis(NOW_MS + ahead_ms).0 + 5;
         for commit in commit_at(commit_ts) {
             assert_eq!(admit(&world, commit.clone()), Ok(commit));
-            assert!(oracle.last.lock().unwrap().0 >= commit_ts);
+            assert!(oracle.last.lock().0 >= commit_ts);
         }
     }
 }
@@ -74,7 +74,7 @@ fn a_commit_below_what_was_seen_costs_no_round_to_the_oracle() {
     for commit in commit_at(Timestamp::from_millis(NOW_MS + 9).0) {
         assert!(admit(&world, commit).is_ok());
     }
-    assert_eq!(*oracle.asked.lock().unwrap(), 0);
+    assert_eq!(*oracle.asked.lock(), 0);
 }
 
 /// Every command that sets the life of a lock.
@@ -101,7 +101,7 @@ fn a_lock_outlives_its_client_by_a_minute_at_most() {
     let longest = NOW_MS + LOCK_TTL_MAX.as_millis() as u64;
     let asked = locks_until(longest);
     assert_eq!(asked.clone().map(|body| admit(&world, body).unwrap()), asked);
-    assert_eq!(*oracle.asked.lock().unwrap(), 0);
+    assert_eq!(*oracle.asked.lock(), 0);
     assert_eq!(
         locks_until(u64::MAX).map(|body| admit(&world, body).unwrap()),
         locks_until(longest)
@@ -112,8 +112,7 @@ fn a_lock_outlives_its_client_by_a_minute_at_most() {
 fn a_node_that_has_seen_nothing_for_long_cuts_no_life_short() {
     let world = node();
     let (_, oracle) = &world;
-    *oracle.last.lock().unwrap() =
-        Timestamp::from_millis(NOW_MS + 3 * LOCK_TTL_MAX.as_millis() as u64);
+    *oracle.last.lock() = Timestamp::from_millis(NOW_MS + 3 * LOCK_TTL_MAX.as_millis() as u64);
     for asked in locks_until(NOW_MS + 3 * LOCK_TTL_MAX.as_millis() as u64 + 10_000) {
         assert_eq!(admit(&world, asked.clone()), Ok(asked));
     }
@@ -209,16 +208,16 @@ fn a_timestamp_that_another_node_got_is_confirmed_by_one_question() {
     let world = node();
     let (_, oracle) = &world;
     let named = Timestamp::from_millis(NOW_MS + NEAR_MS_MAX + 1).0;
-    oracle.last.lock().unwrap().0 = named;
+    oracle.last.lock().0 = named;
     for body in ahead_of_the_oracle(named) {
         assert_eq!(admit(&world, body.clone()), Ok(body));
     }
-    assert_eq!(*oracle.asked.lock().unwrap(), 1);
+    assert_eq!(*oracle.asked.lock(), 1);
 }
 
 /// Replies to each proposed command that it was committed at the timestamp. Returns their number.
 fn commit_what_was_proposed(node: &Node, oracle: &Oracle, commit_ts: u64) -> usize {
-    let events = std::mem::take(&mut *oracle.events.lock().unwrap());
+    let events = std::mem::take(&mut *oracle.events.lock());
     for event in &events {
         let Event::Propose { request, .. } = event else { panic!("{event:?}") };
         let committed = v1::Committed { commit_ts, ..Default::default() };
@@ -260,9 +259,9 @@ fn a_near_timestamp_is_proposed_at_once_and_told_once_the_oracle_has_passed_it()
 fn what_should_be_the_time_by_now_is_not_gone_by_for_long() {
     let (node, oracle) = node();
     let later = |ms: u64| Timestamp::from_millis(NOW_MS + ms);
-    *oracle.now.lock().unwrap() = Duration::from_millis(400);
+    *oracle.now.lock() = Duration::from_millis(400);
     assert!(node.oracle().is_near(later(400 + NEAR_MS_MAX)));
     assert!(!node.oracle().is_near(later(401 + NEAR_MS_MAX)));
-    *oracle.now.lock().unwrap() = Duration::from_millis(501);
+    *oracle.now.lock() = Duration::from_millis(501);
     assert!(!node.oracle().is_near(later(1)));
 }

@@ -25,7 +25,7 @@ fn deleted_at(mod_ts: u64) -> Arc<MemState> {
 
 /// Answers the node's reads of its store with a view of the state.
 fn answer_with(state: &Arc<MemState>, (node, oracle): &(Arc<Node>, Arc<Oracle>)) {
-    for event in std::mem::take(&mut *oracle.events.lock().unwrap()) {
+    for event in std::mem::take(&mut *oracle.events.lock()) {
         let Event::Read { request, .. } = event else { panic!("{event:?}") };
         let descriptor = Arc::new(RangeDescriptor { range_id: 1, ..Default::default() });
         let grant = ReadGrant { reader: state.clone(), descriptor, lease_until: None };
@@ -61,6 +61,6 @@ fn a_read_that_finds_a_deletion_waits_for_the_oracle_as_one_that_finds_a_value()
             _ => false,
         };
         assert!(is_nothing);
-        assert!(*oracle.last.lock().unwrap() > ahead, "who begins now must see the deletion");
+        assert!(*oracle.last.lock() > ahead, "who begins now must see the deletion");
     }
 }

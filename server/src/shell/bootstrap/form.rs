@@ -94,7 +94,7 @@ impl Bootstrap {
     /// Returns a formation that is known to be decided: another node sent it, or a member was
     /// founded by it.
     fn decided(&self, replies: &Replies) -> Option<Formation> {
-        let told = self.told.lock().expect("no panic holds it").take();
+        let told = self.told.lock().take();
         let members = replies.iter().filter(|(_, reply)| reply.cluster_id != 0);
         told.or_else(|| members.filter_map(|(_, reply)| reply.accepted.clone()).next())
     }

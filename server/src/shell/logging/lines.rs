@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Maximum bytes of waiting lines: minutes of an ordinary log, seconds of one at level `trace`.
@@ -84,8 +85,7 @@ impl Lines {
             if left.is_zero() {
                 return;
             }
-            let woken = self.0.changed.wait_timeout(waiting, left);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.0.changed.wait_for(&mut waiting, left);
         }
     }
 
@@ -121,13 +121,12 @@ impl Lines {
                 waiting.bytes -= line.len() + LINE_BYTES;
                 return line;
             }
-            waiting = self.0.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.0.changed.wait(&mut waiting);
         }
     }
 
-    /// Locks the queue. A thread that panicked while it held the lock left the queue intact.
     fn waiting(&self) -> MutexGuard<'_, LineQueue> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock()
     }
 }
 

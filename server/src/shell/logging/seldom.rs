@@ -1,8 +1,9 @@
 //! Rate limit of log lines that a stranger can cause. Without it, a stranger who asks again and
 //! again could fill the disk that holds the log.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ impl Seldom {
     }
 
     fn may_write_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().expect("no panic holds it");
+        let mut state = self.0.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             state.left_out += 1;
             return None;

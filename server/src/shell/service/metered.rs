@@ -5,7 +5,7 @@
 //! A connection whose share is used up is not read further, and HTTP/2 makes the caller wait.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use axum::response::Response;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use http_body::{Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::status::to_status;
 use rangedb_proto::v1;
 use tokio::time::Sleep;
@@ -94,7 +95,7 @@ impl Kept {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Taken>> {
-        self.0.lock().expect("no panic holds it")
+        self.0.lock()
     }
 }
 

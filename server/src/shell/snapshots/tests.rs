@@ -1,9 +1,10 @@
 //! A snapshot through the wire's messages, whole and broken.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use prost::Message as _;
 use protobuf::Message as _;
 use raft_proto::eraftpb;
@@ -33,7 +34,7 @@ struct Store(Mutex<Vec<Event>>);
 
 impl EventSink for Store {
     fn send(&self, event: Event) -> Result<(), Event> {
-        self.0.lock().unwrap().push(event);
+        self.0.lock().push(event);
         Ok(())
     }
 }
@@ -82,7 +83,7 @@ async fn receive_on(disk: DiskWatch, bodies: Vec<Body>) -> (Result<bool, Code>, 
     let receiver = SnapshotReceiver::new(ME, stores, Arc::new(MemState::default()), disk.into(), 1);
     let chunks = bodies.into_iter().map(|body| Ok(SnapshotChunk { body: Some(body) }));
     let receipt = receiver.receive(stream::iter(chunks)).await;
-    let events = store.0.lock().unwrap().len();
+    let events = store.0.lock().len();
     (receipt.map(|receipt| receipt.installed).map_err(|status: Status| status.code()), events)
 }
 
@@ -216,7 +217,7 @@ impl Staging for HeldStaging {
 
     fn finish(self: Box<Self>) -> StorageResult<StagedSnapshot> {
         self.seen.send(ReceivedPart::Finishing).unwrap();
-        self.go_on.lock().unwrap().recv().unwrap();
+        self.go_on.lock().recv().unwrap();
         self.staging.finish()
     }
 }

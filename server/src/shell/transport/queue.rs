@@ -6,8 +6,8 @@
 //! order.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use prost::Message;
 use rangedb_proto::v1::{RaftEnvelope, raft_envelope::Body};
 use tokio::sync::Notify;
@@ -44,7 +44,7 @@ impl Queue {
     /// Adds a message. False if there is no room.
     pub fn push(&self, envelope: RaftEnvelope) -> bool {
         let bytes = envelope.encoded_len();
-        let mut waiting = self.waiting.lock().expect("no panic holds it");
+        let mut waiting = self.waiting.lock();
         if waiting.bytes + bytes > QUEUE_BYTES_MAX || waiting.len() >= QUEUE_MESSAGES_MAX {
             return false;
         }
@@ -59,14 +59,14 @@ impl Queue {
 
     /// Waits until the queue holds a message.
     pub async fn filled(&self) {
-        while self.waiting.lock().expect("no panic holds it").len() == 0 {
+        while self.waiting.lock().len() == 0 {
             self.filled.notified().await;
         }
     }
 
     /// Takes the next messages; none if the queue is empty.
     pub fn take(&self) -> Vec<RaftEnvelope> {
-        let mut waiting = self.waiting.lock().expect("no panic holds it");
+        let mut waiting = self.waiting.lock();
         let mut batch = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES_MAX && batch.len() < BATCH_MESSAGES_MAX {
@@ -82,7 +82,7 @@ impl Queue {
 
     /// Drops all messages. Returns their number.
     pub fn clear(&self) -> usize {
-        let waiting = std::mem::take(&mut *self.waiting.lock().expect("no panic holds it"));
+        let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.len()
     }
 }

@@ -1,10 +1,11 @@
 //! Transfers in every way that the SDK offers, and totals read while they go on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::{
     Batch, Client, Condition, Error, Isolation, KeyValue, RangeOptions, Transaction,
     TransactionOptions,
@@ -165,7 +166,7 @@ impl Bank {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic holds it")
+        self.state.lock()
     }
 
     async fn transfer(&self, client: &Client, rng: &mut Rng) -> Outcome {

@@ -4,9 +4,10 @@
 //! key with enough operations is replaced by a new one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use fastrand::Rng;
+use parking_lot::{Mutex, MutexGuard};
 use rangedb_client::{Client, DeleteOptions, Error, KeyValue, PutOptions};
 
 use super::linearizable::{self, Search};
@@ -177,7 +178,7 @@ impl Registers {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic holds it")
+        self.state.lock()
     }
 
     fn draw(&self, rng: &mut Rng) -> (usize, String, Input) {
