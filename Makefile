@@ -27,8 +27,8 @@ cluster: build ## Run three nodes on loopback with their data in ./cluster; Ctrl
 
 # The build comes first because tests run the real binary, which `cargo test` does not make.
 .PHONY: test
-test: setup-test build ## Run every test, those of the documentation included
-	cargo test --release --workspace --no-fail-fast
+test: setup-test build ## Run every test, quick ones first; RANGEDB_LONG=1 runs more seeds and rounds
+	@.ci/test
 
 # Prints the seed of each failure, with the command that does it again.
 .PHONY: sim
@@ -51,7 +51,12 @@ check: setup-lint ## Check formatting, house rules, lints and documentation; cha
 	cargo fmt --all --check
 	cargo test --release --workspace --test tidy
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo deny --locked check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items
+
+.PHONY: audit
+audit: setup-lint ## Check dependencies for known vulnerabilities; needs access to the advisory database
+	cargo deny --locked check advisories
 
 .PHONY: fix
 fix: setup-lint ## Apply the formatter and the lints' own corrections

@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rangedb_sim::{Report, simulate};
 
-/// Number of seeds of one run: a minute on two cores.
-const SEEDS: u64 = 1000;
+/// Number of seeds of one run: half a minute on two cores, or some with `RANGEDB_LONG=1`.
+const SEEDS: u64 = 300;
+const SEEDS_LONG: u64 = 3000;
 
 /// Number of seeds that are run a second time.
 const SEEDS_TWICE: u64 = 20;
+
+/// True if all seeds are to be run, and not only a sample.
+fn is_long() -> bool {
+    std::env::var_os("RANGEDB_LONG").is_some()
+}
 
 /// Runs all seeds on all cores and hands each report to the caller's function.
 fn run_all(seeds: &[u64], each: impl Fn(&Report) + Sync) {
@@ -66,7 +72,8 @@ fn seeds_that_once_failed_pass() {
 
 #[test]
 fn clusters_keep_their_promises_under_faults_and_come_back_to_work() {
-    let undecided = assert_all_pass(&(1..=SEEDS).collect::<Vec<_>>());
+    let seeds = if is_long() { SEEDS_LONG } else { SEEDS };
+    let undecided = assert_all_pass(&(1..=seeds).collect::<Vec<_>>());
     assert_eq!(undecided, 0, "keys whose histories nobody could judge");
 }
 

@@ -63,7 +63,7 @@ async fn a_data_directory_of_another_cluster_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
+async fn a_data_directory_of_another_format_is_refused_and_left_as_it_is() {
     let mut cluster = Cluster::started(1).await;
     let node = &mut cluster.nodes[0];
     assert!(node.stop().await.success());
@@ -75,10 +75,10 @@ async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
     let newer = format!("{newer}\n{:08x}\n", crc32fast::hash(newer.as_bytes()));
     std::fs::write(&path, &newer).unwrap();
     let said = node.refuses().await;
-    assert!(said.contains("newer") && said.contains(node.data.to_str().unwrap()), "{said}");
+    assert!(said.contains("has format 3") && said.contains(node.data.to_str().unwrap()), "{said}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
-    // A flipped bit is reported as corruption, not as a newer format.
-    std::fs::write(&path, text.replacen("\"format_version\":1", "\"format_version\":3", 1))
+    // A flipped bit is reported as corruption, not as another format.
+    std::fs::write(&path, text.replacen("\"format_version\":2", "\"format_version\":3", 1))
         .unwrap();
     let said = node.refuses().await;
     assert!(said.contains("corrupt") && said.contains(path.to_str().unwrap()), "{said}");

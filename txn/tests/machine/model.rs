@@ -9,20 +9,17 @@
 //! second replica applies the same log in batches of other sizes. None of this may change a reply
 //! or a byte.
 
-#[path = "model/draw.rs"]
-mod draw;
-#[path = "model/state.rs"]
+pub mod draw;
 mod state;
-mod support;
 
+use crate::support::logged::Logged;
+use crate::support::{Replica, get_unlocked, scan_unlocked};
 use bytes::Bytes;
 use draw::Draw;
 use rangedb_proto::v1::{KeyValue, TooOld, command, command_reply};
 use rangedb_storage::Direction;
 use rangedb_txn::{ReadAt, ScanRequest};
 use state::{Model, REUSED};
-use support::logged::Logged;
-use support::{Replica, get_unlocked, scan_unlocked};
 
 const START_KEY: &[u8] = b"b";
 const END_KEY: &[u8] = b"y";

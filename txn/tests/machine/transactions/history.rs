@@ -11,7 +11,7 @@ use rangedb_txn::locks;
 use super::cluster::Cluster;
 use super::coordinator::{Read, Record, ReportedOutcome};
 use super::plan::Kind;
-use super::support::logged::Logged;
+use crate::support::logged::Logged;
 
 /// Cases that must occur, or the runs prove nothing.
 const MET: [&str; 9] = [

@@ -10,8 +10,8 @@ use rangedb_proto::v1::{
     ResolveLocks, RollbackKeys, Validate, operation,
 };
 
-use super::support::operation;
 use super::words::Words;
+use crate::support::operation;
 
 /// Returns the command of a step, if the step is a command.
 pub fn command(name: &str, mut words: Words<'_>, items: &str) -> Option<Body> {

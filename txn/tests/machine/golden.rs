@@ -1,8 +1,8 @@
 //! Golden conversations with a range: `testscripts/`.
 //!
 //! A line that begins with `> ` is a step; the indented lines after it are its reply. All other
-//! lines are prose. `UPDATE_GOLDEN=1 cargo test -p rangedb-txn --test golden` writes the replies
-//! down: inspect the difference, and only commit changes that you understand.
+//! lines are prose. `UPDATE_GOLDEN=1 cargo test --release --workspace --test machine golden` writes
+//! the replies down: inspect the difference, and only commit changes that you understand.
 //!
 //! ```text
 //! > range START END              start over with an empty range of these keys
@@ -36,21 +36,17 @@
 //!
 //! `-` is an empty key or value, `x*600` is 600 times x, `\x00` is a zero byte.
 
-#[path = "golden/commands.rs"]
 mod commands;
-#[path = "golden/show.rs"]
 mod show;
-mod support;
-#[path = "golden/words.rs"]
 mod words;
 
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::support::{Entry, Replica};
 use rangedb_storage::{ColumnFamily, Direction, Reader, StateEngine, WriteBatch, keys};
 use rangedb_txn::{ScanRequest, floors, garbage_ahead, get, locks, scan, validate};
 use show::{dump, show, show_ahead, show_locks, show_page, show_read, show_reply, show_validated};
-use support::{Entry, Replica};
 use words::Words;
 
 #[test]

@@ -1,10 +1,9 @@
 //! Contended key: repeated commands are told from new ones at any age, without a walk over the
 //! history.
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::{Entry, Replica, operation};
 use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::{CommandReply, CommitOneRange, Put, operation};
@@ -13,7 +12,6 @@ use rangedb_storage::{
     StateMachine,
 };
 use rangedb_txn::TxnMachine;
-use support::{Entry, Replica, operation};
 
 fn put(start_ts: u64) -> Entry {
     let put = Put { key: "hot".into(), value: Bytes::new(), lease_id: 0 };

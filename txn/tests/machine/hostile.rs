@@ -6,8 +6,7 @@
 //! must stay whole: if a version or a lock refers to a value that stands apart, the value stands
 //! there.
 
-mod support;
-
+use crate::support::{Entry, Replica, forget_dropped, operation};
 use bytes::Bytes;
 use rangedb_proto::Timestamp;
 use rangedb_proto::v1::command::Body;
@@ -21,7 +20,6 @@ use rangedb_proto::v1::{
 use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{ColumnFamily, HistoryRecord, Reader, Record, RecordValue};
 use rangedb_txn::{floors, locks};
-use support::{Entry, Replica, forget_dropped, operation};
 
 const KEYS: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
 

@@ -17,7 +17,7 @@ use rangedb_txn::{
 use super::history::{Version, stored_versions};
 use super::plan::KEYS;
 use super::resolver::Resolver;
-use super::support::logged::Logged;
+use crate::support::logged::Logged;
 
 /// Lifetime of a lock, in the oracle's milliseconds. Now and then a transaction takes longer.
 pub const ALIVE_MS: u64 = 400;

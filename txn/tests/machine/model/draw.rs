@@ -1,7 +1,5 @@
 //! Random commands and scans over few keys, so that they meet often.
 
-#![allow(dead_code, reason = "every test takes what it needs")]
-
 use bytes::Bytes;
 use rangedb_proto::v1::condition::Test;
 use rangedb_proto::v1::{
@@ -10,7 +8,7 @@ use rangedb_proto::v1::{
 use rangedb_storage::Direction;
 use rangedb_txn::{Locks, ReadAt, ScanRequest};
 
-use super::support::operation;
+use crate::support::operation;
 
 /// Keys next to the escape bytes, keys that are prefixes of each other, and two outside the range.
 const KEYS: [&[u8]; 12] = [

@@ -1,7 +1,6 @@
 //! Bounds that only show with many keys.
 
-mod support;
-
+use crate::support::{Entry, Replica, operation, scan_unlocked};
 use bytes::Bytes;
 use rangedb_proto::v1::command_reply::Body;
 use rangedb_proto::v1::error::Kind;
@@ -19,7 +18,6 @@ use rangedb_txn::{
     ValidateOutcome, check_command, check_commit, check_spans, is_system_key, locks, names_spans,
     validate,
 };
-use support::{Entry, Replica, operation, scan_unlocked};
 
 /// Returns a replica with keys `00000000`, `00000001` and so on, which have a value or are deleted.
 fn replica_with(count: usize, value: RecordValue, key_bytes: usize) -> Replica {

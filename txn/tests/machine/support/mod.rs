@@ -1,7 +1,5 @@
 //! One replica of a range without a log: commands go straight to the machine.
 
-#![allow(dead_code, reason = "every test takes what it needs")]
-
 pub mod changes;
 pub mod logged;
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rangedb_proto::v1::{Delete, Operation, Put, operation::Body};
 
 use super::cluster::range_of;
-use super::support::operation;
+use crate::support::operation;
 
 pub const KEYS: [&[u8]; 8] = [b"a", b"b", b"b\x00", b"c", b"m", b"n", b"o", b"o\xff"];
 

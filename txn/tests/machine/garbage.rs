@@ -1,19 +1,15 @@
 //! Garbage collection in cases that a script cannot show: a replica that has lost records to
 //! compaction which another still has, and spans too long for one command.
 
-#[path = "model/draw.rs"]
-mod draw;
-mod support;
-
+use crate::model::draw::Draw;
+use crate::support::{Entry, Replica, forget_dropped, operation};
 use bytes::Bytes;
-use draw::Draw;
 use rangedb_proto::v1::command::Body as CommandBody;
 use rangedb_proto::v1::command_reply::Body as Answer;
 use rangedb_proto::v1::operation::Body as Op;
 use rangedb_proto::v1::{CollectGarbage, CommitOneRange, Put, RollbackKeys};
 use rangedb_storage::{ColumnFamily, Direction, Reader};
 use rangedb_txn::{GARBAGE_WALK_MAX, garbage_ahead};
-use support::{Entry, Replica, forget_dropped, operation};
 
 #[test]
 fn replicas_that_compaction_thinned_out_answer_and_write_the_same() {

@@ -12,7 +12,7 @@ use rangedb_storage::keys::{self, HistoryKey};
 use rangedb_storage::{ColumnFamily, HistoryRecord, Record, RecordValue, StartRecord, encoding};
 use rangedb_txn::{GarbageAhead, Page, ReadOutcome, ResumeAt, ValidateOutcome};
 
-use super::support::Replica;
+use crate::support::Replica;
 
 pub fn show_reply(reply: &CommandReply) -> String {
     match reply.body.as_ref().unwrap() {

@@ -9,17 +9,11 @@
 //! - no update was lost;
 //! - each serializable transaction read what it would have read alone at its commit timestamp.
 
-#[path = "transactions/cluster.rs"]
 mod cluster;
-#[path = "transactions/coordinator.rs"]
 mod coordinator;
-#[path = "transactions/history.rs"]
 mod history;
-#[path = "transactions/plan.rs"]
 mod plan;
-#[path = "transactions/resolver.rs"]
 mod resolver;
-mod support;
 
 use cluster::Cluster;
 use coordinator::Coordinator;
