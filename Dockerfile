@@ -26,6 +26,8 @@ USER 1000:1000
 # own (lost+found).
 WORKDIR /data
 VOLUME /data
+# A published port reaches the container by another address than that which the node was given.
+ENV RANGEDB_LISTEN_HOST=*
 # Peers, clients, and status (metrics and health).
 EXPOSE 8080 8081 8085
 # SIGTERM hands leaderships over first, bounded at 30 s: `docker stop --time 40`.

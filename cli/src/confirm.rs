@@ -37,6 +37,7 @@ pub fn check_can_ask(streams: &Streams<'_>) -> Result<(), Failure> {
 
 /// Asks, and fails unless the answer is yes.
 pub fn ask(streams: &mut Streams<'_>, question: &str) -> Result<(), Failure> {
+    streams.out.flush()?;
     write!(streams.notes, "{question} [y/N] ")?;
     streams.notes.flush()?;
     let mut answer = String::new();

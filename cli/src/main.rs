@@ -58,15 +58,17 @@ fn main() -> ExitCode {
     ExitCode::from(failure::report(result.and(flushed), &mut io::stderr()))
 }
 
-/// Runs a command that asks a cluster. One request or scan after the other needs no more than this
-/// thread.
+/// Runs a command that asks a cluster. This thread prints, and a print may wait for a reader that
+/// has stopped reading. The heartbeats of the command's locks and holds go on meanwhile, in a thread
+/// of their own.
 fn ask_cluster(
     globals: Globals,
     command: ClientCommand,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     logging::init(&globals);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(Failure::Runtime)?;
     // The standard input is not locked here: a repl reads it in a thread of its own.
     let (input, mut notes) = (io::stdin(), io::stderr());

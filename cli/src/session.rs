@@ -28,6 +28,15 @@ pub struct Streams<'a> {
     pub interactive: bool,
 }
 
+impl Streams<'_> {
+    /// Writes a line for people. The answers from before it come first, also where both streams are
+    /// one terminal.
+    pub fn note(&mut self, line: impl std::fmt::Display) -> std::io::Result<()> {
+        self.out.flush()?;
+        writeln!(self.notes, "{line}")
+    }
+}
+
 impl<'a> Session<'a> {
     pub fn new(client: Client, globals: &Globals, streams: Streams<'a>) -> Self {
         Session { client, output: globals.output, transaction: None, streams }

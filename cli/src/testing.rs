@@ -257,10 +257,12 @@ impl State {
     }
 
     fn remove_node(&mut self, remove: v1::RemoveNode) -> Result<v1::RemoveNodeReply, Refusal> {
-        let node = nodes().into_iter().find(|node| node.peer_address == remove.node);
+        let node = nodes().into_iter().find(|node| {
+            node.peer_address == remove.node || node.node_id.to_string() == remove.node
+        });
         let node = node.ok_or_else(|| v1::Error::not_found("no node has this address"))?;
         if !remove.dry_run {
-            self.removed.push(remove.node);
+            self.removed.push(node.peer_address.clone());
         }
         Ok(v1::RemoveNodeReply { node: Some(node), range_ids: vec![1, 4] })
     }
@@ -296,7 +298,9 @@ impl State {
             let version = self.config.len() as u64 + 1;
             let changed_ts = rangedb_client::Timestamp::from_millis(version).0;
             let value = set.value;
-            self.config.push(v1::ConfigValue { value, version, actor: "test".into(), changed_ts });
+            let actor = "test".to_owned();
+            let request_id = set.request_id;
+            self.config.push(v1::ConfigValue { value, version, actor, changed_ts, request_id });
         }
         Ok(v1::ConfigSetReply { entry: Some(self.setting(false)) })
     }

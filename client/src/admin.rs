@@ -12,6 +12,7 @@ use rangedb_proto::v1::{self, request, response};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::routing::retry::{Retry, RetrySafety};
 use crate::routing::sender::unexpected_response;
 
 /// Entries in one page of a listing.
@@ -48,9 +49,20 @@ impl<'a> Admin<'a> {
 
     /// Removes a node for good; its replicas are made again elsewhere. `node` is its id, peer
     /// address or client address. With `dry_run`, only returns the affected ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::NotFound`] if there is no such node; [`crate::Error::FailedPrecondition`] if it
+    /// is the last living one.
     pub async fn remove_node(&self, node: &str, dry_run: bool) -> Result<v1::RemoveNodeReply> {
-        let request = v1::RemoveNode { node: node.to_owned(), dry_run };
-        request!(self, RemoveNode(request))
+        let request = v1::RemoveNode { node: node.to_owned(), dry_run: true };
+        let found: v1::RemoveNodeReply = request!(self, RemoveNode(request))?;
+        if dry_run {
+            return Ok(found);
+        }
+        // By its id, so that a repetition cannot meet another node at the address.
+        let node = found.node.unwrap_or_default().node_id.to_string();
+        request!(self, RemoveNode(v1::RemoveNode { node, dry_run }))
     }
 
     /// Removes the effect of an entry that no replica of the range can apply: all replicas go on
@@ -127,7 +139,8 @@ impl<'a> Admin<'a> {
         dry_run: bool,
     ) -> Result<v1::ConfigEntry> {
         let (name, value) = (name.to_owned(), value.to_owned());
-        let request = v1::ConfigSet { name, value, dry_run };
+        let request_id = self.client.sender.net.random_below(u64::MAX) + 1;
+        let request = v1::ConfigSet { name, value, dry_run, request_id };
         let reply: v1::ConfigSetReply = request!(self, ConfigSet(request))?;
         reply.entry.ok_or_else(|| unexpected_response("the cluster"))
     }
@@ -159,8 +172,14 @@ impl<'a> Admin<'a> {
     /// Releases a hold. [`crate::Error::NotFound`] if there is none of that name.
     pub async fn release_floor(&self, name: &str) -> Result<()> {
         let request = v1::HoldFloor { name: name.to_owned(), timestamp: 0, ttl_ms: 0 };
-        let _: v1::HoldFloorReply = request!(self, HoldFloor(request))?;
-        Ok(())
+        let (sender, deadline) = (&self.client.sender, self.client.deadline());
+        let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, deadline);
+        match sender.to_cluster_by(&mut retry, &request::Body::HoldFloor(request)).await {
+            // The request whose answer was lost has released it.
+            Err(Error::NotFound(_)) if retry.has_lost_responses() => Ok(()),
+            Err(error) if retry.has_lost_responses() => Err(Error::Undetermined(error.to_string())),
+            response => response.map(drop),
+        }
     }
 
     /// Returns the GC floor, from which on reads are possible, and the holds that keep it there.

@@ -15,7 +15,6 @@ use rangedb_proto::v1::{self, request};
 use rangedb_proto::limits::HOLD_TTL;
 
 use crate::error::{Error, Result};
-use crate::routing::retry::RetrySafety;
 use crate::routing::sender::Sender;
 
 /// Age from which a transaction or scan is no longer short. Also the interval at which the task
@@ -161,8 +160,7 @@ impl Serving {
         let ttl_ms = HOLD_TTL.as_millis() as u32;
         let body = request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms });
         // A name is used once, so a release that comes twice releases nothing else.
-        let safety = RetrySafety::Repeatable;
-        sender.to_cluster_as(safety, sender.net.now() + RENEW_EVERY, &body).await.map(drop)
+        sender.to_cluster(sender.net.now() + RENEW_EVERY, &body).await.map(drop)
     }
 
     fn on_result(&self, result: Result<()>) {

@@ -28,9 +28,6 @@ const BATCH_MAX: usize = 4096;
 /// would wait for three round trips.
 const WAITING_MAX: usize = 2 * BATCH_MAX;
 
-/// Time for one call with its retries. The requests that wait for it have deadlines of their own.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Interval at which the oracle's node is looked up while it is not known. Until then other nodes
 /// forward the calls, which is slower but works.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
@@ -47,12 +44,18 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<oneshot::Sender<Result<Timestamp>>>,
+    waiting: VecDeque<WaitingRequest>,
     /// True while a task serves `waiting`, until that is empty.
     served: bool,
     /// The highest timestamp received.
     last: u64,
     look_up_at: Duration,
+}
+
+/// A request that waits for a timestamp.
+struct WaitingRequest {
+    deadline: Duration,
+    answer: oneshot::Sender<Result<Timestamp>>,
 }
 
 impl Timestamps {
@@ -63,7 +66,7 @@ impl Timestamps {
     /// Returns a timestamp above all that were handed out to anybody before this call.
     pub async fn next(&self, deadline: Duration) -> Result<Timestamp> {
         let net = &self.shared.sender.net;
-        let timestamp = self.enqueue()?;
+        let timestamp = self.enqueue(deadline)?;
         let left = deadline.saturating_sub(net.now());
         match select(timestamp, net.sleep(left)).await {
             Either::Left((Ok(timestamp), _)) => timestamp,
@@ -72,18 +75,18 @@ impl Timestamps {
         }
     }
 
-    fn enqueue(&self) -> Result<oneshot::Receiver<Result<Timestamp>>> {
-        let (waiting, timestamp) = oneshot::channel();
+    fn enqueue(&self, deadline: Duration) -> Result<oneshot::Receiver<Result<Timestamp>>> {
+        let (answer, timestamp) = oneshot::channel();
         let mut state = self.shared.state.lock();
         // Requests that were given up must not take the places of live ones.
         if state.waiting.len() >= WAITING_MAX {
-            state.waiting.retain(|waiting| !waiting.is_canceled());
+            state.waiting.retain(|waiting| !waiting.answer.is_canceled());
         }
         if state.waiting.len() >= WAITING_MAX {
             let message = format!("{WAITING_MAX} requests wait for a timestamp");
             return Err(Error::TooBusy { message, retry_after: Duration::from_millis(10) });
         }
-        state.waiting.push_back(waiting);
+        state.waiting.push_back(WaitingRequest { deadline, answer });
         if !state.served {
             state.served = true;
             let serving = Serving { shared: self.shared.clone(), finished: false };
@@ -103,19 +106,21 @@ struct Serving {
 impl Serving {
     async fn run(mut self) {
         while let Some(batch) = self.take_batch() {
-            let first = self.shared.fetch(batch.len()).await;
+            // As long as any of the requests waits. Each gives up at its own deadline.
+            let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_default();
+            let first = self.shared.fetch(batch.len(), deadline).await;
             for (offset, waiting) in batch.into_iter().enumerate() {
                 let timestamp = first.clone().map(|first| Timestamp(first + offset as u64));
                 // A request that no longer waits leaves a gap, which does no harm.
-                let _ = waiting.send(timestamp);
+                let _ = waiting.answer.send(timestamp);
             }
             self.shared.look_up_oracle();
         }
     }
 
-    fn take_batch(&mut self) -> Option<Vec<oneshot::Sender<Result<Timestamp>>>> {
+    fn take_batch(&mut self) -> Option<Vec<WaitingRequest>> {
         let mut state = self.shared.state.lock();
-        state.waiting.retain(|waiting| !waiting.is_canceled());
+        state.waiting.retain(|waiting| !waiting.answer.is_canceled());
         let count = state.waiting.len().min(BATCH_MAX);
         if count == 0 {
             state.served = false;
@@ -139,11 +144,10 @@ impl Drop for Serving {
 }
 
 impl Shared {
-    /// Fetches `count` timestamps and returns the first.
-    async fn fetch(&self, count: usize) -> Result<u64> {
+    /// Fetches `count` timestamps until `deadline` and returns the first.
+    async fn fetch(&self, count: usize, deadline: Duration) -> Result<u64> {
         let wanted = v1::Timestamps { count: count as u32 };
         let body = request::Body::Timestamps(wanted);
-        let deadline = self.sender.net.now() + CALL_TIMEOUT;
         let response = self.sender.to_cluster(deadline, &body).await?;
         let response::Body::Timestamps(reply) = response else {
             return Err(unexpected_response("the oracle"));

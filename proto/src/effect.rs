@@ -9,9 +9,9 @@ pub enum RequestEffect {
     Read,
     /// A change that has the same effect once or twice, and the same answer.
     Idempotent,
-    /// A change that would be made twice, or whose repetition would find nothing left to change. Not
-    /// repeated once an answer was lost.
-    Once,
+    /// An operator's change. A repetition is recognised by what it names or by its id, and answered
+    /// as the first one. Whether it happened matters to the operator.
+    Recognised,
 }
 
 impl RequestEffect {
@@ -41,10 +41,8 @@ impl Body {
             | Body::TransactionCommand(_)
             | Body::Join(_)
             | Body::Heartbeat(_)
-            | Body::LockWaits(_) => RequestEffect::Idempotent,
-            // A second release of a hold would not find it.
-            Body::HoldFloor(hold) if hold.timestamp == 0 => RequestEffect::Once,
-            Body::HoldFloor(_) => RequestEffect::Idempotent,
+            | Body::LockWaits(_)
+            | Body::HoldFloor(_) => RequestEffect::Idempotent,
             Body::RemoveNode(change) => RequestEffect::of_change(change.dry_run),
             Body::ConfigSet(change) => RequestEffect::of_change(change.dry_run),
             Body::SkipEntry(change) => RequestEffect::of_change(change.dry_run),
@@ -57,21 +55,21 @@ impl Body {
 
 impl RequestEffect {
     fn of_change(dry_run: bool) -> Self {
-        if dry_run { RequestEffect::Read } else { RequestEffect::Once }
+        if dry_run { RequestEffect::Read } else { RequestEffect::Recognised }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{HoldFloor, RemoveNode, Request};
+    use crate::v1::{RemoveNode, Request};
 
     #[test]
     fn a_passed_on_request_has_the_effect_of_the_one_in_it() {
-        let release = Body::HoldFloor(HoldFloor { timestamp: 0, ..Default::default() });
-        assert_eq!(release.effect(), RequestEffect::Once);
-        let passed_on = Request { body: Some(release), ..Default::default() };
-        assert_eq!(Body::ForUser(Box::new(passed_on)).effect(), RequestEffect::Once);
+        let removal = Body::RemoveNode(RemoveNode::default());
+        assert_eq!(removal.effect(), RequestEffect::Recognised);
+        let passed_on = Request { body: Some(removal), ..Default::default() };
+        assert_eq!(Body::ForUser(Box::new(passed_on)).effect(), RequestEffect::Recognised);
         assert_eq!(Body::Forwarded(Box::default()).effect(), RequestEffect::Read);
     }
 

@@ -52,7 +52,7 @@ impl Range {
             if left == 0 {
                 let key = escape(&last_key);
                 let note = format!("(limit reached, more rows may follow after {key})");
-                return Ok(writeln!(session.streams.notes, "{note}")?);
+                return Ok(session.streams.note(note)?);
             }
             self.print(session.streams.out, session.output, &row)?;
             left -= 1;

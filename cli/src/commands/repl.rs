@@ -144,7 +144,8 @@ impl Repl {
         match self.history {
             Some(file) if file.as_os_str().is_empty() => None,
             Some(file) => Some(file),
-            None => state_directory::file("history"),
+            // Without one, the history ends with the session.
+            None => state_directory::file("history").ok(),
         }
     }
 }
@@ -215,7 +216,7 @@ impl Running<'_, '_> {
             }
             Err(error) => {
                 self.failed += 1;
-                writeln!(self.session.streams.notes, "{}", error.to_string().trim_end())?;
+                self.session.streams.note(error.to_string().trim_end())?;
                 return Ok(Next::Line);
             }
         };
@@ -260,8 +261,8 @@ impl Running<'_, '_> {
         }
         self.session.client.finish().await;
         if was_open {
-            let notes = &mut self.session.streams.notes;
-            writeln!(notes, "(the open transaction was rolled back: nothing of it was written)")?;
+            let note = "(the open transaction was rolled back: nothing of it was written)";
+            self.session.streams.note(note)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ const THREADS_MAX: Duration = Duration::from_secs(1);
 ///
 /// The first SIGTERM or Ctrl-C stops it in good order: leaderships are handed over and requests
 /// under way are answered, for at most 30 s. One that comes more than a second later ends it at
-/// once.
+/// once. SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
 #[derive(Debug, Args)]
 pub struct Server {
     #[command(flatten)]

@@ -262,7 +262,7 @@ fn list(sessions: &Sessions, session: &mut Session<'_>) -> Result<(), Failure> {
             Ok(Some(kept)) => kept,
             Ok(None) => continue,
             Err(failure) => {
-                writeln!(session.streams.notes, "{failure}")?;
+                session.streams.note(failure)?;
                 continue;
             }
         };

@@ -38,11 +38,9 @@ pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 pub(crate) enum RetrySafety {
     /// May be repeated freely, and whether it happened does not matter to the caller.
     Repeatable,
-    /// A command with a start timestamp, which is idempotent: repeated, it is applied once and
+    /// A command with a start timestamp, or an operator's change. Repeated, it is applied once and
     /// answered twice.
     Recognised,
-    /// A change that would be applied twice: not repeated once a response was lost.
-    Once,
 }
 
 /// Result of one attempt.
@@ -134,14 +132,8 @@ impl<'a> Retry<'a> {
     /// time is up.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         let left = self.left();
-        let timeout = match self.safety {
-            // A lost attempt is not followed by another one.
-            RetrySafety::Once => left,
-            RetrySafety::Repeatable | RetrySafety::Recognised => {
-                let response = (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX);
-                (response + self.hold).min(left)
-            }
-        };
+        let response = (left / 2).max(ATTEMPT_MIN).min(ATTEMPT_MAX);
+        let timeout = (response + self.hold).min(left);
         (!timeout.is_zero()).then_some(timeout)
     }
 
@@ -189,9 +181,6 @@ impl<'a> Retry<'a> {
                 self.last = Error::Unavailable(reason);
                 self.lost_responses = true;
                 self.may_have_happened |= self.safety != RetrySafety::Repeatable;
-                if self.safety == RetrySafety::Once {
-                    return Err(self.end(self.last.clone()));
-                }
             }
         }
         Ok(None)

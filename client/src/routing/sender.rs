@@ -126,22 +126,20 @@ impl Sender {
     ) -> Result<response::Body> {
         let safety = match body.effect() {
             RequestEffect::Read | RequestEffect::Idempotent => RetrySafety::Repeatable,
-            RequestEffect::Once => RetrySafety::Once,
+            RequestEffect::Recognised => RetrySafety::Recognised,
         };
-        self.to_cluster_as(safety, deadline, body).await
+        self.to_cluster_by(&mut Retry::new(&*self.net, safety, deadline), body).await
     }
 
-    /// As [`Sender::to_cluster`], for a caller that knows better if a repetition matters.
-    pub async fn to_cluster_as(
+    /// As [`Sender::to_cluster`], for a caller that looks at the attempts afterwards.
+    pub async fn to_cluster_by(
         &self,
-        safety: RetrySafety,
-        deadline: Duration,
+        retry: &mut Retry<'_>,
         body: &request::Body,
     ) -> Result<response::Body> {
-        let mut retry = Retry::new(&*self.net, safety, deadline);
         loop {
             retry.check_time()?;
-            let attempt = self.attempt_cluster(body, &mut retry).await;
+            let attempt = self.attempt_cluster(body, retry).await;
             if let Some(response) = retry.after(attempt).await? {
                 return Ok(response);
             }

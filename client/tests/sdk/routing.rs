@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::fake::{Cluster, Mode, Range};
 use futures::future::join;
 use rangedb_client::net::Net;
-use rangedb_client::{Batch, Condition, Error, PutOptions, RangeOptions, Test};
+use rangedb_client::{Batch, Condition, Error, PutOptions, RangeOptions, Test, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -398,21 +398,34 @@ fn a_failed_condition_says_what_stands_there() {
 }
 
 #[test]
-fn a_change_of_configuration_is_not_repeated_once_its_answer_was_lost() {
+fn a_change_of_configuration_whose_answer_was_lost_is_repeated_and_made_once() {
     let cluster = Cluster::new();
     let client = cluster.client();
-    cluster.change(|state| state.answers_to_lose = 1);
-    let error = cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
-    assert!(matches!(error, Error::Undetermined(_)), "{error}");
-    assert_eq!(cluster.state.lock().config_sets, 1);
-    cluster.change(|state| {
-        state.answers_to_lose = 1;
-        state.connections_break = true;
-    });
-    cluster.run(client.admin().config_set("a", "b", false)).unwrap_err();
-    assert_eq!(cluster.state.lock().config_sets, 2);
+    for connections_break in [false, true] {
+        cluster.change(|state| {
+            state.answers_to_lose = 1;
+            state.connections_break = connections_break;
+        });
+        cluster.run(client.admin().config_set("a", "b", false)).unwrap();
+    }
+    assert_eq!(cluster.state.lock().config_sets.len(), 2, "two changes by four requests");
     cluster.set_mode(1, Mode::Down);
     cluster.run(client.admin().config_set("a", "b", false)).unwrap();
+    // The outcome of one whose answers are all lost is not known.
+    cluster.change(|state| state.answers_to_lose = usize::MAX);
+    let error = cluster.run(client.admin().config_set("a", "c", false)).unwrap_err();
+    assert!(matches!(error, Error::Undetermined(_)), "{error}");
+}
+
+#[test]
+fn a_hold_whose_release_was_answered_in_vain_is_released() {
+    let cluster = Cluster::new();
+    let client = cluster.client();
+    cluster.run(client.admin().hold_floor("backup", Timestamp(9), None)).unwrap();
+    cluster.change(|state| state.answers_to_lose = 1);
+    cluster.run(client.admin().release_floor("backup")).unwrap();
+    let error = cluster.run(client.admin().release_floor("backup")).unwrap_err();
+    assert!(matches!(error, Error::NotFound(_)), "{error}");
 }
 
 #[test]

@@ -92,12 +92,16 @@ impl Control {
             let node = state.find_node(&ask.node).cloned().ok_or_else(|| {
                 v1::Error::not_found(format!("no node has the address or id `{}`", ask.node))
             })?;
+            let ranges = state.ranges_on(node.node_id);
+            if node.state() == NodeState::NodeRemoved {
+                // A repetition: the first request has done it.
+                return Ok(RemoveNodeReply { node: Some(node), range_ids: ranges });
+            }
             let other = |id: &u64| *id != node.node_id;
             if !state.view(self.around.net.now()).living.keys().any(other) {
                 let message = format!("node {} is the last living one", node.node_id);
                 return Err(v1::Error::failed_precondition(message));
             }
-            let ranges = state.ranges_on(node.node_id);
             (node, ranges)
         };
         if !ask.dry_run {
@@ -132,11 +136,16 @@ impl Control {
         let setting = known_setting(&ask.name)?;
         let value = setting.check(&ask.value)?;
         let _change = self.changing.lock().await;
+        if let Some(done) = self.done_before(setting, ask.request_id).await? {
+            let entry = ConfigEntry { value: Some(done), ..self.config_entry(setting) };
+            return Ok(ConfigSetReply { entry: Some(entry) });
+        }
         let stored = self.state().stored_setting(setting.name).cloned();
         let version = stored.as_ref().map_or(0, |stored| stored.version);
         let changed_ts = self.fresh_timestamp().await?.0;
         let actor = ACTOR.to_owned();
-        let new = ConfigValue { value, version: version + 1, actor, changed_ts };
+        let request_id = ask.request_id;
+        let new = ConfigValue { value, version: version + 1, actor, changed_ts, request_id };
         let mut entry = self.config_entry(setting);
         entry.value = Some(new.clone());
         if ask.dry_run {
@@ -149,6 +158,22 @@ impl Control {
         self.commit(changes).await?;
         self.state().set(setting.name.to_owned(), new);
         Ok(ConfigSetReply { entry: Some(entry) })
+    }
+
+    /// Returns the value that a request of this id has set. Another change may have come after it, and
+    /// a repetition must not undo that one.
+    async fn done_before(
+        &self,
+        setting: &Setting,
+        request_id: u64,
+    ) -> Result<Option<ConfigValue>, v1::Error> {
+        if request_id == 0 || self.state().stored_setting(setting.name).is_none() {
+            return Ok(None);
+        }
+        let versions = records::config_history_of(setting.name);
+        let history = self.store.read().await?.list_below(&records::CONFIG_HISTORY, &versions)?;
+        let mut values = history.into_iter().map(|stored| stored.record);
+        Ok(values.find(|value| value.request_id == request_id))
     }
 
     fn config_entry(&self, setting: &Setting) -> ConfigEntry {

@@ -30,6 +30,12 @@ impl Control {
     pub(super) async fn skip_entry(&self, ask: SkipEntry) -> Result<SkipEntryReply, v1::Error> {
         let SkipEntry { range_id, index, dry_run } = ask;
         let _change = self.changing.lock().await;
+        if self.state().skipped.contains_key(&(range_id, index)) {
+            // Decided before: the request came again, and the replicas may have gone on.
+            let mut replicas: Vec<_> = self.state().quarantined_of(range_id).cloned().collect();
+            replicas.retain(|replica| replica.index == index);
+            return Ok(SkipEntryReply { replicas });
+        }
         let now = self.around.net.now();
         let replicas = self.state().standing_at(range_id, index, now)?;
         let reason = replicas.first().map(|replica| replica.reason.clone()).unwrap_or_default();

@@ -99,12 +99,16 @@ impl State {
         now.saturating_sub(last)
     }
 
-    /// Finds the node with this id, peer address or client address, unless it is removed.
+    /// Finds the node with this id, or the one that has this peer or client address now. A removed
+    /// node has no address any more.
     pub fn find_node(&self, name: &str) -> Option<&NodeDescriptor> {
         let id: Option<u64> = name.trim_start_matches('n').parse().ok();
-        self.nodes.values().filter(|node| node.state() != NodeState::NodeRemoved).find(|node| {
-            Some(node.node_id) == id || node.peer_address == name || node.client_address == name
-        })
+        let is_at = |node: &&NodeDescriptor| {
+            let is_there = node.peer_address == name || node.client_address == name;
+            is_there && node.state() != NodeState::NodeRemoved
+        };
+        let by_id = id.and_then(|id| self.nodes.get(&id));
+        by_id.or_else(|| self.nodes.values().find(is_at))
     }
 
     pub fn view(&self, now: Duration) -> View {

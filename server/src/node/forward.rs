@@ -90,6 +90,7 @@ impl Node {
         let mut asked = BTreeSet::new();
         asked.insert(self.descriptor.peer_address.clone());
         let mut hint = self.believed_control_address();
+        let mut lost = None;
         for _ in 0..ATTEMPTS_MAX {
             let left = deadline.saturating_sub(self.around.net.now());
             let hinted = hint.take().filter(|hint| !asked.contains(hint));
@@ -111,15 +112,16 @@ impl Node {
                 }
                 Ok(answer) => return Ok(self.noted(answer)),
                 Err(CallError::NotSent(_)) => {}
-                Err(CallError::Lost(reason)) => {
-                    // Asking again elsewhere could make the change twice.
-                    if body.effect() == RequestEffect::Once {
-                        return Err(v1::Error::undetermined(reason));
-                    }
-                }
+                // Asked again elsewhere: a change that was made is recognised.
+                Err(CallError::Lost(reason)) => lost = Some(reason),
             }
         }
-        Err(v1::Error::unavailable("the control plane cannot be reached"))
+        match lost {
+            Some(reason) if body.effect() == RequestEffect::Recognised => {
+                Err(v1::Error::undetermined(reason))
+            }
+            _ => Err(v1::Error::unavailable("the control plane cannot be reached")),
+        }
     }
 
     /// Returns the control plane's answer, after the oracle's time in it has been noted.

@@ -43,17 +43,6 @@ const REPLICATION_FACTOR: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     #[error(
-        "the data directory belongs to no cluster yet: give --cluster-init to form one of this \
-         node alone, --peers with all nodes that form one together, or --join with a node of the \
-         cluster to join"
-    )]
-    NothingToDo,
-    #[error(
-        "--peers must list this node's own --peer-address {own}, but is {peers}; to join a cluster \
-         that exists, use --join"
-    )]
-    NotAmongPeers { own: String, peers: String },
-    #[error(
         "the data directory belongs to cluster {own:016x}, but {peer} belongs to cluster \
          {other:016x}"
     )]
@@ -72,6 +61,13 @@ pub struct Intent {
     pub cluster_init: bool,
     /// Split keys of a cluster that this node proposes.
     pub split_keys: Vec<String>,
+}
+
+impl Intent {
+    /// True if the command line says how the node becomes part of a cluster.
+    pub fn is_given(&self) -> bool {
+        self.cluster_init || !self.peers.is_empty() || !self.join.is_empty()
+    }
 }
 
 /// Function that makes the founding replicas of a node in the engines, durably. Idempotent.

@@ -19,6 +19,7 @@ use file::File;
 
 use crate::founding::check_split_keys;
 use crate::shell::engines::MEMTABLES;
+use crate::shell::logging::usual_format;
 use crate::shell::memory::{Division, LIMIT_MIN, default_limit};
 
 /// Maximum number of stores of a node, whatever its cores. Each store has a thread, and a store
@@ -163,7 +164,7 @@ impl Config {
             cluster_init: args.cluster_init || file.cluster_init.unwrap_or(false),
             split_keys,
             log_level: args.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
-            log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Json),
+            log_format: args.log_format.or(file.log_format).unwrap_or_else(usual_format),
             stores,
             raft,
             storage: file.storage.complete(&memory),

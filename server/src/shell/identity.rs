@@ -19,7 +19,9 @@
 
 mod record;
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -168,24 +170,35 @@ impl DataDir {
     /// files.
     pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
         create_dir_durably(path)?;
+        keep_private(path)?;
         let file = path.join(IDENTITY_FILE);
         // Checked before this process makes any file there. The lock detects another process that
         // sets up the directory at the same time.
-        if !file.exists() {
+        if !is_there(&file)? {
             refuse_files(path)?;
         }
         let lock = lock(path)?;
         let identity = match std::fs::read(&file) {
             Ok(bytes) => decode(&file, &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 // 0 stands for "none" on the wire.
                 let identity = Identity::new(fastrand::u64(1..));
                 write_durably(&file, &encode(&identity))?;
                 identity
             }
-            Err(error) => return Err(IdentityError::Io { verb: "read", path: file, error }),
+            Err(error) => return Err(io_failure("read", &file, error)),
         };
         Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
+    }
+
+    /// True if the directory is that of a member of a cluster. Creates nothing.
+    pub fn is_members(path: &Path) -> Result<bool, IdentityError> {
+        let file = path.join(IDENTITY_FILE);
+        if !is_there(&file)? {
+            return Ok(false);
+        }
+        let bytes = std::fs::read(&file).map_err(|error| io_failure("read", &file, error))?;
+        Ok(decode(&file, &bytes)?.membership().is_some())
     }
 
     /// Refuses a member's directory that lost its engines' files. To be called before the engines
@@ -193,10 +206,13 @@ impl DataDir {
     pub fn refuse_lost_engines(&self) -> Result<(), IdentityError> {
         let Some(Membership { node_id, .. }) = self.identity().membership() else { return Ok(()) };
         let lost = |missing| IdentityError::Lost { path: self.path.clone(), node_id, missing };
-        if !self.path.join("state/CURRENT").exists() {
+        if !is_there(&self.path.join("state/CURRENT"))? {
             return Err(lost("state/CURRENT"));
         }
-        let log = names_in(&self.path.join("log")).map_err(|_| lost("log/"))?;
+        if !is_there(&self.path.join("log"))? {
+            return Err(lost("log/"));
+        }
+        let log = names_in(&self.path.join("log"))?;
         let is_log = |name: &String| name.ends_with(".raftlog");
         if log.iter().any(is_log) { Ok(()) } else { Err(lost("log/*.raftlog")) }
     }
@@ -226,6 +242,55 @@ impl DataDir {
     }
 }
 
+/// True if there is a file or directory. One that may not be looked at is not taken to be gone.
+fn is_there(path: &Path) -> Result<bool, IdentityError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_failure("look at", path, error)),
+    }
+}
+
+/// Takes the permissions of others from the directory, if it is this process's own. It holds the
+/// data of all users.
+fn keep_private(path: &Path) -> Result<(), IdentityError> {
+    let metadata = path.metadata().map_err(|error| io_failure("look at", path, error))?;
+    let (mode, owner) = (metadata.mode(), metadata.uid());
+    if mode & 0o077 == 0 || owner != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
+        .map_err(|error| io_failure("set the mode of", path, error))?;
+    tracing::info!(path = %path.display(), "others can no longer look into the data directory");
+    Ok(())
+}
+
+/// Returns the error of a file operation. If permission is missing, it says whose the file is.
+fn io_failure(verb: &'static str, path: &Path, error: std::io::Error) -> IdentityError {
+    let error = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            std::io::Error::new(error.kind(), format!("{error}{}", whose(path)))
+        }
+        _ => error,
+    };
+    IdentityError::Io { verb, path: path.to_owned(), error }
+}
+
+/// Names the owner of the file, or of the innermost directory above it that can be looked at.
+fn whose(path: &Path) -> String {
+    let me = rustix::process::geteuid().as_raw();
+    let found = path.ancestors().find_map(|path| Some((path, path.metadata().ok()?.uid())));
+    match found {
+        Some((path, owner)) if owner != me => format!(
+            ": {} belongs to user {owner}, and this process is user {me}; change the owner, or start \
+             the node as that user",
+            path.display()
+        ),
+        Some((path, _)) => format!(": see the mode of {}", path.display()),
+        None => String::new(),
+    }
+}
+
 /// Refuses a directory that another program uses, or that lost its identity.
 fn refuse_files(path: &Path) -> Result<(), IdentityError> {
     let mut names = names_in(path)?;
@@ -237,7 +302,7 @@ fn refuse_files(path: &Path) -> Result<(), IdentityError> {
 }
 
 fn names_in(path: &Path) -> Result<Vec<String>, IdentityError> {
-    let failed = |error| IdentityError::Io { verb: "read", path: path.to_owned(), error };
+    let failed = |error| io_failure("read", path, error);
     let entries = std::fs::read_dir(path).map_err(failed)?;
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -248,13 +313,11 @@ fn names_in(path: &Path) -> Result<Vec<String>, IdentityError> {
 fn lock(path: &Path) -> Result<File, IdentityError> {
     let file = path.join(LOCK_FILE);
     let opened = File::options().create(true).truncate(false).write(true).open(&file);
-    let lock = opened.map_err(|error| IdentityError::Io { verb: "open", path: file, error })?;
+    let lock = opened.map_err(|error| io_failure("open", &file, error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(IdentityError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => {
-            Err(IdentityError::Io { verb: "lock", path: path.to_owned(), error })
-        }
+        Err(TryLockError::Error(error)) => Err(io_failure("lock", path, error)),
     }
 }
 

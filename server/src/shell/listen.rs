@@ -4,14 +4,23 @@
 //! of this machine's, and otherwise on every interface, as behind a load balancer or in a
 //! container. A host given by `--listen-host` has no such fallback: if it is not one of this
 //! machine's, the node does not start. Otherwise a typing error would open the node to every
-//! network.
+//! network. `--listen-host '*'` asks for every interface.
+//!
+//! Every interface means IPv6 and IPv4, by one socket, as far as the machine has them. A socket on
+//! every interface also serves addresses and names that appear later.
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 use crate::shell::config::split_address;
+
+/// Value of `--listen-host` for every interface.
+const EVERYWHERE: &str = "*";
+
+/// Connections that wait to be accepted at most, as tokio has it.
+const BACKLOG: u32 = 1024;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {name} {address}: {reason}")]
@@ -30,7 +39,10 @@ pub(crate) async fn listen(
     let fail = |reason: String| ListenError { name, address: address.to_owned(), reason };
     let (host, port) = split_address(address).map_err(fail)?;
     let host = listen_host.unwrap_or(host).trim_matches(['[', ']']);
-    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let everywhere = || listen_everywhere(port).map_err(|error| fail(error.to_string()));
+    if host == EVERYWHERE {
+        return everywhere();
+    }
     let resolved = match lookup_host((host, port)).await {
         Ok(resolved) => {
             let mut resolved: Vec<SocketAddr> = resolved.collect();
@@ -44,17 +56,39 @@ pub(crate) async fn listen(
         }
         Err(error) => {
             tracing::warn!(host, "cannot resolve, listening on every interface: {error}");
-            vec![everywhere]
+            return everywhere();
         }
     };
     let first = resolved.first().ok_or_else(|| fail(format!("{host} has no address")))?;
     match TcpListener::bind(first).await {
         Err(error) if error.kind() == ErrorKind::AddrNotAvailable && listen_host.is_none() => {
             tracing::info!(host, "not an address of this machine, listening on every interface");
-            TcpListener::bind(everywhere).await.map_err(|error| fail(error.to_string()))
+            everywhere()
         }
         bound => bound.map_err(|error| fail(error.to_string())),
     }
+}
+
+/// Listens on every interface, by IPv6 and IPv4. A machine without IPv6 has IPv4 alone.
+fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
+    match listen_on_both_families(port) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(error),
+        Err(_) => {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+            socket.listen(BACKLOG)
+        }
+        listening => listening,
+    }
+}
+
+fn listen_on_both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]
@@ -82,7 +116,20 @@ mod tests {
         // For an address this is no error: it says where others reach the node.
         let elsewhere = format!("no..host:{}", free_port().await);
         let listener = listen("--peer-address", &elsewhere, None).await.unwrap();
-        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+        assert!(listener.local_addr().unwrap().ip().is_unspecified());
+    }
+
+    #[tokio::test]
+    async fn every_interface_is_reached_by_both_families_that_the_machine_has() {
+        let port = free_port().await;
+        let address = format!("somewhere.example:{port}");
+        let _listener = listen("--peer-address", &address, Some("*")).await.unwrap();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok();
+        let connected = tokio::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await;
+        assert_eq!(connected.is_ok(), has_ipv6, "{connected:?}");
+        let refused = listen("--peer-address", &address, Some("*")).await.unwrap_err().to_string();
+        assert!(refused.contains("in use"), "{refused}");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ mod lines;
 mod seldom;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub fn init(level: LogLevel, format: LogFormat) -> io::Result<()> {
         .with_thread_names(true);
     let set = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Text => builder.with_ansi(shows_colour()).try_init(),
     };
     // An error means that a logger is there already, as in tests that run servers in one process.
     if set.is_ok() {
@@ -80,14 +80,26 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
+/// True if standard error is a terminal whose user has not asked for plain text (no-color.org).
+fn shows_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Returns the format for a process that was not told: text on a terminal, JSON elsewhere.
+pub(crate) fn usual_format() -> LogFormat {
+    if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json }
+}
+
 /// Returns the filter of a level. The crates of RangeDB log at that level. The libraries below gRPC
 /// log every frame, which helps nobody before `trace`.
 fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "info,rangedb=debug,rangedb_server=debug,rangedb_client=debug",
+        LogLevel::Info => "info,raft_engine=warn",
+        LogLevel::Debug => {
+            "info,raft_engine=warn,rangedb=debug,rangedb_server=debug,rangedb_client=debug"
+        }
         LogLevel::Trace => "trace",
     })
 }

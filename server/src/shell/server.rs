@@ -10,6 +10,8 @@
 //!    notice as little as possible.
 
 use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,7 @@ use crate::shell::grpc_limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, WINDOW_
 use crate::shell::identity::{DataDir, IdentityError, Membership};
 use crate::shell::listen::{ListenError, listen};
 use crate::shell::local_net::LocalNet;
+use crate::shell::logging;
 use crate::shell::lookup::Lookup;
 use crate::shell::memory::Budget;
 use crate::shell::metrics::{Metrics, Sources};
@@ -57,6 +60,12 @@ const CONNECTION_STREAMS_MAX: u32 = 1024;
 /// Reason why a server did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(
+        "the data directory {} belongs to no cluster yet: give --cluster-init to form one of this \
+         node alone, --peers with all nodes that form one together, or --join with a node of the \
+         cluster to join", .0.display()
+    )]
+    NothingToDo(PathBuf),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -116,6 +125,18 @@ struct Server {
 impl Server {
     async fn open(config: Config) -> Result<Server, StartError> {
         let open_files_max = open_files::raise_limit();
+        let intent = Intent {
+            peers: config.peers.clone(),
+            join: config.join.clone(),
+            cluster_init: config.cluster_init,
+            split_keys: config.split_keys.clone(),
+        };
+        // Files of a node belong to its user alone.
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+        // Before anything is created in a directory that may have been named by mistake.
+        if !intent.is_given() && !DataDir::is_members(&config.data_dir)? {
+            return Err(StartError::NothingToDo(config.data_dir));
+        }
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         data.refuse_lost_engines()?;
         let host = config.listen_host.as_deref();
@@ -147,12 +168,6 @@ impl Server {
             starts: count_start(data.clone()).await?,
         };
         let net = Arc::new(LocalNet::new(&descriptor));
-        let intent = Intent {
-            peers: config.peers.clone(),
-            join: config.join.clone(),
-            cluster_init: config.cluster_init,
-            split_keys: config.split_keys.clone(),
-        };
         let found = {
             let engines = engines.clone();
             Box::new(move |formation: &_, node_id| engines.found(formation, node_id))
@@ -164,7 +179,7 @@ impl Server {
         let requests = config.limits.stream_requests;
         let front = Arc::new(ServiceState::new(bootstrap.clone(), metrics.grpc(), requests));
         let service::AllRoutes { of_peers, of_clients, health } = service::routes(&front);
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        service::set_serving(&health, false).await;
         let status = Arc::new(Status {
             bootstrap: bootstrap.clone(),
             front: front.clone(),
@@ -268,7 +283,7 @@ impl Server {
         self.disk.look(&running.stores, &running.node, owed());
         self.front.open(running.member(&self.disk));
         running.node.start();
-        self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        service::set_serving(&self.health, true).await;
         let (disk, stores, node) =
             (self.disk.clone(), running.stores.clone(), running.node.clone());
         let watching = async move { disk.run(&stores, &node, owed).await };
@@ -299,10 +314,20 @@ impl Server {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let started = Instant::now();
+        // For a person who starts a node by hand.
+        let mut to_greet = std::io::stderr().is_terminal();
         loop {
             every.tick().await;
             if let Some(reason) = node.stopped() {
                 return reason;
+            }
+            if to_greet && self.status.not_ready().is_none() {
+                to_greet = false;
+                let address = &self.config.client_address;
+                let line =
+                    format!("ready at {address}, try: rangedb --endpoints {address} put k v\n");
+                // A line that cannot be written is nobody's loss.
+                let _ = logging::standard_error().write_all(line.as_bytes());
             }
             let is_stuck = self.status.stores.get().is_some_and(|stores| stores.stuck().is_some());
             node.set_fit_to_lead(!is_stuck && self.disk.seen().room == Room::Enough);
@@ -331,7 +356,7 @@ impl Server {
     async fn stop(self, running: Running, hand_over: bool) -> Result<(), StartError> {
         tracing::info!("stopping");
         let begun = Instant::now();
-        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        service::set_serving(&self.health, false).await;
         running.node.set_fit_to_lead(false);
         if hand_over {
             let handing_over = running.node.hand_over(HAND_OVER_MAX);

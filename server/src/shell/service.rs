@@ -23,8 +23,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+use tonic_reflection::server::Builder;
 
 use rangedb_proto::limits::MESSAGE_BYTES_MAX;
 
@@ -119,12 +120,9 @@ pub(crate) fn routes(front: &Arc<ServiceState>) -> AllRoutes {
     let peer = PeerServer::new(peer::PeerService(front.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let of_peers = for_everyone(front)
-        .add_service(peer)
-        .add_service(health.clone())
-        .add_service(reflection(Listener::Peer));
-    let of_clients =
-        for_everyone(front).add_service(health).add_service(reflection(Listener::Client));
+    let of_peers = for_everyone(front).add_service(peer).add_service(health.clone());
+    let of_peers = with_reflection(of_peers, Listener::Peer);
+    let of_clients = with_reflection(for_everyone(front).add_service(health), Listener::Client);
     AllRoutes {
         of_peers: metered_and_counted(front, of_peers),
         of_clients: metered_and_counted(front, of_clients),
@@ -143,16 +141,31 @@ fn for_everyone(front: &Arc<ServiceState>) -> Routes {
     Routes::new(kv).add_service(node)
 }
 
-/// Returns the reflection service, which lists the services of the address.
-fn reflection(listener: Listener) -> ServerReflectionServer<impl ServerReflection> {
-    let served = listener.services().iter().chain(&["grpc.reflection.v1.ServerReflection"]);
-    let builder = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    served
-        .fold(builder, |builder, service| builder.with_service_name(*service))
-        .build_v1()
-        .expect("the descriptors are those that the services are made from")
+/// Adds reflection, which lists the services of the address. Clients ask for it by its present name
+/// or by that of its first version.
+fn with_reflection(routes: Routes, listener: Listener) -> Routes {
+    const NAMES: [&str; 2] =
+        ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let served = listener.services().iter().chain(&NAMES);
+        served.fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    let known = "the descriptors are those that the services are made from";
+    routes
+        .add_service(builder().build_v1().expect(known))
+        .add_service(builder().build_v1alpha().expect(known))
+}
+
+/// Tells clients that ask for health whether the node serves: of the server as a whole, and of each
+/// service by its name.
+pub(crate) async fn set_serving(health: &HealthReporter, serves: bool) {
+    let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in Listener::Peer.services().iter().chain(&[""]) {
+        health.set_service_status(*service, status).await;
+    }
 }
 
 fn metered_and_counted(front: &Arc<ServiceState>, routes: Routes) -> Routes {

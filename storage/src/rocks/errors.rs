@@ -36,9 +36,10 @@ fn sorted_file_error(kind: ErrorKind, message: String) -> Error {
 }
 
 /// Classifies like [`engine_error`], for opening: a held lock and a missing file have errors of
-/// their own.
+/// their own. A lock file that may not be opened is not held.
 pub(super) fn open_error(state_dir: &Path, error: rocksdb::Error) -> Error {
     match engine_error(error) {
+        Error::Io(message) if message.contains("Permission denied") => Error::Io(message),
         Error::Io(message) if message.contains("/LOCK") => Error::Refused(format!(
             "{}: in use by another process ({message})",
             state_dir.display()

@@ -1,7 +1,8 @@
 //! Bad data directories: a node refuses one that is damaged, foreign or in use, and names it. A
 //! node accepts one that a crash left unfinished.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::support::cluster::{Cluster, SMALL_LOG};
@@ -45,6 +46,68 @@ async fn two_nodes_never_share_a_data_directory() {
     assert!(said.contains("another process uses the data directory"), "{said}");
     assert!(said.contains(second.data.to_str().unwrap()), "{said}");
     cluster.cli(["put", "/still", "here"]).await.success();
+}
+
+/// Returns the files and directories below a path that others than its owner may use.
+fn open_to_others(path: &Path, found: &mut Vec<PathBuf>) {
+    let metadata = path.symlink_metadata().unwrap();
+    if metadata.permissions().mode() & 0o077 != 0 {
+        found.push(path.to_owned());
+    }
+    if metadata.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap();
+        entries.for_each(|entry| open_to_others(&entry.unwrap().path(), found));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_is_its_owners_alone_also_one_that_was_made_for_the_node() {
+    let mut cluster = Cluster::of(1).await;
+    let data = cluster.nodes[0].data.clone();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+    cluster = cluster.start().await;
+    cluster.cli(["put", "/secret", "s"]).await.success();
+    assert!(cluster.nodes[0].stop().await.success());
+    let mut found = Vec::new();
+    open_to_others(&data, &mut found);
+    assert!(found.is_empty(), "others may use {found:?}");
+}
+
+/// Files that may not be read are no files that are gone. Only root can start a process as another
+/// user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_another_user_is_called_that_and_not_lost() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut cluster = Cluster::started(1).await;
+    assert!(cluster.nodes[0].stop().await.success());
+    std::fs::set_permissions(cluster.path(), Permissions::from_mode(0o755)).unwrap();
+    let node = &mut cluster.nodes[0];
+    let program = crate::support::binary::rangedb();
+    let (data, nobody) = (node.data.clone(), 65534);
+    // A binary that the other user may run.
+    let copy = node.data.with_file_name("rangedb-of-nobody");
+    std::fs::copy(program, &copy).unwrap();
+    node.through = ["setpriv", "--reuid", "65534", "--clear-groups"].map(str::to_owned).to_vec();
+    for (given, named) in [(None, "IDENTITY"), (Some(()), "state")] {
+        if given.is_some() {
+            // All but the engines' own files.
+            for path in [data.clone(), data.join("IDENTITY"), data.join("LOCK")] {
+                std::os::unix::fs::chown(path, Some(nobody), None).unwrap();
+            }
+        }
+        let said = node.refuses().await;
+        assert!(said.contains("belongs to user 0, and this process is user 65534"), "{said}");
+        assert!(said.contains(named) && !said.contains("is gone"), "{named}: {said}");
+    }
+    node.through.clear();
+    for path in [data.clone(), data.join("IDENTITY"), data.join("LOCK")] {
+        std::os::unix::fs::chown(path, Some(0), None).unwrap();
+    }
+    node.start();
+    node.ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,17 +73,18 @@ fn malformed_and_unknown_settings_in_a_file_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_told_of_no_cluster_says_what_it_could_be_told() {
     let directory = tempfile::tempdir().unwrap();
-    let said = Node::new(directory.path(), "n1").refuses().await;
+    let mut node = Node::new(directory.path(), "n1");
+    let said = node.refuses().await;
     for flag in ["--cluster-init", "--peers", "--join"] {
         assert!(said.contains(flag), "{flag} is not in: {said}");
     }
-    let mut stranger = Node::new(directory.path(), "n2").with_flags([
-        "--cluster-init",
-        "--peers",
-        "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3",
-    ]);
-    let said = stranger.refuses().await;
-    assert!(said.contains(&stranger.peer), "{said}");
+    assert!(!node.data.exists(), "it leaves nothing behind");
+    let peers = "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3";
+    let mut stranger =
+        Node::new(directory.path(), "n2").with_flags(["--cluster-init", "--peers", peers]);
+    stranger.start();
+    stranger.not_ready(&format!("{} is not among --peers {peers}", stranger.peer)).await;
+    assert_eq!(stranger.stop().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,26 @@ impl<'c> Person<'c> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_a_home_has_transactions_too() {
+    let cluster = Cluster::started(1).await;
+    let temporary = cluster.path().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let txn = async |words: &[&str]| {
+        let mut command = std::process::Command::new(crate::support::binary::rangedb());
+        crate::support::process::without_settings(&mut command);
+        command.env_remove("XDG_STATE_HOME").env_remove("XDG_RUNTIME_DIR");
+        command.env("HOME", "/dev/null/nowhere").env("TMPDIR", &temporary);
+        command.env("RANGEDB_ENDPOINTS", cluster.endpoints()).arg("txn").args(words);
+        let output = tokio::process::Command::from(command).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    txn(&["begin"]).await;
+    txn(&["put", "/homeless", "1"]).await;
+    txn(&["commit"]).await;
+    assert_eq!(cluster.cli(["get", "/homeless"]).await.success(), "1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn processes_share_a_transaction_that_nobody_else_sees_before_its_commit() {
     let cluster = Cluster::started(3).await;
     let ada = Person::new(&cluster, "ada");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
+use crate::support::node::Node;
 use crate::support::wait::{SOON, check, until};
 
 /// Maximum time to move six ranges, each with several changes of membership.
@@ -28,6 +29,22 @@ async fn a_node_joins_through_any_one_member() {
         let found = cluster.client_of(joined).get("/k").await.unwrap();
         assert_eq!(found.expect("it was written").value, "v");
     }
+}
+
+/// As `kubectl scale` adds a node: every node of a set has the same command line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_among_the_peers_of_its_command_line_joins_their_cluster() {
+    let mut cluster = Cluster::of(3).await;
+    let flags = cluster.nodes[0].flags.clone();
+    assert!(flags.iter().any(|flag| flag == "--peers"), "{flags:?}");
+    let mut fourth = Node::new(cluster.path(), "n4").with_flags(flags);
+    // It is there before anybody else, and founds nothing.
+    fourth.start();
+    fourth.not_ready("is not among --peers").await;
+    cluster = cluster.start().await;
+    fourth.ready().await;
+    cluster.nodes.push(fourth);
+    assert_eq!(cluster.status().await.unwrap().nodes.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,36 @@ async fn one_node_under_load_grows_to_three_without_a_failed_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operators_changes_go_through_past_a_node_that_hangs_and_are_made_once() {
+    let mut cluster = Cluster::started(3).await;
+    let spare = cluster.joining("n4");
+    cluster.nodes[spare].start();
+    cluster.nodes[spare].ready().await;
+    let status = cluster.status().await.unwrap();
+    let leader = cluster.place_of(status.control_leader_node_id).await.unwrap();
+    let hung = (leader + 1) % 3;
+    cluster.nodes[hung].process().freeze().await;
+    // The node that hangs is asked first.
+    let places = [hung].into_iter().chain((0..3).filter(|place| *place != hung));
+    let endpoints: Vec<String> = places.map(|place| cluster.nodes[place].client.clone()).collect();
+    let endpoints = endpoints.join(",");
+    let set = ["admin", "config", "set", "gc_retention", "11m", "--timeout", "20s"];
+    cli::run(&endpoints, set).await.success();
+    let address = &cluster.nodes[spare].peer;
+    let node = status.nodes.into_iter().filter_map(|status| status.node);
+    let id = node.into_iter().find(|node| node.peer_address == *address).unwrap().node_id;
+    let remove = ["admin", "node", "remove", &id.to_string(), "--confirm", "--timeout", "20s"];
+    for _ in 0..2 {
+        cli::run(&endpoints, remove).await.success();
+    }
+    let client = crate::support::cluster::connect(&endpoints);
+    let setting = client.admin().config_get("gc_retention", true).await.unwrap();
+    assert_eq!(setting.value.unwrap().value, "11m");
+    assert_eq!(setting.history.len(), 1, "it was set once: {:?}", setting.history);
+    cluster.nodes[hung].process().thaw();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_of_a_removed_node_are_made_again_and_the_node_ends() {
     let mut cluster = Cluster::started(3).await;
     let spare = cluster.joining("n4");

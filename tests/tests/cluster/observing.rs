@@ -1,12 +1,25 @@
 //! Observability of a node: metrics, health, readiness and its log.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
 
+use futures::stream;
+use parking_lot::Mutex;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
+use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
 
 use crate::support::cluster::Cluster;
-use crate::support::http;
 use crate::support::wait::{SOON, check, until};
+use crate::support::{gateway, http};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_of_all_families_are_shown_and_move() {
@@ -115,4 +128,57 @@ async fn reads_ask_a_quorum_only_where_leases_are_off() {
             assert_eq!(leased, 0.0);
         }
     }
+}
+
+/// As clients made of older descriptions, and tools, ask for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_are_there_under_every_name_that_clients_ask_for() {
+    let cluster = Cluster::started(1).await;
+    let channel = gateway::connect(&cluster.nodes[0].client).await;
+    let mut health = HealthClient::new(channel.clone());
+    for service in ["", "rangedb.v1.Kv", "rangedb.v1.Node"] {
+        let asked = HealthCheckRequest { service: service.to_owned() };
+        let answer = health.check(asked).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+    }
+    let list = MessageRequest::ListServices(String::new());
+    let asked = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers =
+        reflection.server_reflection_info(stream::iter([asked])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<&str> = listed.service.iter().map(|service| &service.name[..]).collect();
+    assert!(names.contains(&"rangedb.v1.Kv"), "{names:?}");
+    assert!(names.contains(&"grpc.reflection.v1alpha.ServerReflection"), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_a_person_starts_logs_text_and_says_when_it_is_ready() {
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+    let end = File::options().read(true).write(true).open(&name).unwrap();
+    let mut cluster = Cluster::of(1).await;
+    cluster.nodes[0].standard_error = Some(end.into());
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let (mut reader, to) = (File::from(screen), shown.clone());
+    // Ends when nobody has the other end open any more.
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            to.lock().extend(&bytes[..count]);
+        }
+    });
+    let cluster = cluster.start().await;
+    let ready = format!("ready at {}", cluster.nodes[0].client);
+    until("the person is told", SOON, async || {
+        let text = String::from_utf8_lossy(&shown.lock()).into_owned();
+        let is_text = text.contains("listening") && !text.contains("{\"");
+        check(is_text && text.contains(&ready), text)
+    })
+    .await;
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
-use crate::support::wait::{SOON, until};
+use crate::support::wait::{SOON, check, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_stopped_one_by_one_fail_no_request() {
@@ -41,6 +41,25 @@ async fn a_node_stops_also_while_it_looks_for_its_cluster_or_has_no_quorum() {
     cluster.nodes[1].kill();
     cluster.nodes[2].not_ready("no leader for 6 of 6 ranges").await;
     assert_eq!(cluster.nodes[2].stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_asks_for_something_else_is_ignored_and_logged() {
+    let mut cluster = Cluster::started(1).await;
+    for (signal, name) in
+        [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")]
+    {
+        cluster.nodes[0].process().signal(signal);
+        cluster.cli(["put", "/after", name]).await.success();
+    }
+    let node = &mut cluster.nodes[0];
+    until("the first is logged", SOON, async || {
+        let log = node.log_text();
+        let logged = ["SIGHUP", "SIGUSR1", "SIGUSR2"].iter().any(|name| log.contains(name));
+        check(logged && log.contains("SIGTERM stops the node"), log)
+    })
+    .await;
+    assert_eq!(node.stop().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ const TOP_LEVEL: &[&str] = &[
     "LICENSE",
     "Makefile",
     "README.md",
+    "deny.toml",
     "deploy",
     "docs",
     "rustfmt.toml",

@@ -55,7 +55,7 @@ pub struct Lines {
 impl Lines {
     /// Lines of a file or pipe.
     pub fn of_input(input: Box<dyn BufRead + Send>) -> io::Result<Self> {
-        Self::start(Source::Input(input), None)
+        Self::start(Source::Input { input, begun: false }, None)
     }
 
     /// Lines that a person types. Without a history file, the history ends with the process.
@@ -121,7 +121,7 @@ impl Lines {
 }
 
 enum Source {
-    Input(Box<dyn BufRead + Send>),
+    Input { input: Box<dyn BufRead + Send>, begun: bool },
     Editor(Box<Editor<(), FileHistory>>, Option<PathBuf>),
 }
 
@@ -135,7 +135,12 @@ impl Source {
 
     fn read(&mut self, prompt: &str) -> io::Result<Input> {
         match self {
-            Source::Input(input) => read_line(&mut **input),
+            Source::Input { input, begun } => {
+                if !std::mem::replace(begun, true) {
+                    skip_mark(&mut **input)?;
+                }
+                read_line(&mut **input)
+            }
             Source::Editor(editor, history) => match editor.readline(prompt) {
                 Ok(line) => {
                     // A line runs even if the history cannot keep it.
@@ -159,6 +164,17 @@ impl Source {
         let line = |at| history.get(at, SearchDirection::Forward).ok().flatten();
         (0..history.len()).filter_map(line).map(|found| found.entry.into_owned()).collect()
     }
+}
+
+/// Skips the mark that some editors write at the beginning of a text in UTF-8.
+fn skip_mark(input: &mut dyn BufRead) -> io::Result<()> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    // A pipe may hold less than the mark so far. Then the text begins with other bytes: the mark is
+    // written at once.
+    if input.fill_buf()?.starts_with(MARK) {
+        input.consume(MARK.len());
+    }
+    Ok(())
 }
 
 fn read_line(input: &mut dyn BufRead) -> io::Result<Input> {
@@ -217,6 +233,12 @@ mod tests {
     async fn the_last_line_of_a_file_needs_no_line_break() {
         assert_eq!(lines("a\n\nb").await, [&b"a\n"[..], b"\n", b"b"]);
         assert!(lines("").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_mark_that_an_editor_puts_before_a_text_is_no_part_of_it() {
+        assert_eq!(lines("\u{feff}a\n\u{feff}b").await, [b"a\n".to_vec(), "\u{feff}b".into()]);
+        assert!(lines("\u{feff}").await.is_empty());
     }
 
     #[tokio::test]

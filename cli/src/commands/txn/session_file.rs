@@ -71,12 +71,16 @@ pub struct Sessions {
 impl Sessions {
     pub fn new(current: Option<PathBuf>) -> Result<Self, Failure> {
         let current = current.filter(|file| !file.as_os_str().is_empty());
-        let current = current.or_else(|| state_directory::file("transaction"));
-        let no_place = || {
-            let message = "there is no place to keep a transaction: RANGEDB_TXN_FILE can name one";
-            Failure::State(message.to_owned())
+        let no_place = |tried: String| {
+            Failure::State(format!(
+                "there is no place to keep a transaction ({tried}): RANGEDB_TXN_FILE can name one"
+            ))
         };
-        Ok(Sessions { current: current.ok_or_else(no_place)? })
+        let current = match current {
+            Some(current) => current,
+            None => state_directory::file("transaction").map_err(no_place)?,
+        };
+        Ok(Sessions { current })
     }
 
     /// Returns the path of the transaction with this name. Without a name, the path of the current
@@ -155,7 +159,14 @@ impl SessionFile {
     pub async fn lock(path: PathBuf) -> Result<Self, Failure> {
         let directory = directory_of(&path);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.map_err(|error| Failure::file(&directory, error))?;
+        made.map_err(|error| {
+            let directory = directory.display();
+            let message = format!(
+                "there is no place to keep a transaction ({directory}: {error}): RANGEDB_TXN_FILE can \
+                 name another"
+            );
+            Failure::State(message)
+        })?;
         let beside = beside(&path, "lock");
         let began = Instant::now();
         loop {

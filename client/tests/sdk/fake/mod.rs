@@ -95,7 +95,8 @@ pub struct State {
     pub after: Option<(&'static str, Event)>,
     /// Extra latency of a message at most, in microseconds.
     pub jitter: u64,
-    pub config_sets: usize,
+    /// Ids of the requests that changed a setting.
+    pub config_sets: BTreeSet<u64>,
     pub cluster_id: u64,
     /// True if ranges take part in asynchronous commits.
     pub async_commits: bool,
@@ -146,7 +147,7 @@ impl Cluster {
             slow: None,
             after: None,
             jitter: 0,
-            config_sets: 0,
+            config_sets: BTreeSet::new(),
             cluster_id: 7,
             async_commits: true,
             queues: true,

@@ -56,7 +56,10 @@ impl State {
             }
             Mode::Up | Mode::AnswersLost | Mode::Down | Mode::Confused => {}
         }
-        let is_write = matches!(body, request::Body::Write(_) | request::Body::ConfigSet(_));
+        let is_write = matches!(
+            body,
+            request::Body::Write(_) | request::Body::ConfigSet(_) | request::Body::HoldFloor(_)
+        );
         let kind = kind(&body);
         let lost = self.kinds_lost.contains(kind);
         let answer = self.answer(node, body);
@@ -171,8 +174,9 @@ impl State {
                 let status = v1::ClusterStatus { cluster_id, ..Default::default() };
                 Ok(response::Body::ClusterStatus(status))
             }
-            request::Body::ConfigSet(_) => {
-                self.config_sets += 1;
+            request::Body::ConfigSet(set) => {
+                assert_ne!(set.request_id, 0, "by which a repetition is recognised");
+                self.config_sets.insert(set.request_id);
                 let entry = Some(v1::ConfigEntry::default());
                 Ok(response::Body::ConfigSet(v1::ConfigSetReply { entry }))
             }

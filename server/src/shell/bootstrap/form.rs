@@ -40,7 +40,7 @@ struct Turn {
 
 impl Bootstrap {
     pub(super) async fn form_or_join(self: &Arc<Self>) -> Result<Membership, BootstrapError> {
-        let peers = self.forming_peers()?;
+        let peers = self.forming_peers();
         let mut turn = Turn::default();
         loop {
             let replies = peers::probe_all(&self.others()).await;
@@ -64,7 +64,7 @@ impl Bootstrap {
                     return Ok(membership);
                 }
             } else if peers.is_none() {
-                self.set_progress("waiting for a node of the cluster to join".to_owned());
+                self.set_progress(self.waits_to_join());
             }
             tokio::select! {
                 () = self.wake.notified() => {}
@@ -73,21 +73,25 @@ impl Bootstrap {
         }
     }
 
-    /// Returns the peers that form the cluster together. `None` if this node only joins.
-    fn forming_peers(&self) -> Result<Option<Vec<String>>, BootstrapError> {
-        let own = &self.node.peer_address;
-        let intent = &self.intent;
+    /// Returns the peers that form the cluster together. `None` if this node only joins: it was told
+    /// to, or its address is not among the peers, as that of a node that was added to a set of nodes
+    /// which all have the same command line.
+    fn forming_peers(&self) -> Option<Vec<String>> {
+        let (own, intent) = (&self.node.peer_address, &self.intent);
         if !intent.peers.is_empty() {
-            if !intent.peers.contains(own) {
-                let peers = intent.peers.join(",");
-                return Err(BootstrapError::NotAmongPeers { own: own.clone(), peers });
-            }
-            return Ok(Some(intent.peers.clone()));
+            return intent.peers.contains(own).then(|| intent.peers.clone());
         }
-        match (intent.cluster_init, intent.join.is_empty()) {
-            (true, true) => Ok(Some(vec![own.clone()])),
-            (false, true) => Err(BootstrapError::NothingToDo),
-            (_, false) => Ok(None),
+        intent.join.is_empty().then(|| vec![own.clone()])
+    }
+
+    fn waits_to_join(&self) -> String {
+        let (own, peers) = (&self.node.peer_address, self.intent.peers.join(","));
+        match peers.is_empty() {
+            true => "waiting for a node of the cluster to join".to_owned(),
+            false => format!(
+                "this node's --peer-address {own} is not among --peers {peers}: waiting for their \
+                 cluster, to join it"
+            ),
         }
     }
 

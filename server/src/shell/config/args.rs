@@ -49,7 +49,7 @@ pub struct ServerArgs {
     /// Least important messages that are logged [default: info]
     #[arg(long, value_name = "LEVEL", env = "RANGEDB_LOG_LEVEL")]
     pub log_level: Option<LogLevel>,
-    /// Format of log lines [default: json]
+    /// Format of log lines [default: text on a terminal, json elsewhere]
     #[arg(long, value_name = "FORMAT", env = "RANGEDB_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
     /// Method by which a leader confirms that it still leads before it reads [default: lease]

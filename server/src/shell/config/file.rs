@@ -46,7 +46,8 @@ impl File {
     pub fn read(path: &Path) -> Result<File, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Malformed {
+        let text = text.trim_start_matches('\u{feff}');
+        toml::from_str(text).map_err(|error| ConfigError::Malformed {
             path: path.to_owned(),
             error: Box::new(error),
         })
