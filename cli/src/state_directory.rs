@@ -16,14 +16,12 @@ use rustix::process::geteuid;
 /// Returns the path of a file in the directory, which exists then. Without one, returns the
 /// directories that were tried, and why each cannot be had.
 pub fn file(name: &str) -> Result<PathBuf, String> {
-    let candidates = directories(
-        |variable| std::env::var_os(variable),
-        geteuid().as_raw(),
-        &std::env::temp_dir(),
-    );
+    let temporary = std::env::temp_dir();
+    let user = geteuid().as_raw();
+    let candidates = directories(|variable| std::env::var_os(variable), user, &temporary);
     let mut refused = Vec::new();
     for directory in candidates {
-        match prepare(&directory) {
+        match prepare(&directory, directory.starts_with(&temporary)) {
             Ok(()) => return Ok(directory.join(name)),
             Err(reason) => refused.push(format!("{}: {reason}", directory.display())),
         }
@@ -45,13 +43,14 @@ fn directories(
     below.chain([temporary.join(format!("rangedb-{user}"))]).collect()
 }
 
-/// Creates the directory if it does not exist. Refuses one that others could have made for this
-/// user: the directory for temporary files is everybody's.
-fn prepare(directory: &Path) -> Result<(), String> {
+/// Creates the directory if it does not exist. Where everybody may create one, refuses one that
+/// somebody else could have made for this user. A link elsewhere is the user's own choice.
+fn prepare(directory: &Path, is_everybodys: bool) -> Result<(), String> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| error.to_string())?;
     let metadata = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
-    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+    let is_own = metadata.is_dir() && metadata.uid() == geteuid().as_raw();
+    if is_everybodys && !is_own {
         return Err("it is not a directory of this user".to_owned());
     }
     access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| error.to_string())
@@ -84,13 +83,14 @@ mod tests {
     fn a_directory_that_somebody_else_could_have_made_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let own = directory.path().join("own");
-        assert_eq!(prepare(&own), Ok(()));
-        assert_eq!(prepare(&own), Ok(()), "it stays");
+        assert_eq!(prepare(&own, true), Ok(()));
+        assert_eq!(prepare(&own, true), Ok(()), "it stays");
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&own, &link).unwrap();
-        assert!(prepare(&link).is_err(), "a link leads anywhere");
+        assert!(prepare(&link, true).is_err(), "a link leads anywhere");
+        assert_eq!(prepare(&link, false), Ok(()), "the user's own link");
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(prepare(&file).is_err());
+        assert!(prepare(&file, false).is_err());
     }
 }

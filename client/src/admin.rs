@@ -164,15 +164,21 @@ impl<'a> Admin<'a> {
         // On the wire 0 means for ever.
         let millis = |ttl: Duration| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
         let (name, timestamp, ttl_ms) = (name.to_owned(), timestamp.0, ttl.map_or(0, millis));
-        let request = v1::HoldFloor { name, timestamp, ttl_ms };
+        let request = v1::HoldFloor { name, timestamp, ttl_ms, released_ts: 0 };
         let reply: v1::HoldFloorReply = request!(self, HoldFloor(request))?;
         Ok(Timestamp(reply.floor_ts))
     }
 
     /// Releases a hold. [`crate::Error::NotFound`] if there is none of that name.
     pub async fn release_floor(&self, name: &str) -> Result<()> {
-        let request = v1::HoldFloor { name: name.to_owned(), timestamp: 0, ttl_ms: 0 };
+        let holds = self.garbage_status().await?.holds;
+        let Some(hold) = holds.into_iter().find(|hold| hold.name == name) else {
+            return Err(Error::NotFound(format!("nothing holds the floor as `{name}`")));
+        };
+        let (name, released_ts) = (hold.name, hold.timestamp);
+        let request = v1::HoldFloor { name, timestamp: 0, ttl_ms: 0, released_ts };
         let (sender, deadline) = (&self.client.sender, self.client.deadline());
+        // A late copy finds this hold no more, and releases no other.
         let mut retry = Retry::new(&*sender.net, RetrySafety::Repeatable, deadline);
         match sender.to_cluster_by(&mut retry, &request::Body::HoldFloor(request)).await {
             // The request whose answer was lost has released it.

@@ -158,7 +158,8 @@ impl Serving {
     async fn send(&self, name: String, timestamp: u64) -> Result<()> {
         let sender = &self.holds.sender;
         let ttl_ms = HOLD_TTL.as_millis() as u32;
-        let body = request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms });
+        let body =
+            request::Body::HoldFloor(v1::HoldFloor { name, timestamp, ttl_ms, released_ts: 0 });
         // A name is used once, so a release that comes twice releases nothing else.
         sender.to_cluster(sender.net.now() + RENEW_EVERY, &body).await.map(drop)
     }

@@ -9,8 +9,8 @@ pub enum RequestEffect {
     Read,
     /// A change that has the same effect once or twice, and the same answer.
     Idempotent,
-    /// An operator's change. A repetition is recognised by what it names or by its id, and answered
-    /// as the first one. Whether it happened matters to the operator.
+    /// An operator's change. A repetition is recognised by what it names or by its id, and changes
+    /// nothing. Whether the change happened matters to the operator.
     Recognised,
 }
 
@@ -41,8 +41,10 @@ impl Body {
             | Body::TransactionCommand(_)
             | Body::Join(_)
             | Body::Heartbeat(_)
-            | Body::LockWaits(_)
-            | Body::HoldFloor(_) => RequestEffect::Idempotent,
+            | Body::LockWaits(_) => RequestEffect::Idempotent,
+            // A release names the hold by its timestamp, and does not find it a second time.
+            Body::HoldFloor(hold) if hold.timestamp == 0 => RequestEffect::Recognised,
+            Body::HoldFloor(_) => RequestEffect::Idempotent,
             Body::RemoveNode(change) => RequestEffect::of_change(change.dry_run),
             Body::ConfigSet(change) => RequestEffect::of_change(change.dry_run),
             Body::SkipEntry(change) => RequestEffect::of_change(change.dry_run),

@@ -32,7 +32,7 @@ use crate::view::View;
 const TERM_MAX: u64 = u64::MAX >> 1;
 
 /// Format of the records in a snapshot: changes with the formats of the state.
-pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 1;
+pub(crate) const SNAPSHOT_FORMAT_VERSION: u32 = 2;
 
 /// Entries in flight to disk.
 struct Pending {

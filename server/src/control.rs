@@ -15,6 +15,7 @@ mod balance;
 mod clock_watch;
 mod clocks;
 mod deadlocks;
+mod diagnosis;
 pub mod directory;
 mod garbage;
 mod heartbeat;

@@ -341,6 +341,11 @@ impl Node {
         *self.clock_offset_ms.lock()
     }
 
+    /// Status of the cluster; `None` unless this node is the control plane.
+    pub fn cluster_status(&self) -> Option<v1::ClusterStatus> {
+        Some(self.control()?.cluster_status())
+    }
+
     /// Lead of timestamps over the nodes' clocks, in milliseconds. `None` unless this node is the
     /// control plane and knows it.
     pub fn timestamps_ahead_ms(&self) -> Option<i64> {

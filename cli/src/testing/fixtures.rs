@@ -35,8 +35,6 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
     let stats = v1::NodeStats {
         disk_total_bytes: 8 << 30,
         disk_available_bytes: 2 << 30,
-        replicas: 6,
-        leaders: 5,
         ..Default::default()
     };
     let [first, second] = nodes().try_into().unwrap();
@@ -45,7 +43,9 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
         silent_ms: Some(40),
         stats: Some(stats),
         clock_offset_ms: Some(3),
-        clock_differs: false,
+        replicas: 6,
+        leaders: 5,
+        ..Default::default()
     };
     let second = v1::NodeStatus {
         node: Some(second),
@@ -64,6 +64,17 @@ pub fn status(cluster_id: u64) -> v1::ClusterStatus {
         timestamps_ahead_ms: Some(12_000),
         clock_doubt: "why".to_owned(),
         ranges_quarantined: 1,
+        ranges_replica_down: 2,
+        ranges_without_quorum: 1,
+        ranges_under_factor: 6,
+        problems: vec![
+            v1::Problem {
+                severity: v1::problem::Severity::Down.into(),
+                what: "1 range has lost its quorum".to_owned(),
+                advice: "start node 2 again".to_owned(),
+            },
+            v1::Problem { what: "node 2 is silent".to_owned(), ..Default::default() },
+        ],
     }
 }
 

@@ -321,7 +321,7 @@ impl World {
             next_replica_id: NODES + 1,
             ..Default::default()
         };
-        let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 1 };
+        let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 2 };
         snapshot.data = meta.encode_to_vec().into();
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (sent.index + 3, sent.term.max(1));

@@ -16,36 +16,36 @@ use crate::system::records;
 /// Partitions in one page at most.
 const PARTITIONS_MAX: u64 = 500;
 
-/// Age of a leader's last report beyond which the range counts as without a leader: a few
-/// heartbeats.
-const REPORT_MAX_AGE_MS: u64 = 5_000;
-
 /// Actor recorded with a change, until there are users: every client may make changes.
 pub(super) const ACTOR: &str = "operator";
 
 impl Control {
-    pub(super) fn cluster_status(&self) -> ClusterStatus {
+    pub fn cluster_status(&self) -> ClusterStatus {
         let now = self.around.net.now();
         let (timestamps_ahead_ms, doubt) = self.oracle_state();
         let state = self.state();
+        let found = state.diagnose(now);
         let view = state.view(now);
         let wanted = view.replication_factor.min(view.living.len() + view.dead.len());
         let living_voters = |entry: &&Entry| {
             let replicas = entry.descriptor().replicas.iter();
             let voters = replicas.filter(|r| r.role() == ReplicaRole::Voter);
-            voters.filter(|r| view.living.contains_key(&r.node_id)).count()
+            let is_living = |id: &u64| view.living.contains_key(id) && !found.suspects.contains(id);
+            voters.filter(|r| is_living(&r.node_id)).count()
         };
-        let leaderless =
-            |entry: &&Entry| reported_ms(entry, now).is_none_or(|age| age > REPORT_MAX_AGE_MS);
         let entries = || state.directory.entries();
         let nodes = state.nodes.values().map(|node| {
-            let heard = state.heard.get(&node.node_id);
+            let id = node.node_id;
+            let heard = state.heard.get(&id);
             NodeStatus {
                 node: Some(node.clone()),
                 silent_ms: heard.map(|heard| millis(now.saturating_sub(heard.at))),
                 stats: heard.map(|heard| heard.stats.clone()),
-                clock_offset_ms: Self::clock_offset(&state, node.node_id, now),
-                clock_differs: state.clocks.differs(node.node_id),
+                clock_offset_ms: Self::clock_offset(&state, id, now),
+                clock_differs: state.clocks.differs(id),
+                suspect: found.suspects.contains(&id),
+                replicas: state.ranges_on(id).len() as u32,
+                leaders: entries().filter(|e| e.report.leader_node_id == id).count() as u32,
             }
         });
         ClusterStatus {
@@ -54,11 +54,15 @@ impl Control {
             replication_factor: state.settings().replication_factor,
             ranges: entries().count() as u32,
             ranges_under_replicated: entries().filter(|e| living_voters(e) < wanted).count() as u32,
-            ranges_without_leader: entries().filter(leaderless).count() as u32,
+            ranges_without_leader: found.without_leader,
             control_leader_node_id: self.around.node_id,
             timestamps_ahead_ms,
             ranges_quarantined: state.ranges_quarantined() as u32,
             clock_doubt: doubt.map_or("", Doubt::reason).to_owned(),
+            ranges_replica_down: found.replica_down,
+            ranges_without_quorum: found.without_quorum,
+            ranges_under_factor: found.under_factor,
+            problems: found.problems,
         }
     }
 

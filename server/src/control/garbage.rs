@@ -145,7 +145,7 @@ impl Control {
         // Durable holds change the stored state, and both kinds share the names.
         let change = self.changing.lock().await;
         if ask.timestamp == 0 {
-            return self.release_floor(&ask.name).await;
+            return self.release_floor(&ask.name, Timestamp(ask.released_ts)).await;
         }
         let timestamp = Timestamp(ask.timestamp);
         let until = (!durable).then(|| self.around.net.now() + ttl);
@@ -164,8 +164,17 @@ impl Control {
         Ok(HoldFloorReply { floor_ts: self.state().garbage.floor.0 })
     }
 
-    async fn release_floor(&self, name: &str) -> Result<HoldFloorReply, v1::Error> {
-        let known = self.state().garbage.holds.get(name).map(|hold| hold.until.is_none());
+    async fn release_floor(
+        &self,
+        name: &str,
+        meant: Timestamp,
+    ) -> Result<HoldFloorReply, v1::Error> {
+        let is_meant = |hold: &&Hold| meant == Timestamp::ZERO || hold.timestamp == meant;
+        let known = {
+            let state = self.state();
+            let hold = state.garbage.holds.get(name).filter(is_meant);
+            hold.map(|hold| hold.until.is_none())
+        };
         match known {
             None => {
                 return Err(v1::Error::not_found(format!("nothing holds the floor as `{name}`")));

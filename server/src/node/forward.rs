@@ -90,6 +90,7 @@ impl Node {
         let mut asked = BTreeSet::new();
         asked.insert(self.descriptor.peer_address.clone());
         let mut hint = self.believed_control_address();
+        let is_recognised = body.effect() == RequestEffect::Recognised;
         let mut lost = None;
         for _ in 0..ATTEMPTS_MAX {
             let left = deadline.saturating_sub(self.around.net.now());
@@ -110,6 +111,8 @@ impl Node {
                 Ok(response::Body::Error(error)) if is_not_leader(&error) => {
                     hint = self.hinted_peer_address(&error);
                 }
+                // A node that was asked before may have made the change that this one refuses.
+                Ok(response::Body::Error(_)) if is_recognised && lost.is_some() => break,
                 Ok(answer) => return Ok(self.noted(answer)),
                 Err(CallError::NotSent(_)) => {}
                 // Asked again elsewhere: a change that was made is recognised.
@@ -117,9 +120,7 @@ impl Node {
             }
         }
         match lost {
-            Some(reason) if body.effect() == RequestEffect::Recognised => {
-                Err(v1::Error::undetermined(reason))
-            }
+            Some(reason) if is_recognised => Err(v1::Error::undetermined(reason)),
             _ => Err(v1::Error::unavailable("the control plane cannot be reached")),
         }
     }

@@ -170,7 +170,6 @@ impl DataDir {
     /// files.
     pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
         create_dir_durably(path)?;
-        keep_private(path)?;
         let file = path.join(IDENTITY_FILE);
         // Checked before this process makes any file there. The lock detects another process that
         // sets up the directory at the same time.
@@ -188,6 +187,8 @@ impl DataDir {
             }
             Err(error) => return Err(io_failure("read", &file, error)),
         };
+        // Only now is the directory known to be a node's.
+        keep_private(path);
         Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
     }
 
@@ -244,25 +245,29 @@ impl DataDir {
 
 /// True if there is a file or directory. One that may not be looked at is not taken to be gone.
 fn is_there(path: &Path) -> Result<bool, IdentityError> {
-    match path.symlink_metadata() {
+    match path.metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_failure("look at", path, error)),
     }
 }
 
-/// Takes the permissions of others from the directory, if it is this process's own. It holds the
-/// data of all users.
-fn keep_private(path: &Path) -> Result<(), IdentityError> {
-    let metadata = path.metadata().map_err(|error| io_failure("look at", path, error))?;
-    let (mode, owner) = (metadata.mode(), metadata.uid());
-    if mode & 0o077 == 0 || owner != rustix::process::geteuid().as_raw() {
-        return Ok(());
+/// Takes the permissions of others from the directory, if it is this process's own: it holds the data
+/// of all users. A file system without permissions is its operator's choice.
+fn keep_private(path: &Path) {
+    let set = || {
+        let metadata = path.metadata()?;
+        let (mode, owner) = (metadata.mode(), metadata.uid());
+        if mode & 0o077 == 0 || owner != rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        tracing::info!(path = %path.display(), "others can no longer look into the data directory");
+        std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
+    };
+    let set: std::io::Result<()> = set();
+    if let Err(error) = set {
+        tracing::warn!(path = %path.display(), "others may look into the data directory: {error}");
     }
-    std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
-        .map_err(|error| io_failure("set the mode of", path, error))?;
-    tracing::info!(path = %path.display(), "others can no longer look into the data directory");
-    Ok(())
 }
 
 /// Returns the error of a file operation. If permission is missing, it says whose the file is.

@@ -149,7 +149,11 @@ fn with_reflection(routes: Routes, listener: Listener) -> Routes {
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(rangedb_proto::FILE_DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(
+                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+            );
         let served = listener.services().iter().chain(&NAMES);
         served.fold(builder, |builder, service| builder.with_service_name(*service))
     };

@@ -61,6 +61,25 @@ fn open_to_others(path: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_no_nodes_is_refused_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::new(directory.path(), "n1").with_flags(["--cluster-init"]);
+    std::fs::create_dir(&node.data).unwrap();
+    std::fs::write(node.data.join("letter"), "dear").unwrap();
+    std::fs::set_permissions(&node.data, Permissions::from_mode(0o1777)).unwrap();
+    let said = node.refuses().await;
+    assert!(said.contains("letter"), "{said}");
+    let mode = node.data.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777, "its permissions stay");
+    // An identity that is a link to nowhere is no new node's.
+    let mut other = Node::new(directory.path(), "n2").with_flags(["--cluster-init"]);
+    std::fs::create_dir(&other.data).unwrap();
+    std::os::unix::fs::symlink("/nowhere/IDENTITY", other.data.join("IDENTITY")).unwrap();
+    let said = other.refuses().await;
+    assert!(said.contains("holds IDENTITY"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_is_its_owners_alone_also_one_that_was_made_for_the_node() {
     let mut cluster = Cluster::of(1).await;
     let data = cluster.nodes[0].data.clone();

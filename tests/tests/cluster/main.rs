@@ -5,6 +5,7 @@
 
 mod anomalies;
 mod bad_directories;
+mod bad_night;
 mod bad_requests;
 mod bad_settings;
 mod balance;

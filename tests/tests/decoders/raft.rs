@@ -60,7 +60,7 @@ fn messages() -> Vec<Vec<u8>> {
     let entry = |index| Entry { term: 7, index, data: vec![1; 30].into(), ..Default::default() };
     append.entries = (10..14).map(entry).collect::<Vec<_>>().into();
     let mut snapshot = message(MessageType::MsgSnapshot);
-    let meta = SnapshotMeta { descriptor: Some(descriptor()), format_version: 1 };
+    let meta = SnapshotMeta { descriptor: Some(descriptor()), format_version: 2 };
     snapshot.mut_snapshot().data = meta.encode_to_vec().into();
     let metadata = snapshot.mut_snapshot().mut_metadata();
     (metadata.index, metadata.term) = (8, 7);
@@ -179,7 +179,7 @@ fn entries() -> Vec<Vec<u8>> {
         LogEntry { feature_level: 1, epoch, fence: u64::MAX, ..Default::default() }.encode_to_vec(),
         MembershipChange { epoch, replicas: (1..4).map(replica).collect(), next_replica_id: 4 }
             .encode_to_vec(),
-        SnapshotMeta { descriptor: Some(descriptor()), format_version: 1 }.encode_to_vec(),
+        SnapshotMeta { descriptor: Some(descriptor()), format_version: 2 }.encode_to_vec(),
     ]
 }
 

@@ -135,6 +135,7 @@ impl Hostile {
                 name: self.prefix.clone(),
                 timestamp: self.timestamp(),
                 ttl_ms: 1 + self.few_or_many() % 1000,
+                released_ts: self.timestamp(),
             }),
             21 => Body::MetaRead(MetaRead {
                 prefix: self.any_key(),

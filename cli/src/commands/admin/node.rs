@@ -61,13 +61,21 @@ impl Remove {
     async fn run(self, session: &mut Session<'_>) -> Result<(), Failure> {
         if self.consent.must_ask() {
             confirm::check_can_ask(&session.streams)?;
-            let plan = session.client.admin().remove_node(&self.node, true).await?;
+        }
+        let plan = session.client.admin().remove_node(&self.node, true).await?;
+        if self.consent.dry_run || Removal(&plan).was_before() {
+            return Ok(Removal(&plan).print(session, self.consent.dry_run)?);
+        }
+        if self.consent.must_ask() {
             let question = format!("This removes {} for good. Go on?", Removal(&plan).subject());
             confirm::ask(&mut session.streams, &question)?;
         }
-        let dry_run = self.consent.dry_run;
-        let reply = session.client.admin().remove_node(&self.node, dry_run).await?;
-        Ok(Removal(&reply).print(session, dry_run)?)
+        let mut reply = session.client.admin().remove_node(&self.node, false).await?;
+        // The plan tells a node that is removed now from one that was before.
+        if let (Some(node), Some(before)) = (&mut reply.node, &plan.node) {
+            node.state = before.state;
+        }
+        Ok(Removal(&reply).print(session, false)?)
     }
 }
 
@@ -75,6 +83,11 @@ impl Remove {
 struct Removal<'a>(&'a v1::RemoveNodeReply);
 
 impl Removal<'_> {
+    /// True if the node was removed before this command.
+    fn was_before(&self) -> bool {
+        self.0.node.as_ref().is_some_and(|node| node.state() == v1::NodeState::NodeRemoved)
+    }
+
     fn subject(&self) -> String {
         let node = self.0.node.clone().unwrap_or_default();
         format!("node {} ({})", node.node_id, node.peer_address)
@@ -90,6 +103,7 @@ impl Removal<'_> {
         }
         let subject = self.subject();
         match dry_run {
+            _ if self.was_before() => writeln!(out, "OK ({subject} was removed before)")?,
             true => writeln!(out, "dry run: {subject} would be removed; nothing was changed")?,
             false => writeln!(out, "OK ({subject} is removed)")?,
         }
@@ -133,13 +147,13 @@ impl NodeView {
             peer_address: node.peer_address,
             client_address: node.client_address,
             status_address: node.status_address,
-            state: node_state(node.state),
+            state: if status.suspect { "suspect".to_owned() } else { node_state(node.state) },
             version: node.version,
             silent_ms: status.silent_ms,
             clock_offset_ms: status.clock_offset_ms,
             uptime_ms: stats.uptime_ms,
-            replicas: stats.replicas,
-            leaders: stats.leaders,
+            replicas: status.replicas,
+            leaders: status.leaders,
             disk_total_bytes: stats.disk_total_bytes,
             disk_available_bytes: stats.disk_available_bytes,
         }

@@ -110,7 +110,8 @@ fn cut_off(garbage: Garbage) -> (Control, Arc<Isolated>) {
 impl Control {
     /// Holds the floor durably, or releases it at timestamp 0. Returns the error.
     fn fails_to_hold(&self, name: &str, timestamp: Timestamp) -> v1::Error {
-        let hold = HoldFloor { name: name.to_owned(), timestamp: timestamp.0, ttl_ms: 0 };
+        let (name, timestamp) = (name.to_owned(), timestamp.0);
+        let hold = HoldFloor { name, timestamp, ..Default::default() };
         at_once(self.hold_floor(hold)).unwrap_err()
     }
 
@@ -220,7 +221,8 @@ impl WallClock for Isolated {
 fn whoever_leads_no_more_promises_no_hold() {
     let (control, _net) = cut_off(Garbage::default());
     let name = "client".to_owned();
-    let ask = HoldFloor { name, timestamp: at(500).0, ttl_ms: 1_000 };
+    let timestamp = at(500).0;
+    let ask = HoldFloor { name, timestamp, ttl_ms: 1_000, released_ts: 0 };
     let refused = at_once(control.hold_floor(ask)).unwrap_err();
     assert!(is_commit_error(&refused), "{refused:?}");
 }

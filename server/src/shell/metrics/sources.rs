@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::MetricFamily;
+use rangedb_proto::v1::NodeState;
 use rangedb_raftstore::{Counters, RangeStatus, Room};
 use rangedb_storage::{RaftEngineLog, RocksState};
 
@@ -95,12 +96,62 @@ impl Sources {
         let info = Sample::gauge("rangedb_node_info", "Always 1; says which node this is.");
         families.push(info.with(&labels, 1.0).finish());
         families.extend(self.clocks());
+        families.extend(self.cluster());
         let lost = Sample::counter(
             "rangedb_log_lines_dropped_total",
             "Log lines lost because standard error could not be written.",
         );
         families.push(lost.with(&[], logging::lines_dropped() as f64).finish());
         families
+    }
+
+    /// Figures of the cluster, at the control plane alone.
+    fn cluster(&self) -> Vec<MetricFamily> {
+        let Some(status) = self.node.cluster_status() else { return Vec::new() };
+        let in_state = |wanted| {
+            let nodes = status.nodes.iter().filter(|status| {
+                status.node.as_ref().is_some_and(|node| node.state() == wanted) && !status.suspect
+            });
+            nodes.count()
+        };
+        let suspects = status.nodes.iter().filter(|node| node.suspect).count();
+        let by_state = |sample: Sample, figures: &[(&str, usize)]| {
+            let add = |sample: Sample, (state, count): &(&str, usize)| {
+                sample.with(&[("state", *state)], *count as f64)
+            };
+            figures.iter().fold(sample, add).finish()
+        };
+        let nodes = Sample::gauge(
+            "rangedb_cluster_nodes",
+            "Nodes by state; a suspect one has not answered for some heartbeats.",
+        );
+        let ranges = Sample::gauge(
+            "rangedb_cluster_ranges",
+            "Ranges with a problem, by its kind; one range may have several.",
+        );
+        let problems =
+            Sample::gauge("rangedb_cluster_problems", "Problems of the cluster's status.");
+        vec![
+            by_state(
+                nodes,
+                &[
+                    ("up", in_state(NodeState::NodeUp)),
+                    ("suspect", suspects),
+                    ("dead", in_state(NodeState::NodeDead)),
+                ],
+            ),
+            by_state(
+                ranges,
+                &[
+                    ("replica_down", status.ranges_replica_down as usize),
+                    ("without_quorum", status.ranges_without_quorum as usize),
+                    ("without_leader", status.ranges_without_leader as usize),
+                    ("under_factor", status.ranges_under_factor as usize),
+                    ("quarantined", status.ranges_quarantined as usize),
+                ],
+            ),
+            problems.with(&[], status.problems.len() as f64).finish(),
+        ]
     }
 
     fn clocks(&self) -> Vec<MetricFamily> {

@@ -40,7 +40,7 @@ impl EventSink for Store {
 }
 
 fn envelope(descriptor: RangeDescriptor) -> RaftEnvelope {
-    let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 1 };
+    let meta = SnapshotMeta { descriptor: Some(descriptor), format_version: 2 };
     let mut message = eraftpb::Message::default();
     message.mut_snapshot().data = meta.encode_to_vec().into();
     RaftEnvelope {
