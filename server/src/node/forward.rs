@@ -196,7 +196,11 @@ fn is_not_leader(error: &v1::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use rangedb_proto::v1::{NodeDescriptor, RemoveNode};
+
     use super::*;
+    use crate::node::test_world;
 
     fn not_leader() -> Result<response::Body, CallError> {
         let error = RangeError::NotLeader { range: CONTROL, leader: None };
@@ -224,5 +228,34 @@ mod tests {
             control_plane.heard("n1:1", &answer);
             assert_eq!(control_plane.address, None);
         }
+    }
+
+    /// Asks for the removal of a node, first of one that does not answer, then of one that refuses.
+    /// Returns the error that the caller sees.
+    fn refused_after_a_loss(dry_run: bool) -> Kind {
+        let (node, net) = test_world::node();
+        for node_id in [2, 3] {
+            let peer_address = format!("n{node_id}:1");
+            let other = NodeDescriptor { node_id, peer_address, ..Default::default() };
+            node.book().meet(&other).unwrap();
+        }
+        let gone = v1::Error::not_found("there is no such node");
+        let lost = Err(CallError::Lost("no answer".to_owned()));
+        net.answers.lock().extend([lost, Ok(response::Body::Error(gone))]);
+        let body = request::Body::RemoveNode(RemoveNode { node: "4".to_owned(), dry_run });
+        let answer = node.to_control(body, 2 * ATTEMPT_MAX).now_or_never().unwrap();
+        assert!(net.answers.lock().is_empty(), "both were asked");
+        match answer {
+            Err(error) | Ok(response::Body::Error(error)) => error.kind.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_after_a_lost_answer_does_not_say_whether_the_change_was_made() {
+        let refused = refused_after_a_loss(false);
+        assert!(matches!(refused, Kind::Undetermined(_)), "{refused:?}");
+        let refused = refused_after_a_loss(true);
+        assert!(matches!(refused, Kind::NotFound(_)), "a dry run changes nothing: {refused:?}");
     }
 }

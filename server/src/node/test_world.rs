@@ -1,5 +1,6 @@
 //! A node that has only an oracle to ask, for tests of its work before and after its stores.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Oracle {
     tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
     /// Events sent to the store and not answered yet.
     pub events: Mutex<Vec<Event>>,
+    /// Answers of calls other than those for timestamps, the next one first.
+    pub answers: Mutex<VecDeque<Result<response::Body, CallError>>>,
 }
 
 impl Net for Oracle {
@@ -41,9 +44,9 @@ impl Net for Oracle {
         _: Duration,
     ) -> BoxFuture<'a, Result<response::Body, CallError>> {
         let request::Body::Timestamps(ask) = request else {
-            return Box::pin(async {
-                Err(CallError::NotSent("only an oracle is here".to_owned()))
-            });
+            let nobody = || Err(CallError::NotSent("only an oracle is here".to_owned()));
+            let answer = self.answers.lock().pop_front().unwrap_or_else(nobody);
+            return Box::pin(async { answer });
         };
         let mut last = self.last.lock();
         last.0 += u64::from(ask.count);
@@ -124,6 +127,7 @@ pub fn node() -> (Arc<Node>, Arc<Oracle>) {
         now: Mutex::default(),
         tasks: Mutex::default(),
         events: Mutex::default(),
+        answers: Mutex::default(),
     });
     let node = Node::new(NodeParts {
         cluster_id: 1,

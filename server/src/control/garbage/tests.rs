@@ -155,6 +155,23 @@ fn a_hold_whose_commit_failed_can_be_released() {
     assert!(matches!(unknown.kind, Some(Kind::NotFound(_))), "{unknown:?}");
 }
 
+/// A release that arrives late, after its name has been given to another hold, leaves that one alone.
+#[test]
+fn a_release_ends_only_the_hold_that_it_means() {
+    let (control, _) = cut_off(Garbage::default());
+    control.state().garbage.hold("client", hold(600, Some(NOW + RETENTION))).unwrap();
+    let release = |meant: Timestamp| {
+        let name = "client".to_owned();
+        let ask = HoldFloor { name, released_ts: meant.0, ..Default::default() };
+        at_once(control.hold_floor(ask))
+    };
+    let late = release(at(500)).unwrap_err();
+    assert!(matches!(late.kind, Some(Kind::NotFound(_))), "{late:?}");
+    assert_eq!(control.held_at(), at(600));
+    release(at(600)).unwrap();
+    assert!(control.held_at() > at(600));
+}
+
 #[test]
 fn nothing_is_held_below_a_floor_that_may_be_stored() {
     let (control, net) = cut_off(Garbage::default());
