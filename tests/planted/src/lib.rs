@@ -1,9 +1,9 @@
 //! Bugs that are put into the code on purpose, to prove that the simulator finds such bugs.
 //!
 //! Systems like this one have had each of these bugs, or their papers warn of it. At the bug's
-//! place, the code has a line under `#[cfg(feature = "planted")]` that misbehaves while the bug is
-//! planted. The feature belongs to `rangedb-sim`, and no build of the workspace turns it on. So
-//! these lines do not exist in anything that people run; a test holds that.
+//! place, the code asks `planted!(Name)` and misbehaves while the bug is planted. Without the feature
+//! `planted`, that is the constant `false`. The feature belongs to `rangedb-sim`, and no build of the
+//! workspace turns it on. So nothing that people run can misbehave so; a test holds that.
 //!
 //! A bug is planted for the current thread, because a simulated world runs in one thread.
 
