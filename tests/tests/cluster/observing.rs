@@ -141,18 +141,24 @@ async fn health_and_reflection_are_there_under_every_name_that_clients_ask_for()
         let answer = health.check(asked).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
-    let list = MessageRequest::ListServices(String::new());
-    let asked = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     let mut reflection = ServerReflectionClient::new(channel);
-    let mut answers =
-        reflection.server_reflection_info(stream::iter([asked])).await.unwrap().into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let mut ask = async |message| {
+        let asked = ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let answers = reflection.server_reflection_info(stream::iter([asked])).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap().message_response
+    };
+    let answer = ask(MessageRequest::ListServices(String::new())).await;
     let Some(MessageResponse::ListServicesResponse(listed)) = answer else {
         panic!("{answer:?}");
     };
     let names: Vec<&str> = listed.service.iter().map(|service| &service.name[..]).collect();
     assert!(names.contains(&"rangedb.v1.Kv"), "{names:?}");
     assert!(names.contains(&"grpc.reflection.v1alpha.ServerReflection"), "{names:?}");
+    for name in names {
+        let described = ask(MessageRequest::FileContainingSymbol(name.to_owned())).await;
+        let is_file = matches!(described, Some(MessageResponse::FileDescriptorResponse(_)));
+        assert!(is_file, "{name}: {described:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
