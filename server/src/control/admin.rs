@@ -1,5 +1,7 @@
 //! Operators' requests to the control plane.
 
+use std::collections::BTreeMap;
+
 use rangedb_proto::v1::{
     self, ClusterStatus, ConfigEntry, ConfigGet, ConfigGetReply, ConfigSet, ConfigSetReply,
     ConfigValue, NodeState, NodeStatus, PartitionList, PartitionListReply, PartitionStatus,
@@ -34,6 +36,14 @@ impl Control {
             voters.filter(|r| is_living(&r.node_id)).count()
         };
         let entries = || state.directory.entries();
+        let mut replicas: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut leaders: BTreeMap<u64, u32> = BTreeMap::new();
+        for entry in entries() {
+            for replica in &entry.descriptor().replicas {
+                *replicas.entry(replica.node_id).or_default() += 1;
+            }
+            *leaders.entry(entry.report.leader_node_id).or_default() += 1;
+        }
         let nodes = state.nodes.values().map(|node| {
             let id = node.node_id;
             let heard = state.heard.get(&id);
@@ -44,8 +54,8 @@ impl Control {
                 clock_offset_ms: Self::clock_offset(&state, id, now),
                 clock_differs: state.clocks.differs(id),
                 suspect: found.suspects.contains(&id),
-                replicas: state.ranges_on(id).len() as u32,
-                leaders: entries().filter(|e| e.report.leader_node_id == id).count() as u32,
+                replicas: replicas.get(&id).copied().unwrap_or_default(),
+                leaders: leaders.get(&id).copied().unwrap_or_default(),
             }
         });
         ClusterStatus {

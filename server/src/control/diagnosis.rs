@@ -50,8 +50,16 @@ impl Votes {
 
 impl State {
     pub fn diagnose(&self, now: Duration) -> Diagnosis {
+        let reported_down: BTreeSet<u64> =
+            self.directory.entries().flat_map(nodes_reported_down).collect();
+        // After a takeover, the silence of a node has just begun: what leaders say of its replicas
+        // counts until it is heard.
+        let is_suspect = |id: &u64| {
+            self.silence(*id, now) >= SUSPECT_AFTER
+                || (!self.heard.contains_key(id) && reported_down.contains(id))
+        };
         let up = self.nodes.values().filter(|node| node.state() == NodeState::NodeUp);
-        let suspects = up.filter(|node| self.is_suspect(node.node_id, now));
+        let suspects = up.filter(|node| is_suspect(&node.node_id));
         let mut found = Diagnosis {
             suspects: suspects.map(|node| node.node_id).collect(),
             ..Diagnosis::default()
@@ -69,18 +77,6 @@ impl State {
         }
         found.problems = self.problems(&found, at_the_edge, now);
         found
-    }
-
-    /// True if a node that counts as living does not answer. After a takeover, its silence has just
-    /// begun: what leaders say of its replicas counts until it is heard.
-    fn is_suspect(&self, node_id: u64, now: Duration) -> bool {
-        let is_down = |entry: &Entry| {
-            let of_node = entry.descriptor().replicas.iter().filter(|r| r.node_id == node_id);
-            of_node.into_iter().any(|r| entry.report.down_replica_ids.contains(&r.replica_id))
-        };
-        let is_heard = self.heard.contains_key(&node_id);
-        self.silence(node_id, now) >= SUSPECT_AFTER
-            || (!is_heard && self.directory.entries().any(is_down))
     }
 
     fn votes(&self, entry: &Entry, suspects: &BTreeSet<u64>) -> Votes {
@@ -179,6 +175,12 @@ impl State {
     fn is_silent(&self, node: &NodeDescriptor, found: &Diagnosis) -> bool {
         node.state() == NodeState::NodeDead || found.suspects.contains(&node.node_id)
     }
+}
+
+fn nodes_reported_down(entry: &Entry) -> impl Iterator<Item = u64> {
+    let replicas = entry.descriptor().replicas.iter();
+    let down = replicas.filter(|r| entry.report.down_replica_ids.contains(&r.replica_id));
+    down.map(|replica| replica.node_id)
 }
 
 fn ranges(count: u32) -> String {
