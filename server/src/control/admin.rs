@@ -151,6 +151,10 @@ impl Control {
         let value = setting.check(&ask.value)?;
         let _change = self.changing.lock().await;
         if let Some(done) = self.done_before(setting, ask.request_id).await? {
+            if done.value != value {
+                let message = format!("this request has set `{}` to another value", setting.name);
+                return Err(v1::Error::invalid("request_id", message));
+            }
             let entry = ConfigEntry { value: Some(done), ..self.config_entry(setting) };
             return Ok(ConfigSetReply { entry: Some(entry) });
         }

@@ -7,8 +7,8 @@ use rangedb_proto::v1::error::Kind;
 use rangedb_proto::v1::kv_client::KvClient;
 use rangedb_proto::v1::node_client::NodeClient;
 use rangedb_proto::v1::{
-    self, BatchRequest, DeleteRequest, Operation, PointRead, Put, PutRequest, Requests, Scan,
-    operation, request, response,
+    self, BatchRequest, ConfigSet, DeleteRequest, Operation, PointRead, Put, PutRequest, Requests,
+    Scan, operation, request, response,
 };
 use rangedb_proto::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use tonic::{Code, Request};
@@ -144,6 +144,29 @@ async fn a_setting_that_is_refused_leaves_value_and_version_as_they_were() {
     set.failure(2, "no_such_setting");
     assert_eq!(cluster.cli(shown).await.success(), before);
     assert!(before.contains("\"version\":1"), "{before}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_is_not_said_to_have_a_value_that_its_request_has_not_set() {
+    let cluster = Cluster::started(1).await;
+    let address = &cluster.nodes[0].client;
+    let set = async |value: &str, request_id| {
+        let (name, value) = ("node_dead_after".to_owned(), value.to_owned());
+        let set = ConfigSet { name, value, dry_run: false, request_id };
+        ask(address, request::Body::ConfigSet(set)).await
+    };
+    let version = |answer: &response::Body| {
+        let response::Body::ConfigSet(reply) = answer else { return None };
+        Some(reply.entry.as_ref()?.value.as_ref()?.version)
+    };
+    let first = set("7m", 42).await;
+    assert_eq!(version(&first), Some(1), "{first:?}");
+    let again = set("7m", 42).await;
+    assert_eq!(version(&again), Some(1), "{again:?}");
+    let response::Body::Error(refused) = set("8m", 42).await else { panic!("8m was not set") };
+    assert!(matches!(refused.kind, Some(Kind::InvalidArgument(_))), "{refused:?}");
+    let other = set("8m", 43).await;
+    assert_eq!(version(&other), Some(2), "{other:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
